@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every claim of speed or quality is one command here: ``python -m benchmarks.NAME``."""

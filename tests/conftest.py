@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: a marker by folder, and one short sample clip made once per session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from styleavatar_core.data.sample_clip import SampleClip
+
+TESTS = Path(__file__).resolve().parent
+KINDS = ("unit", "integration", "e2e", "gpu")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by the folder it lies in, so that none is without a kind."""
+    for item in items:
+        kind = item.path.relative_to(TESTS).parts[0]
+        if kind in KINDS:
+            item.add_marker(kind)
+
+
+@pytest.fixture(scope="session")
+def sample_clip(tmp_path_factory: pytest.TempPathFactory) -> SampleClip:
+    """A talking head with known parameters: 6 s, 25 frames per second, 256 pixels square."""
+    from styleavatar_core.data.sample_clip import make_sample_clip
+
+    path = tmp_path_factory.mktemp("sample") / "sample.mp4"
+    return make_sample_clip(path, seconds=6.0, fps=25, size_px=256, seed=0)
