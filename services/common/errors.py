@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an error of ``styleavatar_core.errors`` becomes a gRPC status and an HTTP answer."""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from dataclasses import dataclass
+
+import grpc
+
+from styleavatar_core.errors import (
+    AssetError,
+    ConflictError,
+    EngineError,
+    EngineUnavailableError,
+    FaceNotFoundError,
+    InvalidInputError,
+    NotFoundError,
+    OverloadedError,
+    RenderError,
+    StyleAvatarError,
+    TrainingError,
+    WorkerLostError,
+)
+
+logger = logging.getLogger(__name__)
+
+REASON_KEY = "styleavatar-reason"
+RETRY_DELAY_KEY = "styleavatar-retry-delay-s"
+
+# From the most special type to the most general: the first that fits answers.
+_STATUS: tuple[tuple[type[StyleAvatarError], grpc.StatusCode, int], ...] = (
+    (FaceNotFoundError, grpc.StatusCode.INVALID_ARGUMENT, 422),
+    (InvalidInputError, grpc.StatusCode.INVALID_ARGUMENT, 400),
+    (NotFoundError, grpc.StatusCode.NOT_FOUND, 404),
+    (ConflictError, grpc.StatusCode.FAILED_PRECONDITION, 409),
+    (AssetError, grpc.StatusCode.FAILED_PRECONDITION, 503),
+    (EngineUnavailableError, grpc.StatusCode.UNAVAILABLE, 503),
+    (WorkerLostError, grpc.StatusCode.UNAVAILABLE, 503),
+    (RenderError, grpc.StatusCode.INTERNAL, 500),
+    (EngineError, grpc.StatusCode.INTERNAL, 500),
+    (OverloadedError, grpc.StatusCode.RESOURCE_EXHAUSTED, 429),
+    (TrainingError, grpc.StatusCode.INTERNAL, 500),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """What a caller is told about an error.
+
+    Attributes:
+        code: gRPC status code.
+        http_status: HTTP status code.
+        reason: Stable UPPER_SNAKE word for programs.
+        message: One sentence for people, without internals.
+        retry_delay_s: When another attempt makes sense, if it does.
+    """
+
+    code: grpc.StatusCode
+    http_status: int
+    reason: str
+    message: str
+    retry_delay_s: float | None = None
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        """Returns the metadata that travel with the gRPC status."""
+        metadata = [(REASON_KEY, self.reason)]
+        if self.retry_delay_s is not None:
+            metadata.append((RETRY_DELAY_KEY, f"{self.retry_delay_s:.3f}"))
+        return tuple(metadata)
+
+    def http_headers(self) -> dict[str, str]:
+        """Returns the headers that travel with the HTTP status."""
+        if self.retry_delay_s is None:
+            return {}
+        return {"Retry-After": str(max(1, math.ceil(self.retry_delay_s)))}
+
+
+def describe_error(error: Exception) -> ErrorAnswer:
+    """Says what a caller is told; an error that nobody raised on purpose is logged under an id.
+
+    Args:
+        error: What ended the call.
+
+    Returns:
+        Codes, reason and message.
+    """
+    if isinstance(error, StyleAvatarError):
+        retry_delay_s = error.retry_delay_s if isinstance(error, OverloadedError) else None
+        if isinstance(error, WorkerLostError):
+            retry_delay_s = 1.0
+        for kind, code, http_status in _STATUS:
+            if isinstance(error, kind):
+                return ErrorAnswer(code, http_status, error.reason, str(error), retry_delay_s)
+        return ErrorAnswer(grpc.StatusCode.INTERNAL, 500, error.reason, str(error))
+    error_id = uuid.uuid4().hex[:12]
+    logger.error("unexpected error", exc_info=error, extra={"error_id": error_id})
+    message = f"Something went wrong in the service; its log has the details under {error_id}."
+    return ErrorAnswer(grpc.StatusCode.INTERNAL, 500, "INTERNAL", message)
+
+
+def error_from_words(kind: str, reason: str, message: str) -> StyleAvatarError:
+    """Builds the error that a worker process reported.
+
+    Args:
+        kind: Name of its type.
+        reason: Its reason.
+        message: Its message.
+
+    Returns:
+        An error of that type; ``RenderError`` for a type that has no answer of its own.
+    """
+    for error_type, _, _ in _STATUS:
+        if error_type.__name__ == kind:
+            return error_type(message, reason=reason)
+    return RenderError(message, reason=reason)

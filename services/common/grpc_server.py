@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A gRPC server as all our services run it: health, reflection, errors, graceful stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.errors import describe_error
+from styleavatar_core.errors import ConflictError
+
+logger = logging.getLogger(__name__)
+
+# A raw 4K frame is 25 MB.
+MESSAGE_BYTES_LIMIT = 32 * 1024 * 1024
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_LIMIT),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_LIMIT),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+_SERVER_OPTIONS = CHANNEL_OPTIONS + (
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.so_reuseport", 0),  # a port in use is an error, not a silent share
+)
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Turns errors of our handlers into statuses, so that no servicer does it by hand."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """Wraps unary and bidirectional handlers; others pass."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        coders = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                _guarded_stream(handler.stream_stream), **coders
+            )
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                _guarded_unary(handler.unary_unary), **coders
+            )
+        return handler
+
+
+def _guarded_unary(behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            return await behavior(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _abort(context, error)
+
+    return guarded
+
+
+def _guarded_stream(
+    behavior: Callable[..., AsyncIterator[Any]],
+) -> Callable[..., AsyncIterator[Any]]:
+    async def guarded(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        try:
+            responses = behavior(requests, context)
+            async for response in responses:
+                yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await _abort(context, error)
+
+    return guarded
+
+
+async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> None:
+    answer = describe_error(error)
+    await context.abort(answer.code, answer.message, answer.trailing_metadata())
+
+
+class GrpcServer:
+    """A listening server; health says NOT_SERVING until ``set_serving(True)``.
+
+    Attributes:
+        port: The port that is really bound.
+    """
+
+    def __init__(self, address: str, service_names: Sequence[str]) -> None:
+        """Makes the server without listening.
+
+        Args:
+            address: ``host:port``; port 0 takes a free one.
+            service_names: Full names of the services, for health and reflection.
+        """
+        self.server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_SERVER_OPTIONS)
+        self.port = 0
+        self._address = address
+        self._health = health.aio.HealthServicer()
+        self._service_names = ("", *service_names)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
+        reflection.enable_server_reflection(
+            (*service_names, health.SERVICE_NAME, reflection.SERVICE_NAME), self.server
+        )
+
+    async def start(self) -> None:
+        """Binds and listens.
+
+        Raises:
+            ConflictError: When the port is taken.
+        """
+        await self.set_serving(False)
+        try:
+            self.port = self.server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise ConflictError(
+                f"Cannot listen on {self._address}: it is in use. Stop the other process or "
+                "choose another port."
+            ) from error
+        await self.server.start()
+        logger.info("listening", extra={"address": self._address, "port": self.port})
+
+    async def set_serving(self, serving: bool) -> None:
+        """Changes what health checks hear, for all services."""
+        states = health_pb2.HealthCheckResponse
+        status = states.SERVING if serving else states.NOT_SERVING
+        for name in self._service_names:
+            await self._health.set(name, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuses new calls, lets running ones end for ``grace_s`` seconds, then cancels them."""
+        await self._health.enter_graceful_shutdown()
+        await self.server.stop(grace_s)

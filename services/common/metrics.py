@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every Prometheus metric of the system, by service.
+
+Units are seconds and bytes; buckets of frame times are chosen for 30 frames per second (33 ms).
+Nothing is labelled by avatar, stream, job or client: labels stay bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import start_http_server as _start_http_server
+
+from styleavatar_core.errors import ConflictError
+
+FRAME_BUCKETS_S = (
+    *(0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.025, 0.033, 0.040, 0.050),
+    *(0.067, 0.100, 0.200, 0.500, 1.0, 2.0),
+)
+LOAD_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+JOB_BUCKETS_S = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800)
+
+
+class RenderingMetrics:
+    """What the rendering service measures."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        prefix = "styleavatar_rendering_"
+        self.streams = Gauge(f"{prefix}streams", "Open streams.", registry=registry)
+        self.frames = Counter(f"{prefix}frames", "Frames answered.", registry=registry)
+        self.dropped_frames = Counter(
+            f"{prefix}dropped_frames", "Frames dropped.", ["reason"], registry=registry
+        )
+        self.frame_duration = Histogram(
+            f"{prefix}frame_duration_seconds",
+            "Time of one frame by stage: queue, conditioning, generation, encoding, total.",
+            ["stage"],
+            buckets=FRAME_BUCKETS_S,
+            registry=registry,
+        )
+        self.frame_interval = Histogram(
+            f"{prefix}frame_interval_seconds",
+            "Time between consecutive answers of a stream.",
+            buckets=FRAME_BUCKETS_S,
+            registry=registry,
+        )
+        self.first_frame = Histogram(
+            f"{prefix}first_frame_duration_seconds",
+            "Time from the config of a stream to its first frame.",
+            buckets=LOAD_BUCKETS_S,
+            registry=registry,
+        )
+        self.avatar_load = Histogram(
+            f"{prefix}avatar_load_duration_seconds",
+            "Time to load an avatar into a worker.",
+            buckets=LOAD_BUCKETS_S,
+            registry=registry,
+        )
+        self.loaded_avatars = Gauge(
+            f"{prefix}loaded_avatars", "Avatars held ready by the workers.", registry=registry
+        )
+        self.worker_restarts = Counter(
+            f"{prefix}worker_restarts", "Worker processes replaced.", registry=registry
+        )
+
+
+class TrackingMetrics:
+    """What the tracking service measures."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        prefix = "styleavatar_tracking_"
+        self.streams = Gauge(f"{prefix}streams", "Open streams.", ["rpc"], registry=registry)
+        self.frames = Counter(
+            f"{prefix}frames",
+            "Frames worked on, by result: face, no_face, failure.",
+            ["result"],
+            registry=registry,
+        )
+        self.dropped_frames = Counter(
+            f"{prefix}dropped_frames", "Frames dropped.", ["reason"], registry=registry
+        )
+        self.frame_duration = Histogram(
+            f"{prefix}frame_duration_seconds",
+            "Time of one frame by stage: decoding, tracking, total.",
+            ["stage"],
+            buckets=FRAME_BUCKETS_S,
+            registry=registry,
+        )
+        self.worker_restarts = Counter(
+            f"{prefix}worker_restarts", "Worker processes replaced.", registry=registry
+        )
+
+
+class GatewayMetrics:
+    """What the gateway measures."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        prefix = "styleavatar_gateway_"
+        self.requests = Counter(
+            f"{prefix}requests",
+            "Requests answered, by route template.",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+        self.request_duration = Histogram(
+            f"{prefix}request_duration_seconds",
+            "Time of one request, by route template.",
+            ["method", "route"],
+            buckets=REQUEST_BUCKETS_S,
+            registry=registry,
+        )
+        self.upload_bytes = Counter(
+            f"{prefix}upload_bytes", "Bytes of video received.", registry=registry
+        )
+        self.refused_uploads = Counter(
+            f"{prefix}refused_uploads", "Uploads refused.", ["reason"], registry=registry
+        )
+        self.event_streams = Gauge(
+            f"{prefix}event_streams", "Open streams of server-sent events.", registry=registry
+        )
+
+
+class TrainingMetrics:
+    """What the trainer measures."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        prefix = "styleavatar_training_"
+        self.jobs = Counter(
+            f"{prefix}jobs", "Jobs that reached a final state.", ["state"], registry=registry
+        )
+        self.running_jobs = Gauge(f"{prefix}running_jobs", "Jobs at work.", registry=registry)
+        self.queued_jobs = Gauge(f"{prefix}queued_jobs", "Jobs waiting.", registry=registry)
+        self.resumed_jobs = Counter(
+            f"{prefix}resumed_jobs", "Jobs taken up again after an interruption.", registry=registry
+        )
+        self.job_duration = Histogram(
+            f"{prefix}job_duration_seconds",
+            "Time from the start to the end of a job.",
+            buckets=JOB_BUCKETS_S,
+            registry=registry,
+        )
+
+
+def serve_metrics(
+    host: str, port: int, registry: CollectorRegistry = REGISTRY
+) -> Callable[[], None]:
+    """Serves ``/metrics`` over HTTP from a thread.
+
+    Args:
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+        registry: What to serve.
+
+    Returns:
+        Ends it.
+
+    Raises:
+        ConflictError: When the port is taken.
+    """
+    try:
+        server, thread = _start_http_server(port, host, registry)
+    except OSError as error:
+        raise ConflictError(
+            f"Cannot serve metrics on {host}:{port}: {error.strerror}. Choose another port."
+        ) from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return stop

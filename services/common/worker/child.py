@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The child's side: reads commands, answers them, ends when the parent is gone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from services.common.worker.arena import SharedArena
+from services.common.worker.messages import (
+    READY_ID,
+    Answer,
+    Command,
+    Failure,
+    decode_command,
+    encode_line,
+)
+from styleavatar_core.errors import RenderError, StyleAvatarError
+
+logger = logging.getLogger(__name__)
+
+Body = dict[str, Any]
+Handler = Callable[[Body], Body]
+
+
+class ChildChannel:
+    """The child's end of the socket."""
+
+    def __init__(self, connection: socket.socket, arena: SharedArena, options: Body) -> None:
+        """Holds the parts.
+
+        Args:
+            connection: Connected socket to the parent.
+            arena: Shared memory.
+            options: What the parent wants this worker to be.
+        """
+        self.arena = arena
+        self.options = options
+        self._connection = connection
+        self._send_lock = threading.Lock()
+
+    @classmethod
+    def from_command_line(cls) -> ChildChannel:
+        """Takes over what the parent passed; the parent alone decides when to stop."""
+        parser = argparse.ArgumentParser(description="A worker process; started by its service.")
+        parser.add_argument("--socket", type=int, required=True)
+        parser.add_argument("--arena", type=int, nargs=3, required=True)
+        parser.add_argument("--options", type=json.loads, required=True)
+        arguments = parser.parse_args()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        return cls(
+            socket.socket(fileno=arguments.socket), SharedArena(*arguments.arena), arguments.options
+        )
+
+    def serve(
+        self, prepare: Callable[[], Mapping[str, Handler]], background: frozenset[str] = frozenset()
+    ) -> None:
+        """Answers commands until the parent closes the socket.
+
+        Args:
+            prepare: Imports and warms up what is heavy, then gives the handlers by command name.
+            background: Commands that may take long: they run one at a time beside the others.
+        """
+        try:
+            handlers = prepare()
+        except Exception as error:
+            self._send(Answer(READY_ID, failure=_describe(error)))
+            return
+        self._send(Answer(READY_ID))
+        slow = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
+        with self._connection.makefile("rb") as lines:
+            for line in lines:
+                command = decode_command(line)
+                if command.name in background:
+                    slow.submit(self._execute, handlers[command.name], command)
+                else:
+                    self._execute(handlers[command.name], command)
+        slow.shutdown(wait=False, cancel_futures=True)
+
+    def _execute(self, handler: Handler, command: Command) -> None:
+        try:
+            answer = Answer(command.command_id, handler(command.body))
+        except Exception as error:
+            answer = Answer(command.command_id, failure=_describe(error))
+        self._send(answer)
+
+    def _send(self, answer: Answer) -> None:
+        try:
+            with self._send_lock:
+                self._connection.sendall(encode_line(answer))
+        except OSError:
+            logger.debug("the parent is gone")
+
+
+def _describe(error: Exception) -> Failure:
+    if isinstance(error, StyleAvatarError):
+        return Failure(type(error).__name__, error.reason, str(error))
+    logger.error("unexpected error in a worker", exc_info=error)
+    message = f"The worker failed on this with {type(error).__name__}; its log has the details."
+    return Failure(RenderError.__name__, "WORKER_FAILED", message)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps one worker process alive: starts it, replaces it when it dies, stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from services.common.worker.process import WorkerOptions, WorkerProcess
+from styleavatar_core.errors import StyleAvatarError, WorkerLostError
+
+logger = logging.getLogger(__name__)
+
+BACK_OFF_FIRST_S = 0.1
+BACK_OFF_MAX_S = 10.0
+# A worker that lived this long is not in a crash loop.
+HEALTHY_AFTER_S = 30.0
+
+
+class WorkerSupervisor:
+    """One place for a worker; the process in it changes, what it remembers is lost with it.
+
+    Attributes:
+        restart_count: How often the process was replaced.
+    """
+
+    def __init__(
+        self, options: WorkerOptions, on_restart: Callable[[], None] = lambda: None
+    ) -> None:
+        """Prepares the place.
+
+        Args:
+            options: How to start the process.
+            on_restart: Called each time that a process is replaced.
+        """
+        self.restart_count = 0
+        self._options = options
+        self._on_restart = on_restart
+        self._worker: WorkerProcess | None = None
+        self._ready = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the present worker, 0 when there is none."""
+        return self._worker.pid if self._worker and self._ready.is_set() else 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker is there now."""
+        return self._ready.is_set()
+
+    async def start(self) -> None:
+        """Starts the first process; its failure is the caller's to see."""
+        worker = WorkerProcess(self._options)
+        try:
+            await worker.start()
+        except StyleAvatarError:
+            await worker.stop()
+            raise
+        self._adopt(worker)
+        self._keeping = asyncio.create_task(self._keep())
+
+    async def worker(self, timeout_s: float) -> WorkerProcess:
+        """Returns the present process; waits while it is being replaced.
+
+        Raises:
+            WorkerLostError: When there is none in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ready.wait()
+        except TimeoutError:
+            raise WorkerLostError(
+                "The worker process died and no new one has started yet; try again soon."
+            ) from None
+        assert self._worker is not None
+        return self._worker
+
+    async def stop(self) -> None:
+        """Ends the process and does not replace it."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        self._ready.clear()
+        if self._worker is not None:
+            await self._worker.stop()
+            self._worker = None
+
+    def _adopt(self, worker: WorkerProcess) -> None:
+        self._worker = worker
+        self._started_at = time.monotonic()
+        self._ready.set()
+        logger.info("worker ready", extra={"worker_pid": worker.pid})
+
+    async def _keep(self) -> None:
+        back_off_s = BACK_OFF_FIRST_S
+        while True:
+            assert self._worker is not None
+            await self._worker.ended.wait()
+            self._ready.clear()
+            if time.monotonic() - self._started_at > HEALTHY_AFTER_S:
+                back_off_s = BACK_OFF_FIRST_S
+            logger.warning("worker died", extra={"worker_pid": self._worker.pid})
+            await self._worker.stop()
+            await asyncio.sleep(back_off_s)
+            back_off_s = min(2 * back_off_s, BACK_OFF_MAX_S)
+            self.restart_count += 1
+            self._on_restart()
+            worker = self._worker = WorkerProcess(self._options)
+            try:
+                await worker.start()
+            except StyleAvatarError as error:
+                logger.error("worker did not start", extra={"reason": str(error)})
+                worker.kill()
+                await worker.ended.wait()
+                continue
+            self._adopt(worker)
