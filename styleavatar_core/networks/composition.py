@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows, neural texture sampling and mask: the arithmetic of the composition (paper, Sec. 3.2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def crop_windows(canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch.Tensor:
+    """Cuts one window per sample; what lies outside the canvas is zero.
+
+    Args:
+        canvas: (B or 1, C, H, W) float.
+        starts: (B, 2) int64, first column and row (x, y) of each window; may be negative.
+        size: Side of the windows.
+
+    Returns:
+        (B, C, size, size); batch 1 stays 1 when all windows are the same.
+    """
+    corners: list[tuple[int, int]] = [(int(x), int(y)) for x, y in starts.tolist()]
+    margin = max(
+        0,
+        *(-value for corner in corners for value in corner),
+        *(x + size - canvas.shape[-1] for x, _ in corners),
+        *(y + size - canvas.shape[-2] for _, y in corners),
+    )
+    if margin > 0:
+        canvas = F.pad(canvas, (margin, margin, margin, margin))
+        corners = [(x + margin, y + margin) for x, y in corners]
+    if len(set(corners)) == 1:
+        x, y = corners[0]
+        return canvas[..., y : y + size, x : x + size]
+    samples = canvas.expand(len(corners), *canvas.shape[1:])
+    return torch.stack(
+        [
+            sample[:, y : y + size, x : x + size]
+            for sample, (x, y) in zip(samples, corners, strict=True)
+        ]
+    )
+
+
+def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch.Tensor:
+    """Cuts windows as the published code does: nearest sampling on a grid that includes both ends.
+
+    Its step is size / (size - 1) texels, so that the first or the last row and column (where rounding
+    half to even goes up) is the neighbour of the one that ``crop_windows`` gives.
+
+    Args:
+        canvas: (B or 1, C, H, W) float.
+        starts: (B, 2) int64, first column and row of each window.
+        size: Side of the windows.
+
+    Returns:
+        (B, C, size, size).
+    """
+    steps = torch.arange(size, dtype=torch.float64) * (size / (size - 1)) - 0.5
+    steps[-1] = size - 0.5  # exact, as its rounding is what the note describes
+    index = torch.round(starts.cpu()[:, :, None] + steps).long().to(canvas.device)  # (B, 2, size)
+    samples = canvas.expand(len(starts), *canvas.shape[1:])
+    return torch.stack(
+        [
+            sample[:, rows][:, :, columns]
+            for sample, (columns, rows) in zip(samples, index, strict=True)
+        ]
+    )
+
+
+def sample_texture(texture: torch.Tensor, uv: torch.Tensor, *, mode: str) -> torch.Tensor:
+    """Looks up a map in UV space: Neural Textures.
+
+    Each pixel has coordinates of its own, so no interpolation ever crosses a UV seam or the border of
+    the face; values outside the face must be masked by the caller.
+
+    Args:
+        texture: (B or 1, C, F, F) float, map in UV space.
+        uv: (B, 2, H, W) float32 in [0, 1]; u right, v down, (0, 0) the top-left corner.
+        mode: ``nearest`` or ``bilinear``.
+
+    Returns:
+        (B, C, H, W).
+    """
+    grid = (uv * 2 - 1).permute(0, 2, 3, 1)  # (B, H, W, 2)
+    padding = "zeros" if mode == "nearest" else "border"
+    return F.grid_sample(
+        texture.expand(len(uv), -1, -1, -1),
+        grid.to(texture.dtype),
+        mode=mode,
+        padding_mode=padding,
+        align_corners=False,
+    )
+
+
+def erode_mask(mask: torch.Tensor) -> torch.Tensor:
+    """Shrinks a mask by one texel: minimum over a plus-shaped neighbourhood.
+
+    Args:
+        mask: (B, 1, H, W) float in [0, 1].
+
+    Returns:
+        The same shape.
+    """
+    inverted = 1 - mask
+    rows = F.max_pool2d(inverted, (1, 3), stride=1, padding=(0, 1))
+    columns = F.max_pool2d(inverted, (3, 1), stride=1, padding=(1, 0))
+    return 1 - torch.maximum(rows, columns)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Static feature maps of the face and of the background, in training only (paper, Sec. 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from styleavatar_core.networks.config import FeatureGeneratorConfig
+from styleavatar_core.networks.layers import ConstantInput, StyledConv, ToRGB
+from styleavatar_core.networks.mapping import MappingNetwork
+from styleavatar_core.ops.haar import haar_transform
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMaps:
+    """A feature map and the RGB pack that goes with it.
+
+    Attributes:
+        feature: (B, C, F, F) float32.
+        rgb_pack: (B, 12, F, F) float32. Haar pack of an RGB image of side 2F, about [-1, 1].
+    """
+
+    feature: torch.Tensor
+    rgb_pack: torch.Tensor
+
+    def detach(self) -> FeatureMaps:
+        """Returns the same maps without history, e.g. to keep them once the generators freeze."""
+        return FeatureMaps(self.feature.detach(), self.rgb_pack.detach())
+
+
+class FeatureGenerator(nn.Module):
+    """StyleGAN2 generator of one static map: in UV space for the face, on the canvas for the background.
+
+    Its output depends on nothing but the code, so one call with batch 1 serves a whole training step.
+
+    Args:
+        config: ``GeneratorConfig.face`` or ``GeneratorConfig.background``.
+    """
+
+    def __init__(self, config: FeatureGeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        style = config.style
+        self.mapping = MappingNetwork(style.style_dim, style.mapping_layer_count)
+        self.input = ConstantInput(config.base_channels, config.base_size)
+        self.ups = nn.ModuleList()
+        self.convs = nn.ModuleList()
+        self.to_rgbs = nn.ModuleList()
+        width = config.base_channels
+        for channels in config.channels:
+            self.ups.append(StyledConv(style, width, channels, doubles=True))
+            self.convs.append(StyledConv(style, channels, channels))
+            self.to_rgbs.append(ToRGB(style, channels))
+            width = channels
+        if config.norm == "batch":
+            self.norm: nn.Module = nn.BatchNorm2d(width)
+        else:
+            self.norm = nn.InstanceNorm2d(width, affine=True)
+
+    def forward(self, style: torch.Tensor) -> FeatureMaps:
+        """Generates the maps.
+
+        Args:
+            style: (B, style_dim) float32. z_id code before mapping, see ``position_code``.
+
+        Returns:
+            Maps of side ``config.size``.
+        """
+        mapped = self.mapping(style)
+        x = self.input().expand(len(style), -1, -1, -1)
+        image: torch.Tensor | None = None
+        for up, conv, to_rgb in zip(self.ups, self.convs, self.to_rgbs, strict=True):
+            x = conv(up(x, mapped), mapped)
+            image = to_rgb(x, mapped, image)
+        assert image is not None  # noqa: S101 - a generator has at least one level
+        return FeatureMaps(self.norm(x), haar_transform(image))

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers of StyleGAN2 in the wavelet domain (paper, Sec. 3.3), as the field names them.
+
+Weights are stored at unit variance and scaled by 1/sqrt(fan-in) when used (equalised learning rate).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from styleavatar_core.networks.config import StyleConfig
+from styleavatar_core.ops.bias_act import bias_act
+from styleavatar_core.ops.haar import inverse_haar_transform
+from styleavatar_core.ops.modulated_conv2d import conv2d_down, modulated_conv2d
+from styleavatar_core.ops.upfirdn2d import upsample_image
+
+
+class EqualLinear(nn.Module):
+    """Linear layer with equalised learning rate.
+
+    Args:
+        in_features: Width of the input.
+        out_features: Width of the output.
+        bias_start: Initial value of the biases.
+        gain: Gain of a leaky ReLU after it; None for no activation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias_start: float = 0.0,
+        gain: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features))
+        self.bias = nn.Parameter(torch.full((out_features,), bias_start))
+        self.scale = 1 / math.sqrt(in_features)
+        self.gain = gain
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (B, in_features) to (B, out_features)."""
+        if self.gain is None:
+            return F.linear(x, self.weight * self.scale, self.bias)
+        return bias_act(F.linear(x, self.weight * self.scale), self.bias, self.gain)
+
+
+class EqualConv2d(nn.Module):
+    """Convolution with equalised learning rate, bias and leaky ReLU; halves if ``down_taps`` is given.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel.
+        gain: Gain of the leaky ReLU; None for no activation.
+        down_taps: FIR taps before a stride of 2; None keeps the resolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        gain: float | None,
+        down_taps: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.gain = gain
+        self.down_taps = down_taps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (B, in_channels, H, W) to (B, out_channels, H, W), or half that size."""
+        weight = self.weight * self.scale
+        if self.down_taps is not None:
+            y = conv2d_down(x, weight, self.down_taps)
+        elif self.gain is None:
+            return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+        else:
+            y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        return bias_act(y, self.bias, self.gain or 1.0)
+
+
+class ModulatedConv2d(nn.Module):
+    """Style-modulated convolution.
+
+    Args:
+        style: What all layers share.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Side of the kernel.
+        demodulate: Whether kernels are scaled to unit norm.
+        doubles: Whether the resolution doubles.
+    """
+
+    def __init__(
+        self,
+        style: StyleConfig,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        demodulate: bool = True,
+        doubles: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.modulation = EqualLinear(style.style_dim, in_channels, bias_start=1.0)
+        self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.demodulate = demodulate
+        self.up_taps = style.taps if doubles else None
+
+    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        """Maps (B or 1, in_channels, H, W) and style (B, style_dim) to (B, out_channels, H', W')."""
+        return modulated_conv2d(
+            x,
+            self.weight * self.scale,
+            self.modulation(style),
+            demodulate=self.demodulate,
+            up_taps=self.up_taps,
+        )
+
+
+class NoiseInjection(nn.Module):
+    """Adds noise with one learned strength, zero at the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Adds noise (B or 1, 1, H, W) to x (B, C, H, W)."""
+        return x + self.weight * noise
+
+
+class StyledConv(nn.Module):
+    """Modulated 3x3 convolution, optional noise, bias and leaky ReLU.
+
+    Args:
+        style: What all layers share.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        doubles: Whether the resolution doubles.
+        has_noise: Whether noise may be injected.
+        has_activation: Whether the leaky ReLU follows.
+    """
+
+    def __init__(
+        self,
+        style: StyleConfig,
+        in_channels: int,
+        out_channels: int,
+        *,
+        doubles: bool = False,
+        has_noise: bool = False,
+        has_activation: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = ModulatedConv2d(style, in_channels, out_channels, 3, doubles=doubles)
+        self.noise = NoiseInjection() if has_noise or style.has_unused_noise else None
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.gain = style.activation_gain if has_activation else None
+
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Maps (B or 1, in_channels, H, W), style (B, style_dim) to (B, out_channels, H', W')."""
+        y = self.conv(x, style)
+        if noise is not None and self.noise is not None:
+            y = self.noise(y, noise)
+        if self.gain is None:
+            return y + self.bias[:, None, None]
+        return bias_act(y, self.bias, self.gain)
+
+
+class ToRGB(nn.Module):
+    """Adds a layer's contribution to the RGB image that grows along the decoder.
+
+    The image is kept in the image domain: doubling it there equals inverse Haar, FIR and Haar on packs.
+    """
+
+    def __init__(self, style: StyleConfig, in_channels: int) -> None:
+        super().__init__()
+        self.conv = ModulatedConv2d(style, in_channels, 12, 1, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(12))
+
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor, image: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Maps x (B, C, H, W) and the image so far (B, 3, H, W) or None to (B, 3, 2H, 2W)."""
+        pack = self.conv(x, style) + self.bias[:, None, None]  # (B, 12, H, W)
+        own = inverse_haar_transform(pack)
+        return own if image is None else own + upsample_image(image)
+
+
+class ConstantInput(nn.Module):
+    """Learned constant that a generator starts from."""
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.constant = nn.Parameter(torch.randn(1, channels, size, size))
+
+    def forward(self) -> torch.Tensor:
+        """Returns (1, channels, size, size)."""
+        return self.constant
+
+
+class EncoderBlock(nn.Module):
+    """One level of an encoder: convolution at the level's resolution, then halving.
+
+    Args:
+        in_channels: Channels that arrive.
+        channels: Channels at this level.
+        out_channels: Channels at the next.
+        gain: Gain of the activations.
+        taps: FIR taps of the halving.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        out_channels: int,
+        *,
+        gain: float,
+        taps: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.conv = EqualConv2d(in_channels, channels, 3, gain=gain)
+        self.down = EqualConv2d(channels, out_channels, 3, gain=gain, down_taps=taps)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Maps (B, in_channels, H, W) to (B, channels, H, W) and (B, out_channels, H/2, W/2)."""
+        y = self.conv(x)
+        return y, self.down(y)

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The composition of face, non-facial foreground and background into a portrait (paper, Sec. 3.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from styleavatar_core.networks.composition import (
+    crop_windows,
+    crop_windows_linspace,
+    erode_mask,
+    sample_texture,
+)
+from styleavatar_core.networks.config import GeneratorConfig
+from styleavatar_core.networks.feature_generator import FeatureMaps
+from styleavatar_core.networks.layers import EqualConv2d
+from styleavatar_core.networks.mapping import MappingNetwork
+from styleavatar_core.networks.noise import Noise, unpack_noise
+from styleavatar_core.networks.style_unet import StyleUNet
+from styleavatar_core.ops.haar import haar_transform, inverse_haar_transform
+from styleavatar_core.ops.upfirdn2d import upsample_image
+
+_CROP_HALO = 2  # texels of the level below that a doubling and a 3x3 convolution look at
+
+
+@dataclass(frozen=True, slots=True)
+class PortraitOutput:
+    """What the generator gives.
+
+    Attributes:
+        image: (B, 3, H, W) float32, trained to [-1, 1], not clipped.
+        mask: (B, 1, Fw, Fw) float32 in (0, 1). Probability of foreground: 1 = person.
+    """
+
+    image: torch.Tensor
+    mask: torch.Tensor
+
+
+class PortraitGenerator(nn.Module):
+    """Mapping, two StyleUNets and the composition between them: all that runs at inference.
+
+    Args:
+        config: The preset.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.mapping = MappingNetwork(config.style.style_dim, config.style.mapping_layer_count)
+        self.foreground = StyleUNet(config.foreground)
+        channels = config.foreground.output_channels + config.background.feature_channels
+        self.mask_conv = EqualConv2d(channels, 1, 3, gain=None)
+        self.synthesis = StyleUNet(config.synthesis)
+
+    def forward(
+        self,
+        style: torch.Tensor,
+        rendering: torch.Tensor,
+        uv: torch.Tensor,
+        face_mask: torch.Tensor,
+        face: FeatureMaps,
+        background: FeatureMaps,
+        window: torch.Tensor,
+        background_window: torch.Tensor | None = None,
+        noise: Noise | None = None,
+    ) -> PortraitOutput:
+        """Generates a batch of portraits.
+
+        Args:
+            style: (B, style_dim) float32. z_tmp code before mapping, see ``position_code``.
+            rendering: (B, 3, R, R) float32 in [-1, 1]. Texture rendering of the square in the middle
+                of the canvas that is as large as a window; not moved with the window.
+            uv: (B, 2, U, U) float32 in [0, 1]. UV rendering of the window, U = ``config.uv_size``.
+            face_mask: (B, 1, U, U) float32 in [0, 1]. 1 where the window shows the face mesh.
+            face: Static maps in UV space; batch 1 or B.
+            background: Static maps of the canvas; batch 1 or B.
+            window: (B, 2) int64. Offset (x, y) of the window from the middle of the canvas, in texels
+                of ``config.pixels_per_texel`` image pixels; at most ``config.maximum_offset``.
+            background_window: The same for the background, where it moves apart; else ``window``.
+            noise: Noise maps; None injects none.
+
+        Returns:
+            Image and foreground mask of the window.
+        """
+        mapped = self.mapping(style)
+        own, own_image = self._foreground(mapped, rendering, window)
+        back, back_pack = self._background(
+            background, window if background_window is None else background_window
+        )
+        own_pack = haar_transform(own_image)
+        mask = self._mask(own, back)
+        feature, pack = self._compose(mask, (own, own_pack), (back, back_pack))
+        feature, pack = self._add_face(feature, pack, face, uv, face_mask)
+        levels = None
+        if noise is not None and self.config.noise_channels:
+            fused = self._compose_noise(mask, noise, window, uv, face_mask)
+            levels = unpack_noise(fused, self.config.synthesis.noise_sizes)
+        fused_image = inverse_haar_transform(pack)  # (B, 3, 2Fw, 2Fw)
+        _, image = self.synthesis(mapped, fused_image, feature, noise=levels)
+        if self.config.has_fused_rgb_output:
+            while fused_image.shape[-1] < image.shape[-1]:
+                fused_image = upsample_image(fused_image)
+            image = image + fused_image
+        return PortraitOutput(image, mask)
+
+    def _starts(self, window: torch.Tensor, canvas_size: int) -> torch.Tensor:
+        """Returns (B, 2) first column and row of each window on a canvas."""
+        limit = self.config.maximum_offset
+        return window.clamp(-limit, limit) + (canvas_size - self.config.feature_size) // 2
+
+    def _window(self, canvas: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+        """Cuts the foreground's window: (B, C, Fc, Fc) to (B, C, Fw, Fw)."""
+        starts = self._starts(window, canvas.shape[-1])
+        if self.config.window_sampling == "linspace":
+            return crop_windows_linspace(canvas, starts, self.config.feature_size)
+        return crop_windows(canvas, starts, self.config.feature_size)
+
+    def _foreground(
+        self, mapped: torch.Tensor, rendering: torch.Tensor, window: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns feature (B, C, Fw, Fw) and image (B, 3, 2Fw, 2Fw) of the non-facial foreground."""
+        config = self.config
+        canvas_px = rendering.shape[-1] * config.canvas_size // config.feature_size
+        margin = (canvas_px - rendering.shape[-1]) // 2
+        padded = F.pad(rendering, (margin, margin, margin, margin), value=-1.0)
+        if config.window_sampling == "linspace":
+            feature, image = self.foreground(mapped, padded)
+            pack = self._window(haar_transform(image), window)
+            return self._window(feature, window), inverse_haar_transform(pack)
+        return self._foreground_in_window(mapped, padded, window)
+
+    def _foreground_in_window(
+        self, mapped: torch.Tensor, padded: torch.Tensor, window: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Runs the last level of the first StyleUNet in the window only, with the halo it needs."""
+        starts = self._starts(window, self.config.canvas_size)
+        corners = torch.div(starts, 2, rounding_mode="floor") - _CROP_HALO  # at half resolution
+        size = self.config.feature_size // 2 + 2 * _CROP_HALO
+
+        def crop(feature: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return crop_windows(feature, corners, size), crop_windows(image, corners * 2, size * 2)
+
+        feature, image = self.foreground(mapped, padded, crop=crop)
+        rest = starts - corners * 2  # 4 or 5 texels
+        side = self.config.feature_size
+        return crop_windows(feature, rest, side), crop_windows(image, rest * 2, side * 2)
+
+    def _background(
+        self, maps: FeatureMaps, window: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns feature (B, C, Fw, Fw) and pack (B, 12, Fw, Fw) of the background in the window."""
+        both = torch.cat([maps.feature, maps.rgb_pack], dim=1)
+        if both.shape[-1] != self.config.canvas_size:
+            size = (self.config.canvas_size, self.config.canvas_size)
+            both = F.interpolate(both, size=size, mode="bilinear", align_corners=False)
+        starts = self._starts(window, self.config.canvas_size)
+        cut = crop_windows(both, starts, self.config.feature_size)
+        return cut[:, :-12], cut[:, -12:]
+
+    def _mask(self, own: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        """Predicts the probability of foreground, (B, 1, Fw, Fw) in (0, 1)."""
+        back = back.expand(len(own), -1, -1, -1)
+        return torch.tanh(self.mask_conv(torch.cat([own, back], dim=1))) / 2 + 0.5
+
+    def _blend(self, mask: torch.Tensor, own: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        """Puts the foreground in front of the background by the predicted mask."""
+        config = self.config
+        if not config.has_mask_gradient:
+            mask = mask.detach()
+        if config.mask_gain != 1.0:
+            mask = ((mask - 0.5) * config.mask_gain + 0.5).clamp(0, 1)
+        return back + (own - back) * mask
+
+    def _compose(
+        self,
+        mask: torch.Tensor,
+        own: tuple[torch.Tensor, torch.Tensor],
+        back: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Blends feature and pack of foreground and background."""
+        return self._blend(mask, own[0], back[0]), self._blend(mask, own[1], back[1])
+
+    def _add_face(
+        self,
+        feature: torch.Tensor,
+        pack: torch.Tensor,
+        face: FeatureMaps,
+        uv: torch.Tensor,
+        face_mask: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Joins the face, sampled from the neural texture, to the fused maps."""
+        config = self.config
+        fine_mask = erode_mask(face_mask) if config.erodes_face_mask else face_mask
+        scale = config.uv_supersampling
+        rgb = inverse_haar_transform(face.rgb_pack) if scale > 1 else face.rgb_pack
+        if scale == 1:
+            maps = torch.cat([face.feature, rgb], dim=1)
+            sampled = sample_texture(maps, uv, mode=config.uv_sampling) * fine_mask
+            texture, texture_pack = sampled[:, :-12], sampled[:, -12:]
+        else:
+            texture = sample_texture(face.feature, uv, mode=config.uv_sampling) * fine_mask
+            texture = F.pixel_unshuffle(texture, scale)
+            # The RGB part is a real texture: sampled at image resolution, then packed.
+            texture_pack = haar_transform(
+                sample_texture(rgb, uv, mode=config.uv_sampling) * fine_mask
+            )
+        if config.face_composition == "concat":
+            return torch.cat([feature, texture], dim=1), pack + texture_pack
+        if config.face_composition == "compose":
+            rest = 1 - F.avg_pool2d(fine_mask, scale) if scale > 1 else 1 - fine_mask
+            return feature * rest + texture, pack * rest + texture_pack
+        return feature + texture, pack + texture_pack
+
+    def _compose_noise(
+        self,
+        mask: torch.Tensor,
+        noise: Noise,
+        window: torch.Tensor,
+        uv: torch.Tensor,
+        face_mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Composes the noise like the features: (B, N, Fw, Fw)."""
+        config = self.config
+        fused = self._blend(mask, self._window(noise.foreground, window), noise.background)
+        scale = config.uv_supersampling
+        if scale > 1:  # noise is per texel: the middle sample of each is enough
+            uv, face_mask = uv[..., ::scale, ::scale], face_mask[..., ::scale, ::scale]
+        if config.erodes_face_mask:
+            face_mask = erode_mask(face_mask)
+        warped = sample_texture(noise.face, uv, mode="nearest") * face_mask
+        if config.face_composition == "add":
+            return fused + warped
+        return fused * (1 - face_mask) + warped

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The presets by name: ``paper`` (1024), ``hd`` (512), ``lite`` (256) and ``nano`` (128)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.networks.config import (
+    DiscriminatorConfig,
+    FeatureGeneratorConfig,
+    GeneratorConfig,
+    StyleConfig,
+    StyleUNetConfig,
+)
+from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
+
+
+def _paper() -> GeneratorConfig:
+    """Returns the published topology, with what it does differently from ours spelled out."""
+    style = StyleConfig(taps=IMAGE_TAPS, activation_gain=1.0, has_unused_noise=True)
+    generator = FeatureGeneratorConfig(style, 4, 512, (512, 512, 512, 512, 256), norm="batch")
+    return GeneratorConfig(
+        name="paper",
+        image_size_px=1024,
+        feature_size=128,
+        canvas_size=256,
+        rendering_size_px=256,
+        rendering_pack_levels=1,
+        style=style,
+        face=generator,
+        background=generator,
+        foreground=StyleUNetConfig(
+            style,
+            input_channels=0,
+            pack_channels=12,
+            top_size=128,
+            encoder_channels=(32, 256, 256, 256),
+            decoder_channels=((256, 256), (256, 256), (128, 128), (128, 256)),
+            skip_sizes=(32,),
+            has_early_skips=False,
+            has_final_activation=False,
+        ),
+        synthesis=StyleUNetConfig(
+            style,
+            input_channels=256,
+            pack_channels=12,
+            top_size=128,
+            encoder_channels=(256, 128, 512, 512, 512),
+            decoder_channels=((512, 512),) * 3 + ((256, 256), (128, 128), (64, 64)),
+            skip_sizes=(32, 16),
+            has_early_skips=False,
+            noise_sizes=(128, 256, 512),
+        ),
+        discriminator=DiscriminatorConfig(
+            1024, (32, 128, 256, 512, 512, 512, 512, 512), 512, taps=IMAGE_TAPS
+        ),
+        uv_sampling="nearest",
+        window_sampling="linspace",
+        face_composition="add",
+        erodes_face_mask=True,
+        mask_gain=1.1,
+        has_mask_gradient=False,
+        has_fused_rgb_output=False,
+        position_octaves=32,
+    )
+
+
+def _fast(
+    name: str,
+    image_size_px: int,
+    *,
+    base: int,
+    face_channels: int,
+    levels: int,
+    widths: tuple[int, int, int, int],
+) -> GeneratorConfig:
+    """Returns a preset of our own: fused map at pack resolution, skips up to it, small channels.
+
+    Args:
+        name: Name of the preset.
+        image_size_px: Output side; the fused map has half of it.
+        base: Channels of the non-facial map and of the static background.
+        face_channels: Channels of the neural texture, sampled twice per texel side.
+        levels: Halvings of the second StyleUNet.
+        widths: Encoder channels of the second StyleUNet at the first four levels.
+    """
+    style = StyleConfig()
+    size = image_size_px // 2
+    canvas = size * 3 // 2
+    deep = widths + (widths[-1],) * (levels - 3)
+    narrow = (widths[0], *[min(width, 64) for width in widths[1:]])
+    depth = len(narrow) - 1
+    doublings = (size // 8).bit_length() - 1
+    static = tuple(min(128, max(16, 16 << k)) for k in reversed(range(doublings + 1)))
+    return GeneratorConfig(
+        name=name,
+        image_size_px=image_size_px,
+        feature_size=size,
+        canvas_size=canvas,
+        rendering_size_px=image_size_px,
+        rendering_pack_levels=2,
+        style=style,
+        face=FeatureGeneratorConfig(style, 4, 128, (*static[:-1], face_channels)),
+        background=FeatureGeneratorConfig(style, 6, 128, (*static[:-1], base)),
+        foreground=StyleUNetConfig(
+            style,
+            input_channels=0,
+            pack_channels=48,
+            top_size=canvas // 2,
+            encoder_channels=narrow,
+            decoder_channels=(
+                *[(width, width) for width in reversed(narrow[:-1])],
+                (base, base),
+            ),
+            skip_sizes=tuple(canvas // 2 >> level for level in range(depth)),
+        ),
+        synthesis=StyleUNetConfig(
+            style,
+            input_channels=base + 4 * face_channels,
+            pack_channels=12,
+            top_size=size,
+            encoder_channels=deep,
+            decoder_channels=tuple((width, width) for width in reversed(deep[:-1])),
+            skip_sizes=tuple(size >> level for level in range(len(deep) - 1)),
+        ),
+        discriminator=DiscriminatorConfig(
+            image_size_px,
+            tuple(min(256, 16 << k) for k in range(image_size_px.bit_length() - 3)),
+            256,
+        ),
+        uv_supersampling=2,
+    )
+
+
+def _hd() -> GeneratorConfig:
+    return _fast("hd", 512, base=32, face_channels=12, levels=5, widths=(48, 96, 160, 256))
+
+
+def _lite() -> GeneratorConfig:
+    return _fast("lite", 256, base=16, face_channels=6, levels=4, widths=(24, 48, 96, 128))
+
+
+def _nano() -> GeneratorConfig:
+    return _fast("nano", 128, base=16, face_channels=6, levels=3, widths=(24, 48, 96, 128))
+
+
+PRESETS: dict[str, Callable[[], GeneratorConfig]] = {
+    "paper": _paper,
+    "hd": _hd,
+    "lite": _lite,
+    "nano": _nano,
+}
+
+
+def get_preset(name: str) -> GeneratorConfig:
+    """Returns a preset by name.
+
+    Raises:
+        InvalidInputError: There is no such preset.
+    """
+    if name not in PRESETS:
+        raise InvalidInputError(f"there is no preset '{name}'; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()

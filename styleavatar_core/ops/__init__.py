@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stateless tensor functions, each with a plain reference beside the fast path."""
