@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Base of every service's settings: environment variables in, one frozen object out.
+
+A service builds its settings once in ``__main__`` and passes them down; nothing reads settings at
+import. pydantic-settings ignores a misspelt variable silently, so the base class looks at the
+environment itself and refuses names that it does not know.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from styleavatar_core.errors import InvalidInputError
+
+DATA_VARIABLE = "STYLEAVATAR_DATA"
+REDIS_VARIABLE = "REDIS_URL"
+
+
+def default_data_folder() -> Path:
+    """Returns the folder that holds avatars and jobs when nothing else is said."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "styleavatar"
+
+
+class ServiceSettings(BaseSettings):
+    """What all services are told: where data lies and how to log.
+
+    Subclasses set their own ``env_prefix``. Fields given by an alias here are shared by all
+    services and carry no prefix of their own.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, populate_by_name=True, env_nested_delimiter="__", extra="forbid"
+    )
+
+    data_folder: Path = Field(
+        default_factory=default_data_folder,
+        validation_alias=DATA_VARIABLE,
+        description="Folder of avatars, uploads and job files, shared by all services.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO",
+        validation_alias="STYLEAVATAR_LOG_LEVEL",
+        description="Least severe level that is logged.",
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console",
+        validation_alias="STYLEAVATAR_LOG_FORMAT",
+        description="One line for people, or one JSON object a line.",
+    )
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InvalidInputError(self._sentence(error), reason="BAD_SETTING") from error
+        self._refuse_unknown_variables()
+
+    @property
+    def avatars_folder(self) -> Path:
+        """Folder of finished avatar bundles: the artifact store."""
+        return self.data_folder / "avatars"
+
+    @property
+    def jobs_folder(self) -> Path:
+        """Folder of uploads, datasets and checkpoints of training jobs."""
+        return self.data_folder / "jobs"
+
+    @classmethod
+    def variable_names(cls) -> dict[str, str]:
+        """Returns field name -> environment variable, for this service."""
+        prefix = cls.model_config.get("env_prefix", "")
+        return {
+            name: str(field.validation_alias or f"{prefix}{name}".upper())
+            for name, field in cls.model_fields.items()
+        }
+
+    def to_environment(self) -> dict[str, str]:
+        """Returns the variables that make another process build these same settings."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        names = self.variable_names()
+        return {names[name]: str(value) for name, value in values.items()}
+
+    @classmethod
+    def _sentence(cls, error: ValidationError) -> str:
+        names = cls.variable_names()
+        parts = []
+        for item in error.errors():
+            field = str(item["loc"][0]) if item["loc"] else ""
+            parts.append(f"{names.get(field, field)}: {item['msg']} (got {item.get('input')!r})")
+        return "settings cannot be used: " + "; ".join(parts)
+
+    @classmethod
+    def _refuse_unknown_variables(cls) -> None:
+        prefix = str(cls.model_config.get("env_prefix", "")).upper()
+        if not prefix:
+            return
+        known = set(cls.variable_names().values())
+        for variable in os.environ:
+            is_ours = variable.upper().startswith(prefix)
+            if is_ours and variable.upper().split("__")[0] not in known:
+                near = difflib.get_close_matches(variable.upper(), known, n=1)
+                advice = f"; did you mean {near[0]}?" if near else ""
+                raise InvalidInputError(
+                    f"unknown environment variable {variable}{advice}", reason="BAD_SETTING"
+                )
+
+
+class RedisSettings(ServiceSettings):
+    """Adds where Redis is, for the services that use it."""
+
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        validation_alias=REDIS_VARIABLE,
+        description="Redis of job queue and job records; `styleavatar serve` embeds one if unset.",
+    )

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where finished avatars and the files of running jobs live: plain folders.
+
+A bundle appears in the artifact store by one rename, so a reader sees all of it or nothing; that
+is all that trainer, gateway and rendering need to agree on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+from styleavatar_core.errors import NotFoundError
+
+logger = logging.getLogger(__name__)
+
+MANIFEST_NAME = "avatar.json"
+_ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_HIDDEN = "."
+
+
+def new_id(kind: str) -> str:
+    """Returns a fresh id such as ``avatar-3f9c12ab77d0``, fit for a folder name and a URL."""
+    return f"{kind}-{uuid.uuid4().hex[:12]}"
+
+
+def is_valid_id(candidate: str) -> bool:
+    """Says whether a name from outside may be used as an id (and so as a folder name)."""
+    return _ID_PATTERN.fullmatch(candidate) is not None
+
+
+class AvatarStore:
+    """Finished avatars: one folder per avatar id, each an avatar bundle.
+
+    Attributes:
+        root: Folder of the store; made on first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, avatar_id: str) -> Path:
+        """Returns the folder of an avatar.
+
+        Raises:
+            NotFoundError: There is no such avatar.
+        """
+        if not self.exists(avatar_id):
+            raise NotFoundError(
+                f"there is no avatar {avatar_id!r}; GET /v1/avatars lists those there are",
+                reason="AVATAR_NOT_FOUND",
+            )
+        return self.root / avatar_id
+
+    def exists(self, avatar_id: str) -> bool:
+        """Says whether an avatar is finished and in the store."""
+        return is_valid_id(avatar_id) and (self.root / avatar_id / MANIFEST_NAME).is_file()
+
+    def list(self) -> list[str]:
+        """Returns the ids of all finished avatars, sorted."""
+        if not self.root.is_dir():
+            return []
+        return sorted(entry.name for entry in self.root.iterdir() if self.exists(entry.name))
+
+    def publish(self, bundle_folder: Path, avatar_id: str) -> Path:
+        """Moves a written bundle into the store under its id, replacing an older one.
+
+        Args:
+            bundle_folder: Folder of a complete bundle; gone afterwards.
+            avatar_id: Id under which it is served from now on.
+
+        Returns:
+            The folder in the store.
+        """
+        if not is_valid_id(avatar_id):
+            raise ValueError(f"not an avatar id: {avatar_id!r}")
+        self.root.mkdir(parents=True, exist_ok=True)
+        incoming = self._hidden("incoming")
+        shutil.move(bundle_folder, incoming)  # may copy, when on another file system
+        target = self.root / avatar_id
+        if target.exists():
+            _remove_atomically(target, self._hidden("trash"))
+        incoming.rename(target)
+        _sync_folder(self.root)
+        logger.info("avatar published", extra={"avatar_id": avatar_id})
+        return target
+
+    def delete(self, avatar_id: str) -> bool:
+        """Removes an avatar and its files; says whether there was one."""
+        target = self.root / avatar_id
+        if not is_valid_id(avatar_id) or not target.is_dir():
+            return False
+        _remove_atomically(target, self._hidden("trash"))
+        logger.info("avatar deleted", extra={"avatar_id": avatar_id})
+        return True
+
+    def sweep(self) -> None:
+        """Removes what a process that died in the middle of a move left behind."""
+        if self.root.is_dir():
+            for entry in self.root.iterdir():
+                if entry.name.startswith(_HIDDEN):
+                    shutil.rmtree(entry, ignore_errors=True)
+
+    def _hidden(self, purpose: str) -> Path:
+        return self.root / f"{_HIDDEN}{purpose}-{uuid.uuid4().hex}"
+
+
+class JobFolders:
+    """Files of training jobs: one folder per job id with the upload and all that is made of it.
+
+    Attributes:
+        root: Folder of all job folders; made on first use.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, job_id: str) -> Path:
+        """Returns the folder of a job, whether or not it exists."""
+        if not is_valid_id(job_id):
+            raise ValueError(f"not a job id: {job_id!r}")
+        return self.root / job_id
+
+    def upload(self, job_id: str) -> Path:
+        """Returns where the uploaded video lies."""
+        return self.folder(job_id) / "upload.video"
+
+    def work(self, job_id: str) -> Path:
+        """Returns the folder of dataset, checkpoints and the bundle in the making."""
+        return self.folder(job_id) / "work"
+
+    def list(self) -> list[str]:
+        """Returns the ids of all jobs that have files."""
+        if not self.root.is_dir():
+            return []
+        return sorted(entry.name for entry in self.root.iterdir() if is_valid_id(entry.name))
+
+    def delete(self, job_id: str) -> None:
+        """Removes the upload, the dataset and the checkpoints of a job."""
+        folder = self.folder(job_id)
+        if folder.is_dir():
+            _remove_atomically(folder, self.root / f"{_HIDDEN}trash-{uuid.uuid4().hex}")
+
+
+def _remove_atomically(folder: Path, trash: Path) -> None:
+    """Takes a folder out of sight by one rename, then removes it."""
+    folder.rename(trash)
+    shutil.rmtree(trash)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
