@@ -1,100 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every benchmark prints and writes: a table for people, one JSON shape for programs."""
+"""The shape that all benchmark reports share; `styleavatar demo` writes the same one."""
 
-from __future__ import annotations
+from styleavatar_core.evaluation.figures import (
+    build_report,
+    machine,
+    print_report,
+    write_report,
+)
 
-import json
-import math
-import os
-import platform
-import subprocess
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-
-
-def machine() -> dict[str, Any]:
-    """Describes the machine that a figure was measured on.
-
-    Returns:
-        ``cpu`` (its name), ``cores`` (those this process may use), ``gpu`` (name or None) and
-        ``memory_gib``.
-    """
-    return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "gpu": _gpu_name(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-    }
-
-
-def build_report(
-    benchmark: str, figures: dict[str, float | None], options: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Puts figures into the one shape that all reports have.
-
-    Args:
-        benchmark: Name of the benchmark, such as ``demo``.
-        figures: Values by dotted name ending in the unit. What could not be measured (None or
-            not finite) is left out: a missing figure is honest, a zero is not.
-        options: The options that it ran with.
-    """
-    return {
-        "benchmark": benchmark,
-        "commit": _commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "options": options or {},
-        "figures": {
-            name: round(float(value), 4)
-            for name, value in figures.items()
-            if value is not None and math.isfinite(value)
-        },
-    }
-
-
-def write_report(report: dict[str, Any], path: Path) -> None:
-    """Writes a report as JSON, creating the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def print_report(report: dict[str, Any], console: Console | None = None) -> None:
-    """Prints a report as a table, with the machine that it was measured on."""
-    described = report["machine"]
-    table = Table(
-        title=f"{report['benchmark']} · {described['cpu']}, {described['cores']} cores"
-        + (f", {described['gpu']}" if described["gpu"] else "")
-    )
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    for name, value in report["figures"].items():
-        table.add_row(name, f"{value:,.3f}")
-    (console or Console()).print(table)
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def _gpu_name() -> str | None:
-    names = _output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return names.splitlines()[0] if names else None
-
-
-def _commit() -> str | None:
-    return _output_of("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD")
-
-
-def _output_of(*command: str) -> str | None:
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() or None
+__all__ = ["build_report", "machine", "print_report", "write_report"]
