@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``avatar.json``: what an avatar bundle says about itself. Imports neither torch nor OpenCV."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from styleavatar_core.provenance.consent import ConsentRecord
+from styleavatar_core.types import CropBox, FaceIdentity
+
+SCHEMA_VERSION = 1
+
+
+class BundleFile(BaseModel):
+    """One file of the bundle besides the manifest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+class AvatarSource(BaseModel):
+    """The video that an avatar was made from; the video itself is not in the bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file_name: str
+    sha256: str
+    width: int
+    height: int
+    fps: float
+    train_frame_count: int
+    held_out_frame_count: int
+
+
+class AvatarMethods(BaseModel):
+    """Which models of others took part, so that nobody has to guess."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    landmarks: str
+    matting: str
+    perceptual_loss: str
+
+
+class AvatarManifest(BaseModel):
+    """Everything rendering needs besides the weights, and everything a reader may ask.
+
+    Attributes:
+        schema_version: Version of this schema.
+        preset: Name of the network preset.
+        generator: ``GeneratorConfig.to_dict()``.
+        style_time: Argument of ``position_code`` for the z_tmp that inference uses (Sec. 3.4).
+        model_id: Face model of identity and expression coefficients.
+        identity: (I,) identity coefficients.
+        texture: (T,) texture coefficients.
+        window: Portrait window in the source's frame coordinates: center_x, center_y, half_size.
+        statistics: Training statistics of the face parameters in window coordinates, as
+            ``ParameterStatistics.to_dict()`` gives them.
+        metrics: Figures on the held-out frames, named as in reports (``psnr_db`` ...).
+        consent: Who agreed to this avatar.
+        source: The video.
+        methods: Models of others that took part.
+        training: Steps, minutes, seed and settings of the training.
+        created_time: When the bundle was written.
+        files: The other files, by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    preset: str
+    generator: dict[str, Any]
+    style_time: float
+    model_id: str
+    identity: list[float]
+    texture: list[float]
+    window: tuple[float, float, float]
+    statistics: dict[str, Any]
+    metrics: dict[str, float] = Field(default_factory=dict)
+    consent: ConsentRecord
+    source: AvatarSource
+    methods: AvatarMethods
+    training: dict[str, Any] = Field(default_factory=dict)
+    created_time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    files: dict[str, BundleFile] = Field(default_factory=dict)
+
+    @property
+    def crop(self) -> CropBox:
+        """The portrait window in the source's frame coordinates."""
+        return CropBox(*self.window)
+
+    @property
+    def face_identity(self) -> FaceIdentity:
+        """The person's shape and texture."""
+        return FaceIdentity(
+            self.model_id,
+            np.asarray(self.identity, np.float32),
+            np.asarray(self.texture, np.float32),
+        )
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the square picture that the avatar renders."""
+        return int(self.generator["image_size_px"])

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image metrics (paper, Tables 1-3): PSNR, SSIM and the sharpness of the face."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from styleavatar_core.types import ByteArray
+
+_SSIM_SIGMA = 1.5  # the window of Wang et al., 11 x 11
+_SSIM_C1 = (0.01 * 255) ** 2
+_SSIM_C2 = (0.03 * 255) ** 2
+
+
+def psnr(image: ByteArray, truth: ByteArray) -> float:
+    """Returns the peak signal-to-noise ratio in decibels; infinite for equal images.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: (H, W, 3) uint8 RGB.
+    """
+    error = np.mean(np.square(image.astype(np.float32) - truth.astype(np.float32)))
+    return math.inf if error == 0 else float(10 * np.log10(255.0**2 / error))
+
+
+def ssim(image: ByteArray, truth: ByteArray) -> float:
+    """Returns the mean structural similarity in [-1, 1] over pixels and channels.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: (H, W, 3) uint8 RGB.
+    """
+    x, y = image.astype(np.float32), truth.astype(np.float32)
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x = _blur(x * x) - mean_x**2
+    variance_y = _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    similarity = (2 * mean_x * mean_y + _SSIM_C1) * (2 * covariance + _SSIM_C2)
+    similarity /= (mean_x**2 + mean_y**2 + _SSIM_C1) * (variance_x + variance_y + _SSIM_C2)
+    return float(similarity[5:-5, 5:-5].mean())  # only where the window lies within the image
+
+
+def sharpness(image: ByteArray, truth: ByteArray, face_mask: ByteArray) -> float:
+    """Returns the mean absolute Laplacian of the face, output over truth; 1 is as sharp.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth: (H, W, 3) uint8 RGB.
+        face_mask: (H, W) uint8, not 0 in the face.
+
+    Returns:
+        The ratio, or NaN when there is no face or the true face has no detail.
+    """
+    inside = cv2.erode(face_mask, np.ones((3, 3), np.uint8)) > 0
+    detail = _detail(truth, inside)
+    return _detail(image, inside) / detail if inside.any() and detail > 0 else math.nan
+
+
+def _detail(image: ByteArray, inside: np.ndarray) -> float:
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    laplacian = np.abs(cv2.Laplacian(gray, cv2.CV_32F))
+    return float(laplacian[inside].mean()) if inside.any() else 0.0
+
+
+def _blur(image: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(image, (11, 11), _SSIM_SIGMA)
