@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import zipfile
 from dataclasses import dataclass
@@ -113,7 +112,7 @@ def write_bundle(
         with zipfile.ZipFile(incoming, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(contents):
                 archive.writestr(name, contents[name])
-        os.replace(incoming, path)
+        incoming.replace(path)
         return path
     incoming.mkdir()
     for name, data in contents.items():
