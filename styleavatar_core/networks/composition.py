@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Windows, neural texture sampling and mask: the arithmetic of the composition (paper, Sec. 3.2)."""
+"""Windows and neural texture sampling of the composition (paper, Sec. 3.2)."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def crop_windows(canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch
 
 
 def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch.Tensor:
-    """Cuts windows as the published code does: nearest sampling on a grid that includes both ends.
+    """Cuts windows as the published code does: nearest sampling on a grid including both ends.
 
-    Its step is size / (size - 1) texels, so that the first or the last row and column (where rounding
-    half to even goes up) is the neighbour of the one that ``crop_windows`` gives.
+    Its step is size / (size - 1) texels, so that the first or the last row and column (where
+    rounding half to even goes up) is the neighbour of the one that ``crop_windows`` gives.
 
     Args:
         canvas: (B or 1, C, H, W) float.
@@ -69,8 +69,8 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
 def sample_texture(texture: torch.Tensor, uv: torch.Tensor, *, mode: str) -> torch.Tensor:
     """Looks up a map in UV space: Neural Textures.
 
-    Each pixel has coordinates of its own, so no interpolation ever crosses a UV seam or the border of
-    the face; values outside the face must be masked by the caller.
+    Each pixel has coordinates of its own, so no interpolation ever crosses a UV seam or the border
+    of the face; values outside the face must be masked by the caller.
 
     Args:
         texture: (B or 1, C, F, F) float, map in UV space.
@@ -89,18 +89,3 @@ def sample_texture(texture: torch.Tensor, uv: torch.Tensor, *, mode: str) -> tor
         padding_mode=padding,
         align_corners=False,
     )
-
-
-def erode_mask(mask: torch.Tensor) -> torch.Tensor:
-    """Shrinks a mask by one texel: minimum over a plus-shaped neighbourhood.
-
-    Args:
-        mask: (B, 1, H, W) float in [0, 1].
-
-    Returns:
-        The same shape.
-    """
-    inverted = 1 - mask
-    rows = F.max_pool2d(inverted, (1, 3), stride=1, padding=(0, 1))
-    columns = F.max_pool2d(inverted, (3, 1), stride=1, padding=(1, 0))
-    return 1 - torch.maximum(rows, columns)

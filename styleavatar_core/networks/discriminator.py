@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The discriminator sees the image and, as facial prior, the texture rendering (paper, Sec. 3.3)."""
+"""The discriminator: sees image and, as facial prior, texture rendering (paper, Sec. 3.3)."""
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import nn
@@ -49,7 +51,7 @@ class Discriminator(nn.Module):
         )
         self.blocks = nn.ModuleList(
             EncoderBlock(width, width, below, gain=_GAIN, taps=config.taps)
-            for width, below in zip(widths[:-1], widths[1:], strict=True)
+            for width, below in itertools.pairwise(widths)
         )
         last, hidden = widths[-1], config.hidden_channels
         self.final_conv = EqualConv2d(last + 1, hidden, 3, gain=_GAIN)
@@ -75,6 +77,6 @@ class Discriminator(nn.Module):
             x = own if x is None else x + own
             if index < len(self.blocks):
                 _, x = self.blocks[index](x)
-        assert x is not None  # noqa: S101 - there is at least one level
+        assert x is not None
         x = self.final_conv(append_minibatch_stddev(x))
         return self.score(self.final_linear(x.flatten(1)))

@@ -32,9 +32,9 @@ class FeatureMaps:
 
 
 class FeatureGenerator(nn.Module):
-    """StyleGAN2 generator of one static map: in UV space for the face, on the canvas for the background.
+    """StyleGAN2 generator of one static map: of the face in UV space, or of the background.
 
-    Its output depends on nothing but the code, so one call with batch 1 serves a whole training step.
+    Its output depends on nothing but the code: one call with batch 1 serves a training step.
 
     Args:
         config: ``GeneratorConfig.face`` or ``GeneratorConfig.background``.
@@ -75,5 +75,5 @@ class FeatureGenerator(nn.Module):
         for up, conv, to_rgb in zip(self.ups, self.convs, self.to_rgbs, strict=True):
             x = conv(up(x, mapped), mapped)
             image = to_rgb(x, mapped, image)
-        assert image is not None  # noqa: S101 - a generator has at least one level
+        assert image is not None
         return FeatureMaps(self.norm(x), haar_transform(image))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers of StyleGAN2 in the wavelet domain (paper, Sec. 3.3), as the field names them.
 
-Weights are stored at unit variance and scaled by 1/sqrt(fan-in) when used (equalised learning rate).
+Weights are stored at unit variance and scaled by 1/sqrt(fan-in) when used: equalised learning
+rate.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """Convolution with equalised learning rate, bias and leaky ReLU; halves if ``down_taps`` is given.
+    """Convolution with equalised learning rate, bias and leaky ReLU; may halve the resolution.
 
     Args:
         in_channels: Channels of the input.
@@ -119,7 +120,7 @@ class ModulatedConv2d(nn.Module):
         self.up_taps = style.taps if doubles else None
 
     def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        """Maps (B or 1, in_channels, H, W) and style (B, style_dim) to (B, out_channels, H', W')."""
+        """Maps (B or 1, I, H, W) and style (B, style_dim) to (B, O, H', W')."""
         return modulated_conv2d(
             x,
             self.weight * self.scale,
@@ -184,7 +185,8 @@ class StyledConv(nn.Module):
 class ToRGB(nn.Module):
     """Adds a layer's contribution to the RGB image that grows along the decoder.
 
-    The image is kept in the image domain: doubling it there equals inverse Haar, FIR and Haar on packs.
+    The image is kept in the image domain: doubling it there equals inverse Haar, FIR and Haar on
+    packs.
     """
 
     def __init__(self, style: StyleConfig, in_channels: int) -> None:

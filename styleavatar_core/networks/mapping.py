@@ -15,8 +15,8 @@ def position_code(x: torch.Tensor, style_dim: int, octave_count: int = 32) -> to
 
     Args:
         x: (B,) float. Time for z_tmp, identity for z_id. The published code uses frame index / 5000
-            and 32 octaves, of which those above 2^12 tell single frames apart and nothing else.
-        style_dim: Length of the code; what the octaves do not fill is zero, what does not fit is cut.
+            and 32 octaves; those above 2^12 tell single frames apart and nothing else.
+        style_dim: Length of the code: zero where no octave is left, cut where it does not fit.
         octave_count: Number of frequencies 2^k.
 
     Returns:

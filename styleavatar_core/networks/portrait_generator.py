@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The composition of face, non-facial foreground and background into a portrait (paper, Sec. 3.2)."""
+"""The composition of face, non-facial foreground and background (paper, Sec. 3.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import nn
 from styleavatar_core.networks.composition import (
     crop_windows,
     crop_windows_linspace,
-    erode_mask,
     sample_texture,
 )
 from styleavatar_core.networks.config import GeneratorConfig
@@ -72,14 +71,16 @@ class PortraitGenerator(nn.Module):
 
         Args:
             style: (B, style_dim) float32. z_tmp code before mapping, see ``position_code``.
-            rendering: (B, 3, R, R) float32 in [-1, 1]. Texture rendering of the square in the middle
-                of the canvas that is as large as a window; not moved with the window.
+            rendering: (B, 3, R, R) float32 in [-1, 1]. Texture rendering of the middle square of
+                the canvas, as large as a window; not moved with the window.
             uv: (B, 2, U, U) float32 in [0, 1]. UV rendering of the window, U = ``config.uv_size``.
-            face_mask: (B, 1, U, U) float32 in [0, 1]. 1 where the window shows the face mesh.
+            face_mask: (B, 1, U, U) float32 in [0, 1]. 1 where the window shows the face mesh
+                (for imported weights: eroded by one texel).
             face: Static maps in UV space; batch 1 or B.
             background: Static maps of the canvas; batch 1 or B.
-            window: (B, 2) int64. Offset (x, y) of the window from the middle of the canvas, in texels
-                of ``config.pixels_per_texel`` image pixels; at most ``config.maximum_offset``.
+            window: (B, 2) int64. Offset (x, y) of the window from the middle of the canvas, in
+                texels of ``config.pixels_per_texel`` image pixels; clamped to
+                ``config.maximum_offset``.
             background_window: The same for the background, where it moves apart; else ``window``.
             noise: Noise maps; None injects none.
 
@@ -122,7 +123,7 @@ class PortraitGenerator(nn.Module):
     def _foreground(
         self, mapped: torch.Tensor, rendering: torch.Tensor, window: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns feature (B, C, Fw, Fw) and image (B, 3, 2Fw, 2Fw) of the non-facial foreground."""
+        """Returns feature (B, C, Fw, Fw) and image (B, 3, 2Fw, 2Fw) of the foreground."""
         config = self.config
         canvas_px = rendering.shape[-1] * config.canvas_size // config.feature_size
         margin = (canvas_px - rendering.shape[-1]) // 2
@@ -152,7 +153,7 @@ class PortraitGenerator(nn.Module):
     def _background(
         self, maps: FeatureMaps, window: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns feature (B, C, Fw, Fw) and pack (B, 12, Fw, Fw) of the background in the window."""
+        """Returns feature (B, C, Fw, Fw) and pack (B, 12, Fw, Fw) of the background."""
         both = torch.cat([maps.feature, maps.rgb_pack], dim=1)
         if both.shape[-1] != self.config.canvas_size:
             size = (self.config.canvas_size, self.config.canvas_size)
@@ -194,24 +195,23 @@ class PortraitGenerator(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Joins the face, sampled from the neural texture, to the fused maps."""
         config = self.config
-        fine_mask = erode_mask(face_mask) if config.erodes_face_mask else face_mask
         scale = config.uv_supersampling
         rgb = inverse_haar_transform(face.rgb_pack) if scale > 1 else face.rgb_pack
         if scale == 1:
             maps = torch.cat([face.feature, rgb], dim=1)
-            sampled = sample_texture(maps, uv, mode=config.uv_sampling) * fine_mask
+            sampled = sample_texture(maps, uv, mode=config.uv_sampling) * face_mask
             texture, texture_pack = sampled[:, :-12], sampled[:, -12:]
         else:
-            texture = sample_texture(face.feature, uv, mode=config.uv_sampling) * fine_mask
+            texture = sample_texture(face.feature, uv, mode=config.uv_sampling) * face_mask
             texture = F.pixel_unshuffle(texture, scale)
             # The RGB part is a real texture: sampled at image resolution, then packed.
             texture_pack = haar_transform(
-                sample_texture(rgb, uv, mode=config.uv_sampling) * fine_mask
+                sample_texture(rgb, uv, mode=config.uv_sampling) * face_mask
             )
         if config.face_composition == "concat":
             return torch.cat([feature, texture], dim=1), pack + texture_pack
         if config.face_composition == "compose":
-            rest = 1 - F.avg_pool2d(fine_mask, scale) if scale > 1 else 1 - fine_mask
+            rest = 1 - F.avg_pool2d(face_mask, scale) if scale > 1 else 1 - face_mask
             return feature * rest + texture, pack * rest + texture_pack
         return feature + texture, pack + texture_pack
 
@@ -229,8 +229,6 @@ class PortraitGenerator(nn.Module):
         scale = config.uv_supersampling
         if scale > 1:  # noise is per texel: the middle sample of each is enough
             uv, face_mask = uv[..., ::scale, ::scale], face_mask[..., ::scale, ::scale]
-        if config.erodes_face_mask:
-            face_mask = erode_mask(face_mask)
         warped = sample_texture(noise.face, uv, mode="nearest") * face_mask
         if config.face_composition == "add":
             return fused + warped

@@ -58,7 +58,6 @@ def _paper() -> GeneratorConfig:
         uv_sampling="nearest",
         window_sampling="linspace",
         face_composition="add",
-        erodes_face_mask=True,
         mask_gain=1.1,
         has_mask_gradient=False,
         has_fused_rgb_output=False,
@@ -89,10 +88,10 @@ def _fast(
     size = image_size_px // 2
     canvas = size * 3 // 2
     deep = widths + (widths[-1],) * (levels - 3)
-    narrow = (widths[0], *[min(width, 64) for width in widths[1:]])
+    narrow = tuple(min(width, limit) for width, limit in zip(widths, (16, 32, 48, 64), strict=True))
     depth = len(narrow) - 1
     doublings = (size // 8).bit_length() - 1
-    static = tuple(min(128, max(16, 16 << k)) for k in reversed(range(doublings + 1)))
+    static = tuple(min(96, 8 << k) for k in reversed(range(doublings + 1)))
     return GeneratorConfig(
         name=name,
         image_size_px=image_size_px,
@@ -138,11 +137,11 @@ def _hd() -> GeneratorConfig:
 
 
 def _lite() -> GeneratorConfig:
-    return _fast("lite", 256, base=16, face_channels=6, levels=4, widths=(24, 48, 96, 128))
+    return _fast("lite", 256, base=16, face_channels=4, levels=4, widths=(16, 40, 64, 96))
 
 
 def _nano() -> GeneratorConfig:
-    return _fast("nano", 128, base=16, face_channels=6, levels=3, widths=(24, 48, 96, 128))
+    return _fast("nano", 128, base=16, face_channels=4, levels=3, widths=(16, 40, 64, 96))
 
 
 PRESETS: dict[str, Callable[[], GeneratorConfig]] = {

@@ -193,5 +193,5 @@ class StyleUNet(nn.Module):
             if size in config.skip_sizes and not config.has_early_skips:
                 skips[size] = below
             x = below
-        assert x is not None  # noqa: S101 - there is at least one level
+        assert x is not None
         return x, skips

@@ -15,7 +15,7 @@ def bias_act(x: torch.Tensor, bias: torch.Tensor, gain: float = 1.0) -> torch.Te
     Args:
         x: (B, C, ...) float.
         bias: (C,).
-        gain: Factor after the activation: sqrt(2) in the discriminator, 1 in the published generators.
+        gain: Factor after the activation: sqrt(2) as in StyleGAN2, 1 in published generators.
 
     Returns:
         The same shape as ``x``.

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 # Signs of each band on the 2x2 block (top-left, top-right, bottom-left, bottom-right); each x 1/2.
 _BAND_SIGNS = (
     (1.0, 1.0, 1.0, 1.0),
-    (-1.0, -1.0, 1.0, 1.0),
-    (-1.0, 1.0, -1.0, 1.0),
+    (1.0, 1.0, -1.0, -1.0),
+    (1.0, -1.0, 1.0, -1.0),
     (1.0, -1.0, -1.0, 1.0),
 )
 

@@ -124,7 +124,7 @@ def modulated_conv2d_reference(
     demodulate: bool = True,
     up_taps: tuple[float, ...] | None = None,
 ) -> torch.Tensor:
-    """Computes ``modulated_conv2d`` with one modulated kernel per sample, as the paper defines it."""
+    """Computes ``modulated_conv2d`` with one modulated kernel per sample, as it is defined."""
     results = []
     for sample, style in zip(x.expand(len(styles), *x.shape[1:]), styles, strict=True):
         kernel = weight * style[None, :, None, None]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FIR resampling (paper, Sec. 3.3, as StyleGAN2): up-sample, filter, down-sample.
 
-``upfirdn2d`` is the definition and the reference. The two fast paths cover what the networks do with
-images: halving and doubling with the taps [1, 3, 3, 1].
+``upfirdn2d`` is the definition and the reference. The two fast paths cover what the networks do
+with images: halving and doubling with the taps [1, 3, 3, 1].
 """
 
 from __future__ import annotations
