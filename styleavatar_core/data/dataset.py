@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The prepared dataset on disk: memory-mapped arrays of one clip, and how they are read.
+
+Everything is stored on the *canvas*, the portrait window enlarged 1.5 times (paper, Sec. 3.1), so
+that sample boxes are plain slices. The first four fifths in time train, the last fifth is held out
+(Sec. 4.1). ``dataset.json`` is written last: where it is, the dataset is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from styleavatar_core.errors import AssetError
+from styleavatar_core.types import ByteArray, CropBox, FaceIdentity, FaceParameters, FloatArray
+
+DATASET_NAME = "dataset.json"
+_FORMAT = 1
+_PARAMETERS_NAME = "parameters.safetensors"
+_UV_LEVELS = 65534.0  # 0 is kept for "no face"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What ``dataset.json`` says.
+
+    Attributes:
+        source_name: File name of the video.
+        source_sha256: Its digest.
+        source_width: Upright width, pixels.
+        source_height: Upright height, pixels.
+        fps: Frames per second of the video.
+        frame_count: Frames in the dataset.
+        train_count: The first so many are for training.
+        missing_face_count: Frames left out because no face was found.
+        image_size_px: Side of the window's picture.
+        rendering_size_px: Side of the window's renderings.
+        canvas_factor: Canvas over window.
+        window: center_x, center_y, half_size of the window in source frame coordinates.
+        model_id: Face model.
+        identity: Identity coefficients.
+        texture: Texture coefficients.
+        matting: Which matting made the masks.
+        landmarks: Which detector made the landmarks.
+        frame_cap: Most frames that were asked for.
+        format: Version of this layout.
+    """
+
+    source_name: str
+    source_sha256: str
+    source_width: int
+    source_height: int
+    fps: float
+    frame_count: int
+    train_count: int
+    missing_face_count: int
+    image_size_px: int
+    rendering_size_px: int
+    canvas_factor: float
+    window: tuple[float, float, float]
+    model_id: str
+    identity: list[float]
+    texture: list[float]
+    matting: str
+    landmarks: str
+    frame_cap: int
+    format: int = _FORMAT
+
+    @property
+    def canvas_size_px(self) -> int:
+        """Side of the canvas picture."""
+        return round(self.image_size_px * self.canvas_factor)
+
+    @property
+    def rendering_canvas_px(self) -> int:
+        """Side of the renderings of the whole canvas."""
+        return round(self.rendering_size_px * self.canvas_factor)
+
+    @property
+    def crop(self) -> CropBox:
+        """The portrait window."""
+        return CropBox(*self.window)
+
+    @property
+    def face_identity(self) -> FaceIdentity:
+        """The person's shape and texture."""
+        return FaceIdentity(
+            self.model_id,
+            np.asarray(self.identity, np.float32),
+            np.asarray(self.texture, np.float32),
+        )
+
+
+class DatasetWriter:
+    """Writes the arrays of a dataset one frame after another, in constant memory.
+
+    Args:
+        folder: Where; created if missing.
+        frame_count: Number of frames that will come.
+        canvas_size_px: Side of the canvas picture.
+        rendering_canvas_px: Side of the canvas renderings.
+    """
+
+    def __init__(
+        self, folder: Path, frame_count: int, canvas_size_px: int, rendering_canvas_px: int
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        side, rendering = canvas_size_px, rendering_canvas_px
+        shapes = {
+            "frames": ((side, side, 3), np.uint8),
+            "masks": ((side, side), np.uint8),
+            "renderings": ((rendering, rendering, 3), np.uint8),
+            "uv": ((rendering, rendering, 2), np.uint16),
+        }
+        self._arrays = {
+            name: np.lib.format.open_memmap(
+                folder / f"{name}.npy", mode="w+", dtype=kind, shape=(frame_count, *shape)
+            )
+            for name, (shape, kind) in shapes.items()
+        }
+
+    def put(
+        self,
+        position: int,
+        *,
+        frame: ByteArray,
+        mask: FloatArray,
+        rendering: ByteArray,
+        uv: FloatArray,
+        face_mask: ByteArray,
+    ) -> None:
+        """Stores one frame.
+
+        Args:
+            position: Place in the dataset.
+            frame: (S, S, 3) uint8 RGB.
+            mask: (S, S) float32 in [0, 1], 1 = person.
+            rendering: (R, R, 3) uint8, texture rendering.
+            uv: (R, R, 2) float32 in [0, 1].
+            face_mask: (R, R) uint8, 1 where the UV rendering shows the face.
+        """
+        self._arrays["frames"][position] = frame
+        self._arrays["masks"][position] = np.rint(np.clip(mask, 0, 1) * 255)
+        self._arrays["renderings"][position] = rendering
+        levels = np.rint(np.clip(uv, 0, 1) * _UV_LEVELS) + 1
+        self._arrays["uv"][position] = levels * face_mask[..., None]
+
+    def finish(self, info: DatasetInfo, parameters: list[FaceParameters], valid: ByteArray) -> None:
+        """Completes the dataset.
+
+        Args:
+            info: What it is.
+            parameters: One per frame, in source frame coordinates.
+            valid: (S, S) uint8, 1 where the canvas lies inside the source frame.
+        """
+        for array in self._arrays.values():
+            array.flush()
+        np.save(self._folder / "valid.npy", valid)
+        save_file(pack_parameters(parameters), self._folder / _PARAMETERS_NAME)
+        incoming = self._folder / f".{DATASET_NAME}"
+        incoming.write_text(json.dumps(asdict(info), indent=2) + "\n")
+        incoming.replace(self._folder / DATASET_NAME)
+
+
+class AvatarDataset:
+    """A complete dataset, read by memory maps.
+
+    Args:
+        folder: Where :class:`DatasetWriter` wrote it.
+
+    Attributes:
+        info: What it is.
+        frames: (T, S, S, 3) uint8 RGB, the canvas.
+        masks: (T, S, S) uint8, 255 = person.
+        renderings: (T, R, R, 3) uint8, texture renderings of the canvas.
+        uv: (T, R, R, 2) uint16, see :func:`decode_uv`.
+        valid: (S, S) uint8, 1 where the canvas lies inside the source frame.
+        parameters: T face parameters in source frame coordinates.
+
+    Raises:
+        AssetError: There is no complete dataset.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        info = read_info(folder)
+        if info is None:
+            raise AssetError(f"{folder} holds no complete dataset; prepare the video again")
+        self.folder = folder
+        self.info = info
+        self.frames = np.load(folder / "frames.npy", mmap_mode="r")
+        self.masks = np.load(folder / "masks.npy", mmap_mode="r")
+        self.renderings = np.load(folder / "renderings.npy", mmap_mode="r")
+        self.uv = np.load(folder / "uv.npy", mmap_mode="r")
+        self.valid = np.load(folder / "valid.npy")
+        self.parameters = unpack_parameters(load_file(folder / _PARAMETERS_NAME), info.model_id)
+
+    def __len__(self) -> int:
+        return self.info.frame_count
+
+    @property
+    def train_indices(self) -> range:
+        """Frames to train on: the first four fifths in time."""
+        return range(self.info.train_count)
+
+    @property
+    def held_out_indices(self) -> range:
+        """Frames never trained on: the last fifth in time."""
+        return range(self.info.train_count, self.info.frame_count)
+
+    def window(self, array: np.ndarray, offset_px: tuple[int, int] = (0, 0)) -> np.ndarray:
+        """Cuts the window out of a canvas array.
+
+        Args:
+            array: (S, S, ...), a picture or rendering of the canvas.
+            offset_px: (x, y) of the window from the canvas' middle, in pixels of ``array``.
+
+        Returns:
+            A view of side ``S / canvas_factor``.
+        """
+        side = round(array.shape[0] / self.info.canvas_factor)
+        margin = (array.shape[0] - side) // 2
+        left, top = margin + offset_px[0], margin + offset_px[1]
+        return array[top : top + side, left : left + side]
+
+
+def read_info(folder: Path) -> DatasetInfo | None:
+    """Returns what ``dataset.json`` says, or None where no complete dataset of this version is."""
+    try:
+        values = json.loads((folder / DATASET_NAME).read_text())
+        info = DatasetInfo(**{**values, "window": tuple(values["window"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return info if info.format == _FORMAT else None
+
+
+def decode_uv(levels: np.ndarray) -> tuple[FloatArray, FloatArray]:
+    """Turns stored UV levels into coordinates and mask.
+
+    Args:
+        levels: (..., 2) uint16; 0 = no face.
+
+    Returns:
+        (..., 2) float32 in [0, 1] and (...) float32 face mask, 0 or 1.
+    """
+    mask = (levels[..., 0] > 0).astype(np.float32)
+    return np.maximum(levels.astype(np.float32) - 1, 0) / np.float32(_UV_LEVELS), mask
+
+
+def pack_parameters(parameters: list[FaceParameters]) -> dict[str, np.ndarray]:
+    """Stacks parameters to arrays with a leading T."""
+    stacked = {
+        name: np.stack([getattr(p, name) for p in parameters]).astype(np.float32)
+        for name in ("rotation", "translation", "expression", "eye_rotation")
+    }
+    for name, kind in (
+        ("scale", np.float64),
+        ("confidence", np.float32),
+        ("capture_time_s", np.float64),
+        ("frame_index", np.int64),
+    ):
+        stacked[name] = np.array([getattr(p, name) for p in parameters], kind)
+    return stacked
+
+
+def unpack_parameters(arrays: dict[str, np.ndarray], model_id: str) -> list[FaceParameters]:
+    """Restores what :func:`pack_parameters` stacked."""
+    return [
+        FaceParameters(
+            model_id=model_id,
+            rotation=arrays["rotation"][i],
+            translation=arrays["translation"][i],
+            scale=float(arrays["scale"][i]),
+            expression=arrays["expression"][i],
+            eye_rotation=arrays["eye_rotation"][i],
+            confidence=float(arrays["confidence"][i]),
+            capture_time_s=float(arrays["capture_time_s"][i]),
+            frame_index=int(arrays["frame_index"][i]),
+        )
+        for i in range(len(arrays["scale"]))
+    ]

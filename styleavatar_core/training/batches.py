@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training batches: order of frames, random sample boxes and sliding windows (paper, Sec. 3.2).
+
+What a step sees is a function of seed and step alone, so a resumed run goes on as if unbroken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from styleavatar_core.data.dataset import AvatarDataset, decode_uv
+from styleavatar_core.networks.config import GeneratorConfig
+from styleavatar_core.training.config import TrainConfig
+
+FIXED_STYLE_TIME = 0.5  # the z_tmp that inference uses
+_OFFSET_DEVIATIONS = 2.5  # the largest offset is so many standard deviations away
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's samples; R rendering side, U = ``uv_size``, Fw = ``feature_size``.
+
+    Attributes:
+        image: (B, 3, H, W) float32 in [-1, 1], the sample box.
+        valid: (B, 1, H, W) float32, 0 where the box leaves the source frame.
+        mask: (B, 1, Fw, Fw) float32 in [0, 1], 1 = person.
+        mask_valid: (B, 1, Fw, Fw) float32.
+        rendering: (B, 3, R, R) float32 in [-1, 1], central square, not moved with the box.
+        box_rendering: (B, 3, R, R) float32 in [-1, 1], moved with the box, for the discriminator.
+        uv: (B, 2, U, U) float32 in [0, 1], in the box.
+        face_mask: (B, 1, U, U) float32, in the box.
+        window: (B, 2) int64, texels (x, y).
+        style_time: (B,) float32, argument of the positional code of z_tmp.
+    """
+
+    image: torch.Tensor
+    valid: torch.Tensor
+    mask: torch.Tensor
+    mask_valid: torch.Tensor
+    rendering: torch.Tensor
+    box_rendering: torch.Tensor
+    uv: torch.Tensor
+    face_mask: torch.Tensor
+    window: torch.Tensor
+    style_time: torch.Tensor
+
+
+class BatchSampler:
+    """Makes the batch of any step.
+
+    Args:
+        dataset: The clip.
+        generator_config: The preset.
+        config: The training.
+    """
+
+    def __init__(
+        self, dataset: AvatarDataset, generator_config: GeneratorConfig, config: TrainConfig
+    ) -> None:
+        self._dataset = dataset
+        self._generator_config = generator_config
+        self._config = config
+        count = len(dataset.train_indices)
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self._count = count
+
+    def at_step(self, step: int) -> Batch:
+        """Returns the batch of a step."""
+        config, generator_config = self._config, self._generator_config
+        rng = np.random.default_rng((config.seed, 1, step))
+        size = config.batch_size
+        indices = [self._frame(step * size + i) for i in range(size)]
+        limit = _offset_limit(generator_config, self._dataset.info.canvas_factor)
+        offsets = np.rint(rng.normal(0.0, limit / _OFFSET_DEVIATIONS, (size, 2)))
+        offsets = np.clip(offsets, -limit, limit).astype(np.int64)
+        offsets[rng.random(size) < config.centered_share] = 0
+        times = np.array([self._time(index) for index in indices])
+        times[rng.random(size) < config.fixed_style_share] = FIXED_STYLE_TIME
+        return make_batch(self._dataset, generator_config, indices, offsets, times)
+
+    def _frame(self, position: int) -> int:
+        """Returns the frame at a place in the endless order: one permutation after another."""
+        epoch, rest = divmod(position, self._count)
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self._config.seed, 0, epoch))
+            self._order = (epoch, rng.permutation(self._count))
+        return int(self._order[1][rest])
+
+    def _time(self, index: int) -> float:
+        """Returns the frame's place in the clip, in [0, 1)."""
+        return index / len(self._dataset)
+
+
+def make_batch(
+    dataset: AvatarDataset,
+    config: GeneratorConfig,
+    indices: list[int],
+    offsets: np.ndarray | None = None,
+    style_times: np.ndarray | None = None,
+) -> Batch:
+    """Cuts sample boxes out of the canvas arrays.
+
+    Args:
+        dataset: The clip.
+        config: The preset.
+        indices: B frames.
+        offsets: (B, 2) int64 texels (x, y); None keeps all boxes in the middle.
+        style_times: (B,) float; None takes the code of inference.
+    """
+    count = len(indices)
+    offsets = np.zeros((count, 2), np.int64) if offsets is None else offsets
+    times = np.full(count, FIXED_STYLE_TIME) if style_times is None else style_times
+    size = config.feature_size
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in _PARTS}
+    for index, (x, y) in zip(indices, offsets.tolist(), strict=True):
+        image_px = config.pixels_per_texel
+        box = (x * image_px, y * image_px)
+        rendering_px = config.rendering_size_px // size
+        rendering_box = (x * rendering_px, y * rendering_px)
+        valid = dataset.window(dataset.valid, box)
+        parts["image"].append(dataset.window(dataset.frames[index], box))
+        parts["valid"].append(valid)
+        mask = dataset.window(dataset.masks[index], box)
+        parts["mask"].append(cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA))
+        parts["mask_valid"].append(cv2.resize(valid, (size, size), interpolation=cv2.INTER_NEAREST))
+        parts["rendering"].append(dataset.window(dataset.renderings[index]))
+        parts["box_rendering"].append(dataset.window(dataset.renderings[index], rendering_box))
+        stride = config.rendering_size_px // config.uv_size
+        parts["uv"].append(dataset.window(dataset.uv[index], rendering_box)[::stride, ::stride])
+    stacked = {name: np.stack(values) for name, values in parts.items()}
+    uv, face_mask = decode_uv(stacked["uv"])
+    return Batch(
+        image=image_tensor(stacked["image"]),
+        valid=torch.from_numpy(stacked["valid"])[:, None].float(),
+        mask=torch.from_numpy(stacked["mask"])[:, None].float() / 255.0,
+        mask_valid=torch.from_numpy(stacked["mask_valid"])[:, None].float(),
+        rendering=image_tensor(stacked["rendering"]),
+        box_rendering=image_tensor(stacked["box_rendering"]),
+        uv=torch.from_numpy(uv).permute(0, 3, 1, 2),
+        face_mask=torch.from_numpy(face_mask)[:, None],
+        window=torch.from_numpy(offsets),
+        style_time=torch.from_numpy(times.astype(np.float32)),
+    )
+
+
+_PARTS = ("image", "valid", "mask", "mask_valid", "rendering", "box_rendering", "uv")
+
+
+def image_tensor(images: np.ndarray) -> torch.Tensor:
+    """Turns (B, H, W, 3) uint8 into (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def image_array(images: torch.Tensor) -> np.ndarray:
+    """Turns (B, 3, H, W) float32 about [-1, 1] into (B, H, W, 3) uint8."""
+    levels = ((images.detach().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
+    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _offset_limit(config: GeneratorConfig, canvas_factor: float) -> int:
+    """Returns the largest offset in texels for which canvas pictures and canvas maps reach."""
+    pictured = int((canvas_factor - 1.0) / 2.0 * config.feature_size)
+    return min(config.maximum_offset, pictured)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every number of the training, as frozen dataclasses; stored in each checkpoint and bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """Weights of the loss terms (paper, Eq. 4)."""
+
+    l1: float = 1.0
+    perceptual: float = 0.1  # VGG19, when its weights are given
+    structure: float = 1.0  # stands in for the perceptual loss when they are not
+    mask: float = 0.3
+    adversarial: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a training runs. Phases and rates follow the share of the budget that is used up.
+
+    Attributes:
+        minutes: Budget of wall-clock time.
+        step_count: Budget of steps instead; makes a run repeatable to the bit.
+        batch_size: Samples per step.
+        learning_rate: Peak of Adam's rate.
+        warm_up_share: Share of the budget in which the rate rises.
+        final_rate_share: Rate at the end over the peak, reached by a cosine.
+        gradient_norm: Gradients longer than this are shortened.
+        ema_decay: Of the averaged weights, at the end of its ramp.
+        centered_share: Share of sample boxes that stay in the middle.
+        fixed_style_share: Share of samples with the z_tmp that inference will use, so that this
+            code has seen every pose (Sec. 3.4 only says that one is selected).
+        adversarial_start: Share of the budget after which the discriminator joins; 1 leaves it out.
+        r1_weight: Of the gradient penalty.
+        r1_interval: Steps between penalties.
+        checkpoint_interval_s: Seconds of training between checkpoints.
+        preview_interval_s: Seconds between pictures.
+        evaluation_interval_s: Seconds between quick looks at the held-out frames.
+        seed: Of weights, order of frames, sample boxes and noise.
+        loss_weights: Weights of the terms.
+    """
+
+    minutes: float = 20.0
+    step_count: int | None = None
+    batch_size: int = 4
+    learning_rate: float = 3e-3
+    warm_up_share: float = 0.02
+    final_rate_share: float = 0.02
+    gradient_norm: float = 1.0
+    ema_decay: float = 0.995
+    centered_share: float = 0.5
+    fixed_style_share: float = 0.5
+    adversarial_start: float = 0.6
+    r1_weight: float = 1.0
+    r1_interval: int = 16
+    checkpoint_interval_s: float = 45.0
+    preview_interval_s: float = 20.0
+    evaluation_interval_s: float = 60.0
+    seed: int = 0
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a video to a dataset on disk: track, choose the window, render, matte, crop (Sec. 3.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.data.crop import crop_image, valid_mask
+from styleavatar_core.data.dataset import AvatarDataset, DatasetInfo, DatasetWriter, read_info
+from styleavatar_core.data.matting import ForegroundMatting
+from styleavatar_core.data.portrait import CANVAS_FACTOR, choose_window
+from styleavatar_core.data.video import probe, read_frames
+from styleavatar_core.errors import FaceNotFoundError, TrainingCanceled
+from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.face3d.camera import parameters_in_crop
+from styleavatar_core.networks.config import GeneratorConfig
+from styleavatar_core.tracking.video import TrackedVideo, track_video
+from styleavatar_core.types import FaceParameters, Progress
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[[Progress], None]
+ShouldStop = Callable[[], bool]
+
+DEFAULT_FRAME_CAP = 3000
+MIN_FACE_FRAMES = 60
+_TRAIN_SHARE = 0.8  # Sec. 4.1
+
+
+def prepare_dataset(
+    video: Path,
+    folder: Path,
+    config: GeneratorConfig,
+    *,
+    frame_cap: int = DEFAULT_FRAME_CAP,
+    matting_weights: Path | None = None,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+) -> AvatarDataset:
+    """Prepares a video for training; a finished dataset of the same video and settings is reused.
+
+    Args:
+        video: The clip.
+        folder: Where the dataset goes.
+        config: The preset: sizes of pictures and renderings.
+        frame_cap: Most frames to keep; longer clips are thinned evenly.
+        matting_weights: TorchScript file of Robust Video Matting, if there is one.
+        on_progress: Told how far it is.
+        should_stop: Asked between frames.
+
+    Raises:
+        InvalidInputError: The video cannot be used.
+        TrainingCanceled: ``should_stop`` said so.
+    """
+    digest = _sha256(video)
+    known = read_info(folder)
+    if known is not None and _matches(known, digest, config, frame_cap):
+        logger.info("dataset reused", extra={"folder": str(folder)})
+        return AvatarDataset(folder)
+    (folder / "dataset.json").unlink(missing_ok=True)
+    probe(video)
+    report = on_progress or (lambda _: None)
+    tracked = track_video(video, on_progress=report, should_stop=should_stop)
+    chosen = _choose_frames(tracked, frame_cap)
+    window = choose_window(tracked.landmarks, tracked.width, tracked.height)
+    parameters = [tracked.parameters[index] for index in chosen]
+    matting = ForegroundMatting(matting_weights)
+    info = DatasetInfo(
+        source_name=video.name,
+        source_sha256=digest,
+        source_width=tracked.width,
+        source_height=tracked.height,
+        fps=tracked.fps,
+        frame_count=len(chosen),
+        train_count=int(len(chosen) * _TRAIN_SHARE),
+        missing_face_count=sum(p is None for p in tracked.parameters),
+        image_size_px=config.image_size_px,
+        rendering_size_px=config.rendering_size_px,
+        canvas_factor=CANVAS_FACTOR,
+        window=(window.center_x, window.center_y, window.half_size),
+        model_id=tracked.identity.model_id,
+        identity=[float(x) for x in tracked.identity.identity],
+        texture=[float(x) for x in tracked.identity.texture],
+        matting=matting.name,
+        landmarks="mediapipe-face-mesh",
+        frame_cap=frame_cap,
+    )
+    try:
+        _render_frames(video, folder, info, chosen, parameters, matting, report, should_stop)
+    finally:
+        matting.close()
+    return AvatarDataset(folder)
+
+
+def _render_frames(
+    video: Path,
+    folder: Path,
+    info: DatasetInfo,
+    chosen: list[int],
+    parameters: list[FaceParameters],
+    matting: ForegroundMatting,
+    report: OnProgress,
+    should_stop: ShouldStop | None,
+) -> None:
+    """Second pass over the video: crops, mattes and renderings of the chosen frames."""
+    canvas = info.crop.enlarged(info.canvas_factor)
+    renderer = ConditioningRenderer(builtin_model(), info.face_identity, info.rendering_canvas_px)
+    writer = DatasetWriter(folder, len(chosen), info.canvas_size_px, info.rendering_canvas_px)
+    positions = {frame_index: position for position, frame_index in enumerate(chosen)}
+    for index, _, frame in read_frames(video):
+        if should_stop is not None and should_stop():
+            raise TrainingCanceled
+        position = positions.get(index)
+        if position is None:
+            continue
+        conditioning = renderer.render(parameters_in_crop(parameters[position], canvas))
+        writer.put(
+            position,
+            frame=crop_image(frame, canvas, info.canvas_size_px),
+            mask=crop_image(matting.matte(frame), canvas, info.canvas_size_px),
+            rendering=conditioning.texture_rendering,
+            uv=conditioning.uv_rendering,
+            face_mask=conditioning.face_mask,
+        )
+        if position % 10 == 0:
+            fraction = (position + 1) / len(chosen)
+            report(Progress("rendering", fraction, f"frame {position + 1} of {len(chosen)}"))
+    valid = valid_mask(canvas, info.source_width, info.source_height, info.canvas_size_px)
+    writer.finish(info, parameters, valid)
+    report(Progress("rendering", 1.0, f"{len(chosen)} frames ready"))
+
+
+def _choose_frames(tracked: TrackedVideo, frame_cap: int) -> list[int]:
+    """Returns the frames with a face, thinned evenly to the cap."""
+    found = [index for index, params in enumerate(tracked.parameters) if params is not None]
+    if len(found) < MIN_FACE_FRAMES:
+        raise FaceNotFoundError(
+            f"a face was found in {len(found)} of {len(tracked.parameters)} frames; at least "
+            f"{MIN_FACE_FRAMES} are needed. Use a video of one well-lit face looking at the camera"
+        )
+    if len(found) <= frame_cap:
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, frame_cap).round().astype(int)]
+
+
+def _matches(info: DatasetInfo, digest: str, config: GeneratorConfig, frame_cap: int) -> bool:
+    wanted = (digest, config.image_size_px, config.rendering_size_px, frame_cap)
+    return wanted == (
+        info.source_sha256,
+        info.image_size_px,
+        info.rendering_size_px,
+        info.frame_cap,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
