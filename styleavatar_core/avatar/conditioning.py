@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Face parameters to network inputs: texture rendering, UV rendering, face mask (paper, Sec. 3.1).
+
+The one renderer of data preparation and of live driving, so that a network never sees in use what it
+did not see in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.raster.render import FaceRenderer
+from styleavatar_core.raster.software import warm_up
+from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the networks see of a frame, as a square of S pixels, aligned with it to the pixel.
+
+    Attributes:
+        texture_rendering: (S, S, 3) uint8 RGB, black where there is no face.
+        uv_rendering: (S, S, 2) float32 in [0, 1], zero where there is no face.
+        face_mask: (S, S) uint8, 1 on face and eyeballs, 0 elsewhere (mouth opening included).
+    """
+
+    texture_rendering: ByteArray
+    uv_rendering: FloatArray
+    face_mask: ByteArray
+
+
+class ConditioningRenderer:
+    """Renders one person's face.
+
+    Args:
+        model: The face model.
+        identity: Who is rendered.
+        size_px: Side of the square, pixels.
+
+    Raises:
+        InvalidInputError: The identity belongs to another face model.
+    """
+
+    def __init__(self, model: FaceModel, identity: FaceIdentity, size_px: int) -> None:
+        _require_model(model, identity.model_id, "identity")
+        self._model = model
+        self._neutral = model.neutral(identity.identity)
+        self._renderer = FaceRenderer(model, model.albedo(identity.texture), size_px)
+
+    def warm_up(self) -> None:
+        """Compiles the rasterizer, so that the first frame takes no longer than the others."""
+        warm_up()
+
+    def render(self, parameters: FaceParameters) -> Conditioning:
+        """Renders one frame.
+
+        Args:
+            parameters: In the coordinates of the square that is rendered
+                (:func:`styleavatar_core.face3d.camera.parameters_in_crop`).
+        """
+        _require_model(self._model, parameters.model_id, "parameters")
+        vertices = self._model.vertices(
+            self._neutral, parameters.expression, parameters.eye_rotation
+        )
+        rendering = self._renderer.render(vertices, parameters)
+        return Conditioning(rendering.texture, rendering.uv, rendering.mask)
+
+
+def _require_model(model: FaceModel, model_id: str, what: str) -> None:
+    if model_id != model.model_id:
+        raise InvalidInputError(
+            f"The {what} belong to face model '{model_id}', but '{model.model_id}' is in use."
+        )

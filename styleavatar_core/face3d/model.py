@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The linear face model (paper, Sec. 3.1): coefficients to vertices and vertex colours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from styleavatar_core.errors import AssetError
+from styleavatar_core.face3d.camera import eye_matrix
+from styleavatar_core.types import FloatArray
+
+IntArray = npt.NDArray[np.int32]
+
+_FORMAT = "styleavatar-face-model-1"
+_ARRAYS = (
+    "mean_shape",
+    "identity_basis",
+    "expression_basis",
+    "mean_texture",
+    "texture_basis",
+    "faces",
+    "uv_coordinates",
+    "landmark_indices",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceModel:
+    """A morphable model: mean, directions and topology. Axes and units: ``docs/conventions.md``.
+
+    Attributes:
+        model_id: Name that face parameters and bundles carry.
+        mean_shape: (V, 3) float32, decimetres.
+        identity_basis: (V, 3, I) float32, per standard deviation.
+        expression_basis: (V, 3, E) float32, per unit coefficient.
+        expression_names: E names.
+        mean_texture: (V, 3) float32 RGB in [0, 1].
+        texture_basis: (V, 3, T) float32.
+        faces: (F, 3) int32, clockwise on the screen (y down) when they face the camera.
+        uv_coordinates: (V, 2) float32 in [0, 1], (0, 0) top left.
+        landmark_indices: (478,) int32. Vertex of each MediaPipe landmark; irises are 468-477.
+        eye_vertices: Vertex ranges (start, stop) of the subject's left and right eyeball. An
+            eyeball turns about the mean of its vertices.
+    """
+
+    model_id: str
+    mean_shape: FloatArray
+    identity_basis: FloatArray
+    expression_basis: FloatArray
+    expression_names: tuple[str, ...]
+    mean_texture: FloatArray
+    texture_basis: FloatArray
+    faces: IntArray
+    uv_coordinates: FloatArray
+    landmark_indices: IntArray
+    eye_vertices: tuple[tuple[int, int], tuple[int, int]]
+
+    def neutral(self, identity: FloatArray) -> FloatArray:
+        """Returns a person's face at rest, (V, 3) float32, for (I,) identity coefficients."""
+        return self.mean_shape + self.identity_basis @ np.asarray(identity, np.float32)
+
+    def vertices(
+        self, neutral: FloatArray, expression: FloatArray, eye_rotation: FloatArray
+    ) -> FloatArray:
+        """Moves a neutral face.
+
+        Args:
+            neutral: (V, 3) float32, from :meth:`neutral`.
+            expression: (E,) float32 coefficients.
+            eye_rotation: (2, 2) float32 radians; rows left, right eye; columns pitch, yaw.
+
+        Returns:
+            (V, 3) float32, model space.
+        """
+        moved = neutral + self.expression_basis @ np.asarray(expression, np.float32)
+        for (start, stop), (pitch, yaw) in zip(self.eye_vertices, eye_rotation, strict=True):
+            center = neutral[start:stop].mean(axis=0)
+            rotation = eye_matrix(float(pitch), float(yaw)).astype(np.float32)
+            moved[start:stop] = (neutral[start:stop] - center) @ rotation.T + center
+        return moved
+
+    def albedo(self, texture: FloatArray) -> FloatArray:
+        """Returns vertex colours, (V, 3) float32 RGB in [0, 1], for (T,) texture coefficients."""
+        colors = self.mean_texture + self.texture_basis @ np.asarray(texture, np.float32)
+        return np.clip(colors, 0.0, 1.0)
+
+    def save(self, path: Path) -> None:
+        """Writes the model as one safetensors file; the directions are kept as float16."""
+        arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
+        tensors = {
+            name: array.astype(np.float16) if name.endswith("_basis") else array
+            for name, array in arrays.items()
+        }
+        metadata = {
+            "format": _FORMAT,
+            "model_id": self.model_id,
+            "expression_names": json.dumps(self.expression_names),
+            "eye_vertices": json.dumps(self.eye_vertices),
+        }
+        save_file(tensors, path, metadata=metadata)
+
+
+def load_face_model(path: Path) -> FaceModel:
+    """Reads a model that :meth:`FaceModel.save` wrote.
+
+    Raises:
+        AssetError: The file is missing, damaged or of another format.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise AssetError(f"{path.name} is not a face model of format {_FORMAT}.")
+            arrays = {name: file.get_tensor(name) for name in _ARRAYS}
+    except (OSError, SafetensorError) as error:
+        raise AssetError(f"The face model {path.name} cannot be read: {error}") from error
+    floats = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in arrays.items()}
+    left, right = json.loads(metadata["eye_vertices"])
+    return FaceModel(
+        model_id=metadata["model_id"],
+        expression_names=tuple(json.loads(metadata["expression_names"])),
+        eye_vertices=((left[0], left[1]), (right[0], right[1])),
+        **floats,
+    )

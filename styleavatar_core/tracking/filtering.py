@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Temporal filtering of parameters for live use: One-Euro filters (little delay when things move)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from styleavatar_core.types import FaceParameters, FloatArray
+
+_DEFAULT_STEP_S = 1 / 30
+_SPEED_CUTOFF_HZ = 1.0
+
+
+@dataclass(slots=True)
+class OneEuroFilter:
+    """A low-pass filter whose cut-off grows with speed, on a vector.
+
+    Attributes:
+        min_cutoff_hz: Cut-off at rest; lower is steadier.
+        speed_gain: How much the cut-off grows, Hz per unit of speed; higher is faster.
+    """
+
+    min_cutoff_hz: float
+    speed_gain: float
+    _value: FloatArray | None = field(default=None, init=False)
+    _speed: FloatArray | None = field(default=None, init=False)
+
+    def apply(self, value: FloatArray, step_s: float) -> FloatArray:
+        """Filters the next value, (N,), ``step_s`` seconds after the last."""
+        value = np.asarray(value, np.float64)
+        if self._value is None or self._speed is None:
+            self._value, self._speed = value, np.zeros_like(value)
+            return value
+        speed = (value - self._value) / step_s
+        self._speed = self._speed + _share(_SPEED_CUTOFF_HZ, step_s) * (speed - self._speed)
+        cutoff = self.min_cutoff_hz + self.speed_gain * np.abs(self._speed)
+        self._value = self._value + _share(cutoff, step_s) * (value - self._value)
+        return self._value
+
+    def reset(self) -> None:
+        """Forgets the past."""
+        self._value = self._speed = None
+
+
+class ParameterFilter:
+    """Filters face parameters in time order; each kind with its own numbers.
+
+    Lids and lips open and close within a few frames, so expression has a high cut-off at rest and
+    lets speed through; the head is what must not tremble.
+    """
+
+    def __init__(self) -> None:
+        self._rotation = OneEuroFilter(2.5, 12.0)
+        self._placement = OneEuroFilter(2.5, 30.0)
+        self._expression = OneEuroFilter(5.0, 6.0)
+        self._eyes = OneEuroFilter(4.0, 6.0)
+        self._last_time_s: float | None = None
+
+    def apply(self, params: FaceParameters) -> FaceParameters:
+        """Returns the filtered parameters."""
+        step_s = _DEFAULT_STEP_S
+        if self._last_time_s is not None and params.capture_time_s > self._last_time_s:
+            step_s = min(params.capture_time_s - self._last_time_s, 1.0)
+        self._last_time_s = params.capture_time_s
+        rotation = self._rotation.apply(params.rotation, step_s)
+        # Where the head is in the image is what one sees, so that is what is filtered.
+        placement = np.append(params.translation * params.scale, params.scale)
+        *place, scale = self._placement.apply(placement, step_s)
+        return replace(
+            params,
+            rotation=(rotation / np.linalg.norm(rotation)).astype(np.float32),
+            translation=(np.array(place) / scale).astype(np.float32),
+            scale=float(scale),
+            expression=self._expression.apply(params.expression, step_s).astype(np.float32),
+            eye_rotation=self._eyes.apply(params.eye_rotation.ravel(), step_s)
+            .reshape(2, 2)
+            .astype(np.float32),
+        )
+
+    def reset(self) -> None:
+        """Forgets the past, as after a lost face."""
+        for part in (self._rotation, self._placement, self._expression, self._eyes):
+            part.reset()
+        self._last_time_s = None
+
+
+def _share(cutoff_hz: FloatArray | float, step_s: float) -> FloatArray | float:
+    return 1 / (1 + 1 / (2 * np.pi * cutoff_hz * step_s))

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The paper's energies in closed form: Eq. 1 by SVD, Eq. 2 by Cholesky (LDLT) with bounds.
+
+Pure numpy and scipy on one frame's landmarks; knows neither video nor detector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from styleavatar_core.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """A similarity transform ``p = scale * (rotation @ v + translation)`` (Eq. 1).
+
+    Attributes:
+        rotation: (3, 3) float64.
+        translation: (3,) float64, model units.
+        scale: Frame units per model unit.
+    """
+
+    rotation: FloatArray
+    translation: FloatArray
+    scale: float
+
+    def apply(self, points: FloatArray) -> FloatArray:
+        """Maps (N, 3) model points to frame coordinates."""
+        return self.scale * (points @ self.rotation.T + self.translation)
+
+    def invert(self, points: FloatArray) -> FloatArray:
+        """Maps (N, 3) frame points back into model space."""
+        return (points / self.scale - self.translation) @ self.rotation
+
+
+def solve_pose(source: FloatArray, target: FloatArray, weights: FloatArray) -> Pose:
+    """Solves Eq. 1, weighted, by SVD.
+
+    Args:
+        source: (K, 3) model points, decimetres.
+        target: (K, 3) the same points in frame coordinates.
+        weights: (K,) non-negative.
+
+    Returns:
+        The similarity that minimises ``sum_k w_k |scale (R s_k + t) - target_k|^2``.
+    """
+    total = weights.sum()
+    source_mean = weights @ source / total
+    target_mean = weights @ target / total
+    centered = source - source_mean
+    covariance = (target - target_mean).T @ (centered * weights[:, None])  # (3, 3)
+    u, singular, vt = np.linalg.svd(covariance)
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * signs) @ vt
+    scale = float((singular * signs).sum() / (weights @ (centered**2).sum(axis=1)))
+    return Pose(rotation, target_mean / scale - rotation @ source_mean, scale)
+
+
+def solve_eye_rotation(offsets: FloatArray, targets: FloatArray) -> tuple[float, float]:
+    """Solves Eq. 1 for one eyeball, whose centre and size are known: rotation by SVD.
+
+    Depth of an iris is not observed; it is completed from the sphere before the SVD.
+
+    Args:
+        offsets: (5, 3) the iris points relative to the eyeball's centre at rest, model units.
+        targets: (5, 2) where they were seen, head axes, same origin and unit.
+
+    Returns:
+        Pitch (down positive) and yaw (towards image right positive), radians.
+    """
+    radii = (offsets**2).sum(axis=1)
+    depth = -np.sqrt(np.maximum(radii - (targets**2).sum(axis=1), 0.05 * radii))
+    seen = np.concatenate([targets, depth[:, None]], axis=1)
+    u, _, vt = np.linalg.svd(seen.T @ offsets)
+    rotation = (u * [1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
+    gaze = rotation @ np.array([0.0, 0.0, -1.0])  # an eyeball does not roll: its axis says all
+    return float(np.arcsin(np.clip(gaze[1], -1, 1))), float(np.arctan2(gaze[0], -gaze[2]))
+
+
+def solve_bounded(
+    gram: FloatArray,
+    moment: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    max_pass_count: int = 12,
+) -> FloatArray:
+    """Minimises ``x' gram x / 2 - moment' x`` in a box: Cholesky on the free set, adapted in passes.
+
+    Args:
+        gram: (N, N) symmetric positive definite.
+        moment: (N,).
+        lower: (N,) bounds; -inf where there is none.
+        upper: (N,) bounds; equal to ``lower`` where the coefficient is given.
+        max_pass_count: Passes of the active set.
+
+    Returns:
+        (N,) float64 within the bounds.
+    """
+    x = np.clip(np.zeros_like(moment), lower, upper)
+    free = lower < upper
+    for _ in range(max_pass_count):
+        if not free.any():
+            break
+        fixed_part = gram[np.ix_(free, ~free)] @ x[~free]
+        factor = cho_factor(gram[np.ix_(free, free)], check_finite=False)
+        x[free] = cho_solve(factor, moment[free] - fixed_part, check_finite=False)
+        outside = (x < lower) | (x > upper)
+        x = np.clip(x, lower, upper)
+        slope = gram @ x - moment
+        pushed = ((x <= lower) & (slope < 0)) | ((x >= upper) & (slope > 0))
+        released = pushed & ~free & (lower < upper)
+        if not outside.any() and not released.any():
+            break
+        free = (free & ~outside) | released
+    return x
+
+
+def solve_ridge(gram: FloatArray, moment: FloatArray) -> FloatArray:
+    """Solves ``gram x = moment`` for a symmetric positive definite ``gram`` (Eq. 2, unbounded)."""
+    try:
+        return cho_solve(cho_factor(gram, check_finite=False), moment, check_finite=False)
+    except LinAlgError:
+        return np.linalg.lstsq(gram, moment, rcond=None)[0]

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tracking of a whole video with one identity, in constant memory besides the landmarks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from styleavatar_core.data.video import probe, read_frames
+from styleavatar_core.errors import FaceNotFoundError, TrainingCanceled
+from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.face3d.camera import from_pixels
+from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.tracking.fitter import FaceFitter, Fit
+from styleavatar_core.tracking.landmarks import LandmarkDetector
+from styleavatar_core.tracking.texture import solve_texture
+from styleavatar_core.tracking.tracker import fit_to_parameters
+from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray, Progress
+
+logger = logging.getLogger(__name__)
+
+_IDENTITY_FRAME_COUNT = 50
+_PROGRESS_STEP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedVideo:
+    """A tracked video.
+
+    Attributes:
+        parameters: One per frame, in frame coordinates; None where there is no face.
+        identity: Who is seen: one for the whole video.
+        fps: Frames per second, on average.
+        width: Frame width as displayed, pixels.
+        height: Frame height as displayed, pixels.
+        landmarks: (T, 478, 3) float32 pixels, z on the scale of x; NaN where there is no face.
+    """
+
+    parameters: list[FaceParameters | None]
+    identity: FaceIdentity
+    fps: float
+    width: int
+    height: int
+    landmarks: FloatArray
+
+
+def track_video(
+    path: Path,
+    model: FaceModel | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrackedVideo:
+    """Tracks the face of a video.
+
+    Landmarks first, frame by frame; then one identity over frames spread through the clip; then
+    every frame with that identity. Parameters are not filtered: they must lie on the pixels that a
+    network learns from.
+
+    Args:
+        path: The video.
+        model: The face model; the built-in one if None.
+        on_progress: Told every few frames.
+        should_stop: Asked every frame.
+
+    Raises:
+        InvalidInputError: The file is no usable video.
+        FaceNotFoundError: No frame shows a face.
+        TrainingCanceled: ``should_stop`` said so.
+    """
+    model = model or builtin_model()
+    info = probe(path)
+    landmarks: list[FloatArray] = []
+    times: list[float] = []
+    sample: tuple[int, ByteArray] | None = None
+    with LandmarkDetector() as detector:
+        for index, time_s, frame in read_frames(path):
+            if should_stop and should_stop():
+                raise TrainingCanceled("Tracking was stopped.")
+            found = detector.detect(frame)
+            if found is not None and sample is None:
+                sample = (index, frame.copy())
+            landmarks.append(np.full((478, 3), np.nan, np.float32) if found is None else found)
+            times.append(time_s)
+            if on_progress and index % _PROGRESS_STEP == 0:
+                fraction = min(0.95 * (index + 1) / max(info.frame_count, 1), 0.95)
+                on_progress(Progress("tracking", fraction, f"landmarks of frame {index + 1}"))
+    if sample is None:
+        raise FaceNotFoundError(
+            f"No face was found in {path.name}: film one person, facing the camera, in good light."
+        )
+    width, height = sample[1].shape[1], sample[1].shape[0]
+    stacked = np.stack(landmarks)
+    fits, fitter = fit_landmarks(model, stacked, width, height)
+    first = fits[sample[0]]
+    assert first is not None  # noqa: S101 - the sample frame has landmarks
+    texture = solve_texture(model, fitter, first, sample[1])
+    parameters = [
+        None if fit is None else fit_to_parameters(model, fit, time_s, index)
+        for index, (fit, time_s) in enumerate(zip(fits, times, strict=True))
+    ]
+    if on_progress:
+        on_progress(Progress("tracking", 1.0, f"tracked {len(parameters)} frames"))
+    identity = FaceIdentity(model.model_id, fitter.identity.astype(np.float32), texture)
+    return TrackedVideo(parameters, identity, info.fps, width, height, stacked)
+
+
+def fit_landmarks(
+    model: FaceModel, landmarks: FloatArray, width: int, height: int
+) -> tuple[list[Fit | None], FaceFitter]:
+    """Solves one identity for a clip, then every frame.
+
+    Args:
+        model: The face model.
+        landmarks: (T, 478, 3) pixels, NaN where there is no face.
+        width: Frame width, pixels.
+        height: Frame height, pixels.
+
+    Returns:
+        The fit of each frame (None without a face), and the fitter that holds the identity.
+    """
+    fitter = FaceFitter(model)
+    found = np.flatnonzero(np.isfinite(landmarks[:, 0, 0]))
+    count = min(_IDENTITY_FRAME_COUNT, len(found))
+    chosen = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
+    points = {int(i): from_pixels(landmarks[i], width, height).astype(np.float64) for i in found}
+    fitter.fit_identity([points[int(i)] for i in chosen])
+    fits: list[Fit | None] = []
+    last: Fit | None = None
+    for index in range(len(landmarks)):
+        last = fitter.fit(points[index], last) if index in points else None
+        fits.append(last)
+    return fits, fitter

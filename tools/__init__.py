@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Developers' tools: not installed with the package."""

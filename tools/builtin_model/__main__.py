@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m tools.builtin_model --landmarks FILE.npz``: makes the built-in face model's file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from styleavatar_core.face3d.arkit import ARKIT_NAMES
+from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, BUILTIN_MODEL_PATH
+from styleavatar_core.face3d.landmark_groups import (
+    FACE_LANDMARK_COUNT,
+    LEFT_EYE,
+    LEFT_IRIS,
+    RIGHT_EYE,
+    RIGHT_IRIS,
+)
+from styleavatar_core.face3d.model import FaceModel
+from tools.builtin_model import appearance, learning, topology
+
+logger = logging.getLogger(__name__)
+
+
+def assemble(learned: learning.LearnedFace) -> FaceModel:
+    """Adds eyeballs, colours and UV to what was learned of the face."""
+    face, edges = learned.mean, topology.region_graph_edges()
+    vertices, faces = [face], [topology.face_triangles(face)]
+    identity, landmarks = [learned.identity_basis], list(range(FACE_LANDMARK_COUNT)) + [0] * 10
+    ranges = []
+    for rim, iris, side in ((LEFT_EYE, LEFT_IRIS, 1.0), (RIGHT_EYE, RIGHT_IRIS, -1.0)):
+        center = learned.left_eye_center * [side, 1.0, 1.0]
+        points, triangles, iris_points = topology.eyeball(center)
+        start = sum(map(len, vertices))
+        vertices.append(points)
+        faces.append(triangles + start)
+        # An eyeball goes where the person's eye opening is, without changing its size.
+        shift = learned.identity_basis[list(rim)].mean(axis=0)
+        identity.append(np.broadcast_to(shift, (len(points), *shift.shape)))
+        for landmark, point in zip(iris, iris_points, strict=True):
+            landmarks[landmark] = start + int(point)
+        ranges.append((start, start + len(points)))
+    eye_points = vertices[1] - learned.left_eye_center
+    angles = np.arctan2(np.linalg.norm(eye_points[:, :2], axis=1), -eye_points[:, 2])
+    total = sum(map(len, vertices))
+    expression = np.zeros((total, 3, len(ARKIT_NAMES)))
+    expression[: len(face)] = learned.expression_basis
+    return FaceModel(
+        model_id=BUILTIN_MODEL_ID,
+        mean_shape=np.concatenate(vertices).astype(np.float32),
+        identity_basis=np.concatenate(identity).astype(np.float32),
+        expression_basis=expression.astype(np.float32),
+        expression_names=ARKIT_NAMES,
+        mean_texture=appearance.mean_texture(len(face), angles).astype(np.float32),
+        texture_basis=appearance.texture_basis(face, edges, angles).astype(np.float32),
+        faces=np.concatenate(faces).astype(np.int32),
+        uv_coordinates=appearance.unwrap(face, learned.partners, edges, eye_points).astype(
+            np.float32
+        ),
+        landmark_indices=np.array(landmarks, np.int32),
+        eye_vertices=(ranges[0], ranges[1]),
+    )
+
+
+def main() -> None:
+    """Reads landmarks, learns, writes the model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--landmarks", type=Path, required=True, help="arrays (frames, 478, 3) in pixels, one per subject")  # fmt: skip  # noqa: E501
+    parser.add_argument("--output", type=Path, default=BUILTIN_MODEL_PATH)
+    parser.add_argument(
+        "--rounds", type=int, default=6, help="alternations of solving and learning"
+    )
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with np.load(options.landmarks) as file:
+        subjects = [file[name].astype(np.float64) for name in sorted(file.files)]
+    model = assemble(learning.learn(subjects, options.rounds))
+    model.save(options.output)
+    logger.info("wrote %s: %d vertices, %d kB", options.output.name, len(model.mean_shape), options.output.stat().st_size // 1000)  # fmt: skip  # noqa: E501
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Colours and UV layout of the built-in model; both hand-made, as landmarks show neither."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_matrix, diags
+from scipy.sparse.linalg import spsolve
+
+from styleavatar_core.face3d import landmark_groups as groups
+
+Array = npt.NDArray[np.float64]
+
+_SKIN = (0.78, 0.58, 0.48)
+_LIP = (0.66, 0.33, 0.32)
+_BROW = (0.34, 0.24, 0.19)
+_LID = (0.62, 0.43, 0.36)
+_EYE_WHITE = (0.90, 0.88, 0.86)
+_IRIS = (0.30, 0.22, 0.16)
+_PUPIL = (0.04, 0.04, 0.04)
+
+_FACE_OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+_INNER_LIP = (78, *groups.UPPER_INNER_LIP, 308, *reversed(groups.LOWER_INNER_LIP))
+_LEFT_RIM = (263, *groups.LEFT_UPPER_LID, 362, *reversed(groups.LEFT_LOWER_LID))
+_RIGHT_RIM = (33, *groups.RIGHT_UPPER_LID, 133, *reversed(groups.RIGHT_LOWER_LID))
+
+# The face fills the upper part of the UV square, the eyeballs two discs below it.
+_FACE_HEIGHT = 0.79
+_EYE_DISC_RADIUS = 0.095
+_EYE_DISC_CENTERS = ((0.75, 0.895), (0.25, 0.895))  # left, right: as they appear in the image
+
+_SMOOTH_COUNT = 8
+
+
+def mean_texture(face_count: int, eye_angles: Array) -> Array:
+    """Colours the mean face.
+
+    Args:
+        face_count: Vertices of the face, which come first.
+        eye_angles: (N,) radians from the pupil axis, for the vertices of one eyeball.
+
+    Returns:
+        (face_count + 2 N, 3) float64 RGB in [0, 1].
+    """
+    face = np.tile(np.array(_SKIN), (face_count, 1))
+    face[list(groups.LEFT_BROW + groups.RIGHT_BROW)] = _BROW
+    face[list(groups.LIPS)] = _LIP
+    face[list(groups.LIDS)] = _LID
+    eye = np.tile(np.array(_EYE_WHITE), (len(eye_angles), 1))
+    eye[eye_angles < 0.49] = _IRIS
+    eye[eye_angles < 0.21] = _PUPIL
+    return np.concatenate([face, eye, eye])
+
+
+def texture_basis(face_points: Array, edges: Array, eye_angles: Array) -> Array:
+    """Directions of colour: skin brightness and hue, lips, brows, irises, and smooth variation.
+
+    Returns:
+        (V, 3, T) float64; a coefficient of 1 is a strong but plausible change.
+    """
+    count = len(face_points)
+    total = count + 2 * len(eye_angles)
+    features = np.zeros(total)
+    features[list(groups.LIPS + groups.LEFT_BROW + groups.RIGHT_BROW)] = 1.0
+    skin = np.zeros(total)
+    skin[:count] = 1.0
+    grey, warm, red = (
+        np.array([1.0, 1.0, 1.0]),
+        np.array([1.0, 0, -1.0]),
+        np.array([1.0, -0.6, -0.4]),
+    )
+    columns = [0.25 * skin[:, None] * grey, 0.12 * skin[:, None] * warm, 0.1 * skin[:, None] * red]
+    for members in (groups.LIPS, groups.LEFT_BROW + groups.RIGHT_BROW):
+        mask = np.zeros(total)
+        mask[list(members)] = 1.0
+        columns += [0.2 * mask[:, None] * grey, 0.12 * mask[:, None] * red]
+    iris = np.concatenate([np.zeros(count), np.tile((eye_angles < 0.49) & (eye_angles > 0.21), 2)])
+    white = np.concatenate([np.zeros(count), np.tile(eye_angles >= 0.49, 2)])
+    columns += [
+        0.2 * iris[:, None] * grey,
+        0.15 * iris[:, None] * warm,
+        0.2 * white[:, None] * grey,
+    ]
+    for mode in _smooth_modes(count, edges).T:
+        column = np.zeros((total, 3))
+        column[:count] = 0.15 * (mode * (1 - features[:count]))[:, None] * grey
+        columns.append(column)
+    return np.stack(columns, axis=-1)
+
+
+def _smooth_modes(count: int, edges: Array) -> Array:
+    weights = coo_matrix((np.ones(len(edges)), edges.T), (count, count))
+    weights = weights + weights.T
+    laplacian = diags(np.asarray(weights.sum(axis=1)).ravel()) - weights
+    _, vectors = np.linalg.eigh(laplacian.toarray())
+    modes = vectors[:, 1 : 1 + _SMOOTH_COUNT]
+    return modes / np.abs(modes).max(axis=0) * np.sign(modes.sum(axis=0) + 1e-9)
+
+
+def unwrap(mean: Array, partners: npt.NDArray[np.int64], edges: Array, eye_points: Array) -> Array:
+    """Unwraps the mean shape: a convex-combination map, which cannot fold.
+
+    Eyes and lips have the densest meshes and so get the largest part of the map.
+
+    Args:
+        mean: (468, 3) mean face.
+        partners: (468,) mirror partners.
+        edges: (N, 2) mesh edges.
+        eye_points: (M, 3) vertices of one eyeball relative to its centre.
+
+    Returns:
+        (468 + 2 M, 2) float64 in [0, 1].
+    """
+    count = len(mean)
+    fills = [edge for k, rim in enumerate((_INNER_LIP, _LEFT_RIM, _RIGHT_RIM)) for edge in ((v, count + k) for v in rim)]  # fmt: skip  # noqa: E501
+    every = np.concatenate([edges, np.array(fills)])
+    size = count + 3
+    lengths = np.ones(len(every))
+    lengths[: len(edges)] = np.sqrt(np.linalg.norm(mean[edges[:, 0]] - mean[edges[:, 1]], axis=1))
+    weights = coo_matrix((1 / lengths, every.T), (size, size)).tocsr()
+    weights = weights + weights.T
+    system = diags(np.asarray(weights.sum(axis=1)).ravel()) - weights
+    border = np.array(_FACE_OVAL)
+    positions = np.zeros((size, 2))
+    positions[border] = _border_positions(mean[border])
+    inner = np.setdiff1d(np.arange(size), border)
+    right_side = -system[inner][:, border] @ positions[border]
+    positions[inner] = spsolve(system[inner][:, inner].tocsc(), right_side)
+    face = positions[:count]
+    face = (face + np.stack([1 - face[partners, 0], face[partners, 1]], axis=1)) / 2
+    eyes = [_eye_disc(eye_points) * _EYE_DISC_RADIUS + center for center in _EYE_DISC_CENTERS]
+    return np.concatenate([face * [1.0, _FACE_HEIGHT], *eyes])
+
+
+def _border_positions(points: Array) -> Array:
+    """Puts the face oval on a rounded square, spaced as on the mean shape."""
+    steps = np.linalg.norm(np.diff(points, axis=0, append=points[:1]), axis=1)
+    turn = 2 * np.pi * np.concatenate([[0.0], np.cumsum(steps)[:-1]]) / steps.sum()
+    x, y = np.sin(turn), -np.cos(turn)
+    radius = 1 / (np.abs(x) ** 4 + np.abs(y) ** 4) ** 0.25
+    return 0.5 + 0.485 * np.stack([x * radius, y * radius], axis=1)
+
+
+def _eye_disc(points: Array) -> Array:
+    """Azimuthal map of an eyeball: the front half fills 0.9 of the disc's radius."""
+    angle = np.arctan2(np.linalg.norm(points[:, :2], axis=1), -points[:, 2])
+    radius = np.where(
+        angle < np.pi / 2, 0.9 * angle / (np.pi / 2), 0.9 + 0.1 * (angle / (np.pi / 2) - 1)
+    )
+    length = np.linalg.norm(points[:, :2], axis=1)
+    return points[:, :2] / np.maximum(length, 1e-9)[:, None] * radius[:, None]
