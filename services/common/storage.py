@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+import time
 import uuid
 from pathlib import Path
 
@@ -20,7 +21,9 @@ logger = logging.getLogger(__name__)
 
 MANIFEST_NAME = "avatar.json"
 _ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_ODD_CHARACTERS = re.compile(r"[^\w.-]")
 _HIDDEN = "."
+_UPLOAD_KEPT_S = 24 * 3600
 
 
 def new_id(kind: str) -> str:
@@ -31,6 +34,12 @@ def new_id(kind: str) -> str:
 def is_valid_id(candidate: str) -> bool:
     """Says whether a name from outside may be used as an id (and so as a folder name)."""
     return _ID_PATTERN.fullmatch(candidate) is not None
+
+
+def safe_file_name(name: str) -> str:
+    """Returns a file name from outside without folders and odd characters."""
+    cleaned = _ODD_CHARACTERS.sub("_", name.replace("\\", "/").rsplit("/", 1)[-1])
+    return cleaned.lstrip(".")[-80:] or "video"
 
 
 class AvatarStore:
@@ -125,13 +134,36 @@ class JobFolders:
             raise ValueError(f"not a job id: {job_id!r}")
         return self.root / job_id
 
-    def upload(self, job_id: str) -> Path:
-        """Returns where the uploaded video lies."""
-        return self.folder(job_id) / "upload.video"
+    def upload(self, job_id: str, video_name: str) -> Path:
+        """Returns where the uploaded video lies; its name goes into messages for people."""
+        return self.folder(job_id) / "upload" / safe_file_name(video_name)
 
     def work(self, job_id: str) -> Path:
         """Returns the folder of dataset, checkpoints and the bundle in the making."""
         return self.folder(job_id) / "work"
+
+    def new_upload_folder(self) -> Path:
+        """Returns a fresh hidden folder that an upload is written into until it is accepted."""
+        folder = self.root / f"{_HIDDEN}upload-{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def accept_upload(self, upload_folder: Path, job_id: str) -> None:
+        """Makes a hidden upload folder that of a job, by one rename."""
+        self.folder(job_id).mkdir()
+        upload_folder.rename(self.folder(job_id) / "upload")
+
+    def sweep(self) -> None:
+        """Removes half-done deletions, and uploads that were broken off more than a day ago."""
+        if not self.root.is_dir():
+            return
+        oldest = time.time() - _UPLOAD_KEPT_S
+        for entry in self.root.iterdir():
+            is_upload = entry.name.startswith(f"{_HIDDEN}upload-")
+            if entry.name.startswith(_HIDDEN) and not (
+                is_upload and entry.stat().st_mtime > oldest
+            ):
+                shutil.rmtree(entry, ignore_errors=True)
 
     def list(self) -> list[str]:
         """Returns the ids of all jobs that have files."""

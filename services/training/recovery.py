@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a trainer does when it starts: takes up what dead trainers left, removes what nobody needs.
+
+rq alone would wait for a job's lease to end. A trainer on the same machine can see at once that
+a worker's process is gone, and ends its leases.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+
+from rq.queue import Queue
+from rq.registry import StartedJobRegistry
+from rq.worker import Worker
+
+from services.common.jobs import JobRecords, enqueue_training
+from services.common.processes import is_alive
+from services.common.storage import AvatarStore, JobFolders
+
+logger = logging.getLogger(__name__)
+
+
+def recover(queue: Queue, records: JobRecords, folders: JobFolders, store: AvatarStore) -> None:
+    """Puts abandoned jobs back into the queue and removes files of deleted jobs.
+
+    Args:
+        queue: The training queue.
+        records: The job records.
+        folders: Files of jobs.
+        store: Finished avatars.
+    """
+    end_leases_of_dead_workers(queue)
+    requeue_lost_jobs(queue, records)
+    known = {job.job_id for job in records.list()}
+    for job_id in folders.list():
+        if job_id not in known:
+            logger.info("removing files of a deleted job", extra={"job_id": job_id})
+            folders.delete(job_id)
+    folders.sweep()
+    store.sweep()
+
+
+def end_leases_of_dead_workers(queue: Queue) -> None:
+    """Ends the leases of workers of this machine whose process is gone."""
+    registry = StartedJobRegistry(queue=queue)
+    for worker in Worker.all(queue=queue, serializer=queue.serializer):
+        if not _is_dead(worker):
+            continue
+        for execution in worker.get_current_executions(refresh=True):
+            queue.connection.zadd(registry.key, {execution.composite_key: time.time() - 1}, xx=True)
+            logger.info("worker is dead; its job goes on", extra={"job_id": execution.job_id})
+        worker.register_death()
+    registry.cleanup()
+
+
+def requeue_lost_jobs(queue: Queue, records: JobRecords) -> None:
+    """Puts jobs back that are not final but that rq has nowhere, as after a lost Redis write."""
+    waiting = set(queue.get_job_ids())
+    started = set(StartedJobRegistry(queue=queue).get_job_ids(cleanup=False))
+    for job in records.list():
+        if not job.state.is_final and job.job_id not in waiting | started:
+            logger.info("job was in no queue; put back", extra={"job_id": job.job_id})
+            enqueue_training(queue.connection, job.job_id)
+
+
+def _is_dead(worker: Worker) -> bool:
+    """Says whether a worker registered on this machine has no process any more.
+
+    A container keeps its host name over a restart and gives its first process the same number
+    again: a worker with our own number, before we registered, is an earlier one.
+    """
+    if worker.hostname != socket.gethostname() or worker.pid is None:
+        return False
+    return worker.pid == os.getpid() or not is_alive(worker.pid)

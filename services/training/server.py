@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trainer's process: metrics, recovery, then jobs one after another."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.serializers import JSONSerializer
+
+from services.common.jobs import JobRecords, JobState, connect_redis, training_queue
+from services.common.metrics import serve_metrics
+from services.common.storage import AvatarStore, JobFolders, new_id
+from services.training.recovery import recover
+from services.training.settings import TrainingSettings
+from services.training.worker import TrainingWorker
+from styleavatar_core.errors import ConflictError
+
+logger = logging.getLogger(__name__)
+
+# An idle worker looks for abandoned jobs whenever it has waited for work this long.
+_WORKER_TTL_S = 20
+_MAINTENANCE_INTERVAL_S = 5
+
+
+def run(settings: TrainingSettings) -> None:
+    """Serves training jobs until SIGTERM or SIGINT.
+
+    Args:
+        settings: What the environment says.
+    """
+    redis = connect_redis(settings.redis_url)
+    _check(redis, settings)
+    queue = training_queue(redis)
+    records = JobRecords(redis)
+    stop_metrics = serve_metrics(settings.host, settings.metrics_port, job_metrics(records))
+    try:
+        recover(
+            queue,
+            records,
+            JobFolders(settings.jobs_folder),
+            AvatarStore(settings.avatars_folder),
+        )
+        worker = TrainingWorker(
+            [queue],
+            name=f"{socket.gethostname()}-{os.getpid()}-{new_id('trainer')}",
+            connection=redis,
+            serializer=JSONSerializer,
+            worker_ttl=_WORKER_TTL_S,
+            maintenance_interval=_MAINTENANCE_INTERVAL_S,
+            job_monitoring_interval=settings.heartbeat_interval_s,
+        )
+        worker.lease_s = settings.lease_s
+        logger.info("trainer ready", extra={"worker": worker.name})
+        worker.work(logging_level="WARNING")
+    finally:
+        stop_metrics()
+        redis.close()
+    logger.info("trainer ends")
+
+
+def job_metrics(records: JobRecords) -> CollectorRegistry:
+    """Returns metrics that are read from the job records when asked for.
+
+    The work is done in a process per job; the records are what outlives it.
+    """
+    registry = CollectorRegistry()
+    registry.register(_JobCollector(records))
+    return registry
+
+
+class _JobCollector:
+    def __init__(self, records: JobRecords) -> None:
+        self._records = records
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        """Counts jobs by state and interruptions."""
+        jobs = self._records.list()
+        by_state = GaugeMetricFamily(
+            "styleavatar_training_jobs", "Jobs by state.", labels=["state"]
+        )
+        for state in JobState:
+            by_state.add_metric([state.value.lower()], sum(job.state is state for job in jobs))
+        resumed = GaugeMetricFamily(
+            "styleavatar_training_resumes",
+            "Interruptions after which a known job went on.",
+            value=sum(job.resume_count for job in jobs),
+        )
+        return [by_state, resumed]
+
+
+def _check(redis: Redis, settings: TrainingSettings) -> None:
+    try:
+        redis.ping()
+    except RedisError as error:
+        raise ConflictError(
+            f"Redis does not answer at {settings.redis_url}: {error}; start it or set REDIS_URL"
+        ) from error

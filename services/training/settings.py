@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the trainer, read from the environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import RedisSettings
+
+
+class TrainingSettings(RedisSettings):
+    """Variables ``STYLEAVATAR_TRAINING_*`` and those that all services share."""
+
+    model_config = SettingsConfigDict(env_prefix="STYLEAVATAR_TRAINING_")
+
+    host: str = Field(default="127.0.0.1", description="Address that the metrics listen on.")
+    metrics_port: int = Field(default=9103, ge=0, le=65535, description="Port of /metrics.")
+    heartbeat_interval_s: int = Field(
+        default=5, ge=1, le=60, description="Seconds between signs of life of a running job."
+    )
+    lease_s: int = Field(
+        default=20,
+        ge=5,
+        le=600,
+        description="Seconds without a sign of life after which another trainer takes a job over.",
+    )
+    fruitless_limit: int = Field(
+        default=5,
+        ge=1,
+        description="Interruptions in a row without any progress after which a job fails.",
+    )

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An rq worker for jobs that take hours: a spawned process per job that never outlives it.
+
+What differs from rq's own SpawnWorker, and why:
+
+* the job's process dies with its worker (rq leaves it running as an orphan, so that two copies
+  would train the same avatar);
+* SIGTERM stops the job at its next step and puts it back (rq waits for its end);
+* Redis being away does not end worker and job;
+* the lease of a job is short, so that another trainer takes over soon.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from typing import Any
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from rq.executions import Execution
+from rq.job import Job
+from rq.queue import Queue
+from rq.worker import SpawnWorker
+
+from services.common.processes import die_with_parent
+
+logger = logging.getLogger(__name__)
+
+_REAP_LIMIT_S = 20.0
+
+
+class TrainingWorker(SpawnWorker):
+    """Runs training jobs one after another.
+
+    Attributes:
+        lease_s: Seconds after the last sign of life until a job counts as abandoned.
+    """
+
+    lease_s: int = 20
+
+    def main_work_horse(self, job: Job, queue: Queue) -> None:
+        """Runs in the job's own process."""
+        if not die_with_parent(self.pid):
+            os._exit(1)  # the worker is already gone; whoever replaces it runs the job
+        super().main_work_horse(job, queue)
+
+    def setup_work_horse_signals(self) -> None:
+        """Lets SIGTERM ask the job to stop, instead of killing it."""
+        from services.training import tasks
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: tasks.interrupted.set())
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Passes SIGTERM on to the job, which stops at its next step; kills it if it does not."""
+        horse_pid = self.horse_pid
+        if horse_pid:
+            os.kill(horse_pid, signal.SIGTERM)
+            reaper = threading.Timer(_REAP_LIMIT_S, self.kill_horse)
+            reaper.daemon = True
+            reaper.start()
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """Returns the seconds until a job without a sign of life counts as abandoned."""
+        return self.lease_s
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Gives signs of life; while Redis is away, work goes on without them."""
+        try:
+            super().maintain_heartbeats(job, execution)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            logger.warning("no sign of life: Redis is away", extra={"error": str(error)})
+
+    def handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Logs what rq itself could not do; the task catches its own errors."""
+        logger.error("rq could not run the job", exc_info=exc_info, extra={"job_id": job.id})
