@@ -67,7 +67,7 @@ def sample_curves(frame_count: int, fps: float, seed: int) -> MotionCurves:
     smile = _events(time_s, rng, every_s=6.5, rise_s=0.5, hold_s=1.8)
     expression = _speech(time_s, talking, rng)
     expression["eyeBlink"] = _blinks(time_s, rng)
-    expression["browInnerUp"] = 0.7 * _events(time_s, rng, every_s=5.0, rise_s=0.25, hold_s=0.6)
+    expression["browInnerUp"] = 0.5 * _events(time_s, rng, every_s=5.0, rise_s=0.25, hold_s=0.6)
     expression["browOuterUp"] = 0.8 * expression["browInnerUp"]
     expression["browDown"] = 0.5 * _events(time_s, rng, every_s=8.0, rise_s=0.3, hold_s=0.7)
     expression["mouthSmile"] = np.maximum(expression.get("mouthSmile", 0.0), 0.5 * smile)

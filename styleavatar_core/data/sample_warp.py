@@ -43,7 +43,7 @@ _OPENINGS = (
 )
 # The head's outline lies about this far behind the face's centre, decimetres.
 _OUTLINE_DEPTH_DM = 0.75
-_GRID_CELLS = 48
+_GRID_CELLS = 32
 
 
 @dataclass(frozen=True, slots=True)
