@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Still pictures: JPEG in and out, and contact sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.types import ByteArray
+
+_GAP_PX = 2
+
+
+def encode_jpeg(image: ByteArray, quality: int = 92) -> bytes:
+    """Encodes an (H, W, 3) uint8 RGB picture."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
+
+
+def decode_jpeg(data: bytes) -> ByteArray:
+    """Decodes a picture to (H, W, 3) uint8 RGB.
+
+    Raises:
+        InvalidInputError: The bytes are no picture.
+    """
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise InvalidInputError("the bytes are not a picture that can be decoded")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray]], cell_px: int) -> ByteArray:
+    """Puts pictures into a grid.
+
+    Args:
+        rows: Rows of equal length of (H, W, 3) or (H, W) uint8 pictures.
+        cell_px: Side that each picture is scaled to.
+
+    Returns:
+        (rows * cell, columns * cell, 3) uint8 RGB, with thin gaps.
+    """
+    lines = [np.concatenate([_cell(picture, cell_px) for picture in row], axis=1) for row in rows]
+    return np.concatenate(lines, axis=0)
+
+
+def _cell(picture: np.ndarray, cell_px: int) -> ByteArray:
+    side = cell_px - _GAP_PX
+    shrinks = picture.shape[0] > side
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    scaled = cv2.resize(picture, (side, side), interpolation=method)
+    if scaled.ndim == 2:
+        scaled = np.repeat(scaled[..., None], 3, axis=2)
+    return np.pad(scaled, ((0, _GAP_PX), (0, _GAP_PX), (0, 0)), constant_values=255)

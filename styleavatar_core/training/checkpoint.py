@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: one safetensors file, written beside and renamed: never half there, no pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from styleavatar_core.errors import AssetError, ConflictError
+
+_FORMAT = "styleavatar-checkpoint-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How far a training is.
+
+    Attributes:
+        step: Steps done.
+        elapsed_s: Seconds of training, over all resumptions.
+        rate_factor: Factor on the learning rate, halved after each divergence.
+        resume_count: How often it was taken up again.
+    """
+
+    step: int = 0
+    elapsed_s: float = 0.0
+    rate_factor: float = 1.0
+    resume_count: int = 0
+
+
+def save_checkpoint(
+    path: Path,
+    clock: Clock,
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    fingerprint: str,
+) -> None:
+    """Writes the whole state of a training.
+
+    Args:
+        path: The file.
+        clock: How far it is. Order of frames and randomness follow from its step.
+        modules: By name; all parameters and buffers are kept.
+        optimizers: By name; Adam's moments are kept.
+        fingerprint: What must agree on resumption: preset, dataset and seed.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for name, module in modules.items():
+        for key, value in module.state_dict().items():
+            tensors[f"module/{name}/{key}"] = value.detach().contiguous()
+    for name, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value).contiguous()
+    metadata = {"format": _FORMAT, "clock": json.dumps(asdict(clock)), "fingerprint": fingerprint}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    incoming = path.with_name(f".{path.name}")
+    save_file(tensors, incoming, metadata=metadata)
+    incoming.replace(path)
+
+
+def load_checkpoint(
+    path: Path,
+    modules: dict[str, nn.Module],
+    optimizers: dict[str, torch.optim.Optimizer],
+    fingerprint: str,
+) -> Clock:
+    """Restores the state of a training in place.
+
+    Raises:
+        AssetError: The file cannot be read.
+        ConflictError: It belongs to another preset, dataset or seed.
+    """
+    tensors, metadata = _read(path)
+    if metadata["fingerprint"] != fingerprint:
+        raise ConflictError(
+            f"checkpoint {path.name} belongs to another video, preset or seed; use another folder "
+            "or remove it"
+        )
+    for name, module in modules.items():
+        module.load_state_dict(_part(tensors, f"module/{name}/"))
+    for name, optimizer in optimizers.items():
+        _load_optimizer(optimizer, f"optimizer/{name}/", tensors)
+    return Clock(**json.loads(metadata["clock"]))
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, torch.Tensor]
+) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            index, name = key[len(prefix) :].split("/")
+            state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def read_module(path: Path, name: str, module: nn.Module) -> Clock:
+    """Restores one module of a checkpoint, whatever video it belongs to."""
+    tensors, metadata = _read(path)
+    module.load_state_dict(_part(tensors, f"module/{name}/"))
+    return Clock(**json.loads(metadata["clock"]))
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise AssetError(f"{path.name} is not a checkpoint of format {_FORMAT}")
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise AssetError(f"checkpoint {path.name} cannot be read: {error}") from error
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key[len(prefix) :]: v for key, v in tensors.items() if key.startswith(prefix)}
