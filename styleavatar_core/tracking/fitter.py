@@ -14,9 +14,10 @@ import numpy as np
 
 from styleavatar_core.face3d import landmark_groups as groups
 from styleavatar_core.face3d.camera import eye_matrix
-from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.face3d.model import FaceModel, combine
 from styleavatar_core.tracking.solver import (
     Pose,
+    normal_equations,
     solve_bounded,
     solve_eye_rotation,
     solve_pose,
@@ -121,11 +122,11 @@ class FaceFitter:
         gaze = np.zeros((2, 2))
         turns = self.config.iteration_count + (0 if start else 3)
         for _ in range(turns):
-            moved = self._rest + self._directions @ expression
+            moved = self._rest + combine(self._directions, expression)
             pose = self._fit_pose(moved, target[_FACE], pose)
             gaze = self._fit_gaze(target, pose)
             expression = self._fit_expression(target[_FACE], pose, gaze)
-        moved = self._rest + self._directions @ expression
+        moved = self._rest + combine(self._directions, expression)
         return Fit(self._fit_pose(moved, target[_FACE], pose), expression, gaze)
 
     def fit_identity(self, frames: Sequence[FloatArray], turn_count: int = 4) -> list[Fit]:
@@ -148,7 +149,7 @@ class FaceFitter:
 
     def predicted(self, fit: Fit) -> FloatArray:
         """Returns where the fit puts the 478 landmarks, (478, 3) float64, frame coordinates."""
-        moved = self._rest + self._directions @ fit.expression
+        moved = self._rest + combine(self._directions, fit.expression)
         irises = np.zeros((10, 3))
         for (center, iris), offsets, angles in zip(
             self._eyes, self._iris_offsets, fit.eye_rotation, strict=True
@@ -180,15 +181,15 @@ class FaceFitter:
     def _fit_expression(self, target: FloatArray, pose: Pose, gaze: FloatArray) -> FloatArray:
         config = self.config
         weights = self._weights * self._visibility(pose)
-        rows, left = self._weighted_rows(self._directions, target, pose, weights, self._rest)
+        gram, moment = self._equations(self._directions, target, pose, weights, self._rest)
         precision = config.effective_share / config.noise**2
-        count = rows.shape[1]
-        gram = precision * (rows.T @ rows) + np.eye(count) / config.expression_scale**2
+        count = len(moment)
+        gram = precision * gram + np.eye(count) / config.expression_scale**2
         lower, upper = np.zeros(count), np.ones(count)
         for column, eye, axis, sign in self._gaze_columns:
             known = np.clip(sign * gaze[eye, axis] / config.gaze_limit, 0.0, 1.0)
             lower[column] = upper[column] = known
-        return solve_bounded(gram, precision * (rows.T @ left), lower, upper)
+        return solve_bounded(gram, precision * moment, lower, upper)
 
     def _solve_identity(self, frames: Sequence[FloatArray], fits: Sequence[Fit]) -> FloatArray:
         count = self._identity_directions.shape[-1]
@@ -201,18 +202,18 @@ class FaceFitter:
         gram, moment = np.zeros((count, count)), np.zeros(count)
         for frame, fit, share in zip(frames, fits, trust, strict=True):
             weights = self._weights * self._visibility(fit.pose)
-            base = mean + self._directions @ fit.expression
-            rows, left = self._weighted_rows(
+            base = mean + combine(self._directions, fit.expression)
+            part = self._equations(
                 self._identity_directions, frame[_FACE], fit.pose, weights, base
             )
-            gram += share * (rows.T @ rows)
-            moment += share * (rows.T @ left)
+            gram += share * part[0]
+            moment += share * part[1]
         # Frames of one clip err together: they count as few, however many they are.
         precision = self.config.effective_share / self.config.noise**2
         precision *= min(trust.sum(), 4.0) / trust.sum()
         return solve_ridge(precision * gram + np.eye(count), precision * moment)
 
-    def _weighted_rows(
+    def _equations(
         self,
         directions: FloatArray,
         target: FloatArray,
@@ -220,14 +221,11 @@ class FaceFitter:
         weights: FloatArray,
         base: FloatArray,
     ) -> tuple[FloatArray, FloatArray]:
-        """Returns the weighted linear system of Eq. 2: (3 K, N) rows and (3 K,) what is left."""
-        axes = np.sqrt(np.array([1.0, 1.0, self.config.depth_weight * 0.3]))
+        """Returns the normal equations of Eq. 2: (N, N) gram and (N,) moment."""
+        axes = np.array([1.0, 1.0, self.config.depth_weight * 0.3])
         left = target / pose.scale - pose.translation - base @ pose.rotation.T
         left[:, 2] -= np.median(left[:, 2])
-        root = np.sqrt(weights)
-        turned = np.matmul(axes[:, None] * pose.rotation, directions) * root[:, None, None]
-        count = directions.shape[-1]
-        return turned.reshape(-1, count), (left * axes * root[:, None]).ravel()
+        return normal_equations(directions, pose.rotation, axes, weights, left)
 
     def _visibility(self, pose: Pose) -> FloatArray:
         """Weights in [0.05, 1]: landmarks that face away are guessed by the detector."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from styleavatar_core.types import FloatArray
@@ -125,3 +126,66 @@ def solve_ridge(gram: FloatArray, moment: FloatArray) -> FloatArray:
         return cho_solve(cho_factor(gram, check_finite=False), moment, check_finite=False)
     except LinAlgError:
         return np.linalg.lstsq(gram, moment, rcond=None)[0]
+
+
+def normal_equations(
+    directions: FloatArray,
+    rotation: FloatArray,
+    axis_weights: FloatArray,
+    weights: FloatArray,
+    left: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Sums the normal equations of Eq. 2 over the landmarks.
+
+    Compiled and not a BLAS product: most directions leave most landmarks where they are, and
+    BLAS threads hurt where several streams share a processor.
+
+    Args:
+        directions: (K, 3, N) float64, model space.
+        rotation: (3, 3) float64 of the head.
+        axis_weights: (3,) float64 weights of x, y, z in the frame.
+        weights: (K,) float64 weights of the landmarks.
+        left: (K, 3) float64 what is to be explained, frame axes, model units.
+
+    Returns:
+        (N, N) float64 gram and (N,) float64 moment.
+    """
+    count = directions.shape[2]
+    gram, moment = np.zeros((count, count)), np.zeros(count)
+    _sum_equations(directions, rotation, axis_weights, weights, left, gram, moment)
+    return gram + np.tril(gram, -1).T, moment
+
+
+@njit(cache=True, nogil=True)
+def _sum_equations(  # noqa: ANN202
+    directions,  # noqa: ANN001
+    rotation,  # noqa: ANN001
+    axis_weights,  # noqa: ANN001
+    weights,  # noqa: ANN001
+    left,  # noqa: ANN001
+    gram,  # noqa: ANN001
+    moment,  # noqa: ANN001
+):
+    landmark_count, _, count = directions.shape
+    turned = np.empty((3, count))
+    active = np.empty(count, np.int64)
+    for k in range(landmark_count):
+        used = 0
+        for n in range(count):
+            x, y, z = directions[k, 0, n], directions[k, 1, n], directions[k, 2, n]
+            if x == 0.0 and y == 0.0 and z == 0.0:
+                continue
+            active[used] = n
+            for axis in range(3):
+                scale = np.sqrt(weights[k] * axis_weights[axis])
+                turned[axis, used] = scale * (
+                    rotation[axis, 0] * x + rotation[axis, 1] * y + rotation[axis, 2] * z
+                )
+            used += 1
+        for axis in range(3):
+            rest = np.sqrt(weights[k] * axis_weights[axis]) * left[k, axis]
+            for i in range(used):
+                value = turned[axis, i]
+                moment[active[i]] += value * rest
+                for j in range(i + 1):
+                    gram[active[i], active[j]] += value * turned[axis, j]

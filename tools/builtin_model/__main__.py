@@ -56,7 +56,7 @@ def assemble(learned: learning.LearnedFace) -> FaceModel:
         mean_texture=appearance.mean_texture(len(face), angles).astype(np.float32),
         texture_basis=appearance.texture_basis(face, edges, angles).astype(np.float32),
         faces=np.concatenate(faces).astype(np.int32),
-        uv_coordinates=appearance.unwrap(face, learned.partners, edges, eye_points).astype(
+        uv_coordinates=appearance.unwrap(face, learned.partners, faces[0], eye_points).astype(
             np.float32
         ),
         landmark_indices=np.array(landmarks, np.int32),

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix, diags
+from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import spsolve
 
 from styleavatar_core.face3d import landmark_groups as groups
 
 Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 _SKIN = (0.78, 0.58, 0.48)
 _LIP = (0.66, 0.33, 0.32)
@@ -30,6 +31,7 @@ _RIGHT_RIM = (33, *groups.RIGHT_UPPER_LID, 133, *reversed(groups.RIGHT_LOWER_LID
 
 # The face fills the upper part of the UV square, the eyeballs two discs below it.
 _FACE_HEIGHT = 0.79
+_CENTER_GAIN = 0.8  # exponent of the distance from the middle: below 1 enlarges the middle
 _EYE_DISC_RADIUS = 0.095
 _EYE_DISC_CENTERS = ((0.75, 0.895), (0.25, 0.895))  # left, right: as they appear in the image
 
@@ -101,48 +103,66 @@ def _smooth_modes(count: int, edges: Array) -> Array:
     return modes / np.abs(modes).max(axis=0) * np.sign(modes.sum(axis=0) + 1e-9)
 
 
-def unwrap(mean: Array, partners: npt.NDArray[np.int64], edges: Array, eye_points: Array) -> Array:
-    """Unwraps the mean shape: a convex-combination map, which cannot fold.
+def unwrap(mean: Array, partners: Indices, faces: Indices, eye_points: Array) -> Array:
+    """Unwraps the mean shape: a convex-combination map with mean-value weights, which cannot fold.
 
-    Eyes and lips have the densest meshes and so get the largest part of the map.
+    Holes are closed for the computation; the middle of the face is then enlarged along rays.
 
     Args:
         mean: (468, 3) mean face.
         partners: (468,) mirror partners.
-        edges: (N, 2) mesh edges.
+        faces: (F, 3) triangles of the face.
         eye_points: (M, 3) vertices of one eyeball relative to its centre.
 
     Returns:
         (468 + 2 M, 2) float64 in [0, 1].
     """
-    count = len(mean)
-    fills = [edge for k, rim in enumerate((_INNER_LIP, _LEFT_RIM, _RIGHT_RIM)) for edge in ((v, count + k) for v in rim)]  # fmt: skip  # noqa: E501
-    every = np.concatenate([edges, np.array(fills)])
-    size = count + 3
-    lengths = np.ones(len(every))
-    lengths[: len(edges)] = np.sqrt(np.linalg.norm(mean[edges[:, 0]] - mean[edges[:, 1]], axis=1))
-    weights = coo_matrix((1 / lengths, every.T), (size, size)).tocsr()
-    weights = weights + weights.T
-    system = diags(np.asarray(weights.sum(axis=1)).ravel()) - weights
+    points, triangles = mean, [faces]
+    for rim in (_INNER_LIP, _LEFT_RIM, _RIGHT_RIM):
+        middle = len(points)
+        triangles.append(np.array([(a, b, middle) for a, b in zip(rim, np.roll(rim, 1), strict=True)]))
+        points = np.concatenate([points, mean[list(rim)].mean(axis=0, keepdims=True)])
+    system = _mean_value_system(points, np.concatenate(triangles))
     border = np.array(_FACE_OVAL)
-    positions = np.zeros((size, 2))
+    positions = np.zeros((len(points), 2))
     positions[border] = _border_positions(mean[border])
-    inner = np.setdiff1d(np.arange(size), border)
+    inner = np.setdiff1d(np.arange(len(points)), border)
     right_side = -system[inner][:, border] @ positions[border]
     positions[inner] = spsolve(system[inner][:, inner].tocsc(), right_side)
-    face = positions[:count]
-    face = (face + np.stack([1 - face[partners, 0], face[partners, 1]], axis=1)) / 2
+    face = positions[: len(mean)]
+    face = (face + face[partners] * [-1.0, 1.0]) / 2
+    radius = (np.abs(face) ** 4).sum(axis=1, keepdims=True) ** 0.25
+    face = face * np.maximum(radius, 1e-9) ** (_CENTER_GAIN - 1)
+    face = (0.5 + 0.485 * face) * [1.0, _FACE_HEIGHT]
     eyes = [_eye_disc(eye_points) * _EYE_DISC_RADIUS + center for center in _EYE_DISC_CENTERS]
-    return np.concatenate([face * [1.0, _FACE_HEIGHT], *eyes])
+    return np.concatenate([face, *eyes])
+
+
+def _mean_value_system(points: Array, triangles: Indices) -> csr_matrix:
+    """Floater's mean-value weights as a matrix whose rows sum to zero."""
+    rows, columns, values = [], [], []
+    for corner in range(3):
+        i, j, k = (triangles[:, (corner + n) % 3] for n in range(3))
+        first, second = points[j] - points[i], points[k] - points[i]
+        lengths = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
+        cosine = (first * second).sum(axis=1) / (lengths[0] * lengths[1])
+        half_tangent = np.sqrt((1 - cosine) / np.maximum(1 + cosine, 1e-9))
+        rows += [i, i]
+        columns += [j, k]
+        values += [half_tangent / lengths[0], half_tangent / lengths[1]]
+    size = len(points)
+    place = (np.concatenate(rows), np.concatenate(columns))
+    weights = coo_matrix((np.concatenate(values), place), (size, size)).tocsr()
+    return (diags(np.asarray(weights.sum(axis=1)).ravel()) - weights).tocsr()
 
 
 def _border_positions(points: Array) -> Array:
-    """Puts the face oval on a rounded square, spaced as on the mean shape."""
+    """Puts the face oval on a rounded square of half size 1, spaced as on the mean shape."""
     steps = np.linalg.norm(np.diff(points, axis=0, append=points[:1]), axis=1)
     turn = 2 * np.pi * np.concatenate([[0.0], np.cumsum(steps)[:-1]]) / steps.sum()
     x, y = np.sin(turn), -np.cos(turn)
     radius = 1 / (np.abs(x) ** 4 + np.abs(y) ** 4) ** 0.25
-    return 0.5 + 0.485 * np.stack([x * radius, y * radius], axis=1)
+    return np.stack([x * radius, y * radius], axis=1)
 
 
 def _eye_disc(points: Array) -> Array:

@@ -175,6 +175,8 @@ def _learn_basis(state: _State, prior: Array, partners: npt.NDArray[np.int64]) -
         # A direction may change where the prior moves something, and hardly elsewhere.
         stiffness = 0.3 / (0.02 + locality[vertex]) ** 2
         basis[vertex] += np.linalg.solve(gram + np.diag(stiffness), moment[vertex].T).T
+    # What is too small to see is nothing: it costs time in every frame.
+    basis[np.broadcast_to((locality < 0.01)[:, None], basis.shape)] = 0.0
     mirrored = (basis[partners] * _FLIP[None, :, None])[..., _EXCHANGED]
     return (basis + mirrored) / 2
 
