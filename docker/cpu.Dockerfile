@@ -3,10 +3,11 @@
 # Pass --build-arg PIP_EXTRA_INDEX_URL=... with PyTorch's CPU index to avoid the CUDA libraries.
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 \
-    STYLEAVATAR_DATA=/data NUMBA_CACHE_DIR=/var/cache/numba
+    STYLEAVATAR_DATA=/data \
+    NUMBA_CACHE_DIR=/var/cache/styleavatar/numba MPLCONFIGDIR=/var/cache/styleavatar/matplotlib
 RUN useradd --create-home --uid 10001 styleavatar \
-    && mkdir -p /data /var/cache/numba \
-    && chown styleavatar:styleavatar /data /var/cache/numba
+    && mkdir -p /data /var/cache/styleavatar \
+    && chown styleavatar:styleavatar /data /var/cache/styleavatar
 WORKDIR /app
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 

@@ -3,11 +3,12 @@
 # driver comes from the host through the NVIDIA container runtime.
 FROM python:3.11-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 \
-    STYLEAVATAR_DATA=/data NUMBA_CACHE_DIR=/var/cache/numba \
+    STYLEAVATAR_DATA=/data \
+    NUMBA_CACHE_DIR=/var/cache/styleavatar/numba MPLCONFIGDIR=/var/cache/styleavatar/matplotlib \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics
 RUN useradd --create-home --uid 10001 styleavatar \
-    && mkdir -p /data /var/cache/numba \
-    && chown styleavatar:styleavatar /data /var/cache/numba
+    && mkdir -p /data /var/cache/styleavatar \
+    && chown styleavatar:styleavatar /data /var/cache/styleavatar
 WORKDIR /app
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 RUN pip install --no-deps -r requirements.lock \

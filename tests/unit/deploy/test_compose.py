@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers start what `styleavatar serve` starts: same commands, ports and variables."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from services.common.settings import ServiceSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+OUR_SERVICES = {
+    "gateway": "services.gateway.settings:GatewaySettings",
+    "tracking": "services.tracking.settings:TrackingSettings",
+    "rendering": "services.rendering.settings:RenderingSettings",
+    "trainer": "services.training.settings:TrainingSettings",
+}
+
+
+def settings_class(service: str) -> type[ServiceSettings]:
+    module, name = OUR_SERVICES[service].split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def service(name: str) -> dict[str, Any]:
+    return COMPOSE["services"][name]
+
+
+def default_ports(name: str) -> set[int]:
+    fields = settings_class(name).model_fields
+    return {fields[field].default for field in ("port", "metrics_port") if field in fields}
+
+
+def test_compose_file_is_valid() -> None:
+    command = [str(Path(sys.executable).with_name("check-jsonschema"))]
+    command += ["--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_same_processes_are_there() -> None:
+    assert set(COMPOSE["services"]) == {*OUR_SERVICES, "redis", "prometheus"}
+    assert service("prometheus")["profiles"] == ["observability"]
+
+
+@pytest.mark.parametrize("name", OUR_SERVICES)
+def test_commands_are_modules_that_exist(name: str) -> None:
+    python, flag, module = service(name)["command"]
+    assert (python, flag) == ("python", "-m")
+    assert importlib.util.find_spec(f"{module}.__main__") is not None
+
+
+@pytest.mark.parametrize("name", OUR_SERVICES)
+def test_variables_are_known_to_the_service(name: str) -> None:
+    known = set(settings_class(name).variable_names().values())
+    assert set(service(name)["environment"]) <= known
+
+
+@pytest.mark.parametrize("name", OUR_SERVICES)
+def test_variables_make_valid_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in service(name)["environment"].items():
+        if not value.startswith("${"):
+            monkeypatch.setenv(variable, value)
+    settings = settings_class(name)()
+    assert settings.data_folder == Path("/data")
+    assert settings.model_dump()["host"] == "0.0.0.0"
+
+
+@pytest.mark.parametrize("name", OUR_SERVICES)
+def test_ports_are_the_defaults_of_the_settings(name: str) -> None:
+    published = {int(mapping.split(":")[1]) for mapping in service(name)["ports"]}
+    assert published == default_ports(name)
+
+
+def test_prometheus_scrapes_every_service_where_it_listens() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    targets = {
+        job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]
+    }
+    assert set(targets) == set(OUR_SERVICES)
+    for name, (target,) in targets.items():
+        host, port = target.split(":")
+        assert host == name
+        assert int(port) in default_ports(name)
+
+
+@pytest.mark.parametrize("dockerfile", sorted((ROOT / "docker").glob("*.Dockerfile")), ids=str)
+def test_dockerfiles_pass_the_linter(dockerfile: Path) -> None:
+    hadolint = str(Path(sys.executable).with_name("hadolint"))
+    result = subprocess.run(
+        [hadolint, str(dockerfile)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("name", OUR_SERVICES)
+def test_images_are_built_from_files_that_exist(name: str) -> None:
+    build = service(name)["build"]
+    dockerfile = (ROOT / build["dockerfile"]).read_text()
+    assert f" AS {build['target']}\n" in dockerfile
