@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import grpc
@@ -116,3 +117,25 @@ def error_from_words(kind: str, reason: str, message: str) -> StyleAvatarError:
         if error_type.__name__ == kind:
             return error_type(message, reason=reason)
     return RenderError(message, reason=reason)
+
+
+def error_from_status(
+    code: grpc.StatusCode, message: str | None, metadata: Iterable[tuple[str, str | bytes]] | None
+) -> StyleAvatarError:
+    """Turns the status of another service back into the error that it stands for.
+
+    Args:
+        code: Its status code.
+        message: Its message.
+        metadata: Its trailing metadata.
+
+    Returns:
+        An error of the type that belongs to the status.
+    """
+    reason = dict(metadata or ()).get(REASON_KEY)
+    if reason is None and code is grpc.StatusCode.UNAVAILABLE:
+        return EngineUnavailableError(f"Another service cannot be reached: {message}")
+    for error_type, known_code, _ in _STATUS[1:]:  # without the special case of no face
+        if known_code is code:
+            return error_type(message or code.name, reason=str(reason) if reason else None)
+    return EngineError(f"Another service answered {code.name}: {message}")

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -143,3 +145,40 @@ class GrpcServer:
         """Refuses new calls, lets running ones end for ``grace_s`` seconds, then cancels them."""
         await self._health.enter_graceful_shutdown()
         await self.server.stop(grace_s)
+
+
+async def run_until_signal(
+    server: GrpcServer,
+    prepare: Callable[[], Awaitable[None]],
+    clean_up: Callable[[], Awaitable[None]],
+    drain_timeout_s: float,
+) -> None:
+    """Runs a service: listen, get ready, serve; on SIGTERM or SIGINT drain, clean up, return.
+
+    Args:
+        server: With its servicers added.
+        prepare: Makes ready what the servicers need; health says SERVING afterwards.
+        clean_up: Frees it.
+        drain_timeout_s: How long running calls may go on after the signal.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await server.start()
+    stopping = asyncio.create_task(stop.wait())
+    preparing = asyncio.ensure_future(prepare())
+    try:
+        await asyncio.wait({stopping, preparing}, return_when=asyncio.FIRST_COMPLETED)
+        if preparing.done():
+            preparing.result()
+            await server.set_serving(True)
+            logger.info("ready", extra={"port": server.port})
+        await stopping
+        logger.info("stopping", extra={"drain_timeout_s": drain_timeout_s})
+    finally:
+        stopping.cancel()
+        preparing.cancel()
+        await asyncio.gather(stopping, preparing, return_exceptions=True)
+        await server.stop(drain_timeout_s)
+        await clean_up()

@@ -32,7 +32,7 @@ def encode_image(image: ByteArray, image_format: ImageFormatName, jpeg_quality: 
     """
     image = np.ascontiguousarray(image)
     if image_format == "jpeg":
-        return bytes(simplejpeg.encode_jpeg(image, quality=jpeg_quality, colorsubsamp="420"))
+        return simplejpeg.encode_jpeg(image, jpeg_quality, "RGB", "420")
     if image_format == "raw_rgb":
         return image.tobytes()
     buffer = io.BytesIO()

@@ -8,6 +8,8 @@ import contextlib
 import functools
 import json
 import logging
+import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
@@ -38,6 +40,7 @@ class WorkerOptions:
     Attributes:
         module: Python module that the child runs.
         options: JSON-able settings for the child.
+        environment: Variables that the child gets besides the parent's.
         slot_count: Slots of the shared memory.
         slot_bytes: Bytes of each slot.
         start_timeout_s: How long imports and warm-up may take.
@@ -46,6 +49,7 @@ class WorkerOptions:
 
     module: str
     options: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
     slot_count: int = 2
     slot_bytes: int = 4 * 1024 * 1024
     start_timeout_s: float = 120.0
@@ -96,6 +100,7 @@ class WorkerProcess:
                 sys.executable,
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, **self._options.environment},
                 pass_fds=(theirs.fileno(), arena.descriptor),
             )
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_LIMIT)
@@ -172,8 +177,9 @@ class WorkerProcess:
     def kill(self) -> None:
         """Ends the child at once."""
         if self._process is not None and self._process.returncode is None:
+            # Not Process.kill(): it may reap the child before asyncio does.
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                os.kill(self._process.pid, signal.SIGKILL)
 
     async def stop(self) -> None:
         """Ends the child: asks by closing the socket, then kills."""

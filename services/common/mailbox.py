@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What waits between a stream's reader and its work: the newest frame only, or a few in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+ItemT = TypeVar("ItemT")
+
+
+class FrameMailbox(Generic[ItemT]):
+    """A bounded box for one reader and one worker coroutine."""
+
+    def __init__(
+        self, *, latest_only: bool, merge: Callable[[ItemT, ItemT], ItemT], capacity: int = 4
+    ) -> None:
+        """Makes an empty box.
+
+        Args:
+            latest_only: Whether a new frame takes the place of one that still waits.
+            merge: Joins the frame that gives way and its successor, so that nothing but the frame
+                is lost.
+            capacity: When not ``latest_only``: frames that may wait before ``put`` does, which
+                leaves the rest to the flow control of the stream.
+        """
+        self._latest_only = latest_only
+        self._merge = merge
+        self._capacity = capacity
+        self._items: deque[ItemT] = deque()
+        self._changed = asyncio.Condition()
+        self._closed = False
+        self._error: Exception | None = None
+        self._superseded_count = 0
+
+    async def put(self, item: ItemT) -> None:
+        """Leaves a frame."""
+        async with self._changed:
+            if self._latest_only and self._items:
+                item = self._merge(self._items.pop(), item)
+                self._superseded_count += 1
+            while not self._latest_only and len(self._items) >= self._capacity:
+                await self._changed.wait()
+            self._items.append(item)
+            self._changed.notify_all()
+
+    async def close(self, error: Exception | None = None) -> None:
+        """Says that no more frames come; ``error`` is raised to the taker after the last one."""
+        async with self._changed:
+            self._closed = True
+            self._error = error
+            self._changed.notify_all()
+
+    async def get(self) -> ItemT | None:
+        """Takes the next frame, or None after the last."""
+        async with self._changed:
+            while not self._items and not self._closed:
+                await self._changed.wait()
+            if not self._items:
+                if self._error is not None:
+                    raise self._error
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def take_superseded_count(self) -> int:
+        """Returns how many frames gave way since the last call."""
+        count, self._superseded_count = self._superseded_count, 0
+        return count

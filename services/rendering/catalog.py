@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The avatars in the artifact store, as the front process sees them: manifests, no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.storage import MANIFEST_NAME, AvatarStore
+from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.avatar.manifest import AvatarManifest
+from styleavatar_core.errors import NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class AvatarEntry:
+    """One avatar that can be rendered.
+
+    Attributes:
+        avatar_id: Its id.
+        path: Folder of its bundle.
+        revision: Changes when the bundle is replaced.
+        manifest: What the bundle says about itself.
+    """
+
+    avatar_id: str
+    path: Path
+    revision: str
+    manifest: AvatarManifest
+
+
+class AvatarCatalog:
+    """Reads manifests from the store, each once per revision."""
+
+    def __init__(self, store: AvatarStore) -> None:
+        self._store = store
+        self._entries: dict[str, AvatarEntry] = {}
+
+    def get(self, avatar_id: str) -> AvatarEntry:
+        """Returns an avatar as it is in the store now.
+
+        Raises:
+            NotFoundError: There is no such avatar.
+            AssetError: Its manifest cannot be used.
+        """
+        revision = self.revision(avatar_id)
+        entry = self._entries.get(avatar_id)
+        if entry is None or entry.revision != revision:
+            path = self._store.path(avatar_id)
+            manifest = read_bundle(path, verify=False).manifest
+            entry = AvatarEntry(avatar_id, path, revision, manifest)
+            self._entries[avatar_id] = entry
+        return entry
+
+    def list(self) -> list[AvatarEntry]:
+        """Returns all avatars, ordered by id."""
+        return [self.get(avatar_id) for avatar_id in self._store.list()]
+
+    def revision(self, avatar_id: str) -> str:
+        """Returns a word that changes when the bundle is replaced.
+
+        Raises:
+            NotFoundError: There is no such avatar.
+        """
+        try:
+            status = (self._store.path(avatar_id) / MANIFEST_NAME).stat()
+        except (NotFoundError, FileNotFoundError):  # the latter: deleted since path() looked
+            self._entries.pop(avatar_id, None)
+            raise NotFoundError(
+                f"There is no avatar '{avatar_id}'; ListAvatars names those there are.",
+                reason="AVATAR_NOT_FOUND",
+            ) from None
+        return f"{status.st_ino}-{status.st_mtime_ns}"

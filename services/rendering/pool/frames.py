@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes back from a rendering worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from styleavatar_core.types import ByteArray
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPicture:
+    """One picture from a worker.
+
+    Attributes:
+        image: (S, S, 3) uint8 RGB.
+        clamped: Whether the engine moved parameters into the trained range.
+        timings_ms: Time of each stage inside the worker.
+    """
+
+    image: ByteArray
+    clamped: bool
+    timings_ms: dict[str, float]

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the rendering service from its settings and runs it until a signal."""
+
+from __future__ import annotations
+
+from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
+
+from services.common.grpc_server import GrpcServer, run_until_signal
+from services.common.metrics import RenderingMetrics, serve_metrics
+from services.common.storage import AvatarStore
+from services.common.worker.process import WorkerOptions
+from services.rendering.catalog import AvatarCatalog
+from services.rendering.pool.pool import PoolTimeouts, RenderPool
+from services.rendering.servicer import RenderingServicer
+from services.rendering.settings import RenderingSettings
+
+SERVICE_NAME = rendering_service_pb2.DESCRIPTOR.services_by_name["RenderingService"].full_name
+# The largest picture (1024 x 1024 RGB) with room to spare.
+SLOT_BYTES = 4 * 1024 * 1024
+
+
+async def run(settings: RenderingSettings) -> None:
+    """Serves until SIGTERM or SIGINT; health says SERVING once the workers are ready."""
+    metrics = RenderingMetrics()
+    stop_metrics = serve_metrics(settings.host, settings.metrics_port)
+    options = WorkerOptions(
+        "services.rendering.worker",
+        options={
+            "renderer": settings.renderer,
+            "backend": settings.backend,
+            "avatar_limit": settings.avatars_per_worker,
+            "log_level": settings.log_level,
+            "log_format": settings.log_format,
+        },
+        slot_bytes=SLOT_BYTES,
+    )
+    timeouts = PoolTimeouts(load_s=settings.load_timeout_s, render_s=settings.render_timeout_s)
+    pool = RenderPool(options, settings.worker_count, timeouts, metrics)
+    catalog = AvatarCatalog(AvatarStore(settings.avatars_folder))
+    server = GrpcServer(f"{settings.host}:{settings.port}", (SERVICE_NAME,))
+    servicer = RenderingServicer(catalog, pool, metrics, stream_limit=settings.stream_limit)
+    rendering_service_pb2_grpc.add_RenderingServiceServicer_to_server(servicer, server.server)
+    try:
+        await run_until_signal(server, pool.start, pool.stop, settings.drain_timeout_s)
+    finally:
+        stop_metrics()

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the rendering service."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import ServiceSettings
+
+
+class RenderingSettings(ServiceSettings):
+    """What the rendering service is told by ``STYLEAVATAR_RENDERING_...`` variables."""
+
+    model_config = SettingsConfigDict(env_prefix="STYLEAVATAR_RENDERING_")
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=50052, ge=0, le=65535, description="gRPC port; 0 takes a free one.")
+    metrics_port: int = Field(
+        default=9102, ge=0, le=65535, description="Port of /metrics; 0 takes a free one."
+    )
+    worker_count: int = Field(default=1, ge=1, le=64, description="Worker processes.")
+    backend: Literal["auto", "torch", "onnxruntime"] = Field(
+        default="auto", description="Engine; auto takes the faster one by a short calibration."
+    )
+    avatars_per_worker: int = Field(
+        default=4, ge=1, le=256, description="Avatars that a worker holds ready at the same time."
+    )
+    stream_limit: int = Field(
+        default=16, ge=1, le=4096, description="Open streams; more are refused."
+    )
+    render_timeout_s: float = Field(
+        default=20.0, gt=0, description="A worker that takes longer for a picture is replaced."
+    )
+    load_timeout_s: float = Field(default=120.0, gt=0, description="Time to load an avatar.")
+    drain_timeout_s: float = Field(
+        default=5.0, ge=0, description="How long open streams may go on after SIGTERM."
+    )
+    renderer: str = Field(
+        default="styleavatar_core.engine.avatar_renderer:AvatarRenderer",
+        pattern=r"^[\w.]+:\w+$",
+        description="module:name of what opens bundles in a worker; tests put another one here.",
+    )

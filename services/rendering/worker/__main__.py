@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rendering worker; started by the rendering service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from services.common.logging import configure_logging
+from services.common.worker.child import ChildChannel, Handler
+from services.rendering.worker.runner import Runner, renderer_opener
+
+
+def main() -> None:
+    """Renders until the service closes the socket."""
+    channel = ChildChannel.from_command_line()
+    options = channel.options
+    configure_logging("rendering-worker", options["log_level"], options["log_format"])
+
+    def prepare() -> Mapping[str, Handler]:
+        open_renderer = renderer_opener(options["renderer"], options["backend"])
+        runner = Runner(channel.arena, open_renderer, options["avatar_limit"])
+        return {"load": runner.load, "unload": runner.unload, "render": runner.render}
+
+    channel.serve(prepare, background=frozenset({"load"}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front's side of the tracking workers: a stream lives in one of them, with its tracker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from styleavatar.v1 import image_pb2
+
+from services.common.face_messages import IMAGE_FORMAT_NAMES, seconds_from_duration
+from services.common.metrics import TrackingMetrics
+from services.common.worker.parameters import identity_to_body, parameters_from_body
+from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.supervisor import WorkerSupervisor
+from styleavatar_core.errors import InvalidInputError, StyleAvatarError
+from styleavatar_core.types import FaceIdentity, FaceParameters
+
+REPLACE_TIMEOUT_S = 60.0
+OPEN_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedFrame:
+    """What a worker found.
+
+    Attributes:
+        parameters: The face; None when there is none.
+        timings_s: Time of the stages decoding and tracking.
+    """
+
+    parameters: FaceParameters | None
+    timings_s: dict[str, float]
+
+
+class TrackingLane:
+    """One stream's tracker; made anew when its worker was replaced."""
+
+    def __init__(
+        self, supervisor: WorkerSupervisor, identity: FaceIdentity | None, frame_timeout_s: float
+    ) -> None:
+        self._supervisor = supervisor
+        self._identity = identity
+        self._frame_timeout_s = frame_timeout_s
+        self._stream_id = uuid.uuid4().hex
+        self._opened_in: WorkerProcess | None = None
+
+    async def open(self) -> WorkerProcess:
+        """Makes the tracker, unless the present worker has it.
+
+        Raises:
+            WorkerLostError: When there is no worker in time.
+            StyleAvatarError: When no tracker can be made.
+        """
+        worker = await self._supervisor.worker(REPLACE_TIMEOUT_S)
+        if self._opened_in is not worker:
+            identity = identity_to_body(self._identity) if self._identity else None
+            body = {"stream_id": self._stream_id, "identity": identity}
+            await worker.call("open", body, timeout_s=OPEN_TIMEOUT_S)
+            self._opened_in = worker
+        return worker
+
+    async def close(self) -> None:
+        """Ends the tracker."""
+        worker = self._opened_in
+        if worker is not None and not worker.ended.is_set():
+            with contextlib.suppress(StyleAvatarError):
+                await worker.call("close", {"stream_id": self._stream_id}, timeout_s=OPEN_TIMEOUT_S)
+
+    async def track(self, frame: image_pb2.VideoFrame) -> TrackedFrame:
+        """Tracks one frame.
+
+        Raises:
+            InvalidInputError: When the frame cannot be used.
+            WorkerLostError: When the worker died on the way; another attempt goes to a new one.
+        """
+        image_format = IMAGE_FORMAT_NAMES.get(frame.image.format)
+        if image_format is None:
+            raise InvalidInputError(
+                "A frame does not say its image format: JPEG, PNG or RAW_RGB.",
+                reason="UNKNOWN_IMAGE_FORMAT",
+            )
+        worker = await self.open()
+
+        async def track_from(slot: int) -> TrackedFrame:
+            worker.arena.write(slot, frame.image.data)
+            body: dict[str, Any] = {
+                "stream_id": self._stream_id,
+                "slot": slot,
+                "byte_count": len(frame.image.data),
+                "image_format": image_format,
+                "width_px": frame.image.width_px,
+                "height_px": frame.image.height_px,
+                "capture_time_s": seconds_from_duration(frame.capture_offset),
+                "frame_index": frame.frame_index,
+            }
+            answer = await worker.call("track", body, timeout_s=self._frame_timeout_s)
+            found = answer["parameters"]
+            return TrackedFrame(found and parameters_from_body(found), answer["timings_s"])
+
+        return await worker.with_slot(track_from)
+
+
+class TrackingPool:
+    """All workers of this service; a new stream goes where the fewest are."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        worker_count: int,
+        frame_timeout_s: float,
+        metrics: TrackingMetrics,
+    ) -> None:
+        self._frame_timeout_s = frame_timeout_s
+        self._supervisors = [
+            WorkerSupervisor(options, metrics.worker_restarts.inc) for _ in range(worker_count)
+        ]
+        self._stream_counts = [0] * worker_count
+
+    async def start(self) -> None:
+        """Starts all workers; fails when one does not start."""
+        await asyncio.gather(*(supervisor.start() for supervisor in self._supervisors))
+
+    async def stop(self) -> None:
+        """Ends all workers."""
+        await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors))
+
+    @contextlib.asynccontextmanager
+    async def lane(self, identity: FaceIdentity | None) -> AsyncIterator[TrackingLane]:
+        """Opens a tracker for as long as the context lasts.
+
+        Args:
+            identity: The person, when known.
+        """
+        place = min(range(len(self._supervisors)), key=self._stream_counts.__getitem__)
+        self._stream_counts[place] += 1
+        lane = TrackingLane(self._supervisors[place], identity, self._frame_timeout_s)
+        try:
+            await lane.open()
+            yield lane
+        finally:
+            self._stream_counts[place] -= 1
+            await lane.close()

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the tracking service from its settings and runs it until a signal."""
+
+from __future__ import annotations
+
+import grpc
+from styleavatar.v1 import tracking_service_pb2, tracking_service_pb2_grpc
+
+from services.common.grpc_server import (
+    CHANNEL_OPTIONS,
+    MESSAGE_BYTES_LIMIT,
+    GrpcServer,
+    run_until_signal,
+)
+from services.common.metrics import TrackingMetrics, serve_metrics
+from services.common.worker.process import WorkerOptions
+from services.tracking.pool import TrackingPool
+from services.tracking.reenactment import RenderingClient
+from services.tracking.servicer import TrackingServicer
+from services.tracking.settings import TrackingSettings
+
+SERVICE_NAME = tracking_service_pb2.DESCRIPTOR.services_by_name["TrackingService"].full_name
+
+
+async def run(settings: TrackingSettings) -> None:
+    """Serves until SIGTERM or SIGINT; health says SERVING once the workers are ready."""
+    metrics = TrackingMetrics()
+    stop_metrics = serve_metrics(settings.host, settings.metrics_port)
+    options = WorkerOptions(
+        "services.tracking.worker",
+        options={
+            "tracker": settings.tracker,
+            "log_level": settings.log_level,
+            "log_format": settings.log_format,
+        },
+        # The solvers' matrices are small: more threads only wait for each other.
+        environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        slot_bytes=MESSAGE_BYTES_LIMIT,
+    )
+    pool = TrackingPool(options, settings.worker_count, settings.frame_timeout_s, metrics)
+    channel = grpc.aio.insecure_channel(settings.rendering_address, options=CHANNEL_OPTIONS)
+    server = GrpcServer(f"{settings.host}:{settings.port}", (SERVICE_NAME,))
+    servicer = TrackingServicer(
+        pool, RenderingClient(channel), metrics, stream_limit=settings.stream_limit
+    )
+    tracking_service_pb2_grpc.add_TrackingServiceServicer_to_server(servicer, server.server)
+    try:
+        await run_until_signal(server, pool.start, pool.stop, settings.drain_timeout_s)
+    finally:
+        await channel.close()
+        stop_metrics()

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The RPCs of the tracking service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import grpc
+from styleavatar.v1 import (
+    image_pb2,
+    rendering_service_pb2,
+    tracking_service_pb2,
+    tracking_service_pb2_grpc,
+)
+
+from services.common.face_messages import identity_from_message, parameters_to_message
+from services.common.mailbox import FrameMailbox
+from services.common.metrics import TrackingMetrics
+from services.tracking.pool import TrackingPool
+from services.tracking.reenactment import Reenactment, RenderingClient, read_response
+from services.tracking.session import (
+    FrameItem,
+    Request,
+    TrackSession,
+    frame_mailbox,
+    granted_frame_mode,
+    read_config,
+    read_frames,
+)
+from styleavatar_core.errors import OverloadedError
+
+
+class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
+    """Answers callers; knows neither landmark models nor processes."""
+
+    def __init__(
+        self,
+        pool: TrackingPool,
+        rendering: RenderingClient,
+        metrics: TrackingMetrics,
+        *,
+        stream_limit: int,
+    ) -> None:
+        self._pool = pool
+        self._rendering = rendering
+        self._metrics = metrics
+        self._stream_limit = stream_limit
+        self._stream_count = 0
+
+    async def Track(
+        self,
+        request_iterator: AsyncIterator[tracking_service_pb2.TrackRequest],
+        context: grpc.aio.ServicerContext,
+    ) -> AsyncIterator[tracking_service_pb2.TrackResponse]:
+        with self._admitted("Track"):
+            config = (await read_config(request_iterator)).config
+            config.frame_mode = granted_frame_mode(config.frame_mode)
+            known = config.HasField("face_identity")
+            identity = identity_from_message(config.face_identity) if known else None
+            async with self._pool.lane(identity) as lane:
+                yield tracking_service_pb2.TrackResponse(config=config)
+                session = TrackSession(lane, config.frame_mode, self._metrics)
+                mailbox = frame_mailbox(config.frame_mode)
+                async with _reading(request_iterator, mailbox):
+                    async for response in _track_answers(session, mailbox):
+                        yield response
+
+    async def Reenact(
+        self,
+        request_iterator: AsyncIterator[tracking_service_pb2.ReenactRequest],
+        context: grpc.aio.ServicerContext,
+    ) -> AsyncIterator[tracking_service_pb2.ReenactResponse]:
+        with self._admitted("Reenact"):
+            asked = (await read_config(request_iterator)).config.rendering
+            frame_mode = granted_frame_mode(asked.frame_mode)
+            identity = None
+            if asked.driver == rendering_service_pb2.DRIVER_SAME_PERSON:
+                identity = identity_from_message(
+                    await self._rendering.face_identity(asked.avatar_id)
+                )
+            # What is dropped is dropped before tracking; what was tracked is rendered.
+            asked.frame_mode = image_pb2.FRAME_MODE_EVERY_FRAME
+            async with self._rendering.stream(asked) as call:
+                granted = (await read_response(call)).config
+                granted.frame_mode = frame_mode
+                async with self._pool.lane(identity) as lane:
+                    yield tracking_service_pb2.ReenactResponse(
+                        config=tracking_service_pb2.ReenactConfig(rendering=granted)
+                    )
+                    session = TrackSession(lane, frame_mode, self._metrics)
+                    mailbox = frame_mailbox(frame_mode)
+                    async with _reading(request_iterator, mailbox):
+                        async for answer in Reenactment(session, mailbox, call).answers():
+                            yield answer
+
+    @contextmanager
+    def _admitted(self, rpc: str) -> Iterator[None]:
+        if self._stream_count >= self._stream_limit:
+            raise OverloadedError(
+                f"All {self._stream_limit} streams of this service are in use; try again later.",
+                retry_delay_s=2.0,
+            )
+        self._stream_count += 1
+        self._metrics.streams.labels(rpc).inc()
+        try:
+            yield
+        finally:
+            self._stream_count -= 1
+            self._metrics.streams.labels(rpc).dec()
+
+
+@asynccontextmanager
+async def _reading(
+    requests: AsyncIterator[Request], mailbox: FrameMailbox[FrameItem]
+) -> AsyncIterator[None]:
+    task = asyncio.create_task(read_frames(requests, mailbox))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _track_answers(
+    session: TrackSession, mailbox: FrameMailbox[FrameItem]
+) -> AsyncIterator[tracking_service_pb2.TrackResponse]:
+    while (item := await mailbox.get()) is not None:
+        session.drop_superseded(mailbox.take_superseded_count())
+        tracked = await session.track(item)
+        if tracked is None:
+            continue
+        if isinstance(tracked, image_pb2.FrameFailure):
+            yield tracking_service_pb2.TrackResponse(failure=tracked)
+        elif tracked.parameters is None:
+            no_face = tracking_service_pb2.NoFace(
+                frame_index=item.frame.frame_index, dropped=session.take_dropped()
+            )
+            yield tracking_service_pb2.TrackResponse(no_face=no_face)
+        else:
+            face = tracking_service_pb2.TrackedFace(
+                parameters=parameters_to_message(tracked.parameters),
+                dropped=session.take_dropped(),
+            )
+            yield tracking_service_pb2.TrackResponse(face=face)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One tracker for each stream, fed from shared memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from services.common.image_codec import decode_image
+from services.common.worker.arena import SharedArena
+from services.common.worker.parameters import identity_from_body, parameters_to_body
+from styleavatar_core.errors import RenderError
+from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters
+
+logger = logging.getLogger(__name__)
+
+Body = dict[str, Any]
+
+
+class FaceTracker(Protocol):
+    """Follows one face through the frames of one stream."""
+
+    def track(
+        self, frame_rgb: ByteArray, capture_time_s: float = 0.0, frame_index: int = 0
+    ) -> FaceParameters | None:
+        """Returns the face in a frame, None when there is none."""
+
+    def close(self) -> None:
+        """Frees the landmark model."""
+
+
+def open_tracker(identity: FaceIdentity | None) -> FaceTracker:
+    """Makes a tracker; the heavy libraries come with it."""
+    from styleavatar_core.face3d.builtin import builtin_model
+    from styleavatar_core.tracking.tracker import Tracker
+
+    return Tracker(builtin_model(), identity=identity)
+
+
+class Runner:
+    """The trackers of one worker."""
+
+    def __init__(
+        self, arena: SharedArena, open_one: Callable[[FaceIdentity | None], FaceTracker]
+    ) -> None:
+        self._arena = arena
+        self._open = open_one
+        self._trackers: dict[str, FaceTracker] = {}
+
+    def open(self, body: Body) -> Body:
+        """Makes the tracker of a stream: ``stream_id``, ``identity`` or None."""
+        identity = body["identity"]
+        self._trackers[body["stream_id"]] = self._open(identity and identity_from_body(identity))
+        return {}
+
+    def close(self, body: Body) -> Body:
+        """Ends the tracker of a stream: ``stream_id``."""
+        tracker = self._trackers.pop(body["stream_id"], None)
+        if tracker is not None:
+            tracker.close()
+        return {}
+
+    def track(self, body: Body) -> Body:
+        """Tracks one frame.
+
+        Args:
+            body: ``stream_id``, ``slot``, ``byte_count``, ``image_format``, ``width_px``,
+                ``height_px``, ``capture_time_s``, ``frame_index``.
+
+        Returns:
+            ``parameters`` or None when there is no face; ``timings_s`` by stage.
+        """
+        tracker = self._trackers.get(body["stream_id"])
+        if tracker is None:
+            raise RenderError("The stream is not open here.", reason="STREAM_NOT_OPEN")
+        started = time.perf_counter()
+        data = self._arena.read(body["slot"], body["byte_count"])
+        frame = decode_image(data, body["image_format"], body["width_px"], body["height_px"])
+        decoded = time.perf_counter()
+        parameters = tracker.track(frame, body["capture_time_s"], body["frame_index"])
+        return {
+            "parameters": parameters_to_body(parameters) if parameters else None,
+            "timings_s": {
+                "decoding": decoded - started,
+                "tracking": time.perf_counter() - decoded,
+            },
+        }

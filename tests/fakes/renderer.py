@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A renderer whose pictures say whose they are and which frame they show."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.errors import AssetError, RenderError
+from styleavatar_core.types import ByteArray, FaceParameters
+
+IMAGE_SIZE_PX = 64
+BEHAVIOR_NAME = "behavior.json"
+
+
+@dataclass
+class FakeFrame:
+    image: ByteArray
+    clamped: bool = False
+    timings_ms: dict[str, float] = field(
+        default_factory=lambda: {"conditioning": 0.5, "generation": 1.0}
+    )
+
+
+class FakeRenderer:
+    """Marks each picture; a file ``behavior.json`` in the bundle makes it misbehave."""
+
+    def __init__(self, bundle: Path, backend: str = "auto") -> None:
+        self._mark = int(read_bundle(bundle).manifest.style_time)
+        behavior = bundle / BEHAVIOR_NAME
+        self._behavior = json.loads(behavior.read_text()) if behavior.exists() else {}
+        if self._behavior.get("refuse_to_load"):
+            raise AssetError("This bundle is damaged on purpose.")
+        time.sleep(self._behavior.get("load_s", 0.0))
+
+    def render(self, parameters: FaceParameters) -> FakeFrame:
+        time.sleep(self._behavior.get("render_s", 0.0))
+        index = parameters.frame_index
+        if index == self._behavior.get("fail_at"):
+            raise RenderError("This frame fails on purpose.")
+        if index == self._behavior.get("die_at"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return FakeFrame(marked_image(self._mark, index, float(parameters.expression[0])))
+
+    def close(self) -> None:
+        pass
+
+
+def marked_image(mark: int, frame_index: int, value: float) -> ByteArray:
+    """(64, 64, 3) uint8: quarters of red = mark, green = index, blue = value in percent."""
+    image = np.zeros((IMAGE_SIZE_PX, IMAGE_SIZE_PX, 3), np.uint8)
+    image[...] = (mark, frame_index % 256, round(100 * value) % 256)
+    return image
+
+
+def read_mark(image: ByteArray) -> tuple[int, int, int]:
+    """Returns mark, index and value of a picture."""
+    red, green, blue = image[IMAGE_SIZE_PX // 2, IMAGE_SIZE_PX // 2].tolist()
+    return red, green, blue
