@@ -24,9 +24,11 @@ _BAND_SIGNS = (
 @functools.lru_cache(maxsize=32)
 def _pack_matrix(channels: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Returns the (4C, 4C) matrix from ``pixel_unshuffle`` order to band order."""
-    signs = torch.tensor(_BAND_SIGNS, dtype=torch.float64) / 2
-    matrix = torch.einsum("bp,cd->bcdp", signs, torch.eye(channels, dtype=torch.float64))
-    return matrix.reshape(4 * channels, 4 * channels).to(device=device, dtype=dtype)
+    # A cached tensor serves training too, even if inference asked for it first.
+    with torch.inference_mode(False):
+        signs = torch.tensor(_BAND_SIGNS, dtype=torch.float64) / 2
+        matrix = torch.einsum("bp,cd->bcdp", signs, torch.eye(channels, dtype=torch.float64))
+        return matrix.reshape(4 * channels, 4 * channels).to(device=device, dtype=dtype)
 
 
 def haar_transform(image: torch.Tensor) -> torch.Tensor:
@@ -38,7 +40,7 @@ def haar_transform(image: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, 4C, H, W), bands LL, LH, HL, HH.
     """
-    channels = image.shape[1]
+    channels = int(image.shape[1])
     # One 2x2 convolution of stride 2: cheaper than slicing on every device that we measured.
     matrix = _pack_matrix(channels, image.dtype, image.device)
     return F.conv2d(image, matrix.reshape(4 * channels, channels, 2, 2), stride=2)
@@ -53,7 +55,7 @@ def inverse_haar_transform(pack: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, C, 2H, 2W).
     """
-    channels = pack.shape[1] // 4
+    channels = int(pack.shape[1]) // 4
     matrix = _pack_matrix(channels, pack.dtype, pack.device)
     pixels = F.conv2d(pack, matrix.t().reshape(4 * channels, 4 * channels, 1, 1))
     return F.pixel_shuffle(pixels, 2)

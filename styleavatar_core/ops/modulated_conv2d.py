@@ -16,12 +16,38 @@ from styleavatar_core.ops.upfirdn2d import fir_kernel, upfirdn2d
 _FOLDED_TAPS = 2
 
 
-def _convolve_full(weight: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+def _convolve_full(weight: torch.Tensor, taps: tuple[float, ...], gain: float) -> torch.Tensor:
     """Returns each (K, K) slice of a weight convolved with a FIR: (..., K + N - 1, K + N - 1)."""
     slices = weight.reshape(-1, 1, *weight.shape[-2:])
-    margin = kernel.shape[0] - 1
-    full = F.conv2d(slices, kernel.flip(0, 1)[None, None], padding=margin)
+    kernel = fir_kernel(taps, gain, 1, weight.dtype, weight.device)
+    full = F.conv2d(slices, kernel.flip(2, 3), padding=len(taps) - 1)
     return full.reshape(*weight.shape[:-2], *full.shape[-2:])
+
+
+def fold_down(weight: torch.Tensor, taps: tuple[float, ...]) -> torch.Tensor:
+    """Returns filter and weight as one kernel of a stride-2 convolution, padding N/2.
+
+    Args:
+        weight: (O, I, 3, 3).
+        taps: N FIR taps, N even.
+
+    Returns:
+        (O, I, N + 2, N + 2).
+    """
+    return _convolve_full(weight, taps, 1.0)
+
+
+def fold_up(weight: torch.Tensor, taps: tuple[float, ...]) -> torch.Tensor:
+    """Returns weight and filter as one kernel of a stride-2 transposed convolution, padding N/2.
+
+    Args:
+        weight: (O, I, 3, 3).
+        taps: N FIR taps, N even.
+
+    Returns:
+        (I, O, N + 2, N + 2).
+    """
+    return _convolve_full(weight.transpose(0, 1), taps, 4.0)
 
 
 def conv2d_down(
@@ -32,21 +58,16 @@ def conv2d_down(
     Args:
         x: (B, I, 2H, 2W) float.
         weight: (O, I, 3, 3).
-        taps: FIR taps; two (box) or four.
+        taps: FIR taps; an even number of them.
         fold: Whether to fold the filter into the weight; by its length if None.
 
     Returns:
         (B, O, H, W).
     """
-    count = len(taps)
-    before, after = (count + 1) // 2, count // 2
-    if fold if fold is not None else count <= _FOLDED_TAPS:
-        kernel = fir_kernel(taps, 1.0, weight)
-        folded = _convolve_full(weight, kernel)
-        if before == after:
-            return F.conv2d(x, folded, stride=2, padding=before)
-        return F.conv2d(F.pad(x, (before, after, before, after)), folded, stride=2)
-    return F.conv2d(upfirdn2d(x, taps, padding=(before, after)), weight, stride=2)
+    half = len(taps) // 2
+    if fold if fold is not None else len(taps) <= _FOLDED_TAPS:
+        return F.conv2d(x, fold_down(weight, taps), stride=2, padding=half)
+    return F.conv2d(upfirdn2d(x, taps, padding=(half, half)), weight, stride=2)
 
 
 def conv2d_up(
@@ -63,13 +84,11 @@ def conv2d_up(
     Returns:
         (B, O, 2H, 2W).
     """
-    count = len(taps)
-    transposed = weight.transpose(0, 1)  # (I, O, 3, 3)
-    if fold if fold is not None else count <= _FOLDED_TAPS:
-        folded = _convolve_full(transposed, fir_kernel(taps, 4.0, weight))
-        return F.conv_transpose2d(x, folded, stride=2, padding=count // 2)
-    wide = F.conv_transpose2d(x, transposed, stride=2)  # (B, O, 2H+1, 2W+1)
-    return upfirdn2d(wide, taps, padding=(count // 2 - 1, count // 2 - 1)) * 4.0
+    half = len(taps) // 2
+    if fold if fold is not None else len(taps) <= _FOLDED_TAPS:
+        return F.conv_transpose2d(x, fold_up(weight, taps), stride=2, padding=half)
+    wide = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (B, O, 2H+1, 2W+1)
+    return upfirdn2d(wide, taps, padding=(half - 1, half - 1)) * 4.0
 
 
 def style_demodulation(weight: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:

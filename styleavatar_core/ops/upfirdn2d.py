@@ -7,26 +7,37 @@ with images: halving and doubling with the taps [1, 3, 3, 1].
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
 IMAGE_TAPS = (1.0, 3.0, 3.0, 1.0)
 
 
-def fir_kernel(taps: tuple[float, ...], gain: float, like: torch.Tensor) -> torch.Tensor:
-    """Returns the separable kernel of the taps, normalised to sum ``gain``.
+@functools.lru_cache(maxsize=64)
+def fir_kernel(
+    taps: tuple[float, ...], gain: float, channels: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Returns the separable kernel of the taps, normalised to sum ``gain``, once per channel.
 
     Args:
         taps: N filter taps.
         gain: Sum of the kernel.
-        like: Tensor that gives dtype and device.
+        channels: How many channels a depthwise convolution filters.
+        dtype: Of the kernel.
+        device: Of the kernel.
 
     Returns:
-        (N, N) kernel.
+        (channels, 1, N, N) kernel.
     """
-    row = torch.tensor(taps, dtype=like.dtype, device=like.device)
-    kernel = torch.outer(row, row)
-    return kernel * (gain / kernel.sum())
+    # A cached tensor serves training too, even if inference asked for it first.
+    with torch.inference_mode(False):
+        row = torch.tensor(taps, dtype=torch.float64)
+        kernel = torch.outer(row, row)
+        kernel = kernel * (gain / kernel.sum())
+        kernel = kernel.to(device=device, dtype=dtype)
+        return kernel.repeat(channels, 1, 1, 1)
 
 
 def upfirdn2d(
@@ -55,8 +66,8 @@ def upfirdn2d(
         spread[:, :, :, 0, :, 0] = x
         x = spread.reshape(batch, channels, height * up, width * up)
     x = F.pad(x, (*padding, *padding))
-    kernel = fir_kernel(taps, float(up * up), x).expand(channels, 1, len(taps), len(taps))
-    return F.conv2d(x, kernel, stride=down, groups=channels)
+    kernel = fir_kernel(taps, float(up * up), int(channels), x.dtype, x.device)
+    return F.conv2d(x, kernel, stride=down, groups=int(channels))
 
 
 def upsample_image(image: torch.Tensor) -> torch.Tensor:

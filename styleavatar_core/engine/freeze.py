@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Freezing: everything that is constant at inference becomes a constant (paper, Sec. 3.4).
+
+One z_tmp, one window and the two static maps are fixed, so mapping, modulation and demodulation
+disappear; bytes come in and bytes go out. The result equals the trained generator up to rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from styleavatar_core.engine.frozen_layers import freeze_layer
+from styleavatar_core.networks.feature_generator import FeatureMaps
+from styleavatar_core.networks.noise import Noise
+from styleavatar_core.networks.portrait_generator import PortraitGenerator
+
+
+class FrozenGenerator(nn.Module):
+    """Portrait generator of one avatar, bytes in and bytes out.
+
+    Use :func:`freeze` to make one.
+
+    Args:
+        generator: Generator whose layers are frozen already.
+        face: Static maps in UV space, batch 1.
+        background: Static maps of the canvas, batch 1.
+        window: (1, 2) int64 offset of the window in texels.
+        noise: Fixed noise or None.
+    """
+
+    def __init__(
+        self,
+        generator: PortraitGenerator,
+        face: FeatureMaps,
+        background: FeatureMaps,
+        window: torch.Tensor,
+        noise: Noise | None,
+    ) -> None:
+        super().__init__()
+        self.generator = generator
+        self.config = generator.config
+        self.register_buffer("style", torch.zeros(1, self.config.style.style_dim))
+        self.register_buffer("window", window)
+        self.register_buffer("face_feature", face.feature.detach().clone())
+        self.register_buffer("face_rgb_pack", face.rgb_pack.detach().clone())
+        self.register_buffer("background_feature", background.feature.detach().clone())
+        self.register_buffer("background_rgb_pack", background.rgb_pack.detach().clone())
+        self.noise = noise
+
+    def forward(
+        self, texture_rendering: torch.Tensor, uv: torch.Tensor, face_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Renders a batch.
+
+        Args:
+            texture_rendering: (B, R, R, 3) uint8 RGB of the window.
+            uv: (B, U, U, 2) float32 in [0, 1].
+            face_mask: (B, U, U) uint8, 1 on the face.
+
+        Returns:
+            Image (B, H, W, 3) uint8 RGB and foreground mask (B, H, W) uint8, 255 = person.
+        """
+        rendering = texture_rendering.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        count = len(texture_rendering)
+        output = self.generator(
+            self.style.expand(count, -1),
+            rendering,
+            uv.permute(0, 3, 1, 2),
+            face_mask[:, None].float(),
+            FeatureMaps(self.face_feature, self.face_rgb_pack),
+            FeatureMaps(self.background_feature, self.background_rgb_pack),
+            self.window,
+            noise=self.noise,
+        )
+        size = (self.config.image_size_px, self.config.image_size_px)
+        mask = F.interpolate(output.mask, size=size, mode="bilinear", align_corners=False)
+        return _to_bytes(output.image * 0.5 + 0.5).permute(0, 2, 3, 1), _to_bytes(mask)[:, 0]
+
+
+def _to_bytes(values: torch.Tensor) -> torch.Tensor:
+    """Maps [0, 1] to rounded uint8."""
+    return (values * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
+
+
+def _freeze_children(module: nn.Module, style: torch.Tensor) -> None:
+    """Replaces the layers below a module by their frozen counterparts, in place."""
+    for name, child in list(module.named_children()):
+        frozen = freeze_layer(child, style)
+        if frozen is not None:
+            setattr(module, name, frozen)
+        else:
+            _freeze_children(child, style)
+
+
+@torch.no_grad()
+def freeze(
+    generator: PortraitGenerator,
+    style: torch.Tensor,
+    face: FeatureMaps,
+    background: FeatureMaps,
+    *,
+    window: tuple[int, int] = (0, 0),
+    noise: Noise | None = None,
+) -> FrozenGenerator:
+    """Freezes a trained generator; the generator itself is not changed.
+
+    Args:
+        generator: The trained generator, on the CPU.
+        style: (1, style_dim) z_tmp code before mapping.
+        face: Static maps in UV space.
+        background: Static maps of the canvas.
+        window: Offset (x, y) of the window from the middle of the canvas, texels.
+        noise: Fixed noise; None leaves the noise out.
+
+    Returns:
+        The frozen generator, in evaluation mode.
+    """
+    frozen = copy.deepcopy(generator).eval()
+    mapped = frozen.mapping(style[:1])
+    _freeze_children(frozen.foreground, mapped)
+    _freeze_children(frozen.synthesis, mapped)
+    mask_conv = freeze_layer(frozen.mask_conv, mapped)
+    assert mask_conv is not None
+    frozen.mask_conv = mask_conv
+    frozen.mapping = nn.Identity()
+    offset = torch.tensor([window], dtype=torch.int64)
+    return FrozenGenerator(frozen, face, background, offset, noise).requires_grad_(False).eval()

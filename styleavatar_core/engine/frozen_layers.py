@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layers of the generator with a fixed style: modulation, demodulation and gains folded away.
+
+Each takes the arguments of the layer it replaces and ignores the style, so that the networks'
+forward pass stays the one definition for training and inference.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from styleavatar_core.networks.layers import EqualConv2d, ModulatedConv2d, StyledConv, ToRGB
+from styleavatar_core.networks.style_unet import FromRGB
+from styleavatar_core.ops.bias_act import LEAKY_SLOPE
+from styleavatar_core.ops.haar import haar_transform, inverse_haar_transform
+from styleavatar_core.ops.modulated_conv2d import fold_down, fold_up, style_demodulation
+from styleavatar_core.ops.upfirdn2d import upfirdn2d, upsample_image
+
+
+class FrozenConv(nn.Module):
+    """Plain convolution with folded weights, optional noise and leaky ReLU.
+
+    Args:
+        weight: (O, I, K, K) folded weight.
+        bias: (O,) folded bias.
+        slope: Slope of the leaky ReLU; None for no activation.
+        noise_strength: Folded strength of the noise; 0 ignores it.
+        up_taps: FIR taps of a doubling convolution.
+        down_taps: FIR taps of a halving convolution.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        *,
+        slope: float | None,
+        noise_strength: float = 0.0,
+        up_taps: tuple[float, ...] | None = None,
+        down_taps: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.slope = slope
+        self.noise_strength = noise_strength
+        self.fir_taps: tuple[float, ...] | None = None
+        self.mode = "up" if up_taps else "down" if down_taps else "same"
+        taps = up_taps or down_taps
+        if taps is not None and len(taps) > 2:
+            self.fir_taps = taps  # longer filters are cheaper as a depthwise pass
+            weight = weight.transpose(0, 1) if self.mode == "up" else weight
+        elif up_taps is not None:
+            weight = fold_up(weight, up_taps)
+        elif down_taps is not None:
+            weight = fold_down(weight, down_taps)
+        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        style: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Maps (B, I, H, W) to (B, O, H', W')."""
+        y = self._convolve(x)
+        if noise is not None and self.noise_strength != 0.0:
+            y = y + self.noise_strength * noise
+        return y if self.slope is None else F.leaky_relu(y, self.slope)
+
+    def _convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolves and adds the bias."""
+        if self.mode == "same":
+            return F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
+        if self.fir_taps is None:
+            if self.mode == "up":
+                return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
+            return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)
+        half = len(self.fir_taps) // 2
+        if self.mode == "down":
+            blurred = upfirdn2d(x, self.fir_taps, padding=(half, half))
+            return F.conv2d(blurred, self.weight, self.bias, stride=2)
+        wide = F.conv_transpose2d(x, self.weight, stride=2)
+        y = upfirdn2d(wide, self.fir_taps, padding=(half - 1, half - 1))
+        return y * 4.0 + self.bias[:, None, None]
+
+
+class FrozenToRGB(nn.Module):
+    """ToRGB whose 1x1 convolution gives pixels directly: the inverse Haar is in its weight.
+
+    Args:
+        weight: (12, I, 1, 1) folded weight, bands.
+        bias: (12,) bias, bands.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        super().__init__()
+        to_pixels = F.pixel_unshuffle(inverse_haar_transform(torch.eye(12)[..., None, None]), 2)
+        matrix = to_pixels[:, :, 0, 0].t()  # (12 pixels, 12 bands)
+        pixels = torch.einsum("pb,bi->pi", matrix, weight[:, :, 0, 0])
+        self.weight = nn.Parameter(pixels[:, :, None, None].detach().clone(), requires_grad=False)
+        self.bias = nn.Parameter((matrix @ bias).detach().clone(), requires_grad=False)
+
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor | None, image: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Maps x (B, C, H, W) and the image so far (B, 3, H, W) or None to (B, 3, 2H, 2W)."""
+        own = F.pixel_shuffle(F.conv2d(x, self.weight, self.bias), 2)
+        return own if image is None else own + upsample_image(image)
+
+
+class FrozenFromRGB(nn.Module):
+    """FromRGB as one strided convolution of the image: the Haar transforms are in its weight.
+
+    Args:
+        weight: (O, P, 1, 1) folded weight, P bands.
+        bias: (O,) folded bias.
+        haar_levels: Haar transforms before the convolution.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor, haar_levels: int) -> None:
+        super().__init__()
+        self.stride = 2**haar_levels
+        count = 3 * self.stride**2
+        packs = torch.eye(count).reshape(count, 3, self.stride, self.stride)
+        for _ in range(haar_levels):
+            packs = haar_transform(packs)
+        image_weight = torch.einsum("op,np->on", weight[:, :, 0, 0], packs[:, :, 0, 0])
+        image_weight = image_weight.reshape(-1, 3, self.stride, self.stride)
+        self.weight = nn.Parameter(image_weight.detach().clone(), requires_grad=False)
+        self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+
+    def forward(self, image: torch.Tensor, feature: torch.Tensor | None) -> torch.Tensor:
+        """Maps an image and a feature (B, C, r, r) to (B, C, r, r)."""
+        own = F.conv2d(image, self.weight, self.bias, stride=self.stride)
+        own = F.leaky_relu(own, LEAKY_SLOPE)
+        return own if feature is None else feature + own
+
+
+def _modulated_weight(conv: ModulatedConv2d, style: torch.Tensor) -> torch.Tensor:
+    """Returns the (O, I, K, K) weight of a modulated convolution for one style (1, style_dim)."""
+    styles = conv.modulation(style)  # (1, I)
+    weight = conv.weight * conv.scale
+    modulated = weight * styles[0][None, :, None, None]
+    if conv.demodulate:
+        modulated = modulated * style_demodulation(weight, styles)[0][:, None, None, None]
+    return modulated
+
+
+def freeze_layer(layer: nn.Module, style: torch.Tensor) -> nn.Module | None:
+    """Returns the frozen counterpart of a layer, or None if it has none.
+
+    Args:
+        layer: A layer of the generator.
+        style: (1, style_dim) mapped style.
+    """
+    if isinstance(layer, StyledConv):
+        gain = 1.0 if layer.gain is None else layer.gain
+        strength = 0.0 if layer.noise is None else float(layer.noise.weight) * gain
+        return FrozenConv(
+            _modulated_weight(layer.conv, style) * gain,
+            layer.bias * gain,
+            slope=None if layer.gain is None else LEAKY_SLOPE,
+            noise_strength=strength,
+            up_taps=layer.conv.up_taps,
+        )
+    if isinstance(layer, ToRGB):
+        return FrozenToRGB(_modulated_weight(layer.conv, style), layer.bias)
+    if isinstance(layer, FromRGB):
+        gain = layer.conv.gain or 1.0
+        weight = layer.conv.weight * layer.conv.scale * gain
+        return FrozenFromRGB(weight, layer.conv.bias * gain, layer.haar_levels)
+    if isinstance(layer, EqualConv2d):
+        gain = 1.0 if layer.gain is None else layer.gain
+        return FrozenConv(
+            layer.weight * layer.scale * gain,
+            layer.bias * gain,
+            slope=None if layer.gain is None else LEAKY_SLOPE,
+            down_taps=layer.down_taps,
+        )
+    return None
