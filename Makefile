@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed-$(INSTALL_HASH)
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint format proto serve clean-venv
+.PHONY: help install demo test bench lint format proto docs serve clean-venv
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench: install ## Run every benchmark, reports under OUT/bench
 proto: install ## Regenerate proto/gen/python from proto/styleavatar/v1
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I . --python_out=gen/python --pyi_out=gen/python \
 		--grpc_python_out=gen/python styleavatar/v1/*.proto
+
+docs: install ## Renew .env.example and the settings table of docs/deployment.md
+	$(BIN)/python -m tools.settings_reference
 
 clean-venv: ## Remove the installation
 	rm -rf $(VENV)

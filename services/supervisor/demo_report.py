@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo leaves behind: a video, a picture of the training curve, and a short report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from styleavatar_core.data.video import VideoWriter
+from styleavatar_core.types import ByteArray
+
+PANEL_PX = 384
+_LABEL_BAR_PX = 28
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One progress event of the training stage.
+
+    Attributes:
+        minutes: Time since the training began.
+        losses: Weighted loss terms by name.
+        psnr_db: Held-out PSNR, when it was measured at this point.
+    """
+
+    minutes: float
+    losses: dict[str, float]
+    psnr_db: float | None
+
+
+def side_by_side(driver: ByteArray, avatar: ByteArray) -> ByteArray:
+    """Puts driver and avatar beside each other and says which one is synthetic.
+
+    Args:
+        driver: (H, W, 3) uint8 RGB, any size; shown whole.
+        avatar: (S, S, 3) uint8 RGB.
+
+    Returns:
+        (PANEL_PX + bar, 2 * PANEL_PX, 3) uint8 RGB.
+    """
+    panel = np.full((PANEL_PX + _LABEL_BAR_PX, 2 * PANEL_PX, 3), 24, np.uint8)
+    for index, (picture, label) in enumerate(
+        ((driver, "driver"), (avatar, "avatar - synthetic, made by StyleAvatar"))
+    ):
+        scale = PANEL_PX / max(picture.shape[:2])
+        size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        small = cv2.resize(picture, size, interpolation=method)
+        left = index * PANEL_PX + (PANEL_PX - size[0]) // 2
+        top = (PANEL_PX - size[1]) // 2
+        panel[top : top + size[1], left : left + size[0]] = small
+        cv2.putText(
+            panel,
+            label,
+            (index * PANEL_PX + 10, PANEL_PX + 19),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.45,
+            (235, 235, 235),
+            1,
+            cv2.LINE_AA,
+        )
+    return panel
+
+
+def write_demo_video(path: Path, pairs: Iterable[tuple[ByteArray, ByteArray]], fps: float) -> int:
+    """Writes driver and avatar beside each other; returns the number of frames."""
+    count = 0
+    with VideoWriter(path, fps, 2 * PANEL_PX, PANEL_PX + _LABEL_BAR_PX) as writer:
+        for driver, avatar in pairs:
+            writer.write(side_by_side(driver, avatar))
+            count += 1
+    return count
+
+
+def plot_training_curve(points: list[CurvePoint], path: Path) -> None:
+    """Draws the loss terms and the held-out PSNR over time."""
+    # matplotlib takes a second to import and only the demo draws.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name in sorted({name for point in points for name in point.losses}):
+        known = [(p.minutes, p.losses[name]) for p in points if p.losses.get(name, 0.0) > 0.0]
+        if known:
+            axes.plot(*zip(*known, strict=True), label=name, linewidth=1.2)
+    axes.set_xlabel("training time, minutes")
+    axes.set_ylabel("weighted loss")
+    if axes.lines:
+        axes.set_yscale("log")
+        axes.legend(loc="upper right", fontsize=8)
+    measured = [(p.minutes, p.psnr_db) for p in points if p.psnr_db is not None]
+    if measured:
+        right = axes.twinx()
+        right.plot(*zip(*measured, strict=True), "k.-", label="held-out PSNR")
+        right.set_ylabel("held-out PSNR, dB")
+        right.legend(loc="lower left", fontsize=8)
+    axes.set_title("Training of this avatar")
+    figure.savefig(path, dpi=110)
+
+
+def write_markdown(report: dict[str, Any], path: Path, *, source: str, notes: list[str]) -> None:
+    """Writes the report for people.
+
+    Args:
+        report: As built by ``styleavatar_core.evaluation.figures.build_report``.
+        path: The Markdown file.
+        source: What the avatar was made from, one sentence.
+        notes: Further sentences, one per line: what was used, where things lie.
+    """
+    figures, machine = report["figures"], report["machine"]
+    lines = [
+        "# StyleAvatar demo",
+        "",
+        f"Made from: {source}.",
+        "",
+        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+        f"GPU: {machine['gpu'] or 'none'}. {report['date']}, commit {report['commit']}.",
+        "",
+        "| figure | value |",
+        "|---|---:|",
+        *[f"| {_FIGURE_NAMES.get(name, name)} | {value:.2f} |" for name, value in figures.items()],
+        "",
+        "![training curve](training_curve.png)",
+        "",
+        *[f"- {note}" for note in notes],
+        "",
+    ]
+    path.write_text("\n".join(lines))
+
+
+_FIGURE_NAMES = {
+    "psnr_db": "PSNR on the held-out fifth, dB",
+    "ssim": "SSIM on the held-out fifth",
+    "nearest_sample_psnr_db": "PSNR of the nearest training frame, dB",
+    "train_minutes": "training, minutes",
+    "frames_per_second": "frames per second through gRPC (every frame)",
+    "latency_ms_p50": "latency through gRPC, live, median, ms",
+    "latency_ms_p95": "latency through gRPC, live, 95th percentile, ms",
+    "latency_ms_p99": "latency through gRPC, live, 99th percentile, ms",
+    "total_minutes": "whole demo, minutes",
+}
