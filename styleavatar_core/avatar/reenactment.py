@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a driver's face to the avatar's: identity from the avatar, the rest from the driver.
+
+Numpy only. Relative to the driver's neutral, which is estimated robustly while the session runs; no
+rule about the first frame. What leaves the trained range is held back smoothly, and said.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from styleavatar_core.avatar.statistics import (
+    NEUTRAL_PERCENTILE,
+    NearestSample,
+    ParameterStatistics,
+    Spread,
+    split_parameters,
+)
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.face3d.arkit import ARKIT_NAMES
+from styleavatar_core.face3d.camera import (
+    matrix_from_quaternion,
+    parameters_in_crop,
+    quaternion_from_matrix,
+    quaternion_from_rotation_vector,
+    rotation_vector_from_quaternion,
+)
+from styleavatar_core.types import FaceParameters, FloatArray
+
+__all__ = ["NearestSample", "ParameterStatistics", "Retargeted", "Retargeter"]
+
+DriverMode = Literal["same_person", "other_person"]
+
+_MEMORY_FRAMES = 600  # kept of the driver, one in _MEMORY_STEP: about a minute at 30 fps
+_MEMORY_STEP = 3
+_TRUST_FRAMES = 45.0  # frames until the driver's own neutral counts half
+_FOLLOW_SHARE = 0.1  # how fast the reference in use follows the estimate, per frame
+_FRONTAL_RADIANS = 0.45  # heads turned further say little of the neutral expression
+_TURNED_FROM, _TURNED_TO = 0.25, 0.45  # a driver who always looks aside is taken as frontal
+_MARGIN_STD = 0.5  # the trained range reaches this far beyond what was seen
+_HOLD_FRAMES, _FADE_FRAMES = 10, 20  # of a lost face
+
+_BLINK = tuple(ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right"))
+_LOOK = tuple(i for i, name in enumerate(ARKIT_NAMES) if name.startswith("eyeLook"))
+
+
+@dataclass(frozen=True, slots=True)
+class Retargeted:
+    """What the avatar shall do.
+
+    Attributes:
+        parameters: In the coordinates of the avatar's window.
+        clamped: Whether something had to be held back to the trained range.
+    """
+
+    parameters: FaceParameters
+    clamped: bool
+
+
+class Retargeter:
+    """Maps one driver's parameters to one avatar; keeps the driver's references.
+
+    Args:
+        statistics: The avatar's, from its manifest.
+        mode: ``same_person``: the driver is the avatar's person before the same camera, so only the
+            crop is applied. ``other_person``: relative to the driver's neutral.
+    """
+
+    def __init__(self, statistics: ParameterStatistics, mode: DriverMode = "other_person") -> None:
+        self._statistics = statistics
+        self._mode = mode
+        self._memory: deque[FloatArray] = deque(maxlen=_MEMORY_FRAMES // _MEMORY_STEP)
+        self._frame_count = 0
+        self._neutral = statistics.neutral_expression.astype(np.float64)
+        self._is_neutral_given = False
+        self._rotation = np.zeros(3)
+        self._placement: FloatArray | None = None  # x, y, log scale of the driver's reference
+        self._driver: FaceParameters | None = None
+        self._last: Retargeted | None = None
+        self._lost_count = 0
+
+    def set_neutral(self) -> None:
+        """Takes the driver's latest frame as the neutral expression and the reference pose."""
+        if self._driver is None:
+            return
+        self._neutral = self._driver.expression.astype(np.float64)
+        self._rotation = rotation_vector_from_quaternion(self._driver.rotation).astype(np.float64)
+        self._placement = _placement(self._driver)
+        self._is_neutral_given = True
+
+    def retarget(self, driver: FaceParameters | None) -> Retargeted:
+        """Maps the next frame.
+
+        Args:
+            driver: In the driver's frame coordinates; None when the face was lost: the last answer
+                is held, then fades to the avatar's neutral.
+
+        Raises:
+            InvalidInputError: The parameters belong to another face model or are no numbers.
+        """
+        if driver is None:
+            return self._lost()
+        self._check(driver)
+        self._driver = driver
+        if self._mode == "same_person":
+            wanted = parameters_in_crop(driver, self._statistics.window)
+        else:
+            self._remember(driver)
+            wanted = self._relative(driver)
+        parameters, clamped = self._clamp(wanted)
+        self._lost_count = 0
+        self._last = Retargeted(parameters, clamped)
+        return self._last
+
+    def _check(self, driver: FaceParameters) -> None:
+        if driver.model_id != self._statistics.model_id:
+            raise InvalidInputError(
+                f"The driver was tracked with face model '{driver.model_id}', but the avatar needs "
+                f"'{self._statistics.model_id}'."
+            )
+        values = split_parameters(driver)
+        if len(values["expression"]) != len(self._neutral):
+            raise InvalidInputError(
+                f"The driver has {len(values['expression'])} expression coefficients; "
+                f"the avatar needs {len(self._neutral)}."
+            )
+        if driver.scale <= 0 or not all(np.isfinite(v).all() for v in values.values()):
+            raise InvalidInputError(
+                "The driver's parameters are not finite, or its scale is not positive."
+            )
+
+    def _remember(self, driver: FaceParameters) -> None:
+        rotation = rotation_vector_from_quaternion(driver.rotation)
+        placement = _placement(driver)
+        if self._frame_count % _MEMORY_STEP == 0:
+            self._memory.append(np.concatenate([rotation, placement, driver.expression]))
+        self._frame_count += 1
+        if self._placement is None:
+            self._placement = placement
+        if self._is_neutral_given or self._frame_count % _MEMORY_STEP != 1:
+            return
+        seen = np.stack(self._memory)
+        follow = 1 - (1 - _FOLLOW_SHARE) ** _MEMORY_STEP
+        self._placement = self._placement + follow * (np.median(seen[:, 3:6], 0) - self._placement)
+        self._rotation = self._rotation + follow * (np.median(seen[:, :3], 0) - self._rotation)
+        frontal = np.linalg.norm(seen[:, :3] - self._rotation, axis=1) < _FRONTAL_RADIANS
+        if not frontal.any():
+            return
+        own = np.percentile(seen[frontal, 6:], NEUTRAL_PERCENTILE, axis=0)
+        count = frontal.sum() * _MEMORY_STEP
+        trust = count / (count + _TRUST_FRAMES)
+        target = trust * own + (1 - trust) * self._statistics.neutral_expression
+        self._neutral = self._neutral + follow * (target - self._neutral)
+
+    def _relative(self, driver: FaceParameters) -> FaceParameters:
+        statistics = self._statistics
+        assert self._placement is not None
+        offset = _placement(driver) - self._placement
+        scale = float(statistics.scale.mean[0] * np.exp(offset[2]))
+        x, y = statistics.translation.mean + offset[:2]
+        return replace(
+            driver,
+            rotation=self._relative_rotation(driver),
+            translation=np.array([x, y, 0.0], np.float32),
+            scale=scale,
+            expression=self._relative_expression(driver.expression),
+        )
+
+    def _relative_rotation(self, driver: FaceParameters) -> FloatArray:
+        turned = np.linalg.norm(self._rotation)
+        share = np.clip((turned - _TURNED_FROM) / (_TURNED_TO - _TURNED_FROM), 0.0, 1.0)
+        if share == 0.0:
+            return driver.rotation
+        back = matrix_from_quaternion(quaternion_from_rotation_vector(-share * self._rotation))
+        return quaternion_from_matrix(matrix_from_quaternion(driver.rotation) @ back)
+
+    def _relative_expression(self, expression: FloatArray) -> FloatArray:
+        rest = self._statistics.neutral_expression
+        moved = rest + (expression - self._neutral)
+        for index in _BLINK:
+            # A closed lid is closed for everyone: 1 stays 1, whatever lids are at rest.
+            room = max(1.0 - self._neutral[index], 1e-3)
+            if expression[index] > self._neutral[index]:
+                share = (expression[index] - self._neutral[index]) / room
+                moved[index] = rest[index] + (1.0 - rest[index]) * share
+        # Where one looks is absolute, and the lids follow it.
+        moved[list(_LOOK)] = expression[list(_LOOK)]
+        return np.clip(moved, 0.0, 1.0).astype(np.float32)
+
+    def _clamp(self, wanted: FaceParameters) -> tuple[FaceParameters, bool]:
+        values = split_parameters(wanted)
+        held = {}
+        clamped = False
+        for name, value in values.items():
+            held[name], beyond = _soft_clamp(value, getattr(self._statistics, name))
+            clamped |= beyond
+        translation = np.append(held["translation"], wanted.translation[2]).astype(np.float32)
+        rotation = wanted.rotation
+        if not np.array_equal(held["rotation"], values["rotation"]):
+            rotation = quaternion_from_rotation_vector(held["rotation"])
+        parameters = replace(
+            wanted,
+            rotation=rotation,
+            translation=translation,
+            scale=float(held["scale"][0]),
+            expression=np.clip(held["expression"], 0.0, 1.0).astype(np.float32),
+            eye_rotation=held["eye_rotation"].reshape(2, 2).astype(np.float32),
+        )
+        return parameters, clamped
+
+    def _lost(self) -> Retargeted:
+        rest = self._resting()
+        if self._last is None:
+            return Retargeted(rest, False)
+        self._lost_count += 1
+        share = np.clip((self._lost_count - _HOLD_FRAMES) / _FADE_FRAMES, 0.0, 1.0)
+        last = self._last.parameters
+        rotation = (1 - share) * last.rotation + share * rest.rotation
+        faded = replace(
+            last,
+            rotation=(rotation / np.linalg.norm(rotation)).astype(np.float32),
+            translation=((1 - share) * last.translation + share * rest.translation).astype(
+                np.float32
+            ),
+            scale=float((1 - share) * last.scale + share * rest.scale),
+            expression=((1 - share) * last.expression + share * rest.expression).astype(np.float32),
+            eye_rotation=((1 - share) * last.eye_rotation + share * rest.eye_rotation).astype(
+                np.float32
+            ),
+            confidence=0.0,
+        )
+        return Retargeted(faded, self._last.clamped and share < 1)
+
+    def _resting(self) -> FaceParameters:
+        statistics = self._statistics
+        return FaceParameters(
+            model_id=statistics.model_id,
+            rotation=quaternion_from_rotation_vector(statistics.rotation.mean),
+            translation=np.append(statistics.translation.mean, 0.0).astype(np.float32),
+            scale=float(statistics.scale.mean[0]),
+            expression=statistics.neutral_expression.copy(),
+            eye_rotation=statistics.eye_rotation.mean.reshape(2, 2).copy(),
+            confidence=0.0,
+        )
+
+
+def _placement(params: FaceParameters) -> FloatArray:
+    """Place in head units and size as a ratio: (x, y, log scale), float64."""
+    return np.array(
+        [params.translation[0], params.translation[1], np.log(params.scale)], np.float64
+    )
+
+
+def _soft_clamp(value: FloatArray, spread: Spread) -> tuple[FloatArray, bool]:
+    """Leaves the trained range as it is and bends what is beyond it; says if much was bent."""
+    margin = np.maximum(_MARGIN_STD * spread.std, 1e-3)
+    beyond = np.maximum(value - spread.maximum, 0.0) - np.maximum(spread.minimum - value, 0.0)
+    inside = np.clip(value, spread.minimum, spread.maximum)
+    return inside + margin * np.tanh(beyond / margin), bool((np.abs(beyond) > margin).any())

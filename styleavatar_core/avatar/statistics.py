@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an avatar has seen in training: ranges of the face parameters, and the nearest sample.
+
+Travels in the bundle's manifest. All parameters here are in the coordinates of the avatar's window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from styleavatar_core.errors import AssetError, InvalidInputError
+from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
+from styleavatar_core.types import CropBox, FaceParameters, FloatArray
+
+# A coefficient at rest is below this percentile of its values: faces are at rest, then move.
+NEUTRAL_PERCENTILE = 25.0
+
+# Below these a spread counts as none; radians, model units, share of the scale, coefficients.
+_LEAST_STD = {
+    "rotation": 0.03,
+    "translation": 0.02,
+    "scale": 0.01,
+    "expression": 0.03,
+    "eye_rotation": 0.05,
+}
+_GROUPS = tuple(_LEAST_STD)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How one group of parameters was spread over the training frames; (N,) float32 each."""
+
+    mean: FloatArray
+    std: FloatArray
+    minimum: FloatArray
+    maximum: FloatArray
+
+    @classmethod
+    def of(cls, samples: FloatArray) -> Self:
+        """Summarises (T, N) samples."""
+        samples = np.asarray(samples, np.float32)
+        return cls(samples.mean(0), samples.std(0), samples.min(0), samples.max(0))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Returns plain lists."""
+        return {name: [round(float(v), 6) for v in getattr(self, name)] for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterStatistics:
+    """Statistics of the training frames' parameters, in window coordinates.
+
+    Attributes:
+        model_id: Face model of the coefficients.
+        window: The avatar's window in the coordinates of its source video's frames.
+        rotation: Of the rotation vector, 3 values, radians.
+        translation: Of x and y, 2 values, model units. Depth has no effect under this camera.
+        scale: 1 value.
+        expression: E values.
+        eye_rotation: 4 values: left pitch, left yaw, right pitch, right yaw, radians.
+        neutral_expression: (E,) float32, the person's face at rest.
+    """
+
+    model_id: str
+    window: CropBox
+    rotation: Spread
+    translation: Spread
+    scale: Spread
+    expression: Spread
+    eye_rotation: Spread
+    neutral_expression: FloatArray
+
+    @classmethod
+    def from_parameters(cls, parameters: Sequence[FaceParameters], window: CropBox) -> Self:
+        """Summarises the training frames.
+
+        Args:
+            parameters: At least one, in the coordinates of the window.
+            window: The window, in frame coordinates.
+
+        Raises:
+            InvalidInputError: There are none.
+        """
+        if not parameters:
+            raise InvalidInputError("There are no tracked frames to take statistics of.")
+        rows = [split_parameters(p) for p in parameters]
+        groups = {name: np.stack([row[name] for row in rows]) for name in _GROUPS}
+        neutral = np.percentile(groups["expression"], NEUTRAL_PERCENTILE, axis=0)
+        return cls(
+            model_id=parameters[0].model_id,
+            window=window,
+            neutral_expression=neutral.astype(np.float32),
+            **{name: Spread.of(samples) for name, samples in groups.items()},
+        )
+
+    def normalized(self, parameters: FaceParameters) -> FloatArray:
+        """Returns all parameters as one (N,) float32 vector in training standard deviations."""
+        groups = split_parameters(parameters)
+        parts = []
+        for name in _GROUPS:
+            spread: Spread = getattr(self, name)
+            parts.append((groups[name] - spread.mean) / np.maximum(spread.std, _LEAST_STD[name]))
+        return np.concatenate(parts).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        window = self.window
+        return {
+            "model_id": self.model_id,
+            "window": [window.center_x, window.center_y, window.half_size],
+            "neutral_expression": [round(float(v), 6) for v in self.neutral_expression],
+            **{name: getattr(self, name).to_dict() for name in _GROUPS},
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Reads what :meth:`to_dict` returned.
+
+        Raises:
+            AssetError: Something is missing or of another kind.
+        """
+        try:
+            spreads = {
+                name: Spread(**{k: np.array(v, np.float32) for k, v in values[name].items()})
+                for name in _GROUPS
+            }
+            return cls(
+                model_id=str(values["model_id"]),
+                window=CropBox(*(float(v) for v in values["window"])),
+                neutral_expression=np.array(values["neutral_expression"], np.float32),
+                **spreads,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise AssetError(f"The avatar's parameter statistics are damaged: {error!r}") from error
+
+
+class NearestSample:
+    """Finds the training frame that is most like a frame (paper, Table 4).
+
+    Args:
+        parameters: The training frames, window coordinates.
+        statistics: Of the same frames.
+    """
+
+    def __init__(
+        self, parameters: Sequence[FaceParameters], statistics: ParameterStatistics
+    ) -> None:
+        self._statistics = statistics
+        self._samples = np.stack([statistics.normalized(p) for p in parameters])
+
+    def find(self, parameters: FaceParameters) -> tuple[int, float]:
+        """Returns the index of the nearest frame and its distance (root mean square, std units)."""
+        offsets = self._samples - self._statistics.normalized(parameters)
+        distances = np.sqrt((offsets**2).mean(axis=1))
+        index = int(np.argmin(distances))
+        return index, float(distances[index])
+
+
+def split_parameters(parameters: FaceParameters) -> dict[str, FloatArray]:
+    """Returns the groups that statistics are kept of, by name, (N,) float32 each."""
+    return {
+        "rotation": rotation_vector_from_quaternion(parameters.rotation),
+        "translation": np.asarray(parameters.translation[:2], np.float32),
+        "scale": np.array([parameters.scale], np.float32),
+        "expression": np.asarray(parameters.expression, np.float32),
+        "eye_rotation": np.asarray(parameters.eye_rotation, np.float32).ravel(),
+    }
