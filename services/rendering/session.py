@@ -16,7 +16,7 @@ from services.common.metrics import RenderingMetrics
 from services.rendering.convert import stage_durations
 from services.rendering.pool.frames import RenderedPicture
 from services.rendering.pool.pool import Lane
-from services.rendering.retargeting import StreamRetargeter
+from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
 from styleavatar_core.errors import EngineError, WorkerLostError
 from styleavatar_core.types import ByteArray, FaceParameters
 
@@ -68,9 +68,10 @@ class RenderSession:
         self._lane = lane
         self._metrics = metrics
         self._live = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
-        self._retargeter = StreamRetargeter(
-            lane.entry.manifest,
-            same_person=config.driver == rendering_service_pb2.DRIVER_SAME_PERSON,
+        same_person = config.driver == rendering_service_pb2.DRIVER_SAME_PERSON
+        self._retargeter = Retargeter(
+            ParameterStatistics.from_dict(lane.entry.manifest.statistics),
+            "same_person" if same_person else "other_person",
         )
         self._dropped = {"superseded": 0, "worker_lost": 0}
         self._last_answer_s: float | None = None
@@ -108,7 +109,8 @@ class RenderSession:
     async def _render(self, item: StreamItem) -> rendering_service_pb2.RenderedFrame:
         if item.set_neutral:
             self._retargeter.set_neutral()
-        parameters, clamped = self._retargeter.retarget(item.parameters)
+        retargeted = self._retargeter.retarget(item.parameters)
+        parameters = replace(retargeted.parameters, frame_index=item.frame_index)
         started = time.perf_counter()
         picture = await self._render_with_retries(parameters)
         rendered = time.perf_counter()
@@ -129,7 +131,7 @@ class RenderSession:
             capture_offset=duration_from_seconds(item.capture_time_s),
             image=image,
             synthetic=True,
-            clamped=clamped or picture.clamped,
+            clamped=retargeted.clamped or picture.clamped,
             held=item.parameters is None,
             dropped=self._take_dropped(),
             stage_durations=stage_durations(stages_s),

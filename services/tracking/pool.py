@@ -25,6 +25,19 @@ OPEN_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class TrackerOptions:
+    """How a stream is tracked.
+
+    Attributes:
+        identity: The person, when known.
+        filtered: Whether parameters are smoothed over time.
+    """
+
+    identity: FaceIdentity | None = None
+    filtered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedFrame:
     """What a worker found.
 
@@ -41,10 +54,10 @@ class TrackingLane:
     """One stream's tracker; made anew when its worker was replaced."""
 
     def __init__(
-        self, supervisor: WorkerSupervisor, identity: FaceIdentity | None, frame_timeout_s: float
+        self, supervisor: WorkerSupervisor, options: TrackerOptions, frame_timeout_s: float
     ) -> None:
         self._supervisor = supervisor
-        self._identity = identity
+        self._options = options
         self._frame_timeout_s = frame_timeout_s
         self._stream_id = uuid.uuid4().hex
         self._opened_in: WorkerProcess | None = None
@@ -58,8 +71,12 @@ class TrackingLane:
         """
         worker = await self._supervisor.worker(REPLACE_TIMEOUT_S)
         if self._opened_in is not worker:
-            identity = identity_to_body(self._identity) if self._identity else None
-            body = {"stream_id": self._stream_id, "identity": identity}
+            identity = self._options.identity
+            body = {
+                "stream_id": self._stream_id,
+                "identity": identity_to_body(identity) if identity else None,
+                "filtered": self._options.filtered,
+            }
             await worker.call("open", body, timeout_s=OPEN_TIMEOUT_S)
             self._opened_in = worker
         return worker
@@ -130,15 +147,11 @@ class TrackingPool:
         await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors))
 
     @contextlib.asynccontextmanager
-    async def lane(self, identity: FaceIdentity | None) -> AsyncIterator[TrackingLane]:
-        """Opens a tracker for as long as the context lasts.
-
-        Args:
-            identity: The person, when known.
-        """
+    async def lane(self, options: TrackerOptions) -> AsyncIterator[TrackingLane]:
+        """Opens a tracker for as long as the context lasts."""
         place = min(range(len(self._supervisors)), key=self._stream_counts.__getitem__)
         self._stream_counts[place] += 1
-        lane = TrackingLane(self._supervisors[place], identity, self._frame_timeout_s)
+        lane = TrackingLane(self._supervisors[place], options, self._frame_timeout_s)
         try:
             await lane.open()
             yield lane

@@ -18,7 +18,7 @@ from styleavatar.v1 import (
 from services.common.face_messages import identity_from_message, parameters_to_message
 from services.common.mailbox import FrameMailbox
 from services.common.metrics import TrackingMetrics
-from services.tracking.pool import TrackingPool
+from services.tracking.pool import TrackerOptions, TrackingPool
 from services.tracking.reenactment import Reenactment, RenderingClient, read_response
 from services.tracking.session import (
     FrameItem,
@@ -59,7 +59,8 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
             config.frame_mode = granted_frame_mode(config.frame_mode)
             known = config.HasField("face_identity")
             identity = identity_from_message(config.face_identity) if known else None
-            async with self._pool.lane(identity) as lane:
+            options = TrackerOptions(identity, filtered=_is_live(config.frame_mode))
+            async with self._pool.lane(options) as lane:
                 yield tracking_service_pb2.TrackResponse(config=config)
                 session = TrackSession(lane, config.frame_mode, self._metrics)
                 mailbox = frame_mailbox(config.frame_mode)
@@ -75,17 +76,13 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         with self._admitted("Reenact"):
             asked = (await read_config(request_iterator)).config.rendering
             frame_mode = granted_frame_mode(asked.frame_mode)
-            identity = None
-            if asked.driver == rendering_service_pb2.DRIVER_SAME_PERSON:
-                identity = identity_from_message(
-                    await self._rendering.face_identity(asked.avatar_id)
-                )
+            options = await self._tracker_options(asked)
             # What is dropped is dropped before tracking; what was tracked is rendered.
             asked.frame_mode = image_pb2.FRAME_MODE_EVERY_FRAME
             async with self._rendering.stream(asked) as call:
                 granted = (await read_response(call)).config
                 granted.frame_mode = frame_mode
-                async with self._pool.lane(identity) as lane:
+                async with self._pool.lane(options) as lane:
                     yield tracking_service_pb2.ReenactResponse(
                         config=tracking_service_pb2.ReenactConfig(rendering=granted)
                     )
@@ -94,6 +91,13 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
                     async with _reading(request_iterator, mailbox):
                         async for answer in Reenactment(session, mailbox, call).answers():
                             yield answer
+
+    async def _tracker_options(self, asked: rendering_service_pb2.RenderConfig) -> TrackerOptions:
+        if asked.driver != rendering_service_pb2.DRIVER_SAME_PERSON:
+            return TrackerOptions()
+        # The avatar was trained on unfiltered parameters: offline, stay as close to them as can be.
+        message = await self._rendering.face_identity(asked.avatar_id)
+        return TrackerOptions(identity_from_message(message), filtered=_is_live(asked.frame_mode))
 
     @contextmanager
     def _admitted(self, rpc: str) -> Iterator[None]:
@@ -109,6 +113,10 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         finally:
             self._stream_count -= 1
             self._metrics.streams.labels(rpc).dec()
+
+
+def _is_live(frame_mode: int) -> bool:
+    return frame_mode != image_pb2.FRAME_MODE_EVERY_FRAME
 
 
 @asynccontextmanager

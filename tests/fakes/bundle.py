@@ -11,8 +11,26 @@ import numpy as np
 
 from styleavatar_core.avatar.bundle import write_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
+from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.provenance.consent import make_consent
+from styleavatar_core.types import CropBox, FaceParameters
 from tests.fakes.renderer import BEHAVIOR_NAME, IMAGE_SIZE_PX
+
+
+def wide_statistics() -> ParameterStatistics:
+    """Statistics of a training that saw everything, so that nothing is clamped."""
+    extremes = [
+        FaceParameters(
+            model_id="builtin-1",
+            rotation=np.array([1, sign, 0, 0], np.float32) / np.sqrt(2, dtype=np.float32),
+            translation=np.array([sign * 9, sign * 9, 0], np.float32),
+            scale=1.0 + 0.9 * sign,
+            expression=np.full(52, 0.5 + 0.5 * sign, np.float32),
+            eye_rotation=np.full((2, 2), sign, np.float32),
+        )
+        for sign in (-1, 1)
+    ]
+    return ParameterStatistics.from_parameters(extremes, CropBox(0.0, 0.0, 0.5))
 
 
 def fake_manifest(mark: int, **changes: Any) -> AvatarManifest:
@@ -25,7 +43,7 @@ def fake_manifest(mark: int, **changes: Any) -> AvatarManifest:
         "identity": [0.5, -0.25],
         "texture": [0.125],
         "window": (0.0, 0.0, 0.5),
-        "statistics": {},
+        "statistics": wide_statistics().to_dict(),
         "consent": make_consent(
             "A made-up face cannot object to being used in tests.",
             subject="nobody",

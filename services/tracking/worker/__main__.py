@@ -23,7 +23,9 @@ def main() -> None:
     def prepare() -> Mapping[str, Handler]:
         module, _, name = options["tracker"].partition(":")
         open_one = getattr(importlib.import_module(module), name)
-        open_one(None).close()  # imports, models and compiled code are warm before the first stream
+        open_one(
+            None, False
+        ).close()  # imports, models and compiled code are warm before the first stream
         runner = Runner(channel.arena, open_one)
         return {"open": runner.open, "close": runner.close, "track": runner.track}
 

@@ -31,28 +31,34 @@ class FaceTracker(Protocol):
         """Frees the landmark model."""
 
 
-def open_tracker(identity: FaceIdentity | None) -> FaceTracker:
-    """Makes a tracker; the heavy libraries come with it."""
+OpenTracker = Callable[[FaceIdentity | None, bool], FaceTracker]
+
+
+def open_tracker(identity: FaceIdentity | None, filtered: bool) -> FaceTracker:
+    """Makes a tracker; the heavy libraries come with it.
+
+    Args:
+        identity: The person, when known.
+        filtered: Whether parameters are smoothed over time.
+    """
     from styleavatar_core.face3d.builtin import builtin_model
     from styleavatar_core.tracking.tracker import Tracker
 
-    return Tracker(builtin_model(), identity=identity)
+    return Tracker(builtin_model(), identity, filtered=filtered)
 
 
 class Runner:
     """The trackers of one worker."""
 
-    def __init__(
-        self, arena: SharedArena, open_one: Callable[[FaceIdentity | None], FaceTracker]
-    ) -> None:
+    def __init__(self, arena: SharedArena, open_one: OpenTracker) -> None:
         self._arena = arena
         self._open = open_one
         self._trackers: dict[str, FaceTracker] = {}
 
     def open(self, body: Body) -> Body:
-        """Makes the tracker of a stream: ``stream_id``, ``identity`` or None."""
-        identity = body["identity"]
-        self._trackers[body["stream_id"]] = self._open(identity and identity_from_body(identity))
+        """Makes the tracker of a stream: ``stream_id``, ``identity`` or None, ``filtered``."""
+        identity = body["identity"] and identity_from_body(body["identity"])
+        self._trackers[body["stream_id"]] = self._open(identity, body["filtered"])
         return {}
 
     def close(self, body: Body) -> Body:

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``styleavatar drive``: a video drives an avatar through the services."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from styleavatar_client.drive_report import DriveReport
+from styleavatar_client.errors import ClientError
+from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame
+
+
+class DriverKind(StrEnum):
+    """Who drives."""
+
+    SAME = "same"
+    OTHER = "other"
+
+
+def drive(
+    avatar: Annotated[str, typer.Option(help="Id of the avatar.")],
+    video: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Video file of the driver.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the pictures to this MP4 file.")
+    ] = None,
+    every_frame: Annotated[
+        bool,
+        typer.Option(
+            "--every-frame",
+            help="Answer every frame, at whatever rate. Without it the video plays at its own "
+            "rate, as a camera would, and frames that come too fast are dropped.",
+        ),
+    ] = False,
+    driver: Annotated[
+        DriverKind,
+        typer.Option(
+            help="same: the avatar's person, filmed as in the training video; other: anyone."
+        ),
+    ] = DriverKind.OTHER,
+    tracking: Annotated[
+        str, typer.Option(help="Address of the tracking service.", envvar="STYLEAVATAR_TRACKING")
+    ] = "127.0.0.1:50051",
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the figures as JSON instead of sentences.")
+    ] = False,
+) -> None:
+    """Drive an avatar with a video through the running services, and say how fast it was."""
+    from styleavatar_core.data.video import probe  # decoding is needed by this command alone
+
+    info = probe(video, min_duration_s=0.0)
+    report = DriveReport()
+    frames = _frames(video) if every_frame else _paced(_frames(video))
+    console = Console(stderr=True)
+    try:
+        with AvatarStreams(tracking) as streams, _Recorder(output, info.fps) as recorder:
+            answers = streams.drive(
+                avatar, frames, every_frame=every_frame, same_person=driver is DriverKind.SAME
+            )
+            for answer in _with_progress(answers, info.frame_count, console):
+                report.add(answer)
+                recorder.add(answer)
+    except ClientError as error:
+        console.print(f"[red]{error}[/red]", highlight=False)
+        raise typer.Exit(2) from error
+    if json_output:
+        typer.echo(json.dumps({**report.figures(), "synthetic": True}))
+        return
+    for line in report.lines():
+        typer.echo(line)
+    if output is not None:
+        typer.echo(f"wrote {output} (synthetic: no camera saw these pictures)")
+
+
+def _frames(video: Path) -> Iterator[DriverFrame]:
+    from styleavatar_core.data.video import read_frames
+
+    for frame_index, time_s, image in read_frames(video):
+        yield DriverFrame(frame_index, time_s, image)
+
+
+def _paced(frames: Iterator[DriverFrame]) -> Iterator[DriverFrame]:
+    """Lets each frame go at its capture time, as a camera does."""
+    started = time.perf_counter()
+    for frame in frames:
+        time.sleep(max(0.0, started + frame.capture_time_s - time.perf_counter()))
+        yield frame
+
+
+def _with_progress(
+    answers: Iterator[AvatarFrame], frame_count: int, console: Console
+) -> Iterator[AvatarFrame]:
+    columns = (
+        TextColumn("driving"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("driving", total=frame_count or None)
+        for answer in answers:
+            progress.update(task, completed=answer.frame_index + 1)
+            yield answer
+
+
+class _Recorder:
+    """Writes pictures to a file, if there is one; a failed frame repeats the last picture."""
+
+    def __init__(self, path: Path | None, fps: float) -> None:
+        self._path = path
+        self._fps = fps
+        self._writer = None
+        self._last: AvatarFrame | None = None
+
+    def __enter__(self) -> _Recorder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, answer: AvatarFrame) -> None:
+        """Writes one picture."""
+        if answer.image is not None:
+            self._last = answer
+        if self._path is None or self._last is None or self._last.image is None:
+            return
+        if self._writer is None:
+            from styleavatar_core.data.video import VideoWriter
+
+            height, width = self._last.image.shape[:2]
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = VideoWriter(self._path, self._fps, width, height)
+        self._writer.write(self._last.image)
