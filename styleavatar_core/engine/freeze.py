@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from styleavatar_core.engine.frozen_layers import freeze_layer
+from styleavatar_core.engine.frozen_layers import FrozenSampler, freeze_layer
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.noise import Noise
 from styleavatar_core.networks.portrait_generator import PortraitGenerator
+from styleavatar_core.ops.haar import inverse_haar_transform
 
 
 class FrozenGenerator(nn.Module):
@@ -127,5 +128,8 @@ def freeze(
     assert mask_conv is not None
     frozen.mask_conv = mask_conv
     frozen.mapping = nn.Identity()
+    if frozen.config.uv_sampling == "bilinear" and frozen.config.uv_supersampling > 1:
+        frozen.feature_sampler = FrozenSampler(face.feature)
+        frozen.rgb_sampler = FrozenSampler(inverse_haar_transform(face.rgb_pack))
     offset = torch.tensor([window], dtype=torch.int64)
     return FrozenGenerator(frozen, face, background, offset, noise).requires_grad_(False).eval()

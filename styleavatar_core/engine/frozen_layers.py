@@ -138,6 +138,41 @@ class FrozenFromRGB(nn.Module):
         return own if feature is None else feature + own
 
 
+class FrozenSampler(nn.Module):
+    """Bilinear sampling of a constant map, as one table look-up per sample.
+
+    A row of the table holds the four neighbours' values, so that a sample is one gather and two
+    linear interpolations: several times faster than grid sampling in runtimes for CPUs.
+
+    Args:
+        texture: (1, C, F, F) map in UV space.
+    """
+
+    def __init__(self, texture: torch.Tensor) -> None:
+        super().__init__()
+        self.size = texture.shape[-1]
+        self.channels = texture.shape[1]
+        pixels = texture[0].permute(1, 2, 0)  # (F, F, C)
+        top = torch.cat([pixels[:-1, :-1], pixels[:-1, 1:]], dim=2)
+        bottom = torch.cat([pixels[1:, :-1], pixels[1:, 1:]], dim=2)
+        table = torch.cat([top, bottom], dim=2).reshape(-1, 4 * self.channels)
+        self.table = nn.Parameter(table.detach().clone(), requires_grad=False)
+
+    def forward(self, texture: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
+        """Samples the constant map at uv (B, 2, H, W): (B, C, H, W)."""
+        position = (uv * self.size - 0.5).clamp(0.0, self.size - 1.0)
+        corner = position.floor().clamp(max=self.size - 2.0)
+        weight = (position - corner)[..., None]  # (B, 2, H, W, 1)
+        row = corner[:, 1] * (self.size - 1) + corner[:, 0]  # exact: far below 2^24
+        corners = F.embedding(row.long(), self.table)  # (B, H, W, 4C)
+        half = 2 * self.channels
+        top, bottom = corners[..., :half], corners[..., half:]
+        sides = top + weight[:, 1] * (bottom - top)
+        left, right = sides[..., : self.channels], sides[..., self.channels :]
+        values = left + weight[:, 0] * (right - left)
+        return values.permute(0, 3, 1, 2)
+
+
 def _modulated_weight(conv: ModulatedConv2d, style: torch.Tensor) -> torch.Tensor:
     """Returns the (O, I, K, K) weight of a modulated convolution for one style (1, style_dim)."""
     styles = conv.modulation(style)  # (1, I)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 
 def crop_windows(canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch.Tensor:
@@ -66,26 +67,35 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
     )
 
 
-def sample_texture(texture: torch.Tensor, uv: torch.Tensor, *, mode: str) -> torch.Tensor:
+class TextureSampler(nn.Module):
     """Looks up a map in UV space: Neural Textures.
 
     Each pixel has coordinates of its own, so no interpolation ever crosses a UV seam or the border
     of the face; values outside the face must be masked by the caller.
 
     Args:
-        texture: (B or 1, C, F, F) float, map in UV space.
-        uv: (B, 2, H, W) float32 in [0, 1]; u right, v down, (0, 0) the top-left corner.
         mode: ``nearest`` or ``bilinear``.
-
-    Returns:
-        (B, C, H, W).
     """
-    grid = (uv * 2 - 1).permute(0, 2, 3, 1)  # (B, H, W, 2)
-    padding = "zeros" if mode == "nearest" else "border"
-    return F.grid_sample(
-        texture.expand(len(uv), -1, -1, -1),
-        grid.to(texture.dtype),
-        mode=mode,
-        padding_mode=padding,
-        align_corners=False,
-    )
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, texture: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
+        """Samples a map.
+
+        Args:
+            texture: (B or 1, C, F, F) float, map in UV space.
+            uv: (B, 2, H, W) float32 in [0, 1]; u right, v down, (0, 0) the top-left corner.
+
+        Returns:
+            (B, C, H, W).
+        """
+        grid = (uv * 2 - 1).permute(0, 2, 3, 1)  # (B, H, W, 2)
+        return F.grid_sample(
+            texture.expand(len(uv), -1, -1, -1),
+            grid.to(texture.dtype),
+            mode=self.mode,
+            padding_mode="zeros" if self.mode == "nearest" else "border",
+            align_corners=False,
+        )

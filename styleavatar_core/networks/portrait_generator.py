@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.networks.composition import (
+    TextureSampler,
     crop_windows,
     crop_windows_linspace,
-    sample_texture,
 )
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
@@ -54,6 +54,9 @@ class PortraitGenerator(nn.Module):
         channels = config.foreground.output_channels + config.background.feature_channels
         self.mask_conv = EqualConv2d(channels, 1, 3, gain=None)
         self.synthesis = StyleUNet(config.synthesis)
+        self.feature_sampler = TextureSampler(config.uv_sampling)
+        self.rgb_sampler = TextureSampler(config.uv_sampling)
+        self.noise_sampler = TextureSampler("nearest")
 
     def forward(
         self,
@@ -196,18 +199,16 @@ class PortraitGenerator(nn.Module):
         """Joins the face, sampled from the neural texture, to the fused maps."""
         config = self.config
         scale = config.uv_supersampling
-        rgb = inverse_haar_transform(face.rgb_pack) if scale > 1 else face.rgb_pack
         if scale == 1:
-            maps = torch.cat([face.feature, rgb], dim=1)
-            sampled = sample_texture(maps, uv, mode=config.uv_sampling) * face_mask
+            maps = torch.cat([face.feature, face.rgb_pack], dim=1)
+            sampled = self.feature_sampler(maps, uv) * face_mask
             texture, texture_pack = sampled[:, :-12], sampled[:, -12:]
         else:
-            texture = sample_texture(face.feature, uv, mode=config.uv_sampling) * face_mask
+            texture = self.feature_sampler(face.feature, uv) * face_mask
             texture = F.pixel_unshuffle(texture, scale)
             # The RGB part is a real texture: sampled at image resolution, then packed.
-            texture_pack = haar_transform(
-                sample_texture(rgb, uv, mode=config.uv_sampling) * face_mask
-            )
+            texture_rgb = self.rgb_sampler(inverse_haar_transform(face.rgb_pack), uv)
+            texture_pack = haar_transform(texture_rgb * face_mask)
         if config.face_composition == "concat":
             return torch.cat([feature, texture], dim=1), pack + texture_pack
         if config.face_composition == "compose":
@@ -229,7 +230,7 @@ class PortraitGenerator(nn.Module):
         scale = config.uv_supersampling
         if scale > 1:  # noise is per texel: the middle sample of each is enough
             uv, face_mask = uv[..., ::scale, ::scale], face_mask[..., ::scale, ::scale]
-        warped = sample_texture(noise.face, uv, mode="nearest") * face_mask
+        warped = self.noise_sampler(noise.face, uv) * face_mask
         if config.face_composition == "add":
             return fused + warped
         return fused * (1 - face_mask) + warped

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loaded avatar: face parameters in, picture out (paper, Sec. 3.4)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.avatar.conditioning import Conditioning, ConditioningRenderer
+from styleavatar_core.avatar.manifest import AvatarManifest
+from styleavatar_core.engine.base import EngineInfo, RenderInput
+from styleavatar_core.engine.selection import open_engine
+from styleavatar_core.errors import AssetError
+from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.types import ByteArray, FaceParameters
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedFrame:
+    """One picture of an avatar.
+
+    Attributes:
+        image: (S, S, 3) uint8 RGB.
+        mask: (S, S) uint8 foreground, 255 = person.
+        clamped: Whether parameters were moved into the trained range.
+        timings_ms: Milliseconds of ``conditioning`` and ``network``.
+    """
+
+    image: ByteArray
+    mask: ByteArray
+    clamped: bool
+    timings_ms: dict[str, float]
+
+
+class AvatarRenderer:
+    """Renders one avatar. Not thread-safe.
+
+    Args:
+        bundle_path: The bundle, directory or zip.
+        backend: ``auto``, ``torch`` or ``onnxruntime``.
+        thread_count: Threads of ONNX Runtime.
+
+    Raises:
+        NotFoundError: There is no such bundle.
+        AssetError: It is damaged or of another face model.
+    """
+
+    def __init__(
+        self, bundle_path: Path | str, *, backend: str = "auto", thread_count: int = 2
+    ) -> None:
+        bundle = read_bundle(Path(bundle_path))
+        self.manifest: AvatarManifest = bundle.manifest
+        model = builtin_model()
+        if self.manifest.model_id != model.model_id:
+            raise AssetError(
+                f"the avatar needs face model '{self.manifest.model_id}', "
+                f"but this installation has '{model.model_id}'"
+            )
+        self._engine = open_engine(bundle, backend, thread_count=thread_count)
+        self._stride = self._engine.info.rendering_size_px // self._engine.info.uv_size
+        self._conditioning = ConditioningRenderer(
+            model, self.manifest.face_identity, self._engine.info.rendering_size_px
+        )
+        self._conditioning.warm_up()
+        self._engine.warm_up()
+
+    @property
+    def engine_info(self) -> EngineInfo:
+        """What runs the networks."""
+        return self._engine.info
+
+    def render(self, parameters: FaceParameters) -> RenderedFrame:
+        """Renders one frame.
+
+        Args:
+            parameters: In the coordinates of the avatar's window.
+
+        Returns:
+            The picture.
+
+        Raises:
+            InvalidInputError: The parameters belong to another face model.
+            RenderError: This frame failed; the renderer lives.
+        """
+        start = time.perf_counter()
+        conditioning = self._conditioning.render(parameters)
+        conditioned = time.perf_counter()
+        output = self._engine.render(self._pack(conditioning))
+        end = time.perf_counter()
+        return RenderedFrame(
+            image=output.image[0],
+            mask=output.mask[0],
+            clamped=False,
+            timings_ms={
+                "conditioning": (conditioned - start) * 1e3,
+                "network": (end - conditioned) * 1e3,
+            },
+        )
+
+    def _pack(self, conditioning: Conditioning) -> RenderInput:
+        """Returns the conditioning as a batch of one, UV maps at the network's resolution."""
+        step = self._stride
+        return RenderInput(
+            conditioning.texture_rendering[None],
+            conditioning.uv_rendering[None, ::step, ::step],
+            conditioning.face_mask[None, ::step, ::step],
+        )
+
+    def close(self) -> None:
+        """Frees the engine; no other call may follow."""
+        self._engine.close()
