@@ -42,7 +42,6 @@ _STAGES = {
     "training": (0.20, 0.75),
     "export": (0.95, 0.05),
 }
-_PATIENCE = Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=60)
 
 
 class JobState(StrEnum):
@@ -129,9 +128,16 @@ class StaleAttemptError(ConflictError):
     default_reason = "STALE_ATTEMPT"
 
 
-def connect_redis(url: str) -> Redis:
-    """Connects to Redis with the patience that hour-long jobs need: about two minutes."""
-    return Redis.from_url(url, retry=_PATIENCE, socket_connect_timeout=5, health_check_interval=30)
+def connect_redis(url: str, *, retries: int = 60) -> Redis:
+    """Connects to Redis.
+
+    Args:
+        url: Where it is: ``redis://``, ``rediss://`` or ``unix://``.
+        retries: How often a command is tried again while Redis is away, at growing distances of
+            up to two seconds; the default suits hour-long jobs: about two minutes.
+    """
+    patience = Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=retries)
+    return Redis.from_url(url, retry=patience, socket_connect_timeout=5, health_check_interval=30)
 
 
 class JobRecords:

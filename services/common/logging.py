@@ -14,7 +14,8 @@ session_id: ContextVar[str] = ContextVar("session_id", default="")
 job_id: ContextVar[str] = ContextVar("job_id", default="")
 
 _CONTEXT = {"request_id": request_id, "session_id": session_id, "job_id": job_id}
-_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "service"}
+_STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD |= {"service", "color_message"}
 
 
 def configure_logging(service: str, level: str = "INFO", format: str = "console") -> None:

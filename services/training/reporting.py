@@ -77,6 +77,11 @@ class JobReporter:
             self._look()
         return self.is_abandoned or self.is_canceled or self.is_interrupted
 
+    def is_replaced(self) -> bool:
+        """Asks Redis now whether the job is another's, or gone."""
+        self._look()
+        return self.is_abandoned
+
     def _look(self) -> None:
         try:
             job = self._records.get(self._job.job_id)

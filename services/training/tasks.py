@@ -145,6 +145,8 @@ class TrainingRun:
         except StyleAvatarError as error:
             return self._fail(job, error.reason, str(error))
         except Exception:
+            if reporter.is_replaced():  # its files may have been deleted under its feet
+                raise StaleAttemptError(f"attempt {job.attempt} was replaced") from None
             logger.exception("job failed")
             return self._fail(
                 job, "INTERNAL", f"training failed; the trainer's log says why under {job.job_id}"

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the gateway together: parts, routes, errors, metrics."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from redis.asyncio import Redis as AsyncRedis
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.common.jobs import JobRecords, connect_redis
+from services.common.logging import request_id
+from services.common.metrics import GatewayMetrics
+from services.common.storage import AvatarStore, JobFolders, new_id
+from services.gateway.dependencies import Parts
+from services.gateway.errors import answer_error, install_error_handlers
+from services.gateway.routers import avatars, jobs, system
+from services.gateway.settings import GatewaySettings
+from styleavatar_core import __version__
+from styleavatar_core.errors import ConflictError
+
+logger = logging.getLogger(__name__)
+
+_DESCRIPTION = (
+    "A portrait video in, a live avatar out. Every picture of an avatar is synthetic: answers that"
+    " carry one have the header `X-Synthetic: true`."
+)
+# A person waits for these answers; the trainer is the one with patience.
+_REDIS_RETRIES = 3
+
+
+def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -> FastAPI:
+    """Builds the gateway.
+
+    Args:
+        settings: What the environment says.
+        metrics: Where to count; by default the process's own registry.
+
+    Returns:
+        The application, ready for uvicorn.
+
+    Raises:
+        ConflictError: The data folder cannot be written.
+    """
+    _make_folders(settings)
+    redis = connect_redis(settings.redis_url, retries=_REDIS_RETRIES)
+    parts = Parts(
+        settings=settings,
+        redis=redis,
+        async_redis=AsyncRedis.from_url(settings.redis_url),
+        records=JobRecords(redis),
+        folders=JobFolders(settings.jobs_folder),
+        store=AvatarStore(settings.avatars_folder),
+        metrics=metrics or GatewayMetrics(),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await parts.async_redis.aclose()
+        redis.close()
+
+    app = FastAPI(
+        title="StyleAvatar", version=__version__, description=_DESCRIPTION, lifespan=lifespan
+    )
+    app.state.parts = parts
+    for router in (system.router, avatars.router, jobs.router):
+        app.include_router(router)
+    install_error_handlers(app)
+    app.add_middleware(RequestObserver, metrics=parts.metrics)
+    return app
+
+
+class RequestObserver:
+    """Gives each request an id, counts and times it, and answers errors that nobody expected."""
+
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id.set(new_id("request"))
+        start_time = time.perf_counter()
+        status = 0
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", request_id.get().encode()))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_observed)
+        except Exception as error:
+            # Starlette's own last handler would answer and then raise again: a second stack trace.
+            if status:
+                raise
+            await answer_error(error)(scope, receive, send_observed)
+        finally:
+            self._count(scope, status, time.perf_counter() - start_time)
+
+    def _count(self, scope: Scope, status: int, duration_s: float) -> None:
+        route = getattr(scope.get("route"), "path", "unknown")
+        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+        self._metrics.request_duration.labels(scope["method"], route).observe(duration_s)
+
+
+def _make_folders(settings: GatewaySettings) -> None:
+    try:
+        for folder in (settings.avatars_folder, settings.jobs_folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConflictError(
+            f"the data folder {settings.data_folder} cannot be written: {error.strerror}; set"
+            " STYLEAVATAR_DATA to one that can"
+        ) from error

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the routes work with: built once, handed to each request through the application state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from services.common.jobs import JobRecords
+from services.common.metrics import GatewayMetrics
+from services.common.storage import AvatarStore, JobFolders
+from services.gateway.settings import GatewaySettings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything a route may need.
+
+    Attributes:
+        settings: The gateway's settings.
+        redis: For routes, which run in threads.
+        async_redis: For event streams, which wait for long.
+        records: Job records over ``redis``.
+        folders: Files of jobs.
+        store: Finished avatars.
+        metrics: The gateway's metrics.
+    """
+
+    settings: GatewaySettings
+    redis: Redis
+    async_redis: AsyncRedis
+    records: JobRecords
+    folders: JobFolders
+    store: AvatarStore
+    metrics: GatewayMetrics
+
+
+def get_parts(request: Request) -> Parts:
+    """Returns the parts of the application that a request belongs to."""
+    return request.app.state.parts
+
+
+PartsDependency = Annotated[Parts, Depends(get_parts)]

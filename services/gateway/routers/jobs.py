@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``/v1/training-jobs``: follow, cancel and retry the making of an avatar."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from services.common.jobs import (
+    JobState,
+    TrainingJob,
+    enqueue_training,
+    events_key,
+    withdraw_training,
+)
+from services.gateway.dependencies import Parts, PartsDependency
+from services.gateway.routers.avatars import SYNTHETIC
+from services.gateway.schemas import JobView
+from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
+
+logger = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1/training-jobs", tags=["training jobs"])
+
+_EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
+_WAIT_MS = 1000
+_PING_INTERVAL_S = 15
+
+
+@router.get("")
+def list_jobs(parts: PartsDependency) -> list[JobView]:
+    """Lists all jobs, newest first."""
+    return [JobView.of(job) for job in parts.records.list()]
+
+
+@router.get("/{job_id}")
+def get_job(job_id: str, parts: PartsDependency) -> JobView:
+    """Says where a job stands."""
+    return JobView.of(parts.records.get(job_id))
+
+
+@router.get("/{job_id}/preview.jpg")
+def get_preview(job_id: str, parts: PartsDependency) -> Response:
+    """Shows the latest picture of an avatar in the making; it is synthetic."""
+    parts.records.get(job_id)
+    picture = parts.records.get_preview(job_id)
+    return Response(picture, media_type="image/jpeg", headers=SYNTHETIC)
+
+
+@router.post("/{job_id}:cancel")
+def cancel(job_id: str, parts: PartsDependency) -> JobView:
+    """Stops a job; one at work stops at its next step."""
+    job = parts.records.get(job_id)
+    if job.state.is_final:
+        raise ConflictError(f"job {job_id} is already {job.state.lower()}", reason="JOB_IS_FINAL")
+    job = parts.records.update(job_id, cancel_requested=True)
+    if job.state is JobState.QUEUED:
+        withdraw_training(parts.redis, job_id)
+        job = parts.records.update(job_id, state=JobState.CANCELED, finished_time=datetime.now(UTC))
+    return JobView.of(job)
+
+
+@router.post("/{job_id}:retry", status_code=202)
+def retry(job_id: str, parts: PartsDependency) -> JobView:
+    """Runs a failed or canceled job again, from its last checkpoint."""
+    job = parts.records.get(job_id)
+    if job.state not in (JobState.FAILED, JobState.CANCELED):
+        raise ConflictError(
+            f"job {job_id} is {job.state.lower()}; only a failed or canceled one can be retried",
+            reason="JOB_NOT_RETRYABLE",
+        )
+    job = parts.records.update(
+        job_id,
+        state=JobState.QUEUED,
+        cancel_requested=False,
+        started_time=None,
+        finished_time=None,
+        fruitless_count=0,
+        progress=None,
+        error=None,
+    )
+    enqueue_training(parts.redis, job_id)
+    return JobView.of(job)
+
+
+@router.get("/{job_id}/events")
+async def follow(
+    job_id: str,
+    parts: PartsDependency,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Follows a job by server-sent events: ``progress`` until ``end``; resumable.
+
+    The data of each event is the job as ``GET /v1/training-jobs/{job_id}`` shows it. A client
+    that comes back with ``Last-Event-ID`` gets what it missed. After the final state the stream
+    ends; coming back then is answered with 204, which tells browsers to stop.
+    """
+    after = last_event_id or "0"
+    if not _EVENT_ID.fullmatch(after):
+        raise InvalidInputError(f"Last-Event-ID {after!r} is not an id that this server gave")
+    job = await run_in_threadpool(parts.records.get, job_id)
+    if job.state.is_final and last_event_id and not await _entries(parts, job_id, after, block=1):
+        return Response(status_code=204)
+    return EventSourceResponse(_events(parts, job_id, after), ping=_PING_INTERVAL_S)
+
+
+async def _events(parts: Parts, job_id: str, after: str) -> AsyncIterator[ServerSentEvent]:
+    parts.metrics.event_streams.inc()
+    try:
+        while True:
+            for entry_id, fields in await _entries(parts, job_id, after, block=_WAIT_MS):
+                after = entry_id.decode()
+                job = TrainingJob.model_validate_json(fields[b"job"])
+                name = "end" if job.state.is_final else "progress"
+                yield ServerSentEvent(JobView.of(job).model_dump_json(), event=name, id=after)
+            # A retried job has final states in its past: only the last entry tells.
+            try:
+                current = await run_in_threadpool(parts.records.get, job_id)
+            except NotFoundError:
+                yield ServerSentEvent("{}", event="deleted")
+                return
+            if current.state.is_final and not await _entries(parts, job_id, after, block=1):
+                return
+    finally:
+        parts.metrics.event_streams.dec()
+
+
+async def _entries(parts: Parts, job_id: str, after: str, *, block: int) -> list[Any]:
+    """Returns a job's events after one of them, waiting up to ``block`` milliseconds."""
+    key = events_key(job_id)
+    answer: Any = await parts.async_redis.xread({key: after}, count=100, block=block)
+    return (
+        answer[0][1]
+        if isinstance(answer, list) and answer
+        else next(iter(dict(answer or {}).values()), [])
+    )

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the gateway, read from the environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import RedisSettings
+
+
+class GatewaySettings(RedisSettings):
+    """Variables ``STYLEAVATAR_GATEWAY_*`` and those that all services share."""
+
+    model_config = SettingsConfigDict(env_prefix="STYLEAVATAR_GATEWAY_")
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8080, ge=0, le=65535, description="HTTP port; 0 takes a free one.")
+    upload_limit_mb: int = Field(
+        default=2048, ge=1, description="Largest video that is accepted, in megabytes."
+    )
+    minutes_limit: float = Field(
+        default=1440.0, gt=0, description="Longest training time that may be asked for, in minutes."
+    )
+    tracking_address: str = Field(
+        default="127.0.0.1:50051", description="gRPC address of tracking, for its health."
+    )
+    rendering_address: str = Field(
+        default="127.0.0.1:50052", description="gRPC address of rendering, for its health."
+    )
+    drain_timeout_s: int = Field(
+        default=5, ge=0, description="How long open requests may go on after SIGTERM, in seconds."
+    )
