@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.networks.config import StyleConfig
-from styleavatar_core.ops.bias_act import bias_act
+from styleavatar_core.ops.bias_act import activate, scale_bias
 from styleavatar_core.ops.haar import inverse_haar_transform
-from styleavatar_core.ops.modulated_conv2d import conv2d_down, modulated_conv2d
+from styleavatar_core.ops.modulated_conv2d import conv2d_down, modulated_conv2d, style_demodulation
 from styleavatar_core.ops.upfirdn2d import upsample_image
 
 
@@ -48,7 +48,8 @@ class EqualLinear(nn.Module):
         """Maps (B, in_features) to (B, out_features)."""
         if self.gain is None:
             return F.linear(x, self.weight * self.scale, self.bias)
-        return bias_act(F.linear(x, self.weight * self.scale), self.bias, self.gain)
+        weight = self.weight * (self.scale * self.gain)
+        return activate(F.linear(x, weight, self.bias * self.gain))
 
 
 class EqualConv2d(nn.Module):
@@ -80,14 +81,13 @@ class EqualConv2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W), or half that size."""
-        weight = self.weight * self.scale
+        gain = self.gain or 1.0
+        weight, bias = self.weight * (self.scale * gain), self.bias * gain
         if self.down_taps is not None:
-            y = conv2d_down(x, weight, self.down_taps)
-        elif self.gain is None:
-            return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+            y = conv2d_down(x, weight, bias, self.down_taps)
         else:
-            y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-        return bias_act(y, self.bias, self.gain or 1.0)
+            y = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+        return y if self.gain is None else activate(y)
 
 
 class ModulatedConv2d(nn.Module):
@@ -119,15 +119,17 @@ class ModulatedConv2d(nn.Module):
         self.demodulate = demodulate
         self.up_taps = style.taps if doubles else None
 
-    def forward(self, x: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-        """Maps (B or 1, I, H, W) and style (B, style_dim) to (B, O, H', W')."""
-        return modulated_conv2d(
-            x,
-            self.weight * self.scale,
-            self.modulation(style),
-            demodulate=self.demodulate,
-            up_taps=self.up_taps,
-        )
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor, bias: torch.Tensor, gain: float = 1.0
+    ) -> torch.Tensor:
+        """Maps (B or 1, I, H, W) and style (B, style_dim) to (B, O, H', W'), biased, times gain."""
+        styles = self.modulation(style)
+        weight = self.weight * self.scale
+        if not self.demodulate:
+            x = x * styles[:, :, None, None]
+            return F.conv2d(x, weight * gain, bias * gain, padding=weight.shape[-1] // 2)
+        y = modulated_conv2d(x, weight, styles, demodulate=False, up_taps=self.up_taps)
+        return scale_bias(y, style_demodulation(weight, styles) * gain, bias * gain)
 
 
 class NoiseInjection(nn.Module):
@@ -174,12 +176,11 @@ class StyledConv(nn.Module):
         self, x: torch.Tensor, style: torch.Tensor, noise: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Maps (B or 1, in_channels, H, W), style (B, style_dim) to (B, out_channels, H', W')."""
-        y = self.conv(x, style)
+        gain = 1.0 if self.gain is None else self.gain
+        y = self.conv(x, style, self.bias, gain)
         if noise is not None and self.noise is not None:
-            y = self.noise(y, noise)
-        if self.gain is None:
-            return y + self.bias[:, None, None]
-        return bias_act(y, self.bias, self.gain)
+            y = self.noise(y, noise * gain)
+        return y if self.gain is None else activate(y)
 
 
 class ToRGB(nn.Module):
@@ -198,8 +199,7 @@ class ToRGB(nn.Module):
         self, x: torch.Tensor, style: torch.Tensor, image: torch.Tensor | None
     ) -> torch.Tensor:
         """Maps x (B, C, H, W) and the image so far (B, 3, H, W) or None to (B, 3, 2H, 2W)."""
-        pack = self.conv(x, style) + self.bias[:, None, None]  # (B, 12, H, W)
-        own = inverse_haar_transform(pack)
+        own = inverse_haar_transform(self.conv(x, style, self.bias))
         return own if image is None else own + upsample_image(image)
 
 

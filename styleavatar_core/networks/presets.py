@@ -88,7 +88,7 @@ def _fast(
     size = image_size_px // 2
     canvas = size * 3 // 2
     deep = widths + (widths[-1],) * (levels - 3)
-    narrow = tuple(min(width, limit) for width, limit in zip(widths, (16, 32, 48, 64), strict=True))
+    narrow = tuple(min(width, limit) for width, limit in zip(widths, (16, 24, 40, 64), strict=True))
     depth = len(narrow) - 1
     doublings = (size // 8).bit_length() - 1
     static = tuple(min(96, 8 << k) for k in reversed(range(doublings + 1)))
@@ -137,11 +137,11 @@ def _hd() -> GeneratorConfig:
 
 
 def _lite() -> GeneratorConfig:
-    return _fast("lite", 256, base=16, face_channels=4, levels=4, widths=(16, 40, 64, 96))
+    return _fast("lite", 256, base=16, face_channels=4, levels=4, widths=(16, 32, 64, 96))
 
 
 def _nano() -> GeneratorConfig:
-    return _fast("nano", 128, base=16, face_channels=4, levels=3, widths=(16, 40, 64, 96))
+    return _fast("nano", 128, base=16, face_channels=4, levels=3, widths=(16, 32, 64, 96))
 
 
 PRESETS: dict[str, Callable[[], GeneratorConfig]] = {

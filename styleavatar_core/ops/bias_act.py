@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bias and leaky ReLU with a gain."""
+"""Leaky ReLU behind a convolution, and the scaling and bias in front of it, in few passes.
+
+A gain after the activation is the same as a gain on what enters it: callers fold it into weights,
+bias or scale, which are small, instead of passing over the feature once more.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,32 @@ import torch.nn.functional as F
 LEAKY_SLOPE = 0.2
 
 
-def bias_act(x: torch.Tensor, bias: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
-    """Adds a bias per channel and applies leaky ReLU with slope 0.2, times ``gain``.
+def activate(x: torch.Tensor) -> torch.Tensor:
+    """Applies leaky ReLU with slope 0.2 to a convolution's fresh output, in place.
 
     Args:
-        x: (B, C, ...) float.
-        bias: (C,).
-        gain: Factor after the activation: sqrt(2) as in StyleGAN2, 1 in published generators.
+        x: (B, C, ...) float; not used afterwards.
 
     Returns:
-        The same shape as ``x``.
+        The same tensor.
     """
-    y = F.leaky_relu(x + bias.reshape(1, -1, *[1] * (x.ndim - 2)), LEAKY_SLOPE)
-    return y if gain == 1.0 else y * gain
+    return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
+
+
+def scale_bias(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Scales each channel of each sample and adds a bias per channel, in one pass.
+
+    Args:
+        x: (B, C, H, W) float.
+        scale: (B, C).
+        bias: (C,).
+
+    Returns:
+        (B, C, H, W).
+    """
+    return torch.addcmul(bias[None, :, None, None], x, scale[:, :, None, None])
+
+
+def bias_act_reference(x: torch.Tensor, bias: torch.Tensor, gain: float) -> torch.Tensor:
+    """Computes bias, leaky ReLU and gain as StyleGAN2 defines them."""
+    return F.leaky_relu(x + bias.reshape(1, -1, *[1] * (x.ndim - 2)), LEAKY_SLOPE) * gain

@@ -7,6 +7,8 @@ kernel per sample: no grouped convolution, one weight for the whole batch.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -16,12 +18,24 @@ from styleavatar_core.ops.upfirdn2d import fir_kernel, upfirdn2d
 _FOLDED_TAPS = 2
 
 
+@functools.lru_cache(maxsize=64)
+def _fold_matrix(
+    size: int, taps: tuple[float, ...], gain: float, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Returns the (K*K, M*M) matrix that convolves a K x K kernel with a FIR, M = K + N - 1."""
+    with torch.inference_mode(False), torch.no_grad():
+        deltas = torch.eye(size * size, dtype=torch.float64).reshape(-1, 1, size, size)
+        kernel = fir_kernel(taps, gain, 1, torch.float64, torch.device("cpu")).flip(2, 3)
+        full = F.conv2d(deltas, kernel, padding=len(taps) - 1)
+        return full.flatten(1).to(device=device, dtype=dtype)
+
+
 def _convolve_full(weight: torch.Tensor, taps: tuple[float, ...], gain: float) -> torch.Tensor:
     """Returns each (K, K) slice of a weight convolved with a FIR: (..., K + N - 1, K + N - 1)."""
-    slices = weight.reshape(-1, 1, *weight.shape[-2:])
-    kernel = fir_kernel(taps, gain, 1, weight.dtype, weight.device)
-    full = F.conv2d(slices, kernel.flip(2, 3), padding=len(taps) - 1)
-    return full.reshape(*weight.shape[:-2], *full.shape[-2:])
+    size = weight.shape[-1]
+    matrix = _fold_matrix(size, taps, gain, weight.dtype, weight.device)
+    full_size = size + len(taps) - 1
+    return (weight.flatten(2) @ matrix).unflatten(2, (full_size, full_size))
 
 
 def fold_down(weight: torch.Tensor, taps: tuple[float, ...]) -> torch.Tensor:
@@ -51,13 +65,19 @@ def fold_up(weight: torch.Tensor, taps: tuple[float, ...]) -> torch.Tensor:
 
 
 def conv2d_down(
-    x: torch.Tensor, weight: torch.Tensor, taps: tuple[float, ...], *, fold: bool | None = None
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    taps: tuple[float, ...],
+    *,
+    fold: bool | None = None,
 ) -> torch.Tensor:
     """Filters, then convolves with stride 2.
 
     Args:
         x: (B, I, 2H, 2W) float.
         weight: (O, I, 3, 3).
+        bias: (O,) or None.
         taps: FIR taps; an even number of them.
         fold: Whether to fold the filter into the weight; by its length if None.
 
@@ -66,8 +86,8 @@ def conv2d_down(
     """
     half = len(taps) // 2
     if fold if fold is not None else len(taps) <= _FOLDED_TAPS:
-        return F.conv2d(x, fold_down(weight, taps), stride=2, padding=half)
-    return F.conv2d(upfirdn2d(x, taps, padding=(half, half)), weight, stride=2)
+        return F.conv2d(x, fold_down(weight, taps), bias, stride=2, padding=half)
+    return F.conv2d(upfirdn2d(x, taps, padding=(half, half)), weight, bias, stride=2)
 
 
 def conv2d_up(
