@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of ``styleavatar serve``: ports, and what is passed on to the services."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.common.settings import REDIS_VARIABLE, ServiceSettings
+from styleavatar_core.errors import ConflictError
+
+
+class SupervisorSettings(ServiceSettings):
+    """Variables ``STYLEAVATAR_SERVE_*`` and those that all services share.
+
+    The services' own variables (``STYLEAVATAR_RENDERING_WORKER_COUNT`` and so on) reach them as
+    they are; ports and addresses are the supervisor's to give.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="STYLEAVATAR_SERVE_")
+
+    host: str = Field(default="127.0.0.1", description="Address that all services listen on.")
+    gateway_port: int = Field(default=8080, ge=0, le=65535, description="HTTP; 0 takes a free one.")
+    tracking_port: int = Field(default=50051, ge=0, le=65535, description="gRPC of tracking.")
+    rendering_port: int = Field(default=50052, ge=0, le=65535, description="gRPC of rendering.")
+    tracking_metrics_port: int = Field(default=9101, ge=0, le=65535, description="/metrics.")
+    rendering_metrics_port: int = Field(default=9102, ge=0, le=65535, description="/metrics.")
+    training_metrics_port: int = Field(default=9103, ge=0, le=65535, description="/metrics.")
+    redis_url: str | None = Field(
+        default=None,
+        validation_alias=REDIS_VARIABLE,
+        description="Redis to use; an own one is started when unset.",
+    )
+    log_folder: Path | None = Field(
+        default=None, description="Where the services' logs go; the terminal when unset."
+    )
+    stop_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long a service may take to end before it is killed."
+    )
+
+    def with_free_ports(self) -> SupervisorSettings:
+        """Returns these settings with every port 0 replaced by a free one.
+
+        Raises:
+            ConflictError: A port that was asked for is taken.
+        """
+        names = [name for name in type(self).model_fields if name.endswith("_port")]
+        ports = choose_ports(self.host, {name: getattr(self, name) for name in names})
+        return self.model_copy(update=ports)
+
+
+def choose_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
+    """Checks that ports are free, and finds free ones for those given as 0.
+
+    All sockets are held until all ports are chosen, so that none is given twice.
+    """
+    sockets: list[socket.socket] = []
+    chosen = {}
+    try:
+        for name, port in wanted.items():
+            listener = socket.socket()
+            sockets.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((host, port))
+            except OSError as error:
+                raise ConflictError(
+                    f"port {port} ({name.removesuffix('_port')}) on {host} is taken: stop what uses"
+                    f" it, or choose another with --{name.replace('_', '-')}",
+                    reason="PORT_TAKEN",
+                ) from error
+            chosen[name] = listener.getsockname()[1]
+    finally:
+        for listener in sockets:
+            listener.close()
+    return chosen
