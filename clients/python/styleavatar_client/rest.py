@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway's REST interface: upload with consent, follow the job, fetch the bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+import httpx
+
+from styleavatar_client.errors import ClientError
+
+DEFAULT_GATEWAY = "http://127.0.0.1:8080"
+
+_FINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELED")
+# Events come at least every 15 s, as comments if nothing happens.
+_TIMEOUT = httpx.Timeout(30.0, read=60.0, write=600.0)
+_RECONNECT_LIMIT_S = 120.0
+
+
+class GatewayClient:
+    """Talks to one gateway; its /docs describe the dictionaries that come back."""
+
+    def __init__(self, url: str = DEFAULT_GATEWAY) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self._url, timeout=_TIMEOUT)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        """Returns the client."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the connections."""
+        self.close()
+
+    def create_avatar(
+        self,
+        video: Path,
+        consent: str,
+        *,
+        subject: str = "",
+        given_by: str = "",
+        source: str = "",
+        preset: str = "lite",
+        minutes: float | None = None,
+    ) -> dict[str, Any]:
+        """Uploads a portrait video with the consent of the person in it.
+
+        Args:
+            video: The video file.
+            consent: The statement of consent, in words.
+            subject: Who is shown.
+            given_by: Who consents, if not the subject.
+            source: Where the video comes from.
+            preset: ``nano``, ``lite``, ``hd`` or ``paper``.
+            minutes: Training time; None for the preset's usual one.
+
+        Returns:
+            ``avatar_id``, ``job_id`` and ``links``.
+
+        Raises:
+            ClientError: The gateway refused, or does not answer.
+        """
+        fields = {
+            "consent": consent,
+            "consent_subject": subject,
+            "consent_given_by": given_by,
+            "source": source,
+            "preset": preset,
+            "minutes": "" if minutes is None else f"{minutes:g}",
+        }
+        with video.open("rb") as file:
+            return self._json("POST", "/v1/avatars", data=fields, files={"video": file})
+
+    def list_avatars(self) -> list[dict[str, Any]]:
+        """Returns all avatars, ready or in the making."""
+        return cast("list[dict[str, Any]]", self._json("GET", "/v1/avatars"))
+
+    def get_avatar(self, avatar_id: str) -> dict[str, Any]:
+        """Returns an avatar."""
+        return self._json("GET", f"/v1/avatars/{avatar_id}")
+
+    def delete_avatar(self, avatar_id: str) -> None:
+        """Deletes an avatar, its video and everything made of it."""
+        self._request("DELETE", f"/v1/avatars/{avatar_id}")
+
+    def get_job(self, job_id: str) -> dict[str, Any]:
+        """Returns a training job."""
+        return self._json("GET", f"/v1/training-jobs/{job_id}")
+
+    def cancel_job(self, job_id: str) -> dict[str, Any]:
+        """Stops a training job."""
+        return self._json("POST", f"/v1/training-jobs/{job_id}:cancel")
+
+    def retry_job(self, job_id: str) -> dict[str, Any]:
+        """Runs a failed or canceled job again."""
+        return self._json("POST", f"/v1/training-jobs/{job_id}:retry")
+
+    def follow_job(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """Yields the job whenever something happens to it, until its final state.
+
+        Comes back by itself when the connection breaks, and misses nothing.
+
+        Raises:
+            ClientError: No such job, it was deleted, or the gateway stays away.
+        """
+        last_event_id = ""
+        deadline = time.monotonic() + _RECONNECT_LIMIT_S
+        while True:
+            try:
+                for event_id, name, data in self._events(job_id, last_event_id):
+                    last_event_id = event_id or last_event_id
+                    deadline = time.monotonic() + _RECONNECT_LIMIT_S
+                    if name == "deleted":
+                        raise ClientError(f"job {job_id} was deleted", code="NOT_FOUND")
+                    yield data
+                if self.get_job(job_id)["state"] in _FINAL_STATES:
+                    return
+            except (httpx.TransportError, ClientError) as error:
+                is_away = isinstance(error, httpx.TransportError) or error.code == "UNAVAILABLE"
+                if not is_away or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+
+    def fetch_bundle(self, avatar_id: str, path: Path) -> Path:
+        """Writes a ready avatar's bundle to a zip file and returns its path."""
+        part = path.with_name(path.name + ".part")
+        with (
+            self._translated(),
+            self._http.stream("GET", f"/v1/avatars/{avatar_id}/bundle") as answer,
+        ):
+            _check(answer)
+            with part.open("wb") as file:
+                for piece in answer.iter_bytes():
+                    file.write(piece)
+        return part.replace(path)
+
+    def _events(self, job_id: str, after: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        headers = {"Last-Event-ID": after} if after else {}
+        url = f"/v1/training-jobs/{job_id}/events"
+        with self._http.stream("GET", url, headers=headers) as answer:
+            _check(answer)
+            fields: dict[str, str] = {}
+            for line in answer.iter_lines():
+                name, _, value = line.partition(":")
+                if line and name:
+                    fields[name] = value.removeprefix(" ")
+                elif not line and "data" in fields:
+                    yield fields.get("id", ""), fields.get("event", ""), json.loads(fields["data"])
+                    fields = {}
+
+    def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return cast("dict[str, Any]", self._request(method, path, **options).json())
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        with self._translated():
+            answer = self._http.request(method, path, **options)
+        _check(answer)
+        return answer
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise ClientError(
+                f"No gateway answers at {self._url} ({error}). Start one with `styleavatar serve`,"
+                " or say where it is with --gateway.",
+                code="UNAVAILABLE",
+            ) from error
+
+
+def _check(answer: httpx.Response) -> None:
+    """Turns a refusal into an error with the gateway's own sentence."""
+    if answer.is_success:
+        return
+    answer.read()
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = {}
+    delay = answer.headers.get("Retry-After")
+    raise ClientError(
+        problem.get("detail") or f"the gateway answered {answer.status_code}",
+        code="UNAVAILABLE" if answer.status_code == 503 else str(answer.status_code),
+        reason=problem.get("reason", ""),
+        retry_delay_s=float(delay) if delay else None,
+    )
