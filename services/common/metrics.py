@@ -35,7 +35,7 @@ class RenderingMetrics:
         )
         self.frame_duration = Histogram(
             f"{prefix}frame_duration_seconds",
-            "Time of one frame by stage: queue, conditioning, generation, encoding, total.",
+            "Time of one frame by stage: queue, conditioning, network, encoding, total.",
             ["stage"],
             buckets=FRAME_BUCKETS_S,
             registry=registry,

@@ -28,6 +28,7 @@ async def run(settings: RenderingSettings) -> None:
         options={
             "renderer": settings.renderer,
             "backend": settings.backend,
+            "thread_count": settings.threads_per_worker,
             "avatar_limit": settings.avatars_per_worker,
             "log_level": settings.log_level,
             "log_format": settings.log_format,

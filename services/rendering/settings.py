@@ -25,6 +25,9 @@ class RenderingSettings(ServiceSettings):
     backend: Literal["auto", "torch", "onnxruntime"] = Field(
         default="auto", description="Engine; auto takes the faster one by a short calibration."
     )
+    threads_per_worker: int = Field(
+        default=2, ge=1, le=256, description="Threads that an engine may use on the CPU."
+    )
     avatars_per_worker: int = Field(
         default=4, ge=1, le=256, description="Avatars that a worker holds ready at the same time."
     )

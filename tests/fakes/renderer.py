@@ -25,14 +25,14 @@ class FakeFrame:
     image: ByteArray
     clamped: bool = False
     timings_ms: dict[str, float] = field(
-        default_factory=lambda: {"conditioning": 0.5, "generation": 1.0}
+        default_factory=lambda: {"conditioning": 0.5, "network": 1.0}
     )
 
 
 class FakeRenderer:
     """Marks each picture; a file ``behavior.json`` in the bundle makes it misbehave."""
 
-    def __init__(self, bundle: Path, backend: str = "auto") -> None:
+    def __init__(self, bundle: Path, *, backend: str = "auto", thread_count: int = 1) -> None:
         self._mark = int(read_bundle(bundle).manifest.style_time)
         behavior = bundle / BEHAVIOR_NAME
         self._behavior = json.loads(behavior.read_text()) if behavior.exists() else {}

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from styleavatar_core.types import ByteArray
 
+# Reason of the error when a worker is asked for an avatar that it does not hold.
+AVATAR_NOT_LOADED = "AVATAR_NOT_LOADED"
+
 
 @dataclass(frozen=True, slots=True)
 class RenderedPicture:

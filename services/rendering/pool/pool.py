@@ -14,7 +14,8 @@ from services.common.worker.parameters import parameters_to_body
 from services.common.worker.process import WorkerOptions, WorkerProcess
 from services.common.worker.supervisor import WorkerSupervisor
 from services.rendering.catalog import AvatarEntry
-from services.rendering.pool.frames import RenderedPicture
+from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
+from styleavatar_core.errors import RenderError
 from styleavatar_core.types import FaceParameters
 
 
@@ -84,6 +85,10 @@ class PoolSlot:
             raise
         return worker
 
+    def forget_load(self, entry: AvatarEntry) -> None:
+        """Makes the next who asks load the avatar again."""
+        self._loads.pop((entry.avatar_id, entry.revision), None)
+
     async def unload(self, avatar_id: str) -> None:
         """Lets an avatar go."""
         for key in [key for key in self._loads if key[0] == avatar_id]:
@@ -129,6 +134,16 @@ class Lane:
             WorkerLostError: When the worker died on the way; another attempt goes to a new one.
             StyleAvatarError: What the worker reported.
         """
+        try:
+            return await self._render_once(parameters)
+        except RenderError as error:
+            if error.reason != AVATAR_NOT_LOADED:
+                raise
+            # Another stream's avatar took its place in the moment before this one was pinned.
+            self._slot.forget_load(self.entry)
+            return await self._render_once(parameters)
+
+    async def _render_once(self, parameters: FaceParameters) -> RenderedPicture:
         worker = await self._slot.ready_worker(self.entry)
 
         async def render_into(slot: int) -> RenderedPicture:

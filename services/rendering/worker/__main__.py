@@ -17,7 +17,9 @@ def main() -> None:
     configure_logging("rendering-worker", options["log_level"], options["log_format"])
 
     def prepare() -> Mapping[str, Handler]:
-        open_renderer = renderer_opener(options["renderer"], options["backend"])
+        open_renderer = renderer_opener(
+            options["renderer"], options["backend"], options["thread_count"]
+        )
         runner = Runner(channel.arena, open_renderer, options["avatar_limit"])
         return {"load": runner.load, "unload": runner.unload, "render": runner.render}
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import parameters_from_body
+from services.rendering.pool.frames import AVATAR_NOT_LOADED
 from styleavatar_core.errors import OverloadedError, RenderError
 from styleavatar_core.types import ByteArray, FaceParameters
 
@@ -40,19 +41,22 @@ class Renderer(Protocol):
         """Frees what it holds."""
 
 
-def renderer_opener(dotted_name: str, backend: str) -> Callable[[Path], Renderer]:
+def renderer_opener(
+    dotted_name: str, backend: str, thread_count: int
+) -> Callable[[Path], Renderer]:
     """Imports what opens bundles: the heavy libraries come with it.
 
     Args:
-        dotted_name: ``module:name`` of a callable that takes a bundle's path and a backend.
-        backend: Passed on.
+        dotted_name: ``module:name`` of a callable that takes a bundle's path and the others.
+        backend: Name of the engine, passed on.
+        thread_count: Threads of the engine, passed on.
 
     Returns:
         Opens a bundle.
     """
     module, _, name = dotted_name.partition(":")
     opener = getattr(importlib.import_module(module), name)
-    return lambda path: opener(path, backend=backend)
+    return lambda path: opener(path, backend=backend, thread_count=thread_count)
 
 
 class Runner:
@@ -85,13 +89,15 @@ class Runner:
         """
         started = time.perf_counter()
         avatar_id = body["avatar_id"]
-        evicted = self._make_room(avatar_id, set(body["pinned"]))
-        renderer = self._open(Path(body["path"]))
+        leaving = self._make_room(avatar_id, set(body["pinned"]))
+        renderer = self._open(Path(body["path"]))  # may fail: nothing has left yet
+        for name in (avatar_id, *leaving):
+            self._drop(name)
         with self._lock:
             self._loaded[avatar_id] = renderer
         load_s = time.perf_counter() - started
         logger.info("avatar loaded", extra={"avatar_id": avatar_id, "load_s": load_s})
-        return {"evicted": evicted, "load_s": load_s}
+        return {"evicted": leaving, "load_s": load_s}
 
     def unload(self, body: Body) -> Body:
         """Lets an avatar go, if it is there."""
@@ -111,7 +117,7 @@ class Runner:
         with self._lock:
             renderer = self._loaded.get(avatar_id)
             if renderer is None:
-                raise RenderError("The avatar is not loaded here.", reason="AVATAR_NOT_LOADED")
+                raise RenderError("The avatar is not loaded here.", reason=AVATAR_NOT_LOADED)
             self._loaded.move_to_end(avatar_id)
             frame = renderer.render(parameters_from_body(body["parameters"]))
         self._arena.write_array(body["slot"], frame.image)
@@ -122,18 +128,16 @@ class Runner:
         }
 
     def _make_room(self, wanted_id: str, pinned: set[str]) -> list[str]:
-        self._drop(wanted_id)
-        evicted = []
-        while len(self._loaded) >= self._avatar_limit:
-            idle = next((name for name in self._loaded if name not in pinned), None)
-            if idle is None:
-                raise OverloadedError(
-                    f"All {self._avatar_limit} avatars that fit are in use; try again later.",
-                    retry_delay_s=5.0,
-                )
-            self._drop(idle)
-            evicted.append(idle)
-        return evicted
+        """Chooses who leaves for a newcomer: those longest unused that no stream needs."""
+        staying = [name for name in self._loaded if name != wanted_id]
+        surplus = len(staying) + 1 - self._avatar_limit
+        idle = [name for name in staying if name not in pinned]
+        if surplus > len(idle):
+            raise OverloadedError(
+                f"All {self._avatar_limit} avatars that fit are in use; try again later.",
+                retry_delay_s=5.0,
+            )
+        return idle[: max(0, surplus)]
 
     def _drop(self, avatar_id: str) -> None:
         with self._lock:

@@ -128,22 +128,22 @@ class RenderedFrame(_message.Message):
     def __init__(self, frame_index: _Optional[int] = ..., capture_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., synthetic: _Optional[bool] = ..., clamped: _Optional[bool] = ..., held: _Optional[bool] = ..., dropped: _Optional[_Union[_image_pb2.DroppedFrames, _Mapping]] = ..., stage_durations: _Optional[_Union[StageDurations, _Mapping]] = ...) -> None: ...
 
 class StageDurations(_message.Message):
-    __slots__ = ("decoding", "tracking", "queue", "conditioning", "generation", "encoding", "total")
+    __slots__ = ("decoding", "tracking", "queue", "conditioning", "network", "encoding", "total")
     DECODING_FIELD_NUMBER: _ClassVar[int]
     TRACKING_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     CONDITIONING_FIELD_NUMBER: _ClassVar[int]
-    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     decoding: _duration_pb2.Duration
     tracking: _duration_pb2.Duration
     queue: _duration_pb2.Duration
     conditioning: _duration_pb2.Duration
-    generation: _duration_pb2.Duration
+    network: _duration_pb2.Duration
     encoding: _duration_pb2.Duration
     total: _duration_pb2.Duration
-    def __init__(self, decoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tracking: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., conditioning: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., generation: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., encoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    def __init__(self, decoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tracking: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., conditioning: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., network: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., encoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Avatar(_message.Message):
     __slots__ = ("avatar_id", "preset", "image_size_px", "loaded", "face_identity")

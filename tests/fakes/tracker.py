@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tracker that reads the face off the color of a picture: no landmarks, no models."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters
+
+
+class FakeTracker:
+    """The mean red of a frame, over 255, is the first expression coefficient; black is no face."""
+
+    def track(
+        self, frame_rgb: ByteArray, capture_time_s: float = 0.0, frame_index: int = 0
+    ) -> FaceParameters | None:
+        red = float(frame_rgb[..., 0].mean()) / 255.0
+        if red < 0.02:
+            return None
+        expression = np.zeros(52, np.float32)
+        expression[0] = red
+        return FaceParameters(
+            model_id="builtin-1",
+            rotation=np.array([1, 0, 0, 0], np.float32),
+            translation=np.zeros(3, np.float32),
+            scale=0.5,
+            expression=expression,
+            eye_rotation=np.zeros((2, 2), np.float32),
+            capture_time_s=capture_time_s,
+            frame_index=frame_index,
+        )
+
+    def close(self) -> None:
+        pass
+
+
+def open_fake_tracker(identity: FaceIdentity | None, filtered: bool) -> FakeTracker:
+    return FakeTracker()

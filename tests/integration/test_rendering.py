@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rendering service over real sockets, with a real worker process and marked pictures."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
+
+from tests.fakes.bundle import wide_statistics, write_fake_bundle
+from tests.fakes.renderer import read_mark
+from tests.integration.service_process import ServiceProcess
+from tests.integration.stream_helpers import (
+    EVERY,
+    LATEST,
+    face,
+    pixels,
+    render_config,
+    render_requests,
+)
+
+ANNA, BEN = 10, 20
+Stub = rendering_service_pb2_grpc.RenderingServiceStub
+
+
+@pytest.fixture(scope="module")
+def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "avatars"
+    write_fake_bundle(folder / "anna", ANNA)
+    write_fake_bundle(folder / "ben", BEN)
+    write_fake_bundle(folder / "slow", 30, {"render_s": 0.05})
+    write_fake_bundle(folder / "failing", 40, {"fail_at": 3})
+    write_fake_bundle(folder / "deadly", 50, {"die_at": 2})
+    write_fake_bundle(folder / "damaged", 60, {"refuse_to_load": True})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(avatars: Path) -> Iterator[ServiceProcess]:
+    renderer = "tests.fakes.renderer:FakeRenderer"
+    process = ServiceProcess(
+        "rendering", avatars.parent, renderer=renderer, avatars_per_worker=2, stream_limit=4
+    )
+    try:
+        yield process.wait_until_serving()
+    finally:
+        assert process.stop() == 0
+        assert "Traceback" not in process.log
+
+
+@pytest.fixture
+def stub(service: ServiceProcess) -> Stub:
+    return Stub(service.channel)
+
+
+def answers(stub: Stub, avatar_id: str, count: int, **config: object) -> list:
+    requests = render_requests(render_config(avatar_id, **config), map(face, range(count)))
+    return list(stub.StreamFrames(requests, timeout=60))
+
+
+def refusal(call: Iterator) -> grpc.RpcError:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    return caught.value
+
+
+def reason(error: grpc.RpcError) -> str:
+    return dict(error.trailing_metadata())["styleavatar-reason"]
+
+
+def test_every_frame_is_answered_once_in_order(stub: Stub) -> None:
+    config, *frames = answers(stub, "anna", 40)
+    assert config.config == render_config("anna", jpeg_quality=90, image_size_px=64)
+    assert [response.frame.frame_index for response in frames] == list(range(40))
+    for index, response in enumerate(frames):
+        assert read_mark(pixels(response.frame)) == (ANNA, index, 50)
+        assert response.frame.synthetic
+        assert not response.frame.clamped
+    assert frames[-1].frame.stage_durations.total.ToNanoseconds() > 0
+
+
+def test_formats_and_sizes_are_as_granted(stub: Stub) -> None:
+    for image_format, start in (
+        (image_pb2.IMAGE_FORMAT_JPEG, b"\xff\xd8"),
+        (image_pb2.IMAGE_FORMAT_PNG, b"\x89PNG"),
+    ):
+        _, response = answers(stub, "anna", 1, image_format=image_format, image_size_px=48)
+        image = response.frame.image
+        assert image.data.startswith(start)
+        assert (image.format, image.width_px, image.height_px) == (image_format, 48, 48)
+
+
+def test_two_clients_get_their_own_avatars(stub: Stub) -> None:
+    collected: dict[str, list] = {}
+
+    def collect(avatar_id: str) -> None:
+        collected[avatar_id] = answers(stub, avatar_id, 60)[1:]
+
+    threads = [threading.Thread(target=collect, args=(name,)) for name in ("anna", "ben")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for avatar_id, mark in (("anna", ANNA), ("ben", BEN)):
+        marks = [read_mark(pixels(response.frame)) for response in collected[avatar_id]]
+        assert marks == [(mark, index, 50) for index in range(60)]
+
+
+def test_live_streams_drop_old_frames_and_say_so(stub: Stub) -> None:
+    frames = [response.frame for response in answers(stub, "slow", 30, frame_mode=LATEST)[1:]]
+    assert len(frames) < 30
+    assert frames[-1].frame_index == 29
+    indices = [frame.frame_index for frame in frames]
+    assert indices == sorted(set(indices))
+    assert len(frames) + sum(frame.dropped.superseded_count for frame in frames) == 30
+
+
+def test_a_held_frame_shows_the_last_face(stub: Stub) -> None:
+    def requests() -> Iterator[rendering_service_pb2.StreamFramesRequest]:
+        yield from render_requests(render_config("anna"), [face(7, 0.25)])
+        hold = rendering_service_pb2.HoldFrame(frame_index=8)
+        yield rendering_service_pb2.StreamFramesRequest(hold=hold)
+
+    first, second = (response.frame for response in list(stub.StreamFrames(requests()))[1:])
+    assert not first.held
+    assert second.held
+    assert read_mark(pixels(second)) == (ANNA, 8, 25)
+
+
+def test_set_neutral_moves_the_expression(stub: Stub) -> None:
+    other = rendering_service_pb2.DRIVER_OTHER_PERSON
+
+    def requests() -> Iterator[rendering_service_pb2.StreamFramesRequest]:
+        yield from render_requests(render_config("anna", driver=other), [face(0, 0.6)])
+        neutral = rendering_service_pb2.SetNeutral()
+        yield rendering_service_pb2.StreamFramesRequest(set_neutral=neutral)
+        yield rendering_service_pb2.StreamFramesRequest(parameters=face(1, 0.6))
+
+    frames = [response.frame for response in list(stub.StreamFrames(requests()))[1:]]
+    before, after = (read_mark(pixels(frame))[2] for frame in frames)
+    assert after == round(100 * float(wide_statistics().neutral_expression[0]))
+    assert before != after
+
+
+def test_an_unknown_avatar_is_not_found(stub: Stub) -> None:
+    error = refusal(stub.StreamFrames(render_requests(render_config("nobody"), [])))
+    assert error.code() is grpc.StatusCode.NOT_FOUND
+    assert "nobody" in error.details()
+    assert reason(error) == "AVATAR_NOT_FOUND"
+    for name in ("../anna", "", "ANNA", "a" * 1000):
+        error = refusal(stub.StreamFrames(render_requests(render_config(name), [])))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_data_before_the_config_is_refused(stub: Stub) -> None:
+    message = rendering_service_pb2.StreamFramesRequest(parameters=face(0))
+    error = refusal(stub.StreamFrames(iter([message])))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "config" in error.details()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("scale", float("nan")), ("scale", -1.0), ("scale", float("inf")), ("expression", [0.5] * 3)],
+)
+def test_unusable_parameters_are_refused(stub: Stub, field: str, value: object) -> None:
+    bad = face(1)
+    bad.ClearField(field)
+    bad.MergeFrom(type(bad)(**{field: value}))
+    error = refusal(stub.StreamFrames(render_requests(render_config("anna"), [face(0), bad])))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(answers(stub, "anna", 3)) == 4
+
+
+@pytest.mark.parametrize("change", [{"jpeg_quality": 101}, {"image_size_px": 5000}, {"driver": 9}])
+def test_a_config_out_of_range_is_refused(stub: Stub, change: dict[str, int]) -> None:
+    error = refusal(stub.StreamFrames(render_requests(render_config("anna", **change), [])))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_failing_frame_does_not_end_the_stream(stub: Stub) -> None:
+    responses = answers(stub, "failing", 6)[1:]
+    kinds = [response.WhichOneof("response") for response in responses]
+    assert kinds == ["frame"] * 3 + ["failure"] + ["frame"] * 2
+    assert responses[3].failure.frame_index == 3
+    assert responses[3].failure.message == "This frame fails on purpose."
+
+
+def test_an_unloadable_bundle_is_said_and_harms_nobody(stub: Stub) -> None:
+    error = refusal(stub.StreamFrames(render_requests(render_config("damaged"), [])))
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "damaged on purpose" in error.details()
+    assert len(answers(stub, "anna", 2)) == 3
+
+
+def test_more_avatars_than_fit_are_served_in_turn(stub: Stub) -> None:
+    for avatar_id, mark in (("anna", ANNA), ("ben", BEN), ("slow", 30), ("anna", ANNA)):
+        request = rendering_service_pb2.RenderFrameRequest(
+            config=render_config(avatar_id), parameters=face(1)
+        )
+        frame = stub.RenderFrame(request, timeout=30).frame
+        assert frame.synthetic
+        assert read_mark(pixels(frame))[0] == mark
+    listed = stub.ListAvatars(rendering_service_pb2.ListAvatarsRequest()).avatars
+    loaded = [avatar.avatar_id for avatar in listed if avatar.loaded]
+    assert loaded == ["anna", "slow"]
+
+
+def test_new_replaced_and_deleted_bundles_are_noticed(stub: Stub, avatars: Path) -> None:
+    write_fake_bundle(avatars / "carla", 70)
+    assert read_mark(pixels(answers(stub, "carla", 1)[1].frame))[0] == 70
+    write_fake_bundle(avatars / "carla", 71)
+    assert read_mark(pixels(answers(stub, "carla", 1)[1].frame))[0] == 71
+
+    asked: queue.Queue = queue.Queue()
+    asked.put(rendering_service_pb2.StreamFramesRequest(config=render_config("carla")))
+    running = stub.StreamFrames(iter(asked.get, None), timeout=30)
+    next(running)
+    shutil.rmtree(avatars / "carla")
+    assert (
+        refusal(stub.StreamFrames(render_requests(render_config("carla"), []))).code()
+        is grpc.StatusCode.NOT_FOUND
+    )
+
+    def next_is_refused(index: int) -> bool:
+        asked.put(rendering_service_pb2.StreamFramesRequest(parameters=face(index)))
+        return next(running, None) is None
+
+    with pytest.raises(grpc.RpcError) as caught:  # once the stream has looked at the store
+        any(map(next_is_refused, range(100_000)))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_streams_over_the_limit_are_refused_at_once(stub: Stub) -> None:
+    held: list[queue.Queue] = [queue.Queue() for _ in range(4)]
+    calls = []
+    for asked in held:
+        asked.put(rendering_service_pb2.StreamFramesRequest(config=render_config("anna")))
+        calls.append(stub.StreamFrames(iter(asked.get, None), timeout=30))
+        next(calls[-1])
+    error = refusal(stub.StreamFrames(render_requests(render_config("anna"), []), timeout=10))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert float(dict(error.trailing_metadata())["styleavatar-retry-delay-s"]) > 0
+    for asked, call in zip(held, calls, strict=True):
+        asked.put(None)
+        assert list(call) == []
+
+
+def test_a_killed_worker_is_replaced_and_its_stream_goes_on(
+    stub: Stub, service: ServiceProcess
+) -> None:
+    asked: queue.Queue = queue.Queue()
+    asked.put(rendering_service_pb2.StreamFramesRequest(config=render_config("anna")))
+    stream = stub.StreamFrames(iter(asked.get, None), timeout=60)
+    next(stream)
+    for index in range(12):
+        if index in (4, 8):
+            (worker,) = service.workers()
+            worker.send_signal(signal.SIGKILL)
+        asked.put(rendering_service_pb2.StreamFramesRequest(parameters=face(index)))
+        assert read_mark(pixels(next(stream).frame)) == (ANNA, index, 50)
+    asked.put(None)
+    assert list(stream) == []
+
+
+def test_a_frame_that_kills_workers_is_given_up(stub: Stub) -> None:
+    call = stub.StreamFrames(
+        render_requests(render_config("deadly"), map(face, range(5))), timeout=60
+    )
+    collected = []
+    with pytest.raises(grpc.RpcError) as caught:
+        collected.extend(iter(call.__next__, None))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert len(answers(stub, "ben", 3)) == 4
+
+
+def test_reflection_names_the_service(service: ServiceProcess) -> None:
+    stub = reflection_pb2_grpc.ServerReflectionStub(service.channel)
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    (answer,) = stub.ServerReflectionInfo(iter([request]))
+    names = {entry.name for entry in answer.list_services_response.service}
+    assert {"styleavatar.v1.RenderingService", "grpc.health.v1.Health"} <= names
+
+
+def test_metrics_count_frames_and_restarts(stub: Stub, service: ServiceProcess) -> None:
+    answers(stub, "anna", 5)
+    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(values["styleavatar_rendering_frames_total"]) >= 5
+    assert float(values["styleavatar_rendering_streams"]) == 0
+    assert float(values['styleavatar_rendering_frame_duration_seconds_count{stage="total"}']) >= 5
+
+
+def test_the_front_process_never_loads_torch(service: ServiceProcess) -> None:
+    mapped = Path(f"/proc/{service.process.pid}/maps").read_text()
+    assert "libpython" in mapped or "python" in mapped
+    assert "torch" not in mapped
+
+
+def test_live_and_every_frame_are_echoed(stub: Stub) -> None:
+    assert answers(stub, "anna", 0, frame_mode=0)[0].config.frame_mode == LATEST
+    assert answers(stub, "anna", 0, frame_mode=EVERY)[0].config.frame_mode == EVERY
+
+
+def test_pictures_differ_between_frames(stub: Stub) -> None:
+    _, first, second = answers(stub, "anna", 2)
+    assert not np.array_equal(pixels(first.frame), pixels(second.frame))
