@@ -37,7 +37,7 @@ DriverMode = Literal["same_person", "other_person"]
 
 _MEMORY_FRAMES = 600  # kept of the driver, one in _MEMORY_STEP: about a minute at 30 fps
 _MEMORY_STEP = 3
-_TRUST_FRAMES = 45.0  # frames until the driver's own neutral counts half
+_TRUST_FRAMES = 20.0  # frames until the driver's own neutral counts half
 _FOLLOW_SHARE = 0.1  # how fast the reference in use follows the estimate, per frame
 _FRONTAL_RADIANS = 0.45  # heads turned further say little of the neutral expression
 _TURNED_FROM, _TURNED_TO = 0.25, 0.45  # a driver who always looks aside is taken as frontal

@@ -17,7 +17,7 @@ from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
 from styleavatar_core.types import CropBox, FaceParameters, FloatArray
 
 # A coefficient at rest is below this percentile of its values: faces are at rest, then move.
-NEUTRAL_PERCENTILE = 25.0
+NEUTRAL_PERCENTILE = 10.0
 
 # Below these a spread counts as none; radians, model units, share of the scale, coefficients.
 _LEAST_STD = {

@@ -121,11 +121,12 @@ class FaceFitter:
         pose = start.pose if start else solve_pose(self._rest, target[_FACE], self._pose_weights)
         gaze = np.zeros((2, 2))
         turns = self.config.iteration_count + (0 if start else 3)
-        for _ in range(turns):
+        for turn in range(turns):
             moved = self._rest + combine(self._directions, expression)
             pose = self._fit_pose(moved, target[_FACE], pose)
-            gaze = self._fit_gaze(target, pose)
-            expression = self._fit_expression(target[_FACE], pose, gaze)
+            if turn in (0, turns - 1):  # the pose hardly moves in between
+                gaze = self._fit_gaze(target, pose)
+            expression = self._fit_expression(target[_FACE], pose, gaze, expression)
         moved = self._rest + combine(self._directions, expression)
         return Fit(self._fit_pose(moved, target[_FACE], pose), expression, gaze)
 
@@ -178,7 +179,9 @@ class FaceFitter:
             gaze[row] = solve_eye_rotation(offsets, (seen - center)[:, :2])
         return gaze
 
-    def _fit_expression(self, target: FloatArray, pose: Pose, gaze: FloatArray) -> FloatArray:
+    def _fit_expression(
+        self, target: FloatArray, pose: Pose, gaze: FloatArray, start: FloatArray
+    ) -> FloatArray:
         config = self.config
         weights = self._weights * self._visibility(pose)
         gram, moment = self._equations(self._directions, target, pose, weights, self._rest)
@@ -189,7 +192,7 @@ class FaceFitter:
         for column, eye, axis, sign in self._gaze_columns:
             known = np.clip(sign * gaze[eye, axis] / config.gaze_limit, 0.0, 1.0)
             lower[column] = upper[column] = known
-        return solve_bounded(gram, precision * moment, lower, upper)
+        return solve_bounded(gram, precision * moment, lower, upper, start)
 
     def _solve_identity(self, frames: Sequence[FloatArray], fits: Sequence[Fit]) -> FloatArray:
         count = self._identity_directions.shape[-1]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg.lapack import dposv
 
 from styleavatar_core.types import FloatArray
 
@@ -87,6 +88,7 @@ def solve_bounded(
     moment: FloatArray,
     lower: FloatArray,
     upper: FloatArray,
+    start: FloatArray | None = None,
     max_pass_count: int = 12,
 ) -> FloatArray:
     """Minimises ``x' gram x / 2 - moment' x`` in a box: Cholesky on the free set, adapted in passes.
@@ -96,24 +98,30 @@ def solve_bounded(
         moment: (N,).
         lower: (N,) bounds; -inf where there is none.
         upper: (N,) bounds; equal to ``lower`` where the coefficient is given.
+        start: (N,) a nearby solution, as of the last frame: its active set saves passes.
         max_pass_count: Passes of the active set.
 
     Returns:
         (N,) float64 within the bounds.
     """
-    x = np.clip(np.zeros_like(moment), lower, upper)
-    free = lower < upper
+    open_range = lower < upper
+    x = np.minimum(np.maximum(np.zeros_like(moment) if start is None else start, lower), upper)
+    free = open_range if start is None else open_range & (x > lower) & (x < upper)
     for _ in range(max_pass_count):
-        if not free.any():
-            break
-        fixed_part = gram[np.ix_(free, ~free)] @ x[~free]
-        factor = cho_factor(gram[np.ix_(free, free)], check_finite=False)
-        x[free] = cho_solve(factor, moment[free] - fixed_part, check_finite=False)
+        inside = np.flatnonzero(free)
+        if len(inside):
+            rows = gram[inside]
+            # What the held coefficients explain is taken off the right side.
+            held = np.where(free, 0.0, x)
+            _, solution, failure = dposv(rows[:, inside], moment[inside] - rows @ held)
+            if failure:
+                break
+            x[inside] = solution
         outside = (x < lower) | (x > upper)
-        x = np.clip(x, lower, upper)
+        x = np.minimum(np.maximum(x, lower), upper)
         slope = gram @ x - moment
-        pushed = ((x <= lower) & (slope < 0)) | ((x >= upper) & (slope > 0))
-        released = pushed & ~free & (lower < upper)
+        released = ((x <= lower) & (slope < 0)) | ((x >= upper) & (slope > 0))
+        released &= ~free & open_range
         if not outside.any() and not released.any():
             break
         free = (free & ~outside) | released

@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--landmarks", type=Path, required=True, help="arrays (frames, 478, 3) in pixels, one per subject")  # fmt: skip  # noqa: E501
     parser.add_argument("--output", type=Path, default=BUILTIN_MODEL_PATH)
     parser.add_argument(
-        "--rounds", type=int, default=6, help="alternations of solving and learning"
+        "--rounds", type=int, default=8, help="alternations of solving and learning"
     )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -79,7 +79,7 @@ def texture_basis(face_points: Array, edges: Array, eye_angles: Array) -> Array:
     for members in (groups.LIPS, groups.LEFT_BROW + groups.RIGHT_BROW):
         mask = np.zeros(total)
         mask[list(members)] = 1.0
-        columns += [0.2 * mask[:, None] * grey, 0.12 * mask[:, None] * red]
+        columns.append(0.2 * mask[:, None] * grey)
     iris = np.concatenate([np.zeros(count), np.tile((eye_angles < 0.49) & (eye_angles > 0.21), 2)])
     white = np.concatenate([np.zeros(count), np.tile(eye_angles >= 0.49, 2)])
     columns += [

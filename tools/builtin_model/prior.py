@@ -37,6 +37,9 @@ _LEFT_OUTER_BROW = (300, 293, 276, 283, 334, 282)
 _LEFT_UPPER = groups.LEFT_UPPER_LID
 _LEFT_LOWER = groups.LEFT_LOWER_LID
 
+# Brows and smiles leave the lids to the eye directions, or a frown would read as a blink.
+_STILL_LIDS: Handle = (groups.LIDS, (0.0, 0.0, 0.0))
+
 # Directions that have a left and a right form, given for the left, with the reach of each pull.
 _SIDED: dict[str, tuple[float, list[Handle]]] = {
     "eyeSquintLeft": (0.22, [(_LEFT_LOWER, (0, -0.045, 0)), (_LEFT_UPPER[1:-1], (0, 0.02, 0))]),
@@ -48,7 +51,7 @@ _SIDED: dict[str, tuple[float, list[Handle]]] = {
     "mouthSmileLeft": (
         0.6,
         [(_LEFT_CORNER, (0.09, -0.08, 0.04)), ((409, 375), (0.07, -0.06, 0.03)),
-         ((425, 280, 411), (0.03, -0.05, -0.03))],
+         ((425, 280, 411), (0.03, -0.05, -0.03)), _STILL_LIDS],
     ),
     "mouthFrownLeft": (0.45, [(_LEFT_CORNER, (0.02, 0.09, 0.01)), ((375, 321), (0.0, 0.05, 0.0))]),
     "mouthDimpleLeft": (0.4, [(_LEFT_CORNER, (0.07, 0.0, 0.05))]),
@@ -62,9 +65,9 @@ _SIDED: dict[str, tuple[float, list[Handle]]] = {
     "mouthLowerDownLeft": (0.35, [(_LOWER_LEFT, (0.01, 0.08, 0.01)), ((17, 14), (0, 0.04, 0))]),
     "mouthUpperUpLeft": (0.35, [(_UPPER_LEFT, (0.01, -0.07, 0.0)), ((0, 13), (0, -0.035, 0))]),
     "browDownLeft": (
-        0.4, [(_LEFT_INNER_BROW, (-0.02, 0.07, 0)), (_LEFT_OUTER_BROW, (-0.01, 0.05, 0))]
+        0.4, [(_LEFT_INNER_BROW, (-0.02, 0.07, 0)), (_LEFT_OUTER_BROW, (-0.01, 0.05, 0)), _STILL_LIDS]
     ),
-    "browOuterUpLeft": (0.4, [(_LEFT_OUTER_BROW, (0.0, -0.09, 0.01))]),
+    "browOuterUpLeft": (0.4, [(_LEFT_OUTER_BROW, (0.0, -0.09, 0.01)), _STILL_LIDS]),
     "cheekSquintLeft": (0.4, [((280, 347, 346, 330), (0.0, -0.05, -0.02)), (_LEFT_LOWER, (0, -0.02, 0))]),
     "noseSneerLeft": (0.3, [((279, 358, 294, 327), (0.015, -0.045, 0.0)), ((266, 371), (0, -0.03, 0))]),
 }  # fmt: skip
@@ -95,7 +98,7 @@ _CENTRAL: dict[str, tuple[float, list[Handle]]] = {
     ),
     "mouthShrugLower": (0.5, [(_LOWER_LIP, (0, -0.05, -0.04)), (_CHIN, (0, -0.03, -0.02))]),
     "mouthShrugUpper": (0.35, [(_UPPER_LIP, (0, -0.045, -0.03))]),
-    "browInnerUp": (0.4, [(_LEFT_INNER_BROW, (0, -0.08, 0)), ((107, 55, 66, 65), (0, -0.08, 0))]),
+    "browInnerUp": (0.4, [(_LEFT_INNER_BROW, (0, -0.08, 0)), ((107, 55, 66, 65), (0, -0.08, 0)), _STILL_LIDS]),
     "cheekPuff": (0.5, [((425, 411, 427), (0.06, 0, -0.07)), ((205, 187, 207), (-0.06, 0, -0.07))]),
     "tongueOut": (0.3, []),
 }  # fmt: skip

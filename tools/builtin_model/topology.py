@@ -33,7 +33,7 @@ _MIDLINE = (1, 10, 152, 13, 14, 17, 168, 4)
 # Two triangles of edges enclose others beside the nostrils: they are no faces.
 _FALSE_FACES = {(49, 64, 129), (279, 294, 358)}
 
-EYEBALL_RADIUS = 0.13  # decimetres; a little over nature's 0.12, so that the lids show no gap
+EYEBALL_RADIUS = 0.13  # decimetres
 IRIS_RADIUS = 0.06
 _SEGMENTS = 16
 # Angles of the rings from the pupil: pupil border, iris border, limbus, white, equator.
@@ -44,6 +44,8 @@ _RING_ANGLES = (
     np.radians(58.0),
     np.radians(90.0),
 )
+# The white is wider than a sphere, so that wide-open eyes show no gap in their corners.
+_RING_STRETCH = (1.0, 1.0, 1.0, 1.15, 1.45)
 
 
 def mirror_partners(mean: Array) -> Indices:
@@ -126,8 +128,9 @@ def eyeball(center: Array) -> tuple[Array, Indices, Indices]:
     rings = [*_RING_ANGLES, *(np.pi - a for a in reversed(_RING_ANGLES[:-1]))]
     turn = np.arange(_SEGMENTS) * 2 * np.pi / _SEGMENTS
     points = [np.array([[0.0, 0.0, -1.0]])]
-    for angle in rings:
-        side = np.sin(angle)
+    stretches = [*_RING_STRETCH, *reversed(_RING_STRETCH[:-1])]
+    for angle, stretch in zip(rings, stretches, strict=True):
+        side = np.sin(angle) * stretch
         depth = np.full(_SEGMENTS, -np.cos(angle))
         points.append(np.stack([side * np.cos(turn), side * np.sin(turn), depth], axis=1))
     points.append(np.array([[0.0, 0.0, 1.0]]))
