@@ -40,6 +40,10 @@ class StageBars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Lets the bars stand as they are."""
         self._progress.stop()
 
     def update(self, stage: str, fraction: float, note: str = "") -> None:
