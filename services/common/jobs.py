@@ -78,6 +78,8 @@ class JobProgress(BaseModel):
         """Takes over a progress event of the core, without its picture."""
         start, width = _STAGES.get(progress.stage, (0.0, 0.0))
         values = {field: getattr(progress, field) for field in _CORE_FIELDS}
+        if progress.eta_s is not None:
+            values["eta_s"] = max(0.0, progress.eta_s)
         return cls(**values, overall_fraction=start + width * progress.fraction)
 
 

@@ -30,3 +30,8 @@ class TrainingSettings(RedisSettings):
         ge=1,
         description="Interruptions in a row without any progress after which a job fails.",
     )
+    maker: str = Field(
+        default="services.training.tasks:make_avatar",
+        pattern=r"^[\w.]+:\w+$",
+        description="module:name of what makes an avatar from a video; tests put another one here.",
+    )

@@ -7,6 +7,7 @@ its last checkpoint, and a job that is already final is left alone.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 from datetime import UTC, datetime
@@ -64,7 +65,8 @@ def train_avatar(job_id: str) -> Retry | None:
         AvatarStore(settings.avatars_folder),
         fruitless_limit=settings.fruitless_limit,
     )
-    is_final = run.run(job_id, make_avatar)
+    module, name = settings.maker.split(":")
+    is_final = run.run(job_id, getattr(importlib.import_module(module), name))
     return None if is_final else Retry(max=RETRY_LIMIT)
 
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gateway, trainer and Redis as real processes, and small videos to feed them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import httpx
+import numpy as np
+import psutil
+
+from services.common.jobs import JobRecords, TrainingJob, connect_redis
+from services.supervisor.redis_server import redis_command
+from services.supervisor.specs import http_answers, redis_answers
+from styleavatar_core.data.video import VideoWriter
+from tests.integration.service_process import free_port
+
+CONSENT = "I am the person in this video and agree to an avatar of me."
+START_TIMEOUT_S = 60.0
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so after {timeout_s} s"
+        time.sleep(0.05)
+
+
+def write_clip(path: Path, seconds: float, size_px: int = 64) -> Path:
+    """A video of moving noise: no face, but a true video."""
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 255, (5, size_px, size_px, 3), dtype=np.uint8)
+    with VideoWriter(path, fps=10, width=size_px, height=size_px) as writer:
+        for index in range(round(seconds * 10)):
+            writer.write(frames[index % 5])
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100, layout="mono")
+        for index in range(300):
+            tone = np.sin(np.arange(1024, dtype=np.float32) * 0.05)[None]
+            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            frame.rate, frame.pts = 44100, index * 1024
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+class JobSystem:
+    """The processes that turn an upload into an avatar."""
+
+    def __init__(self, data_folder: Path, maker: str = "count_steps") -> None:
+        self.data_folder = data_folder
+        self.log_path = data_folder / "all.log"
+        self.maker = maker if ":" in maker else f"tests.fakes.avatar_maker:{maker}"
+        self._socket_folder = tempfile.TemporaryDirectory(prefix="styleavatar-")
+        self._socket = Path(self._socket_folder.name) / "redis.sock"
+        self.redis_url = f"unix://{self._socket}"
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.gateway_port = free_port()
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.gateway_port}", timeout=30)
+        self._redis = connect_redis(self.redis_url)
+        self.records = JobRecords(self._redis)
+
+    def start_redis(self) -> None:
+        self.redis_process = self._start(redis_command(self.data_folder, self._socket))
+        wait_for(lambda: redis_answers(self.redis_url), START_TIMEOUT_S)
+
+    def start_gateway(self, **settings: object) -> subprocess.Popen[bytes]:
+        process = self._start_service("gateway", port=self.gateway_port, **settings)
+        wait_for(lambda: http_answers(f"{self.http.base_url}/readyz"), START_TIMEOUT_S)
+        return process
+
+    def start_trainer(self, **settings: object) -> subprocess.Popen[bytes]:
+        port = free_port()
+        settings = {"metrics_port": port, "heartbeat_interval_s": 1, "maker": self.maker} | settings
+        process = self._start_service("training", **settings)
+        wait_for(lambda: http_answers(f"http://127.0.0.1:{port}/metrics"), START_TIMEOUT_S)
+        return process
+
+    def upload(self, video: Path, **fields: str) -> httpx.Response:
+        form = {"consent": CONSENT, "preset": "nano", "minutes": "0.1"} | fields
+        with video.open("rb") as file:
+            return self.http.post("/v1/avatars", data=form, files={"video": file})
+
+    def wait_until(self, job_id: str, condition: Callable[[TrainingJob], object]) -> TrainingJob:
+        wait_for(lambda: condition(self.records.get(job_id)))
+        return self.records.get(job_id)
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def stop(self) -> None:
+        self.http.close()
+        for process in reversed(self._processes):
+            if process.poll() is None:
+                process.terminate()
+                process.wait(30)
+        self._redis.close()
+        self._socket_folder.cleanup()
+
+    def _start_service(self, name: str, **settings: object) -> subprocess.Popen[bytes]:
+        prefix = f"STYLEAVATAR_{name.upper()}_"
+        own = {f"{prefix}{key.upper()}": str(value) for key, value in settings.items()}
+        return self._start([sys.executable, "-m", f"services.{name}"], own)
+
+    def _start(
+        self, command: list[str], environment: dict[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        shared = {"REDIS_URL": self.redis_url, "STYLEAVATAR_DATA": str(self.data_folder)}
+        with self.log_path.open("ab") as log:
+            process = subprocess.Popen(
+                command, env=os.environ | shared | (environment or {}), stdout=log, stderr=log
+            )
+        self._processes.append(process)
+        return process
+
+
+def job_process(trainer: subprocess.Popen[bytes]) -> psutil.Process:
+    """Returns the process that does the trainer's present job."""
+    (process,) = psutil.Process(trainer.pid).children()
+    return process
