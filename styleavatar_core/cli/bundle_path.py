@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the bundle that a path on the command line means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from styleavatar_core.errors import NotFoundError
+
+
+def find_bundle(path: Path) -> Path:
+    """Returns the bundle at a path: a bundle itself, or the ``avatar`` folder that ``train`` wrote.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    if path.suffix == ".zip" and path.is_file():
+        return path
+    for folder in (path, path / "avatar"):
+        if (folder / "avatar.json").is_file():
+            return folder
+    raise NotFoundError(f"there is no avatar at {path}; make one with `styleavatar train`")

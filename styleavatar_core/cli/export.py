@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``styleavatar export``: an avatar as one ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styleavatar_core.cli.bundle_path import find_bundle
+
+
+def export(
+    avatar: Annotated[Path, typer.Argument(help="Avatar bundle, or the folder of `train`.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="ONNX file [default: AVATAR/avatar.onnx].")
+    ] = None,
+) -> None:
+    """Export an avatar to ONNX and compare it with torch."""
+    from styleavatar_core.export.onnx import export_onnx
+
+    bundle = find_bundle(avatar)
+    path = output or (avatar.with_suffix(".onnx") if avatar.is_file() else avatar / "avatar.onnx")
+    parity = export_onnx(bundle, path)
+    typer.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; {parity}")

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``styleavatar`` command. Services and client add theirs by entry points."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated
+
+import click
+import typer
+
+import styleavatar_core
+from styleavatar_core.cli.bench import bench
+from styleavatar_core.cli.evaluate import evaluate
+from styleavatar_core.cli.export import export
+from styleavatar_core.cli.sample_clip import sample_clip
+from styleavatar_core.cli.track import track
+from styleavatar_core.cli.train import train
+from styleavatar_core.errors import StyleAvatarError, TrainingCanceled
+
+logger = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "styleavatar.commands"
+INPUT_ERROR_CODE = 2
+INTERRUPTED_CODE = 130
+# In the order in which a newcomer meets them.
+_ORDER = ("demo", "serve", "sample-clip", "track", "create", "drive", "train", "export", "evaluate")
+
+
+class _Commands(typer.core.TyperGroup):
+    """Lists commands in the order of their use, and loads those of entry points when asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of all commands."""
+        names = {*super().list_commands(ctx), *entry_points(group=ENTRY_POINT_GROUP).names}
+        return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Returns a command by name."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        for point in entry_points(group=ENTRY_POINT_GROUP, name=cmd_name):
+            return _load(point)
+        return None
+
+
+def build_app() -> typer.Typer:
+    """Puts the commands together; those of installed entry points are found when asked for."""
+    app = typer.Typer(
+        cls=_Commands,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        help="A portrait video in, a live photo-real avatar out, driven frame by frame over gRPC."
+        "\n\n[bold]track, train, export, evaluate, bench[/bold] work on their own; "
+        "[bold]create[/bold] and [bold]drive[/bold] talk to the services that "
+        "[bold]serve[/bold] starts; [bold]demo[/bold] shows everything once.",
+    )
+    app.callback()(_options)
+    own = {"sample-clip": sample_clip, "track": track, "train": train, "export": export}
+    for name, command in {**own, "evaluate": evaluate, "bench": bench}.items():
+        app.command(name)(command)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"styleavatar {styleavatar_core.__version__}")
+        raise typer.Exit
+
+
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version."),
+    ] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+def _load(point: EntryPoint) -> click.Command:
+    """Makes a command of an entry point; one whose package is missing says so when it is run."""
+    single = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    )
+    try:
+        single.command(point.name)(point.load())
+    except (ImportError, AttributeError) as error:
+        logger.debug("command not available", extra={"command": point.name}, exc_info=True)
+        reason = str(error)
+
+        def unavailable() -> None:
+            raise StyleAvatarError(
+                f"'{point.name}' cannot be loaded ({reason}); run `make install`, or install "
+                "styleavatar with all its extras"
+            )
+
+        single.command(point.name, help="Not installed.")(unavailable)
+    return typer.main.get_command(single)
+
+
+def main() -> None:
+    """Runs the command line; errors made on purpose become one sentence and exit code 2."""
+    # MediaPipe's and TensorFlow Lite's start-up lines are of no use to anybody.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        build_app()()
+    except StyleAvatarError as error:
+        message = str(error)
+        sys.stderr.write(f"styleavatar: {message[:1].lower()}{message[1:].rstrip('.')}.\n")
+        sys.exit(INPUT_ERROR_CODE)
+    except (TrainingCanceled, KeyboardInterrupt):
+        sys.stderr.write("styleavatar: stopped; the same command goes on from here.\n")
+        sys.exit(INTERRUPTED_CODE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shows progress events in the terminal: one bar per stage, with remaining time."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from styleavatar_core.types import Progress
+
+_TITLES = {
+    "tracking": "Tracking",
+    "rendering": "Rendering",
+    "matting": "Matting",
+    "training": "Training",
+    "export": "Measuring",
+}
+
+
+@contextmanager
+def progress_bars(console: Console | None = None) -> Iterator[Callable[[Progress], None]]:
+    """Yields a callable for ``on_progress`` that draws bars while the block runs."""
+    with Bars(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[detail]}"),
+        console=console or Console(stderr=True),
+    ) as bars:
+        tasks: dict[str, object] = {}
+
+        def show(event: Progress) -> None:
+            if event.stage not in tasks:
+                title = _TITLES.get(event.stage, event.stage)
+                tasks[event.stage] = bars.add_task(title, total=1.0, detail="")
+            bars.update(tasks[event.stage], completed=event.fraction, detail=_detail(event))
+
+        yield show
+
+
+def _detail(event: Progress) -> str:
+    parts = [event.message]
+    if event.eta_s:
+        parts.append(f"{_clock(event.eta_s)} to go")
+    if event.losses:
+        parts.append(f"loss {sum(event.losses.values()):.3f}")
+    if event.psnr_db is not None:
+        parts.append(f"held-out {event.psnr_db:.1f} dB")
+    return " · ".join(part for part in parts if part)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Yields a callable for ``should_stop``: true after Ctrl-C or SIGTERM, so work can be saved."""
+    asked = False
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

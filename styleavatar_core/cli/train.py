@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``styleavatar train``: an avatar from a video, without any service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
+from styleavatar_core.errors import ConflictError
+
+BUNDLE_FOLDER = "avatar"
+
+
+def train(
+    video: Annotated[Path, typer.Argument(help="Portrait video of one person.")],
+    out: Annotated[
+        Path, typer.Argument(help="Folder for the dataset, the checkpoints and the avatar.")
+    ],
+    consent: Annotated[
+        str, typer.Option(help="The agreement of the person shown, in a sentence (required).")
+    ] = "",
+    subject: Annotated[str, typer.Option(help="Name of the person shown.")] = "",
+    source: Annotated[str, typer.Option(help="Where the video comes from.")] = "",
+    preset: Annotated[
+        str, typer.Option(help="nano (128 px), lite (256), hd (512) or paper (1024).")
+    ] = "lite",
+    minutes: Annotated[float, typer.Option(min=0.01, help="Time to train, minutes.")] = 20.0,
+    adversarial: Annotated[
+        bool, typer.Option(help="Whether the discriminator joins in the last part.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the checkpoint in OUT, if there is one.")
+    ] = True,
+    vgg19: Annotated[
+        Path | None, typer.Option(help="VGG19 weights (safetensors) for the perceptual loss.")
+    ] = None,
+    matting: Annotated[
+        Path | None, typer.Option(help="Robust Video Matting (TorchScript file).")
+    ] = None,
+) -> None:
+    """Train an avatar from a portrait video. The finished bundle is OUT/avatar."""
+    from styleavatar_core.provenance.consent import make_consent
+    from styleavatar_core.training.create import FIGURES_NAME, TRAINING_FOLDER, create_avatar
+
+    record = make_consent(consent, subject=subject, source_description=source)
+    if not resume and (out / TRAINING_FOLDER).exists():
+        raise ConflictError(
+            f"{out} already holds a training; remove it, use another folder, or leave out "
+            "--no-resume to go on"
+        )
+    with stop_on_interrupt() as should_stop, progress_bars() as on_progress:
+        bundle = create_avatar(
+            video,
+            out,
+            out / BUNDLE_FOLDER,
+            preset=preset,
+            minutes=minutes,
+            consent=record,
+            adversarial=adversarial,
+            seed=seed,
+            perceptual_weights=vgg19,
+            matting_weights=matting,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+    _show(bundle, out / FIGURES_NAME)
+
+
+def _show(bundle: Path, figures_path: Path) -> None:
+    """Prints what came out, and with which models of others."""
+    from styleavatar_core.avatar.bundle import read_bundle
+    from styleavatar_core.cli.evaluate import print_figures
+
+    manifest = read_bundle(bundle).manifest
+    console = Console()
+    methods = manifest.methods
+    console.print(
+        f"Used: landmarks {methods.landmarks}; matting {methods.matting}; "
+        f"perceptual loss {methods.perceptual_loss}."
+    )
+    print_figures(figures_path, console)
+    console.print(f"Avatar: [bold]{bundle}[/bold]")

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way from a video to an avatar bundle: prepare, train, choose, evaluate, write."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from styleavatar_core.avatar.bundle import write_bundle
+from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
+from styleavatar_core.avatar.statistics import ParameterStatistics
+from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.data.picture import encode_jpeg
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr
+from styleavatar_core.face3d.camera import parameters_in_crop
+from styleavatar_core.networks import GeneratorConfig, get_preset
+from styleavatar_core.provenance.consent import ConsentRecord
+from styleavatar_core.training.avatar_networks import AvatarNetworks
+from styleavatar_core.training.batches import FIXED_STYLE_TIME
+from styleavatar_core.training.checkpoint import Clock
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.loop import load_average, train
+from styleavatar_core.training.prepare import DEFAULT_FRAME_CAP, prepare_dataset
+from styleavatar_core.training.reporter import NetworkRenderer
+from styleavatar_core.types import Progress
+
+logger = logging.getLogger(__name__)
+
+DATASET_FOLDER = "dataset"
+TRAINING_FOLDER = "training"
+SHEET_NAME = "evaluation.jpg"
+FIGURES_NAME = "evaluation.json"
+_STYLE_CANDIDATE_COUNT = 4
+_STYLE_FRAME_COUNT = 8
+_STYLE_MARGIN_DB = 0.1  # another code must be better by this than the one trained on every pose
+_EVALUATED_FRAME_LIMIT = 240
+
+
+def create_avatar(
+    video: Path,
+    folder: Path,
+    bundle_path: Path,
+    *,
+    preset: str = "lite",
+    minutes: float = 20.0,
+    consent: ConsentRecord | None = None,
+    adversarial: bool = True,
+    seed: int = 0,
+    config: TrainConfig | None = None,
+    frame_cap: int = DEFAULT_FRAME_CAP,
+    perceptual_weights: Path | None = None,
+    matting_weights: Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Path:
+    """Makes an avatar. Called again with the same arguments it goes on where it was stopped.
+
+    Args:
+        video: The clip.
+        folder: Work folder: dataset, checkpoint, log, pictures.
+        bundle_path: Where the bundle goes, a directory or a name ending in ``.zip``.
+        preset: Name of the network preset.
+        minutes: Budget of the training alone.
+        consent: Who agreed; required.
+        adversarial: Whether the discriminator joins in the last part.
+        seed: Of everything random.
+        config: Other settings of the training; ``minutes``, ``seed`` and ``adversarial`` win.
+        frame_cap: Most frames to keep.
+        perceptual_weights: VGG19 weights (safetensors) for the perceptual loss.
+        matting_weights: Robust Video Matting (TorchScript).
+        on_progress: Told how far it is.
+        should_stop: Asked often.
+
+    Returns:
+        ``bundle_path``.
+
+    Raises:
+        InvalidInputError: The video cannot be used, or there is no consent.
+        TrainingCanceled: ``should_stop`` said so.
+    """
+    if consent is None:
+        raise InvalidInputError(
+            "an avatar is only made with the consent of the person shown: give a consent record",
+            reason="CONSENT_MISSING",
+        )
+    generator_config = get_preset(preset)
+    settings = replace(config or TrainConfig(), minutes=minutes, seed=seed)
+    if not adversarial:
+        settings = replace(settings, adversarial_start=1.0)
+    report = on_progress or (lambda _: None)
+    dataset = prepare_dataset(
+        video,
+        folder / DATASET_FOLDER,
+        generator_config,
+        frame_cap=frame_cap,
+        matting_weights=matting_weights,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    checkpoint = train(
+        dataset,
+        generator_config,
+        settings,
+        folder / TRAINING_FOLDER,
+        perceptual_weights=perceptual_weights,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
+    report(Progress("export", 0.0, "measuring on the held-out frames"))
+    networks, clock = load_average(checkpoint, generator_config)
+    renderer = NetworkRenderer(dataset, networks)
+    style_time = choose_style_time(dataset, renderer)
+    metrics = evaluate_held_out(
+        dataset,
+        lambda index: renderer(index, style_time),
+        frame_limit=_EVALUATED_FRAME_LIMIT,
+        sheet_path=folder / SHEET_NAME,
+    )
+    (folder / FIGURES_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
+    manifest = _manifest(dataset, generator_config, settings, clock, style_time, metrics, consent)
+    loss = "vgg19" if perceptual_weights else "multi-scale structure (no VGG19 weights given)"
+    manifest = manifest.model_copy(
+        update={"methods": manifest.methods.model_copy(update={"perceptual_loss": loss})}
+    )
+    middle = dataset.held_out_indices[len(dataset.held_out_indices) // 2]
+    write_bundle(
+        bundle_path,
+        manifest,
+        generator=_arrays(networks),
+        features=_feature_arrays(networks),
+        preview_jpeg=encode_jpeg(renderer(middle, style_time)[0]),
+    )
+    report(Progress("export", 1.0, "the avatar is ready", psnr_db=metrics["psnr_db"]))
+    return bundle_path
+
+
+def choose_style_time(dataset: AvatarDataset, renderer: NetworkRenderer) -> float:
+    """Selects the z_tmp of inference (Sec. 3.4) on the last twentieth of the training part."""
+    train_count = len(dataset.train_indices)
+    last = dataset.train_indices[-max(train_count // 20, 1) :]
+    places = np.linspace(0, len(last) - 1, min(_STYLE_FRAME_COUNT, len(last))).round().astype(int)
+    frames = [last[int(i)] for i in places]
+
+    def score(time: float) -> float:
+        return mean_psnr(dataset, lambda index: renderer(index, time), frames)
+
+    # Codes of frames near the scored ones would win by memory, not by merit.
+    until = 0.8 * train_count / len(dataset)
+    times = [float(t) for t in np.linspace(0.0, until, _STYLE_CANDIDATE_COUNT)]
+    best = max(times, key=score)
+    return best if score(best) > score(FIXED_STYLE_TIME) + _STYLE_MARGIN_DB else FIXED_STYLE_TIME
+
+
+def _manifest(
+    dataset: AvatarDataset,
+    generator_config: GeneratorConfig,
+    settings: TrainConfig,
+    clock: Clock,
+    style_time: float,
+    metrics: dict[str, float],
+    consent: ConsentRecord,
+) -> AvatarManifest:
+    info = dataset.info
+    train = [parameters_in_crop(dataset.parameters[i], info.crop) for i in dataset.train_indices]
+    return AvatarManifest(
+        preset=generator_config.name,
+        generator=generator_config.to_dict(),
+        style_time=style_time,
+        model_id=info.model_id,
+        identity=info.identity,
+        texture=info.texture,
+        window=info.window,
+        statistics=ParameterStatistics.from_parameters(train, info.crop).to_dict(),
+        metrics={name: round(value, 4) for name, value in metrics.items() if np.isfinite(value)},
+        consent=consent,
+        source=AvatarSource(
+            file_name=info.source_name,
+            sha256=info.source_sha256,
+            width=info.source_width,
+            height=info.source_height,
+            fps=info.fps,
+            train_frame_count=info.train_count,
+            held_out_frame_count=len(dataset.held_out_indices),
+        ),
+        methods=AvatarMethods(
+            landmarks=info.landmarks, matting=info.matting, perceptual_loss="none"
+        ),
+        training={
+            "steps": clock.step,
+            "minutes": round(clock.elapsed_s / 60, 3),
+            "resume_count": clock.resume_count,
+            "settings": settings.to_dict(),
+        },
+    )
+
+
+def _arrays(networks: AvatarNetworks) -> dict[str, np.ndarray]:
+    state = networks.generator.state_dict()
+    return {name: value.contiguous().numpy() for name, value in state.items()}
+
+
+def _feature_arrays(networks: AvatarNetworks) -> dict[str, np.ndarray]:
+    face, background = networks.static_maps()
+    return {
+        f"{owner}.{name}": getattr(maps, name).detach().contiguous().numpy()
+        for owner, maps in (("face", face), ("background", background))
+        for name in ("feature", "rgb_pack")
+    }
