@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Latest wins, or all in order; nothing waits without a bound."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from services.common.mailbox import FrameMailbox
+
+
+def mailbox(*, latest_only: bool) -> FrameMailbox[str]:
+    return FrameMailbox(latest_only=latest_only, merge=lambda old, new: old[:1] + new, capacity=2)
+
+
+def test_latest_only_keeps_the_newest_and_counts() -> None:
+    async def scenario() -> None:
+        box = mailbox(latest_only=True)
+        for item in ("a", "b", "c"):
+            await box.put(item)
+        await box.close()
+        assert await box.get() == "ac"  # what the merges kept of the first, and the newest
+        assert box.take_superseded_count() == 2
+        assert box.take_superseded_count() == 0
+        assert await box.get() is None
+
+    asyncio.run(scenario())
+
+
+def test_every_frame_waits_when_full_and_keeps_order() -> None:
+    async def scenario() -> None:
+        box = mailbox(latest_only=False)
+        await box.put("a")
+        await box.put("b")
+        third = asyncio.create_task(box.put("c"))
+        await asyncio.sleep(0)
+        assert not third.done()
+        assert await box.get() == "a"
+        await third
+        assert [await box.get(), await box.get()] == ["b", "c"]
+        assert box.take_superseded_count() == 0
+
+    asyncio.run(scenario())
+
+
+def test_an_error_comes_after_the_last_frame() -> None:
+    async def scenario() -> None:
+        box = mailbox(latest_only=False)
+        await box.put("a")
+        await box.close(ValueError("bad"))
+        assert await box.get() == "a"
+        with pytest.raises(ValueError, match="bad"):
+            await box.get()
+
+    asyncio.run(scenario())

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metric names follow one rule, labels stay bounded, and a taken port is said."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.common.metrics import (
+    GatewayMetrics,
+    RenderingMetrics,
+    TrackingMetrics,
+    TrainingMetrics,
+    serve_metrics,
+)
+from styleavatar_core.errors import ConflictError
+
+UNBOUNDED = {"avatar_id", "stream", "session_id", "job_id", "frame_index", "client"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "service"),
+    [
+        (RenderingMetrics, "rendering"),
+        (TrackingMetrics, "tracking"),
+        (GatewayMetrics, "gateway"),
+        (TrainingMetrics, "training"),
+    ],
+)
+def test_names_carry_service_and_labels_are_bounded(kind: type, service: str) -> None:
+    registry = CollectorRegistry()
+    metrics = kind(registry)
+    for metric in registry.collect():
+        assert metric.name.startswith(f"styleavatar_{service}_")
+        if metric.type == "histogram":
+            assert metric.name.endswith("_seconds")
+    for metric in vars(metrics).values():
+        assert not UNBOUNDED & set(metric._labelnames)
+
+
+def test_metrics_are_served_until_stopped() -> None:
+    registry = CollectorRegistry()
+    RenderingMetrics(registry).frames.inc(3)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    stop = serve_metrics("127.0.0.1", port, registry)
+    url = f"http://127.0.0.1:{port}/metrics"
+    try:
+        assert "styleavatar_rendering_frames_total 3.0" in httpx.get(url).text
+        with pytest.raises(ConflictError, match=str(port)):
+            serve_metrics("127.0.0.1", port, registry)
+    finally:
+        stop()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real child process: answers, failures, slots, death, hanging, end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+import psutil
+import pytest
+
+from services.common.worker.arena import SharedArena
+from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.supervisor import WorkerSupervisor
+from styleavatar_core.errors import (
+    EngineUnavailableError,
+    InvalidInputError,
+    NotFoundError,
+    WorkerLostError,
+)
+
+OPTIONS = WorkerOptions("tests.fakes.echo_worker", slot_count=2, slot_bytes=64)
+
+
+def with_worker(
+    scenario: Callable[[WorkerProcess], Awaitable[None]], options: WorkerOptions = OPTIONS
+) -> None:
+    async def run() -> None:
+        worker = WorkerProcess(options)
+        try:
+            await worker.start()
+            async with asyncio.timeout(20):
+                await scenario(worker)
+        finally:
+            await worker.stop()
+
+    asyncio.run(run())
+
+
+def test_an_arena_is_shared_by_its_descriptor() -> None:
+    arena = SharedArena.create(2, 16)
+    twin = SharedArena(os.dup(arena.descriptor), 2, 16)
+    arena.write(1, b"abc", offset=2)
+    assert twin.read(1, 3, offset=2) == b"abc"
+    assert twin.read(0, 4) == bytes(4)
+    with pytest.raises(InvalidInputError):
+        arena.write(0, bytes(17))
+    arena.close()
+    arena.close()
+    assert twin.read(1, 3, offset=2) == b"abc"
+    twin.close()
+
+
+def test_commands_are_answered_and_failures_keep_their_type() -> None:
+    async def scenario(worker: WorkerProcess) -> None:
+        assert await worker.call("echo", {"a": [1, 2.5]}, timeout_s=5) == {"a": [1, 2.5]}
+        with pytest.raises(NotFoundError, match="no such thing"):
+            await worker.call("refuse", {}, timeout_s=5)
+        assert await worker.call("echo", {}, timeout_s=5) == {}
+
+    with_worker(scenario)
+
+
+def test_background_commands_do_not_hold_up_others() -> None:
+    async def scenario(worker: WorkerProcess) -> None:
+        slow = asyncio.create_task(worker.call("sleep", {"seconds": 1.0}, timeout_s=10))
+        await worker.call("echo", {}, timeout_s=5)
+        assert not slow.done()
+        await slow
+
+    with_worker(scenario)
+
+
+def test_a_slot_is_not_lent_again_before_its_work_is_done() -> None:
+    async def scenario(worker: WorkerProcess) -> None:
+        finished = asyncio.Event()
+
+        async def work(slot: int) -> int:
+            await finished.wait()
+            return slot
+
+        async def take(slot: int) -> int:
+            return slot
+
+        borrowed = [asyncio.create_task(worker.with_slot(work)) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        for task in borrowed:
+            task.cancel()  # the callers go, their work does not
+        waiting = asyncio.create_task(worker.with_slot(take))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        finished.set()
+        assert await waiting in (0, 1)
+
+    with_worker(scenario)
+
+
+def test_death_and_hanging_are_told_to_who_waits() -> None:
+    async def scenario(worker: WorkerProcess) -> None:
+        waiting = asyncio.create_task(worker.call("sleep", {"seconds": 30}, timeout_s=30))
+        await asyncio.sleep(0.05)
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerLostError):
+            await waiting
+        with pytest.raises(WorkerLostError):
+            await worker.call("echo", {}, timeout_s=5)
+
+    async def hanging(worker: WorkerProcess) -> None:
+        with pytest.raises(WorkerLostError, match="did not answer"):
+            await worker.call("sleep", {"seconds": 30}, timeout_s=0.1)
+        await worker.ended.wait()
+
+    with_worker(scenario)
+    with_worker(hanging)
+
+
+def test_a_worker_that_cannot_start_says_why() -> None:
+    async def never(worker: WorkerProcess) -> None:
+        raise AssertionError
+
+    broken = WorkerOptions("tests.fakes.echo_worker", options={"refuse": True})
+    with pytest.raises(EngineUnavailableError, match="refuses to start"):
+        with_worker(never, broken)
+    stuck = WorkerOptions("tests.fakes.echo_worker", options={"stall": 30}, start_timeout_s=0.5)
+    with pytest.raises(EngineUnavailableError, match="not ready"):
+        with_worker(never, stuck)
+
+
+def test_a_supervisor_replaces_and_in_the_end_leaves_nothing() -> None:
+    async def scenario() -> tuple[int, int]:
+        restarts: list[int] = []
+        supervisor = WorkerSupervisor(OPTIONS, lambda: restarts.append(1))
+        await supervisor.start()
+        first = await supervisor.worker(5)
+        os.kill(first.pid, signal.SIGKILL)
+        await first.ended.wait()
+        await asyncio.sleep(0)
+        second = await supervisor.worker(20)
+        assert second is not first
+        assert restarts == [1]
+        pids = first.pid, second.pid
+        await supervisor.stop()
+        return pids
+
+    for pid in asyncio.run(scenario()):
+        assert not psutil.pid_exists(pid)
+
+
+def test_a_worker_ends_when_its_parent_is_gone() -> None:
+    async def scenario() -> psutil.Process:
+        worker = WorkerProcess(OPTIONS)
+        await worker.start()
+        child = psutil.Process(worker.pid)
+        worker._writer.transport.abort()  # as the kernel does when a parent is killed
+        await worker.ended.wait()
+        await worker.stop()
+        return child
+
+    child = asyncio.run(scenario())
+    deadline = time.monotonic() + 5
+    while child.is_running() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not child.is_running()
