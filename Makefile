@@ -64,8 +64,7 @@ bench: install ## Run every benchmark, reports under OUT/bench
 	$(BIN)/styleavatar bench --out "$(OUT)/bench"
 
 proto: install ## Regenerate proto/gen/python from proto/styleavatar/v1
-	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I . --python_out=gen/python --pyi_out=gen/python \
-		--grpc_python_out=gen/python styleavatar/v1/*.proto
+	$(BIN)/python proto/generate.py
 
 docs: install ## Renew .env.example and the settings table of docs/deployment.md
 	$(BIN)/python -m tools.settings_reference

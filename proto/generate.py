@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generates the one committed copy of the Python code of ``styleavatar.v1``: ``python proto/generate.py [FOLDER]``."""
+"""Generates the committed Python code of ``styleavatar.v1``: ``python generate.py [FOLDER]``."""
 
 from __future__ import annotations
 
