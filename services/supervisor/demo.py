@@ -26,12 +26,6 @@ from services.supervisor.demo_progress import StageBars, note_of
 from services.supervisor.demo_report import CurvePoint, plot_training_curve, write_markdown
 from services.supervisor.settings import SupervisorSettings
 from services.supervisor.supervisor import Supervisor
-from styleavatar_core.data.sample_clip import (
-    SAMPLE_CONSENT,
-    SAMPLE_ORIGIN,
-    SAMPLE_SUBJECT,
-    make_sample_clip,
-)
 from styleavatar_core.data.video import VideoInfo, probe
 from styleavatar_core.errors import ConflictError, StyleAvatarError, TrainingError
 from styleavatar_core.evaluation.figures import build_report, print_report, write_report
@@ -178,15 +172,22 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _sample(out: Path, seconds: float, bars: StageBars) -> DemoInput:
+    # Loads MediaPipe and scikit-image: not for the sake of `--help`.
+    from styleavatar_core.data import sample_clip as sample
+
     def show(progress: Progress) -> None:
         bars.update("sample clip", progress.fraction, progress.message)
 
     bars.update("sample clip", 0.0, "fitting the face model to the photograph")
-    clip = make_sample_clip(
+    clip = sample.make_sample_clip(
         out / "sample.mp4", seconds=seconds, size_px=SAMPLE_SIZE_PX, on_progress=show
     )
     return DemoInput(
-        clip.path, SAMPLE_CONSENT, SAMPLE_SUBJECT, "NASA (public domain)", SAMPLE_ORIGIN
+        clip.path,
+        sample.SAMPLE_CONSENT,
+        sample.SAMPLE_SUBJECT,
+        "NASA (public domain)",
+        sample.SAMPLE_ORIGIN,
     )
 
 
