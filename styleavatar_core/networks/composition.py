@@ -13,7 +13,7 @@ def crop_windows(canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch
 
     Args:
         canvas: (B or 1, C, H, W) float.
-        starts: (B, 2) int64, first column and row (x, y) of each window; may be negative.
+        starts: (B or 1, 2) int64, first column and row (x, y) of each window; may be negative.
         size: Side of the windows.
 
     Returns:
@@ -49,7 +49,7 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
 
     Args:
         canvas: (B or 1, C, H, W) float.
-        starts: (B, 2) int64, first column and row of each window.
+        starts: (B or 1, 2) int64, first column and row of each window.
         size: Side of the windows.
 
     Returns:
@@ -57,8 +57,11 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
     """
     steps = torch.arange(size, dtype=torch.float64) * (size / (size - 1)) - 0.5
     steps[-1] = size - 0.5  # exact, as its rounding is what the note describes
-    index = torch.round(starts.cpu()[:, :, None] + steps).long().to(canvas.device)  # (B, 2, size)
-    samples = canvas.expand(len(starts), *canvas.shape[1:])
+    index = torch.round(starts.cpu()[:, :, None] + steps).long().to(canvas.device)  # (N, 2, size)
+    if len(index) == 1:  # one window for the whole batch
+        columns, rows = index[0]
+        return canvas[:, :, rows][..., columns]
+    samples = canvas.expand(len(index), *canvas.shape[1:])
     return torch.stack(
         [
             sample[:, rows][:, :, columns]

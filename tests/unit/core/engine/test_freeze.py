@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The frozen generator gives what the trained one gives."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from styleavatar_core.engine.freeze import freeze
+from styleavatar_core.engine.frozen_layers import FrozenSampler
+from styleavatar_core.networks import GeneratorConfig, get_preset, sample_noise
+from styleavatar_core.networks.composition import TextureSampler
+from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
+from tests.fakes.networks import UntrainedAvatar
+
+
+def noisy_nano() -> GeneratorConfig:
+    """Nano with what only the published topology uses: four taps, noise, added nearest samples."""
+    config = get_preset("nano")
+    style = dataclasses.replace(config.style, taps=IMAGE_TAPS, has_unused_noise=True)
+    synthesis = dataclasses.replace(
+        config.synthesis,
+        style=style,
+        noise_sizes=(config.feature_size,),
+        input_channels=config.background.feature_channels,
+    )
+    face = dataclasses.replace(
+        config.face, channels=(*config.face.channels[:-1], config.background.feature_channels)
+    )
+    return dataclasses.replace(
+        config,
+        style=style,
+        face=face,
+        foreground=dataclasses.replace(config.foreground, style=style),
+        synthesis=synthesis,
+        uv_supersampling=1,
+        uv_sampling="nearest",
+        face_composition="add",
+        window_sampling="linspace",
+        mask_gain=1.1,
+        has_fused_rgb_output=False,
+    )
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (5, -8)])
+@pytest.mark.parametrize("make_config", [lambda: get_preset("nano"), noisy_nano])
+@torch.no_grad()
+def test_frozen_equals_trained(make_config, offset: tuple[int, int]) -> None:
+    avatar = UntrainedAvatar.make(make_config())
+    noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))
+    inputs = avatar.inputs(2)
+    trained = avatar.generator(
+        avatar.style.expand(2, -1),
+        **inputs,
+        face=avatar.face,
+        background=avatar.background,
+        window=torch.tensor([offset]).expand(2, -1),
+        noise=noise,
+    )
+    frozen = freeze(
+        avatar.generator,
+        avatar.style,
+        avatar.face,
+        avatar.background,
+        window=offset,
+        noise=noise,
+    )
+    output = frozen.generator(
+        frozen.style.expand(2, -1),
+        **inputs,
+        face=avatar.face,
+        background=avatar.background,
+        window=frozen.window,
+        noise=noise,
+    )
+    # Relative to the spread of an untrained generator's image, which is about 2.
+    scale = trained.image.std().item()
+    torch.testing.assert_close(output.image / scale, trained.image / scale, atol=1e-4, rtol=0)
+    torch.testing.assert_close(output.mask, trained.mask, atol=1e-4, rtol=0)
+
+
+def test_bytes_are_the_image_clipped_and_rounded() -> None:
+    avatar = UntrainedAvatar.make(get_preset("nano"))
+    inputs = avatar.inputs(1)
+    frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background)
+    with torch.no_grad():
+        image = avatar.generator(
+            avatar.style,
+            **inputs,
+            face=avatar.face,
+            background=avatar.background,
+            window=torch.zeros(1, 2, dtype=torch.int64),
+        ).image
+        rendering = ((inputs["rendering"] + 1) * 127.5).round().to(torch.uint8)
+        pixels, mask = frozen(
+            rendering.permute(0, 2, 3, 1),
+            inputs["uv"].permute(0, 2, 3, 1),
+            inputs["face_mask"][:, 0].to(torch.uint8),
+        )
+    expected = ((image.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1)
+    assert pixels.dtype == torch.uint8
+    assert (pixels.float() - expected).abs().max() <= 0.51
+    assert mask.shape == (1, 128, 128)
+
+
+def test_freezing_leaves_the_generator_alone() -> None:
+    avatar = UntrainedAvatar.make(get_preset("nano"))
+    before = {name: value.clone() for name, value in avatar.generator.state_dict().items()}
+    freeze(avatar.generator, avatar.style, avatar.face, avatar.background)
+    after = avatar.generator.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(parameter.requires_grad for parameter in avatar.generator.parameters())
+
+
+def test_table_sampling_equals_grid_sampling_beyond_the_border_too() -> None:
+    texture = torch.randn(1, 5, 8, 8)
+    uv = torch.rand(2, 2, 9, 7) * 1.4 - 0.2
+    expected = TextureSampler("bilinear")(texture, uv)
+    torch.testing.assert_close(FrozenSampler(texture)(texture, uv), expected, atol=1e-5, rtol=1e-5)
