@@ -72,7 +72,7 @@ class StageBars:
 def note_of(eta_s: float | None, losses: dict[str, float], psnr_db: float | None) -> str:
     """Writes time left, losses and PSNR as one short line."""
     parts = []
-    if eta_s is not None:
+    if eta_s is not None and eta_s > 0:
         parts.append(f"{eta_s // 60:.0f}:{eta_s % 60:02.0f} left")
     if psnr_db is not None:
         parts.append(f"held-out {psnr_db:.1f} dB")

@@ -89,7 +89,7 @@ def plot_training_curve(points: list[CurvePoint], path: Path) -> None:
     for name in sorted({name for point in points for name in point.losses}):
         known = [(p.minutes, p.losses[name]) for p in points if p.losses.get(name, 0.0) > 0.0]
         if known:
-            axes.plot(*zip(*known, strict=True), label=name, linewidth=1.2)
+            axes.plot(*zip(*known, strict=True), ".-", label=name, linewidth=1.2, markersize=3)
     axes.set_xlabel("training time, minutes")
     axes.set_ylabel("weighted loss")
     if axes.lines:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from styleavatar_core.cli.progress import progress_bars
+
 
 def sample_clip(
     output: Annotated[Path, typer.Argument(help="The mp4 to write; its truth goes beside it.")],
@@ -18,5 +20,6 @@ def sample_clip(
     """Animate a public-domain NASA portrait: real pixels with known face parameters."""
     from styleavatar_core.data.sample_clip import SAMPLE_ORIGIN, make_sample_clip
 
-    clip = make_sample_clip(output, seconds=seconds, size_px=size, seed=seed)
+    with progress_bars() as show:
+        clip = make_sample_clip(output, seconds, size_px=size, seed=seed, on_progress=show)
     typer.echo(f"{clip.path}: {len(clip.parameters)} frames of {clip.size_px} px. {SAMPLE_ORIGIN}.")
