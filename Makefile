@@ -32,7 +32,8 @@ $(STAMP):
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "$(PYTHON) lacks its venv module. On Debian or Ubuntu it is the package python3-venv (python3.12-venv and so on)."; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(PIP) install --quiet --no-deps -r requirements.lock
+	@echo "Installing what requirements.lock pins into $(VENV); this takes some minutes the first time."
+	$(PIP) install --no-deps -r requirements.lock
 	@# The lock holds what runs everywhere; a CUDA build of torch brings its own libraries on top.
 	$(PIP) install --quiet -c requirements.lock "$(TORCH_PIN)"
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .

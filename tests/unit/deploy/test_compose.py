@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from services.common.settings import ServiceSettings
+from services.supervisor.settings import SupervisorSettings
+from services.supervisor.specs import service_specs
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -78,6 +80,18 @@ def test_variables_make_valid_settings(name: str, monkeypatch: pytest.MonkeyPatc
 def test_ports_are_the_defaults_of_the_settings(name: str) -> None:
     published = {int(mapping.split(":")[1]) for mapping in service(name)["ports"]}
     assert published == default_ports(name)
+
+
+@pytest.mark.parametrize("name", OUR_SERVICES)
+def test_serve_starts_the_same_command_with_the_same_variables(name: str) -> None:
+    specs = {spec.name: spec for spec in service_specs(SupervisorSettings(), "redis://redis")}
+    spec = specs["training" if name == "trainer" else name]
+    assert spec.command[1:] == service(name)["command"][1:]
+    # Redis is told to all by `serve`, in containers only to those who use it.
+    assert set(service(name)["environment"]) | {"REDIS_URL"} == set(spec.environment)
+    containers = service(name)["environment"]
+    ports = {variable for variable in spec.environment if variable.endswith("_PORT")}
+    assert {v: containers[v] for v in ports} == {v: spec.environment[v] for v in ports}
 
 
 def test_prometheus_scrapes_every_service_where_it_listens() -> None:
