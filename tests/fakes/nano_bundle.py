@@ -15,9 +15,9 @@ from styleavatar_core.networks.presets import get_preset
 from tests.fakes.bundle import fake_manifest
 
 
-def write_nano_bundle(path: Path, seed: int = 0) -> Path:
-    """Writes the bundle; the same seed gives the same pictures."""
-    config = get_preset("nano")
+def write_nano_bundle(path: Path, seed: int = 0, preset: str = "nano") -> Path:
+    """Writes the bundle, if asked of another preset; the same seed gives the same pictures."""
+    config = get_preset(preset)
     torch.manual_seed(seed)
     generator = PortraitGenerator(config)
     features = {}
@@ -29,6 +29,7 @@ def write_nano_bundle(path: Path, seed: int = 0) -> Path:
     model = builtin_model()
     manifest = fake_manifest(
         0,
+        preset=preset,
         style_time=0.5,
         generator=config.to_dict(),
         identity=[0.0] * model.identity_basis.shape[2],
