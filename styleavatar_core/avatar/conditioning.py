@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Face parameters to network inputs: texture rendering, UV rendering, face mask (paper, Sec. 3.1).
 
-The one renderer of data preparation and of live driving, so that a network never sees in use what it
+The one renderer of data preparation and of live driving: in use a network sees nothing that it
 did not see in training.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera, written once (paper, Eq. 1): scaled orthographic, ``p = scale * (R v + translation)``.
+"""The camera, written once (paper, Eq. 1): scaled orthographic, ``scale * (R v + translation)``.
 
 Axes and units are those of ``docs/conventions.md``: x right, y down, z away from the camera; model
 units are decimetres; frame units are half frame heights with the origin at the frame centre.

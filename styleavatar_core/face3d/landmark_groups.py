@@ -24,7 +24,7 @@ LIDS = LEFT_EYE + RIGHT_EYE
 LEFT_IRIS = (473, 474, 475, 476, 477)
 RIGHT_IRIS = (468, 469, 470, 471, 472)
 
-# Lips run from the right to the left corner; 61 and 291 are the outer corners, 78 and 308 the inner.
+# Lips run from the right to the left corner; corners are 61 and 291 (outer), 78 and 308 (inner).
 UPPER_OUTER_LIP = (185, 40, 39, 37, 0, 267, 269, 270, 409)
 LOWER_OUTER_LIP = (146, 91, 181, 84, 17, 314, 405, 321, 375)
 UPPER_INNER_LIP = (191, 80, 81, 82, 13, 312, 311, 310, 415)

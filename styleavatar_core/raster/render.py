@@ -17,8 +17,8 @@ from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.raster.software import interpolate, rasterize
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
-# Irradiance of the fixed light in the first nine spherical harmonics of the normal (x right, y down,
-# z away): from above, the front and a little from the left; the second order hardens it.
+# Irradiance of the fixed light in the first nine spherical harmonics of the normal (x right,
+# y down, z away): from above, the front and a little from the left; the second order hardens it.
 _LIGHT = np.array([0.72, -0.10, -0.22, -0.34, 0.0, 0.05, -0.08, 0.03, -0.06], np.float32)
 
 # Eyeballs are drawn this much (decimetres) behind where they are, so that a closed lid hides them

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Temporal filtering of parameters for live use: One-Euro filters (little delay when things move)."""
+"""Temporal filtering of parameters for live use: One-Euro, with little delay in motion."""
 
 from __future__ import annotations
 

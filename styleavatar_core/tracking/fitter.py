@@ -173,10 +173,9 @@ class FaceFitter:
         for row, ((center, iris), offsets) in enumerate(
             zip(self._eyes, self._iris_offsets, strict=True)
         ):
-            # The image shows x and y only: put the iris on its plane in the head, then turn back.
-            view = (target[iris] / pose.scale - pose.translation)[:, :2]
-            seen = _unproject(view, pose.rotation, center + [0, 0, offsets[1:, 2].mean()])
-            gaze[row] = solve_eye_rotation(offsets, (seen - center)[:, :2])
+            place = pose.rotation @ center + pose.translation
+            seen = (target[iris] / pose.scale - place)[:, :2]
+            gaze[row] = solve_eye_rotation(offsets, seen, pose.rotation)
         return gaze
 
     def _fit_expression(
@@ -206,9 +205,7 @@ class FaceFitter:
         for frame, fit, share in zip(frames, fits, trust, strict=True):
             weights = self._weights * self._visibility(fit.pose)
             base = mean + combine(self._directions, fit.expression)
-            part = self._equations(
-                self._identity_directions, frame[_FACE], fit.pose, weights, base
-            )
+            part = self._equations(self._identity_directions, frame[_FACE], fit.pose, weights, base)
             gram += share * part[0]
             moment += share * part[1]
         # Frames of one clip err together: they count as few, however many they are.
@@ -240,13 +237,6 @@ class FaceFitter:
         weights[list(groups.LIPS)] = self.config.lip_weight
         weights[list(groups.LIDS)] = self.config.lid_weight
         return weights
-
-
-def _unproject(view: FloatArray, rotation: FloatArray, anchor: FloatArray) -> FloatArray:
-    """Finds head points on the plane z = anchor z that project to ``view`` (N, 2)."""
-    flat = view - rotation[:2, 2] * anchor[2]
-    plane = np.linalg.solve(rotation[:2, :2], flat.T).T
-    return np.concatenate([plane, np.full((len(view), 1), anchor[2])], axis=1)
 
 
 def _landmark_normals(model: FaceModel, neutral: FloatArray) -> FloatArray:

@@ -62,24 +62,27 @@ def solve_pose(source: FloatArray, target: FloatArray, weights: FloatArray) -> P
     return Pose(rotation, target_mean / scale - rotation @ source_mean, scale)
 
 
-def solve_eye_rotation(offsets: FloatArray, targets: FloatArray) -> tuple[float, float]:
+def solve_eye_rotation(
+    offsets: FloatArray, seen: FloatArray, head_rotation: FloatArray
+) -> tuple[float, float]:
     """Solves Eq. 1 for one eyeball, whose centre and size are known: rotation by SVD.
 
-    Depth of an iris is not observed; it is completed from the sphere before the SVD.
+    The depth of an iris is not observed; it follows from its distance to the eyeball's centre.
 
     Args:
         offsets: (5, 3) the iris points relative to the eyeball's centre at rest, model units.
-        targets: (5, 2) where they were seen, head axes, same origin and unit.
+        seen: (5, 2) where they are seen relative to the centre, frame axes, model units.
+        head_rotation: (3, 3) of the head.
 
     Returns:
-        Pitch (down positive) and yaw (towards image right positive), radians.
+        Pitch (down positive) and yaw (towards image right positive), radians, in the head.
     """
     radii = (offsets**2).sum(axis=1)
-    depth = -np.sqrt(np.maximum(radii - (targets**2).sum(axis=1), 0.05 * radii))
-    seen = np.concatenate([targets, depth[:, None]], axis=1)
-    u, _, vt = np.linalg.svd(seen.T @ offsets)
+    depth = -np.sqrt(np.maximum(radii - (seen**2).sum(axis=1), 0.05 * radii))
+    in_head = np.concatenate([seen, depth[:, None]], axis=1) @ head_rotation
+    u, _, vt = np.linalg.svd(in_head.T @ offsets)
     rotation = (u * [1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
-    gaze = rotation @ np.array([0.0, 0.0, -1.0])  # an eyeball does not roll: its axis says all
+    gaze = -rotation[:, 2]  # an eyeball does not roll: its axis says all
     return float(np.arcsin(np.clip(gaze[1], -1, 1))), float(np.arctan2(gaze[0], -gaze[2]))
 
 
@@ -91,7 +94,7 @@ def solve_bounded(
     start: FloatArray | None = None,
     max_pass_count: int = 12,
 ) -> FloatArray:
-    """Minimises ``x' gram x / 2 - moment' x`` in a box: Cholesky on the free set, adapted in passes.
+    """Minimises ``x' gram x / 2 - moment' x`` in a box by an active set and Cholesky.
 
     Args:
         gram: (N, N) symmetric positive definite.

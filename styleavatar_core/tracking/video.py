@@ -96,7 +96,7 @@ def track_video(
     stacked = np.stack(landmarks)
     fits, fitter = fit_landmarks(model, stacked, width, height)
     first = fits[sample[0]]
-    assert first is not None  # noqa: S101 - the sample frame has landmarks
+    assert first is not None
     texture = solve_texture(model, fitter, first, sample[1])
     parameters = [
         None if fit is None else fit_to_parameters(model, fit, time_s, index)

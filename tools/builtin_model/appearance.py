@@ -120,7 +120,9 @@ def unwrap(mean: Array, partners: Indices, faces: Indices, eye_points: Array) ->
     points, triangles = mean, [faces]
     for rim in (_INNER_LIP, _LEFT_RIM, _RIGHT_RIM):
         middle = len(points)
-        triangles.append(np.array([(a, b, middle) for a, b in zip(rim, np.roll(rim, 1), strict=True)]))
+        triangles.append(
+            np.array([(a, b, middle) for a, b in zip(rim, np.roll(rim, 1), strict=True)])
+        )
         points = np.concatenate([points, mean[list(rim)].mean(axis=0, keepdims=True)])
     system = _mean_value_system(points, np.concatenate(triangles))
     border = np.array(_FACE_OVAL)

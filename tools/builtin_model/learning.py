@@ -102,7 +102,7 @@ def _symmetric_mean(subjects: list[Array]) -> tuple[Array, npt.NDArray[np.int64]
     partners = topology.mirror_partners(mean)
     mirrored = (mean * _FLIP)[partners]
     mean = (mean + solve_pose(mirrored, mean, ones).apply(mirrored)) / 2
-    # The average of a shape and its posed mirror image is symmetric about a tilted plane: untilt it.
+    # A shape averaged with its posed mirror image is symmetric about a tilted plane: untilt it.
     half = solve_pose((mean * _FLIP)[partners], mean, ones)
     axis = np.linalg.eigh((half.rotation * _FLIP + (half.rotation * _FLIP).T) / 2)[1][:, 0]
     axis = axis * np.sign(axis[0])

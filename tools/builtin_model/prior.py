@@ -2,8 +2,8 @@
 """Hand-made meaning of the 52 expressions: handles that pull, and a smooth sheet in between.
 
 Each direction names the landmarks that it moves and how far at coefficient 1 (decimetres; x towards
-the subject's left, y down, z away from the camera). The rest follows by minimal bending on the mesh,
-whose holes (mouth, eyes) keep upper and lower lips and lids apart. Directions of the right side are
+the subject's left, y down, z away from the camera). The rest follows by minimal bending on the
+mesh, whose holes (mouth, eyes) keep upper and lower lips and lids apart. Directions of the right side are
 mirrored from the left, so the basis is exactly symmetric.
 """
 
@@ -50,27 +50,43 @@ _SIDED: dict[str, tuple[float, list[Handle]]] = {
     "eyeLookDownLeft": (0.2, [(_LEFT_UPPER[1:-1], (0, 0.05, 0)), (_LEFT_LOWER, (0, 0.015, 0))]),
     "mouthSmileLeft": (
         0.6,
-        [(_LEFT_CORNER, (0.09, -0.08, 0.04)), ((409, 375), (0.07, -0.06, 0.03)),
-         ((425, 280, 411), (0.03, -0.05, -0.03)), _STILL_LIDS],
+        [
+            (_LEFT_CORNER, (0.09, -0.08, 0.04)),
+            ((409, 375), (0.07, -0.06, 0.03)),
+            ((425, 280, 411), (0.03, -0.05, -0.03)),
+            _STILL_LIDS,
+        ],
     ),
     "mouthFrownLeft": (0.45, [(_LEFT_CORNER, (0.02, 0.09, 0.01)), ((375, 321), (0.0, 0.05, 0.0))]),
     "mouthDimpleLeft": (0.4, [(_LEFT_CORNER, (0.07, 0.0, 0.05))]),
     "mouthStretchLeft": (
-        0.5, [(_LEFT_CORNER, (0.10, 0.05, 0.04)), ((321, 375), (0.06, 0.05, 0.02))]
+        0.5,
+        [(_LEFT_CORNER, (0.10, 0.05, 0.04)), ((321, 375), (0.06, 0.05, 0.02))],
     ),
     "mouthPressLeft": (
-        0.3, [(_UPPER_LEFT, (0, 0.02, 0.01)), (_LOWER_LEFT, (0, -0.025, 0.01)),
-              (_LEFT_CORNER, (0.01, -0.01, 0.0))],
+        0.3,
+        [
+            (_UPPER_LEFT, (0, 0.02, 0.01)),
+            (_LOWER_LEFT, (0, -0.025, 0.01)),
+            (_LEFT_CORNER, (0.01, -0.01, 0.0)),
+        ],
     ),
     "mouthLowerDownLeft": (0.35, [(_LOWER_LEFT, (0.01, 0.08, 0.01)), ((17, 14), (0, 0.04, 0))]),
     "mouthUpperUpLeft": (0.35, [(_UPPER_LEFT, (0.01, -0.07, 0.0)), ((0, 13), (0, -0.035, 0))]),
     "browDownLeft": (
-        0.4, [(_LEFT_INNER_BROW, (-0.02, 0.07, 0)), (_LEFT_OUTER_BROW, (-0.01, 0.05, 0)), _STILL_LIDS]
+        0.4,
+        [(_LEFT_INNER_BROW, (-0.02, 0.07, 0)), (_LEFT_OUTER_BROW, (-0.01, 0.05, 0)), _STILL_LIDS],
     ),
     "browOuterUpLeft": (0.4, [(_LEFT_OUTER_BROW, (0.0, -0.09, 0.01)), _STILL_LIDS]),
-    "cheekSquintLeft": (0.4, [((280, 347, 346, 330), (0.0, -0.05, -0.02)), (_LEFT_LOWER, (0, -0.02, 0))]),
-    "noseSneerLeft": (0.3, [((279, 358, 294, 327), (0.015, -0.045, 0.0)), ((266, 371), (0, -0.03, 0))]),
-}  # fmt: skip
+    "cheekSquintLeft": (
+        0.4,
+        [((280, 347, 346, 330), (0.0, -0.05, -0.02)), (_LEFT_LOWER, (0, -0.02, 0))],
+    ),
+    "noseSneerLeft": (
+        0.3,
+        [((279, 358, 294, 327), (0.015, -0.045, 0.0)), ((266, 371), (0, -0.03, 0))],
+    ),
+}
 
 _CENTRAL: dict[str, tuple[float, list[Handle]]] = {
     "jawForward": (0.8, [(_CHIN, (0, 0, -0.1)), (_LOWER_LIP, (0, 0, -0.08))]),
@@ -78,30 +94,47 @@ _CENTRAL: dict[str, tuple[float, list[Handle]]] = {
     "mouthClose": (0.35, [(_LOWER_LIP, (0, -0.12, 0)), (_UPPER_LIP, (0, 0.04, 0))]),
     "mouthFunnel": (
         0.5,
-        [(_BOTH_CORNERS_LEFT_SIDE, (-0.05, 0, -0.02)), ((61, 78, 185, 146), (0.05, 0, -0.02)),
-         ((0, 37, 267), (0, -0.04, -0.09)), ((17, 84, 314), (0, 0.05, -0.09)),
-         ((13, 82, 312), (0, -0.03, -0.06)), ((14, 87, 317), (0, 0.04, -0.06))],
+        [
+            (_BOTH_CORNERS_LEFT_SIDE, (-0.05, 0, -0.02)),
+            ((61, 78, 185, 146), (0.05, 0, -0.02)),
+            ((0, 37, 267), (0, -0.04, -0.09)),
+            ((17, 84, 314), (0, 0.05, -0.09)),
+            ((13, 82, 312), (0, -0.03, -0.06)),
+            ((14, 87, 317), (0, 0.04, -0.06)),
+        ],
     ),
     "mouthPucker": (
         0.55,
-        [(_BOTH_CORNERS_LEFT_SIDE, (-0.11, 0, -0.04)), ((61, 78, 185, 146), (0.11, 0, -0.04)),
-         ((0, 13, 14, 17), (0, 0, -0.1))],
+        [
+            (_BOTH_CORNERS_LEFT_SIDE, (-0.11, 0, -0.04)),
+            ((61, 78, 185, 146), (0.11, 0, -0.04)),
+            ((0, 13, 14, 17), (0, 0, -0.1)),
+        ],
     ),
     "mouthLeft": (0.5, [((*_UPPER_LIP, *_LOWER_LIP, *groups.LIP_CORNERS), (0.11, 0, 0))]),
     "mouthRollLower": (
         0.25,
-        [(groups.LOWER_OUTER_LIP[1:-1], (0, -0.035, 0.03)), (groups.LOWER_INNER_LIP, (0, -0.01, 0.04))],
+        [
+            (groups.LOWER_OUTER_LIP[1:-1], (0, -0.035, 0.03)),
+            (groups.LOWER_INNER_LIP, (0, -0.01, 0.04)),
+        ],
     ),
     "mouthRollUpper": (
         0.25,
-        [(groups.UPPER_OUTER_LIP[1:-1], (0, 0.035, 0.03)), (groups.UPPER_INNER_LIP, (0, 0.01, 0.04))],
+        [
+            (groups.UPPER_OUTER_LIP[1:-1], (0, 0.035, 0.03)),
+            (groups.UPPER_INNER_LIP, (0, 0.01, 0.04)),
+        ],
     ),
     "mouthShrugLower": (0.5, [(_LOWER_LIP, (0, -0.05, -0.04)), (_CHIN, (0, -0.03, -0.02))]),
     "mouthShrugUpper": (0.35, [(_UPPER_LIP, (0, -0.045, -0.03))]),
-    "browInnerUp": (0.4, [(_LEFT_INNER_BROW, (0, -0.08, 0)), ((107, 55, 66, 65), (0, -0.08, 0)), _STILL_LIDS]),
+    "browInnerUp": (
+        0.4,
+        [(_LEFT_INNER_BROW, (0, -0.08, 0)), ((107, 55, 66, 65), (0, -0.08, 0)), _STILL_LIDS],
+    ),
     "cheekPuff": (0.5, [((425, 411, 427), (0.06, 0, -0.07)), ((205, 187, 207), (-0.06, 0, -0.07))]),
     "tongueOut": (0.3, []),
-}  # fmt: skip
+}
 
 # Jaw hinge and how much of its swing each landmark takes part in.
 _JAW_ANGLE = np.radians(17.0)

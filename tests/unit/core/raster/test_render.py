@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.raster.render import irradiance, vertex_normals
+
+
+def test_a_flat_face_looks_at_the_camera() -> None:
+    points = np.array([[0, 0, 0], [4, 0, 0], [4, 4, 0], [9, 9, 9]], np.float32)
+    normals = vertex_normals(np.array([[0, 1, 2]], np.int32), points)
+    assert normals[:3] == pytest.approx(np.tile([0.0, 0.0, -1.0], (3, 1)))
+    assert (normals[3] == 0).all()
+
+
+def test_normals_of_the_eyeballs_point_away_from_their_centre() -> None:
+    model = builtin_model()
+    normals = vertex_normals(model.faces, model.mean_shape)
+    for start, stop in model.eye_vertices:
+        ball = model.mean_shape[start:stop]
+        outward = ball - ball.mean(axis=0)
+        assert ((normals[start:stop] * outward).sum(axis=1) > 0).all()
+
+
+def test_light_comes_from_the_camera_and_above() -> None:
+    front, above, below = irradiance(np.array([[0, 0, -1], [0, -1, 0], [0, 1, 0]], np.float32))
+    assert min(front, above) > 1.3 * below > 0

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real detector on a real photograph, animated with known parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from styleavatar_core.data.video import VideoWriter, read_frames
+from styleavatar_core.errors import (
+    AssetError,
+    FaceNotFoundError,
+    InvalidInputError,
+    TrainingCanceled,
+)
+from styleavatar_core.face3d.camera import matrix_from_quaternion, quaternion_from_matrix
+from styleavatar_core.face3d.camera import rotation_vector_from_quaternion as to_vector
+from styleavatar_core.tracking.landmarks import LandmarkDetector
+from styleavatar_core.tracking.tracker import Tracker
+from styleavatar_core.tracking.video import TrackedVideo, track_video
+from styleavatar_core.types import Progress
+
+if TYPE_CHECKING:
+    from styleavatar_core.data.sample_clip import SampleClip
+
+BLACK = np.zeros((256, 256, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def frames(sample_clip: SampleClip) -> list[np.ndarray]:
+    return [frame for index, _, frame in read_frames(sample_clip.path) if index < 30]
+
+
+@pytest.fixture(scope="module")
+def tracked(sample_clip: SampleClip) -> TrackedVideo:
+    return track_video(sample_clip.path)
+
+
+@pytest.fixture
+def tracker() -> Iterator[Tracker]:
+    made = Tracker()
+    yield made
+    made.close()
+
+
+def test_every_frame_is_tracked_near_its_truth(
+    sample_clip: SampleClip, tracked: TrackedVideo
+) -> None:
+    found = [p for p in tracked.parameters if p is not None]
+    assert len(found) == len(sample_clip.parameters)
+    truth = np.stack([matrix_from_quaternion(p.rotation) for p in sample_clip.parameters])
+    seen = np.stack([matrix_from_quaternion(p.rotation) for p in found])
+    # The photograph's own pose is a fit, too: what counts is how the head moves from there.
+    turns = np.stack(
+        [
+            to_vector(quaternion_from_matrix(s @ seen[0].T @ (t @ truth[0].T).T))
+            for s, t in zip(seen, truth, strict=True)
+        ]
+    )
+    offset = np.median(turns, axis=0)
+    assert np.degrees(np.linalg.norm(turns - offset, axis=1)).mean() < 2.0
+    for name, least in (("jawOpen", 0.9), ("eyeBlinkLeft", 0.8)):
+        index = 17 if name == "jawOpen" else 0
+        mine = [p.expression[index] for p in found]
+        theirs = [p.expression[index] for p in sample_clip.parameters]
+        assert np.corrcoef(mine, theirs)[0, 1] > least, name
+
+
+def test_the_tracked_video_describes_itself(sample_clip: SampleClip, tracked: TrackedVideo) -> None:
+    assert (tracked.width, tracked.height) == (256, 256)
+    assert tracked.fps == pytest.approx(sample_clip.fps)
+    assert tracked.landmarks.shape == (len(tracked.parameters), 478, 3)
+    indices = [p.frame_index for p in tracked.parameters if p is not None]
+    assert indices == list(range(len(indices)))
+    assert tracked.identity.model_id == "builtin-1"
+    assert np.abs(tracked.identity.texture).max() < 5
+
+
+def test_live_tracking_needs_no_face_and_finds_it_again(
+    tracker: Tracker, frames: list[np.ndarray]
+) -> None:
+    with pytest.raises(FaceNotFoundError, match="No face"):
+        _ = tracker.identity
+    assert tracker.track(BLACK) is None
+    first = tracker.track(frames[0], 0.1, 7)
+    assert first is not None
+    assert first.frame_index == 7
+    assert tracker.track(BLACK, 0.2) is None
+    again = tracker.track(frames[0], 0.3, 8)
+    assert again is not None
+    assert again.scale == pytest.approx(first.scale, rel=0.05)
+
+
+def test_the_identity_settles_and_stays(tracker: Tracker, frames: list[np.ndarray]) -> None:
+    shapes = []
+    for index in range(90):
+        tracker.track(frames[index % len(frames)], index / 25, index)
+        shapes.append(tracker.identity.identity)
+    assert not np.array_equal(shapes[0], shapes[-1])
+    assert np.array_equal(shapes[75], shapes[-1])
+
+
+def test_a_given_identity_is_kept(tracked: TrackedVideo, frames: list[np.ndarray]) -> None:
+    known = Tracker(identity=tracked.identity)
+    for index in range(5):
+        assert known.track(frames[index], index / 25, index) is not None
+    known.close()
+    assert known.identity.identity == pytest.approx(tracked.identity.identity)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32),
+     np.zeros((0, 8, 3), np.uint8)],
+)  # fmt: skip
+def test_what_is_no_frame_is_refused(tracker: Tracker, frame: np.ndarray) -> None:
+    with pytest.raises(InvalidInputError, match="uint8"):
+        tracker.track(frame)
+
+
+def test_a_video_without_a_face_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "grey.mp4"
+    with VideoWriter(path, fps=10, width=128, height=128) as writer:
+        for _ in range(60):
+            writer.write(np.full((128, 128, 3), 90, np.uint8))
+    with pytest.raises(FaceNotFoundError, match=r"grey\.mp4"):
+        track_video(path)
+
+
+def test_tracking_can_be_stopped_and_tells_how_far_it_is(sample_clip: SampleClip) -> None:
+    seen: list[Progress] = []
+    with pytest.raises(TrainingCanceled):
+        track_video(sample_clip.path, on_progress=seen.append, should_stop=lambda: len(seen) >= 2)
+    assert [p.stage for p in seen] == ["tracking", "tracking"]
+    assert 0 < seen[0].fraction < seen[1].fraction < 1
+
+
+def test_a_missing_task_file_is_an_asset_error(tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match=r"face_landmarker\.task"):
+        LandmarkDetector(tmp_path / "face_landmarker.task")
