@@ -12,7 +12,7 @@ from pathlib import Path
 from styleavatar_client.drive_report import DriveReport
 from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame
 
-from services.supervisor.demo_report import write_demo_video
+from services.supervisor.demo_report import ContactSheet, write_demo_video
 from styleavatar_core.data.video import read_frames
 from styleavatar_core.types import ByteArray
 
@@ -54,7 +54,8 @@ def drive_demo(
         tracking_address: ``host:port`` of the tracking service.
         avatar_id: The avatar, served by the rendering service.
         video: The clip that the avatar was made from.
-        video_out: Where driver and avatar are shown beside each other.
+        video_out: Where driver and avatar are shown beside each other; a contact sheet goes
+            into the same folder.
         frame_count: Frames in the clip.
         fps: Its rate.
         on_progress: Told the share that is done and a note.
@@ -74,7 +75,9 @@ def drive_demo(
         drivers = _remembered(_held_out(video, first), shown)
         answers = streams.drive(avatar_id, drivers, every_frame=True, same_person=True)
         pairs = _with_driver(_counted(answers, every, expected, 0.0, on_progress), shown)
-        written = write_demo_video(video_out, pairs, fps)
+        sheet = ContactSheet(expected)
+        written = write_demo_video(video_out, pairs, fps, sheet)
+        sheet.write(video_out.with_name("contact_sheet.jpg"))
         live = DriveReport()
         paced = streams.drive(avatar_id, _paced(_held_out(video, first)), same_person=True)
         for _ in _counted(paced, live, expected, 0.5, on_progress):

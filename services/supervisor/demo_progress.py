@@ -44,7 +44,8 @@ class StageBars:
 
     def stop(self) -> None:
         """Lets the bars stand as they are."""
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
     def update(self, stage: str, fraction: float, note: str = "") -> None:
         """Shows that a stage has come so far.

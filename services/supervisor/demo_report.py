@@ -11,10 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.video import VideoWriter
 from styleavatar_core.types import ByteArray
 
 PANEL_PX = 384
+SHEET_COLUMNS = 6
 _LABEL_BAR_PX = 28
 
 
@@ -67,12 +69,39 @@ def side_by_side(driver: ByteArray, avatar: ByteArray) -> ByteArray:
     return panel
 
 
-def write_demo_video(path: Path, pairs: Iterable[tuple[ByteArray, ByteArray]], fps: float) -> int:
+class ContactSheet:
+    """Keeps a few pairs of driver and avatar, to be seen at a glance."""
+
+    def __init__(self, frame_count: int) -> None:
+        self._step = max(1, frame_count // SHEET_COLUMNS)
+        self._seen = 0
+        self._columns: list[ByteArray] = []
+
+    def add(self, driver: ByteArray, avatar: ByteArray) -> None:
+        """Takes a pair now and then, spread evenly over the clip."""
+        if self._seen % self._step == self._step // 2 and len(self._columns) < SHEET_COLUMNS:
+            panel = side_by_side(driver, avatar)[:PANEL_PX]
+            upper, lower = panel[:, :PANEL_PX], panel[:, PANEL_PX:]
+            column = np.concatenate([upper, lower])
+            half = (PANEL_PX // 2, PANEL_PX)
+            self._columns.append(cv2.resize(column, half, interpolation=cv2.INTER_AREA))
+        self._seen += 1
+
+    def write(self, path: Path) -> None:
+        """Writes the drivers above the avatars, as one JPEG."""
+        if self._columns:
+            path.write_bytes(encode_jpeg(np.concatenate(self._columns, axis=1)))
+
+
+def write_demo_video(
+    path: Path, pairs: Iterable[tuple[ByteArray, ByteArray]], fps: float, sheet: ContactSheet
+) -> int:
     """Writes driver and avatar beside each other; returns the number of frames."""
     count = 0
     with VideoWriter(path, fps, 2 * PANEL_PX, PANEL_PX + _LABEL_BAR_PX) as writer:
         for driver, avatar in pairs:
             writer.write(side_by_side(driver, avatar))
+            sheet.add(driver, avatar)
             count += 1
     return count
 
