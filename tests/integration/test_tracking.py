@@ -214,3 +214,32 @@ def test_without_rendering_reenactment_says_so(tmp_path: Path) -> None:
     finally:
         assert tracking.stop(signal.SIGINT) == 0
     assert "Traceback" not in tracking.log
+
+
+def test_a_signal_amid_streams_ends_them_and_both_services_cleanly(tmp_path: Path) -> None:
+    write_fake_bundle(tmp_path / "avatars" / "anna", ANNA, {"render_s": 0.02})
+    rendering = ServiceProcess(
+        "rendering", tmp_path, renderer="tests.fakes.renderer:FakeRenderer", drain_timeout_s=0.3
+    )
+    tracking = ServiceProcess(
+        "tracking",
+        tmp_path,
+        tracker="tests.fakes.tracker:open_fake_tracker",
+        rendering_address=rendering.address,
+        drain_timeout_s=0.3,
+    )
+    stub = Stub(tracking.wait_until_serving().channel)
+    rendering.wait_until_serving()
+    frames = (video_frame(index, picture(102)) for index in range(100_000))
+    stream = stub.Reenact(reenact_requests(render_config("anna"), frames), timeout=60)
+    for _ in range(5):
+        next(stream)
+    codes = [rendering.stop(), tracking.stop(signal.SIGINT)]
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stream)
+    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    assert codes == [0, 0]
+    for log in (rendering.log, tracking.log):
+        assert "Traceback" not in log
+        assert "never retrieved" not in log
+        assert "ERROR" not in log
