@@ -80,7 +80,7 @@ class JobProgress(BaseModel):
         values = {field: getattr(progress, field) for field in _CORE_FIELDS}
         if progress.eta_s is not None:
             values["eta_s"] = max(0.0, progress.eta_s)
-        return cls(**values, overall_fraction=start + width * progress.fraction)
+        return cls(**values, overall_fraction=round(start + width * progress.fraction, 6))
 
 
 _CORE_FIELDS = tuple(name for name in JobProgress.model_fields if name != "overall_fraction")

@@ -7,10 +7,11 @@ Nothing is labelled by avatar, stream, job or client: labels stay bounded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import start_http_server as _start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from styleavatar_core.errors import ConflictError
 
@@ -20,7 +21,6 @@ FRAME_BUCKETS_S = (
 )
 LOAD_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-JOB_BUCKETS_S = (10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 28800)
 
 
 class RenderingMetrics:
@@ -123,23 +123,39 @@ class GatewayMetrics:
 
 
 class TrainingMetrics:
-    """What the trainer measures."""
+    """What the trainer measures: read from the job records whenever somebody asks.
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    A job runs in a process of its own and may change trainers; its record outlives them all.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry = REGISTRY,
+        count_jobs: Callable[[], tuple[Mapping[str, int], int]] = lambda: ({}, 0),
+    ) -> None:
+        """Registers the metrics.
+
+        Args:
+            registry: Where.
+            count_jobs: Gives the number of jobs by state in lower case, and of resumptions.
+        """
+        self._count_jobs = count_jobs
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metrics as they are now."""
         prefix = "styleavatar_training_"
-        self.jobs = Counter(
-            f"{prefix}jobs", "Jobs that reached a final state.", ["state"], registry=registry
+        counts, resume_count = self._count_jobs()
+        ended = CounterMetricFamily(
+            f"{prefix}jobs", "Known jobs that reached a final state.", labels=["state"]
         )
-        self.running_jobs = Gauge(f"{prefix}running_jobs", "Jobs at work.", registry=registry)
-        self.queued_jobs = Gauge(f"{prefix}queued_jobs", "Jobs waiting.", registry=registry)
-        self.resumed_jobs = Counter(
-            f"{prefix}resumed_jobs", "Jobs taken up again after an interruption.", registry=registry
-        )
-        self.job_duration = Histogram(
-            f"{prefix}job_duration_seconds",
-            "Time from the start to the end of a job.",
-            buckets=JOB_BUCKETS_S,
-            registry=registry,
+        for state in ("succeeded", "failed", "canceled"):
+            ended.add_metric([state], counts.get(state, 0))
+        yield ended
+        for state, help_text in (("queued", "Jobs waiting."), ("running", "Jobs at work.")):
+            yield GaugeMetricFamily(f"{prefix}{state}_jobs", help_text, counts.get(state, 0))
+        yield CounterMetricFamily(
+            f"{prefix}resumed_jobs", "Interruptions after which a known job went on.", resume_count
         )
 
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections import Counter
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
 
-from services.common.jobs import JobRecords, JobState, connect_redis, training_queue
-from services.common.metrics import serve_metrics
+from services.common.jobs import JobRecords, connect_redis, training_queue
+from services.common.metrics import TrainingMetrics, serve_metrics
 from services.common.storage import AvatarStore, JobFolders, new_id
 from services.training.recovery import recover
 from services.training.settings import TrainingSettings
@@ -65,33 +65,16 @@ def run(settings: TrainingSettings) -> None:
 
 
 def job_metrics(records: JobRecords) -> CollectorRegistry:
-    """Returns metrics that are read from the job records when asked for.
+    """Returns the trainer's metrics, read from the job records when asked for."""
 
-    The work is done in a process per job; the records are what outlives it.
-    """
+    def count_jobs() -> tuple[Counter[str], int]:
+        jobs = records.list()
+        states = Counter(job.state.lower() for job in jobs)
+        return states, sum(job.resume_count for job in jobs)
+
     registry = CollectorRegistry()
-    registry.register(_JobCollector(records))
+    TrainingMetrics(registry, count_jobs)
     return registry
-
-
-class _JobCollector:
-    def __init__(self, records: JobRecords) -> None:
-        self._records = records
-
-    def collect(self) -> list[GaugeMetricFamily]:
-        """Counts jobs by state and interruptions."""
-        jobs = self._records.list()
-        by_state = GaugeMetricFamily(
-            "styleavatar_training_jobs", "Jobs by state.", labels=["state"]
-        )
-        for state in JobState:
-            by_state.add_metric([state.value.lower()], sum(job.state is state for job in jobs))
-        resumed = GaugeMetricFamily(
-            "styleavatar_training_resumes",
-            "Interruptions after which a known job went on.",
-            value=sum(job.resume_count for job in jobs),
-        )
-        return [by_state, resumed]
 
 
 def _check(redis: Redis, settings: TrainingSettings) -> None:

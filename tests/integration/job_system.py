@@ -101,9 +101,11 @@ class JobSystem:
 
     def stop(self) -> None:
         self.http.close()
-        for process in reversed(self._processes):
-            if process.poll() is None:
+        services = [process for process in self._processes if process is not self.redis_process]
+        for group in (services, [self.redis_process]):  # none of them ends well without Redis
+            for process in group:
                 process.terminate()
+            for process in group:
                 process.wait(30)
         self._redis.close()
         self._socket_folder.cleanup()

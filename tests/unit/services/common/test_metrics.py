@@ -37,8 +37,9 @@ def test_names_carry_service_and_labels_are_bounded(kind: type, service: str) ->
         assert metric.name.startswith(f"styleavatar_{service}_")
         if metric.type == "histogram":
             assert metric.name.endswith("_seconds")
+        assert not any(UNBOUNDED & set(sample.labels) for sample in metric.samples)
     for metric in vars(metrics).values():
-        assert not UNBOUNDED & set(metric._labelnames)
+        assert not UNBOUNDED & set(getattr(metric, "_labelnames", ()))
 
 
 def test_metrics_are_served_until_stopped() -> None:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The artifact store and job folders: all or nothing, and deletion really deletes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from services.common.storage import AvatarStore, JobFolders, is_valid_id, new_id, safe_file_name
+from styleavatar_core.errors import NotFoundError
+
+
+def bundle(folder: Path, text: str = "{}") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "avatar.json").write_text(text)
+    return folder
+
+
+def test_publish_list_and_delete(tmp_path: Path) -> None:
+    store = AvatarStore(tmp_path / "avatars")
+    assert store.list() == []
+    path = store.publish(bundle(tmp_path / "work"), "anna")
+    assert (path, store.list(), store.exists("anna")) == (store.path("anna"), ["anna"], True)
+    assert not (tmp_path / "work").exists()
+    assert store.delete("anna")
+    assert not store.delete("anna")
+    assert list(store.root.iterdir()) == []
+
+
+def test_publishing_again_replaces(tmp_path: Path) -> None:
+    store = AvatarStore(tmp_path / "avatars")
+    store.publish(bundle(tmp_path / "first", "1"), "anna")
+    store.publish(bundle(tmp_path / "second", "2"), "anna")
+    assert (store.path("anna") / "avatar.json").read_text() == "2"
+    assert [entry.name for entry in store.root.iterdir()] == ["anna"]
+
+
+@pytest.mark.parametrize("name", ["", "..", "../anna", ".trash", "Anna", "a/b", "a" * 64])
+def test_names_from_outside_cannot_leave_the_store(tmp_path: Path, name: str) -> None:
+    store = AvatarStore(tmp_path / "avatars")
+    bundle(tmp_path / "anna")
+    store.publish(bundle(tmp_path / "work"), "ben")
+    assert not store.exists(name)
+    assert not store.delete(name)
+    with pytest.raises(NotFoundError):
+        store.path(name)
+    with pytest.raises(ValueError):
+        JobFolders(tmp_path).folder(name)
+    assert (tmp_path / "anna" / "avatar.json").exists()
+
+
+def test_a_half_written_bundle_is_no_avatar_and_is_swept(tmp_path: Path) -> None:
+    store = AvatarStore(tmp_path)
+    bundle(tmp_path / ".incoming-1")
+    (tmp_path / "anna").mkdir()
+    assert store.list() == []
+    store.sweep()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["anna"]
+
+
+def test_an_upload_becomes_a_job_and_is_deleted(tmp_path: Path) -> None:
+    folders = JobFolders(tmp_path / "jobs")
+    upload = folders.new_upload_folder()
+    (upload / "a.mp4").write_text("video")
+    assert folders.list() == []
+    folders.accept_upload(upload, "job-1")
+    assert folders.list() == ["job-1"]
+    assert folders.upload("job-1", "a.mp4").read_text() == "video"
+    folders.delete("job-1")
+    folders.delete("job-1")
+    assert list(folders.root.iterdir()) == []
+
+
+def test_only_old_broken_uploads_are_swept(tmp_path: Path) -> None:
+    folders = JobFolders(tmp_path)
+    fresh, old = folders.new_upload_folder(), folders.new_upload_folder()
+    (tmp_path / ".trash-1").mkdir()
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(old, (two_days_ago, two_days_ago))
+    folders.sweep()
+    assert list(tmp_path.iterdir()) == [fresh]
+
+
+@pytest.mark.parametrize(
+    ("name", "cleaned"),
+    [("a.mp4", "a.mp4"), ("../../etc/passwd", "passwd"), ("C:\\me\\my film.mp4", "my_film.mp4"),
+     ("...", "video"), ("", "video"), ("x" * 200 + ".mp4", "x" * 76 + ".mp4")],
+)  # fmt: skip
+def test_file_names_are_cleaned(name: str, cleaned: str) -> None:
+    assert safe_file_name(name) == cleaned
+
+
+def test_new_ids_are_valid_and_differ() -> None:
+    ids = {new_id("avatar") for _ in range(100)}
+    assert len(ids) == 100
+    assert all(is_valid_id(name) for name in ids)

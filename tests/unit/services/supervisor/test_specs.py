@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``serve`` starts: variables that the services know, ports that are free."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from services.common.settings import ServiceSettings
+from services.supervisor.child import Child, ChildSpec
+from services.supervisor.redis_server import find_redis_server
+from services.supervisor.settings import SupervisorSettings, choose_ports
+from services.supervisor.specs import http_answers, redis_answers, service_specs
+from styleavatar_core.errors import ConflictError
+
+NAMES = ("gateway", "tracking", "rendering", "training")
+
+
+def settings_class(name: str) -> type[ServiceSettings]:
+    module = importlib.import_module(f"services.{name}.settings")
+    return getattr(module, f"{name.capitalize()}Settings")
+
+
+def spec_of(name: str, **values: object) -> ChildSpec:
+    settings = SupervisorSettings(data_folder=Path("data"), redis_url=None, **values)
+    return next(spec for spec in service_specs(settings, "redis://r") if spec.name == name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_services_are_started_with_variables_they_know(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(name)
+    assert spec.command[1:] == ["-m", f"services.{name}"]
+    known = set(settings_class(name).variable_names().values())
+    assert {v for v in spec.environment if v.startswith(f"STYLEAVATAR_{name.upper()}_")} <= known
+    for variable, value in spec.environment.items():
+        monkeypatch.setenv(variable, value)
+    assert settings_class(name)().data_folder == Path("data")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_default_ports_are_the_services_own(name: str) -> None:
+    fields = settings_class(name).model_fields
+    environment = spec_of(name).environment
+    for field in ("port", "metrics_port"):
+        if field in fields:
+            variable = f"STYLEAVATAR_{name.upper()}_{field.upper()}"
+            assert environment[variable] == str(fields[field].default)
+
+
+def test_listening_everywhere_is_reached_at_home() -> None:
+    assert spec_of("gateway", host="0.0.0.0").address == "http://127.0.0.1:8080"
+
+
+def test_free_ports_differ_and_taken_ones_are_named() -> None:
+    ports = choose_ports("127.0.0.1", {"a_port": 0, "b_port": 0, "c_port": 0})
+    assert len(set(ports.values())) == 3
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConflictError, match=f"port {port} .*--gateway-port"):
+            choose_ports("127.0.0.1", {"gateway_port": port})
+
+
+def test_a_redis_server_is_found() -> None:
+    assert find_redis_server().name == "redis-server"
+
+
+def test_nobody_there_is_not_ready() -> None:
+    (port,) = choose_ports("127.0.0.1", {"a_port": 0}).values()
+    assert not http_answers(f"http://127.0.0.1:{port}/")
+    assert not redis_answers(f"redis://127.0.0.1:{port}/0")
+
+
+def test_a_child_that_ends_at_once_is_started_again_a_little_later(tmp_path: Path) -> None:
+    child = Child(ChildSpec("brief", ["true"], {}, "", lambda: True), tmp_path)
+    child.start()
+    child.wait_until_ended(10)
+    assert child.exit_code == 0
+    child.look_after()
+    assert child.restart_count == 0, "a process that ends at once must not be started at once"
+    deadline = time.monotonic() + 10
+    while child.restart_count == 0 and time.monotonic() < deadline:
+        child.look_after()
+        time.sleep(0.02)
+    assert child.restart_count == 1
+    child.wait_until_ended(10)
