@@ -3,8 +3,8 @@
 
 Each direction names the landmarks that it moves and how far at coefficient 1 (decimetres; x towards
 the subject's left, y down, z away from the camera). The rest follows by minimal bending on the
-mesh, whose holes (mouth, eyes) keep upper and lower lips and lids apart. Directions of the right side are
-mirrored from the left, so the basis is exactly symmetric.
+mesh, whose holes (mouth, eyes) keep upper and lower lips and lids apart. Directions of the right
+side are mirrored from the left, so the basis is exactly symmetric.
 """
 
 from __future__ import annotations
