@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front sees what is in the store now, and grants what an avatar can give."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from styleavatar.v1 import image_pb2, rendering_service_pb2
+
+from services.common.storage import AvatarStore
+from services.rendering.catalog import AvatarCatalog
+from services.rendering.convert import avatar_to_message, grant_config, stage_durations
+from services.rendering.settings import RenderingSettings
+from services.tracking.settings import TrackingSettings
+from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError
+from tests.fakes.bundle import write_fake_bundle
+
+
+def test_a_manifest_is_read_once_per_revision(tmp_path: Path) -> None:
+    catalog = AvatarCatalog(AvatarStore(tmp_path))
+    with pytest.raises(NotFoundError, match="'anna'"):
+        catalog.get("anna")
+    write_fake_bundle(tmp_path / "anna", 1)
+    first = catalog.get("anna")
+    assert catalog.get("anna") is first
+    write_fake_bundle(tmp_path / "anna", 2)
+    second = catalog.get("anna")
+    assert second.revision != first.revision
+    assert second.manifest.style_time == 2
+    shutil.rmtree(tmp_path / "anna")
+    with pytest.raises(NotFoundError):
+        catalog.get("anna")
+    assert catalog.list() == []
+
+
+def test_a_damaged_manifest_is_said(tmp_path: Path) -> None:
+    write_fake_bundle(tmp_path / "anna", 1)
+    (tmp_path / "anna" / "avatar.json").write_text("{")
+    with pytest.raises(AssetError):
+        AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+
+
+def test_an_avatar_is_described(tmp_path: Path) -> None:
+    write_fake_bundle(tmp_path / "anna", 1)
+    (entry,) = AvatarCatalog(AvatarStore(tmp_path)).list()
+    message = avatar_to_message(entry, loaded=True)
+    assert (message.avatar_id, message.preset, message.image_size_px) == ("anna", "nano", 64)
+    assert list(message.face_identity.identity) == [0.5, -0.25]
+    assert message.loaded
+
+
+def test_defaults_are_granted(tmp_path: Path) -> None:
+    write_fake_bundle(tmp_path / "anna", 1)
+    entry = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+    granted = grant_config(rendering_service_pb2.RenderConfig(avatar_id="anna"), entry)
+    assert granted == rendering_service_pb2.RenderConfig(
+        avatar_id="anna",
+        image_format=image_pb2.IMAGE_FORMAT_JPEG,
+        jpeg_quality=90,
+        image_size_px=64,
+        frame_mode=image_pb2.FRAME_MODE_LATEST_FRAME,
+        driver=rendering_service_pb2.DRIVER_OTHER_PERSON,
+    )
+    for change in ({"image_format": 7}, {"frame_mode": 7}, {"jpeg_quality": -1}):
+        with pytest.raises(InvalidInputError):
+            grant_config(rendering_service_pb2.RenderConfig(**change), entry)
+
+
+def test_stages_have_their_fields() -> None:
+    message = stage_durations({"network": 0.0125, "total": 1.5})
+    assert message.network.ToMicroseconds() == 12_500
+    assert message.total.ToMilliseconds() == 1500
+    assert not message.HasField("encoding")
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix"),
+    [(RenderingSettings, "STYLEAVATAR_RENDERING_"), (TrackingSettings, "STYLEAVATAR_TRACKING_")],
+)
+def test_settings_come_from_variables_and_refuse_misspelt_ones(
+    kind: type, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{prefix}PORT", "1234")
+    assert kind().port == 1234
+    monkeypatch.setenv(f"{prefix}PORTT", "1")
+    with pytest.raises(InvalidInputError, match="PORTT"):
+        kind()
+    monkeypatch.delenv(f"{prefix}PORTT")
+    monkeypatch.setenv(f"{prefix}WORKER_COUNT", "0")
+    with pytest.raises(InvalidInputError):
+        kind()
