@@ -1,4 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The StyleAvatar method: tracking, networks, training and engines, without any service."""
 
+import os
+
 __version__ = "0.1.0"
+
+# Read by OpenMP when torch is first loaded. By default its threads spin for many milliseconds while
+# they wait for each other; where another process needs the core, every small operation then costs a
+# time slice, and training stands still (measured: hundreds of times slower on two busy cores).
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
