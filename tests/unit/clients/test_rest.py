@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gateway's client against a small real HTTP server that answers as written here."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from styleavatar_client.errors import ClientError
+from styleavatar_client.rest import GatewayClient
+
+RUNNING, DONE = {"state": "RUNNING", "n": 1}, {"state": "SUCCEEDED", "n": 2}
+
+
+def event(number: int, name: str, data: dict) -> bytes:
+    return f"id: {number}\r\nevent: {name}\r\ndata: {json.dumps(data)}\r\n\r\n".encode()
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """Breaks off the first event stream; goes on from ``Last-Event-ID`` in the second."""
+
+    def do_GET(self) -> None:
+        after = self.headers.get("Last-Event-ID")
+        if self.path.endswith("/events"):
+            first = b": ping\r\n\r\n" + event(1, "progress", RUNNING)
+            self.answer(200, event(2, "end", DONE) if after == "1" else first)
+        elif self.path.endswith("/gone/bundle"):
+            problem = {"detail": "there is no avatar 'gone'", "reason": "AVATAR_NOT_FOUND"}
+            self.answer(404, json.dumps(problem).encode())
+        elif self.path.endswith("/bundle"):
+            self.answer(200, b"zip")
+        else:
+            state = DONE if self.server.was_resumed else RUNNING
+            self.answer(200, json.dumps(state).encode())
+        self.server.was_resumed = self.server.was_resumed or after == "1"
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def client() -> Iterator[GatewayClient]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    server.was_resumed = False
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    with GatewayClient(f"http://127.0.0.1:{server.server_port}") as client:
+        yield client
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_following_comes_back_and_misses_nothing(client: GatewayClient) -> None:
+    assert list(client.follow_job("job-1")) == [RUNNING, DONE]
+
+
+def test_a_bundle_is_fetched_whole(client: GatewayClient, tmp_path: Path) -> None:
+    assert client.fetch_bundle("anna", tmp_path / "anna.zip").read_bytes() == b"zip"
+    assert [path.name for path in tmp_path.iterdir()] == ["anna.zip"]
+
+
+def test_a_refusal_is_the_gateways_sentence(client: GatewayClient, tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match="no avatar 'gone'") as caught:
+        client.fetch_bundle("gone", tmp_path / "gone.zip")
+    assert (caught.value.reason, caught.value.code) == ("AVATAR_NOT_FOUND", "404")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_there() -> None:
+    with (
+        GatewayClient("http://127.0.0.1:9") as client,
+        pytest.raises(ClientError, match="styleavatar serve"),
+    ):
+        client.list_avatars()
