@@ -23,6 +23,7 @@ class StyleConfig:
     mapping_layer_count: int = 4  # linear layers of the mapping network
     taps: tuple[float, ...] = (1.0, 1.0)  # FIR of the resampling convolutions
     activation_gain: float = 2.0**0.5  # factor after each leaky ReLU
+    rgb_start: float = 0.1  # spread of ToRGB's weights at the start: small starts from a grey image
     has_unused_noise: bool = False  # noise strengths in layers that never get noise
 
 

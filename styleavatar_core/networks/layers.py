@@ -193,6 +193,7 @@ class ToRGB(nn.Module):
     def __init__(self, style: StyleConfig, in_channels: int) -> None:
         super().__init__()
         self.conv = ModulatedConv2d(style, in_channels, 12, 1, demodulate=False)
+        self.conv.weight.data *= style.rgb_start
         self.bias = nn.Parameter(torch.zeros(12))
 
     def forward(

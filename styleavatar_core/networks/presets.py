@@ -18,7 +18,7 @@ from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
 
 def _paper() -> GeneratorConfig:
     """Returns the published topology, with what it does differently from ours spelled out."""
-    style = StyleConfig(taps=IMAGE_TAPS, activation_gain=1.0, has_unused_noise=True)
+    style = StyleConfig(taps=IMAGE_TAPS, activation_gain=1.0, rgb_start=1.0, has_unused_noise=True)
     generator = FeatureGeneratorConfig(style, 4, 512, (512, 512, 512, 512, 256), norm="batch")
     return GeneratorConfig(
         name="paper",
