@@ -11,11 +11,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ".venv/bin/styleavatar"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def shell_blocks() -> list[str]:
     """Returns the README's shell blocks, in order."""
     return _BLOCK.findall((ROOT / "README.md").read_text())
+
+
+def python_blocks() -> list[str]:
+    """Returns the README's Python blocks, in order."""
+    return _PYTHON.findall((ROOT / "README.md").read_text())
 
 
 def commands() -> list[str]:

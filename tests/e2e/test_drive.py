@@ -14,7 +14,7 @@ from styleavatar_client.streaming import AvatarStreams, DriverFrame
 from services.supervisor.supervisor import Supervisor
 from styleavatar_core.data.sample_clip import SampleClip
 from styleavatar_core.data.video import read_frames
-from tests.e2e.readme import commands, program
+from tests.e2e.readme import commands, program, python_blocks
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -36,6 +36,18 @@ def test_every_frame_is_answered_once_and_in_order(
     assert [image.shape for image in images] == [(128, 128, 3)] * len(drivers)
     # The avatar moves: it is not one picture shown again and again.
     assert np.abs(images[0].astype(int) - images[-1]).max() > 10
+
+
+def test_the_readmes_streaming_example_runs(
+    system: Supervisor, avatar_id: str, sample_clip: SampleClip
+) -> None:
+    (block,) = [block for block in python_blocks() if "AvatarStreams" in block]
+    block = block.replace("AVATAR_ID", avatar_id).replace("other.mp4", str(sample_clip.path))
+    block = block.replace("127.0.0.1:50051", system.endpoints.tracking_address)
+    names = {"read_frames": read_frames}
+    exec(block, names)
+    assert names["answer"].synthetic is True
+    assert names["answer"].frame_index == len(sample_clip.parameters) - 1
 
 
 def test_an_unknown_avatar_is_refused_with_a_sentence(

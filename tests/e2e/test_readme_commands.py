@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from services.supervisor.supervisor import Supervisor
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.data.sample_clip import SampleClip
 from styleavatar_core.data.video import probe
-from tests.e2e.readme import block_with, commands, program
+from tests.e2e.readme import block_with, commands, program, python_blocks
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -44,6 +45,13 @@ def run(line: str, folder: Path, *more: str) -> str:
 def test_the_path_without_services(tmp_path: Path) -> None:
     for line in block_with("sample-clip").splitlines():
         run(line, tmp_path)
+    (block,) = [block for block in python_blocks() if "AvatarRenderer" in block]
+    code = f"{block}\nprint('last picture', image.shape, index)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert "last picture (128, 128, 3) 149" in result.stdout, result.stderr
     assert probe(tmp_path / "overlay.mp4").frame_count == 150
     assert (tmp_path / "tracked.npz").is_file()
     assert list(tmp_path.rglob("*.onnx"))
