@@ -23,6 +23,7 @@ from styleavatar_core.data.video import VideoWriter
 from tests.integration.service_process import free_port
 
 CONSENT = "I am the person in this video and agree to an avatar of me."
+COUNT_STEPS = "tests.fakes.avatar_maker:count_steps"
 START_TIMEOUT_S = 60.0
 
 
@@ -58,14 +59,15 @@ def write_audio(path: Path) -> Path:
 class JobSystem:
     """The processes that turn an upload into an avatar."""
 
-    def __init__(self, data_folder: Path, maker: str = "count_steps") -> None:
+    def __init__(self, data_folder: Path, maker: str = COUNT_STEPS) -> None:
         self.data_folder = data_folder
         self.log_path = data_folder / "all.log"
-        self.maker = maker if ":" in maker else f"tests.fakes.avatar_maker:{maker}"
+        self.maker = maker
         self._socket_folder = tempfile.TemporaryDirectory(prefix="styleavatar-")
         self._socket = Path(self._socket_folder.name) / "redis.sock"
         self.redis_url = f"unix://{self._socket}"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._trainers: list[subprocess.Popen[bytes]] = []
         self.gateway_port = free_port()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.gateway_port}", timeout=30)
         self._redis = connect_redis(self.redis_url)
@@ -84,6 +86,7 @@ class JobSystem:
         port = free_port()
         settings = {"metrics_port": port, "heartbeat_interval_s": 1, "maker": self.maker} | settings
         process = self._start_service("training", **settings)
+        self._trainers.append(process)
         wait_for(lambda: http_answers(f"http://127.0.0.1:{port}/metrics"), START_TIMEOUT_S)
         return process
 
@@ -96,8 +99,16 @@ class JobSystem:
         wait_for(lambda: condition(self.records.get(job_id)))
         return self.records.get(job_id)
 
-    def log(self) -> str:
-        return self.log_path.read_text()
+    def stack_traces(self) -> str:
+        """Returns all logs from the first stack trace on; empty when there is none."""
+        return "".join(self.log_path.read_text().partition("Traceback")[1:])
+
+    def stop_trainers(self) -> None:
+        for trainer in self._trainers:
+            trainer.terminate()
+        for trainer in self._trainers:
+            trainer.wait(30)
+        self._trainers.clear()
 
     def stop(self) -> None:
         self.http.close()
