@@ -50,7 +50,11 @@ class FrozenGenerator(nn.Module):
         self.register_buffer("face_rgb_pack", face.rgb_pack.detach().clone())
         self.register_buffer("background_feature", background.feature.detach().clone())
         self.register_buffer("background_rgb_pack", background.rgb_pack.detach().clone())
-        self.noise = noise
+        self.has_noise = noise is not None
+        if noise is not None:
+            self.register_buffer("noise_foreground", noise.foreground)
+            self.register_buffer("noise_face", noise.face)
+            self.register_buffer("noise_background", noise.background)
 
     def forward(
         self, texture_rendering: torch.Tensor, uv: torch.Tensor, face_mask: torch.Tensor
@@ -75,11 +79,17 @@ class FrozenGenerator(nn.Module):
             FeatureMaps(self.face_feature, self.face_rgb_pack),
             FeatureMaps(self.background_feature, self.background_rgb_pack),
             self.window,
-            noise=self.noise,
+            noise=self._noise(),
         )
         size = (self.config.image_size_px, self.config.image_size_px)
         mask = F.interpolate(output.mask, size=size, mode="bilinear", align_corners=False)
         return _to_bytes(output.image * 0.5 + 0.5).permute(0, 2, 3, 1), _to_bytes(mask)[:, 0]
+
+    def _noise(self) -> Noise | None:
+        """Returns the fixed noise, on the device of the weights."""
+        if not self.has_noise:
+            return None
+        return Noise(self.noise_foreground, self.noise_face, self.noise_background)
 
 
 def _to_bytes(values: torch.Tensor) -> torch.Tensor:

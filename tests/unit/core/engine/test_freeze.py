@@ -2,12 +2,17 @@
 """The frozen generator gives what the trained one gives."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.engine.frozen_layers import FrozenSampler
+from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx_graph import write_onnx
+from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.export.parity import compare_engines
 from styleavatar_core.networks import GeneratorConfig, get_preset, sample_noise
 from styleavatar_core.networks.composition import TextureSampler
 from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
@@ -77,6 +82,16 @@ def test_frozen_equals_trained(make_config, offset: tuple[int, int]) -> None:
     scale = trained.image.std().item()
     torch.testing.assert_close(output.image / scale, trained.image / scale, atol=1e-4, rtol=0)
     torch.testing.assert_close(output.mask, trained.mask, atol=1e-4, rtol=0)
+
+
+def test_published_options_survive_export(tmp_path: Path) -> None:
+    avatar = UntrainedAvatar.make(noisy_nano())
+    noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))
+    frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background, noise=noise)
+    engine = OnnxEngine(write_onnx(frozen, tmp_path / "avatar.onnx"), thread_count=1)
+    parity = compare_engines(TorchEngine(frozen), engine)
+    assert parity.image_mean_error < 0.01
+    assert parity.mask_error <= 1
 
 
 def test_bytes_are_the_image_clipped_and_rounded() -> None:
