@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="cheap figures, for tests only")
     options = parser.parse_args()
-    figures: dict[str, float | None] = sample_figures(2.0 if options.quick else 16.0)
+    figures: dict[str, float | None] = sample_figures(6.0 if options.quick else 16.0)
     for clip in options.clips:
         figures |= clip_figures(clip.stem, track_video(clip))
     if options.clips:
