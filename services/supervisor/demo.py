@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import signal
 import sys
 import threading
@@ -179,9 +180,10 @@ def _sample(out: Path, seconds: float, bars: StageBars) -> DemoInput:
         bars.update("sample clip", progress.fraction, progress.message)
 
     bars.update("sample clip", 0.0, "fitting the face model to the photograph")
-    clip = sample.make_sample_clip(
-        out / "sample.mp4", seconds=seconds, size_px=SAMPLE_SIZE_PX, on_progress=show
-    )
+    with _stderr_in(out / "logs" / "sample-clip.log"):
+        clip = sample.make_sample_clip(
+            out / "sample.mp4", seconds=seconds, size_px=SAMPLE_SIZE_PX, on_progress=show
+        )
     return DemoInput(
         clip.path,
         sample.SAMPLE_CONSENT,
@@ -189,6 +191,22 @@ def _sample(out: Path, seconds: float, bars: StageBars) -> DemoInput:
         "NASA (public domain)",
         sample.SAMPLE_ORIGIN,
     )
+
+
+@contextlib.contextmanager
+def _stderr_in(log: Path) -> Iterator[None]:
+    """Sends what native code writes to the error stream to a file: MediaPipe cannot be silenced."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _users(video: Path, consent: str | None) -> DemoInput:

@@ -153,7 +153,8 @@ class Supervisor:
 
     def _start_redis(self) -> str:
         """Starts the embedded Redis and waits until it answers; returns its URL."""
-        data_folder = self.settings.data_folder / "redis"
+        # Redis changes into this folder: a relative path would be taken twice.
+        data_folder = self.settings.data_folder.resolve() / "redis"
         data_folder.mkdir(parents=True, exist_ok=True)
         # A short path: unix sockets allow about a hundred characters. The folder is ours alone.
         self._socket_folder = Path(tempfile.mkdtemp(prefix="styleavatar-"))
