@@ -7,6 +7,7 @@ Nothing is labelled by avatar, stream, job or client: labels stay bounded.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -14,6 +15,8 @@ from prometheus_client import start_http_server as _start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from styleavatar_core.errors import ConflictError
+
+logger = logging.getLogger(__name__)
 
 FRAME_BUCKETS_S = (
     *(0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.025, 0.033, 0.040, 0.050),
@@ -181,6 +184,7 @@ def serve_metrics(
         raise ConflictError(
             f"Cannot serve metrics on {host}:{port}: {error.strerror}. Choose another port."
         ) from error
+    logger.info("serving metrics", extra={"port": server.server_port})
 
     def stop() -> None:
         server.shutdown()

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
+from functools import cached_property
 from pathlib import Path
 
 import grpc
@@ -25,22 +28,52 @@ def free_port() -> int:
 
 
 class ServiceProcess:
-    """One running service; ``stop`` gives the exit code."""
+    """One running service on free ports of its own choice; ``stop`` gives the exit code.
+
+    Attributes:
+        log: What it wrote to stderr, after ``stop``.
+    """
 
     def __init__(self, name: str, data_folder: Path, **settings: object) -> None:
-        self.port, self.metrics_port = free_port(), free_port()
+        settings = {"port": 0, "metrics_port": 0, **settings}
         prefix = f"STYLEAVATAR_{name.upper()}_"
-        settings = {"port": self.port, "metrics_port": self.metrics_port, **settings}
         variables = {f"{prefix}{key.upper()}": str(value) for key, value in settings.items()}
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by stop()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", f"services.{name}"],
-            env={**os.environ, "STYLEAVATAR_DATA": str(data_folder), **variables},
-            stderr=self._log,
-        )
-        self.address = f"127.0.0.1:{self.port}"
-        self.channel = grpc.insecure_channel(self.address)
+        variables |= {"STYLEAVATAR_DATA": str(data_folder), "STYLEAVATAR_LOG_FORMAT": "json"}
         self.log = ""
+        self._log_file = tempfile.NamedTemporaryFile("r")  # noqa: SIM115 - closed by stop()
+        with Path(self._log_file.name).open("w") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", f"services.{name}"],
+                env={**os.environ, **variables},
+                stderr=sink,
+            )
+
+    @cached_property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._logged_port('listening')}"
+
+    @cached_property
+    def metrics_port(self) -> int:
+        return self._logged_port("serving metrics")
+
+    @cached_property
+    def channel(self) -> grpc.Channel:
+        return grpc.insecure_channel(self.address)
+
+    def _logged_port(self, message: str) -> int:
+        """Waits until the service has said where it listens."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            text = Path(self._log_file.name).read_text()
+            for line in text.splitlines():
+                if line.startswith("{") and line.endswith("}"):
+                    record = json.loads(line)
+                    if record["message"] == message:
+                        return int(record["port"])
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"the service never logged {message!r}: {text}")
 
     def wait_until_serving(self) -> ServiceProcess:
         stub = health_pb2_grpc.HealthStub(self.channel)
@@ -59,8 +92,7 @@ class ServiceProcess:
         self.process.send_signal(number)
         code = self.process.wait(timeout=30)
         _, alive = psutil.wait_procs(workers, timeout=5)
-        self._log.seek(0)
-        self.log = self._log.read()
-        self._log.close()
+        self.log = Path(self._log_file.name).read_text()
+        self._log_file.close()
         assert not alive, "a worker outlived its service"
         return code

@@ -39,7 +39,8 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ServiceP
         yield [process.wait_until_serving() for process in (tracking, rendering)]
     finally:
         assert [process.stop() for process in (tracking, rendering)] == [0, 0]
-        assert "Traceback" not in tracking.log + rendering.log
+        for text in ("Traceback", "AttributeError", "W0000"):
+            assert text not in tracking.log + rendering.log
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,16 @@ def test_every_frame_gives_one_picture(
     assert figures["latency_ms_p50"] > 0
     assert figures["synthetic"]
     assert sum(1 for _ in read_frames(output)) == FRAME_COUNT
+
+
+def test_live_driving_accounts_for_every_frame(services: list[ServiceProcess], clip: Path) -> None:
+    code, stdout, stderr = run(
+        *("--avatar", "anna", "--video", clip, "--tracking", services[0].address, "--json")
+    )
+    assert code == 0, stderr
+    figures = json.loads(stdout)
+    assert figures["answers_count"] >= 1
+    assert figures["answers_count"] + figures["dropped_count"] == FRAME_COUNT
 
 
 def test_answers_keep_index_and_time(services: list[ServiceProcess], portrait: ByteArray) -> None:

@@ -242,4 +242,4 @@ def test_a_signal_amid_streams_ends_them_and_both_services_cleanly(tmp_path: Pat
     for log in (rendering.log, tracking.log):
         assert "Traceback" not in log
         assert "never retrieved" not in log
-        assert "ERROR" not in log
+        assert '"ERROR"' not in log

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -23,9 +25,10 @@ def main() -> None:
     def prepare() -> Mapping[str, Handler]:
         module, _, name = options["tracker"].partition(":")
         open_one = getattr(importlib.import_module(module), name)
-        open_one(
-            None, False
-        ).close()  # imports, models and compiled code are warm before the first stream
+        # Imports, models, compiled code: warm before any stream. With this protobuf, importing
+        # MediaPipe prints one error line that means nothing.
+        with contextlib.redirect_stderr(io.StringIO()):
+            open_one(None, False).close()
         runner = Runner(channel.arena, open_one)
         return {"open": runner.open, "close": runner.close, "track": runner.track}
 
