@@ -45,9 +45,10 @@ def train(
 ) -> None:
     """Train an avatar from a portrait video. The finished bundle is OUT/avatar."""
     from styleavatar_core.provenance.consent import make_consent
-    from styleavatar_core.training.create import FIGURES_NAME, TRAINING_FOLDER, create_avatar
 
     record = make_consent(consent, subject=subject, source_description=source)
+    from styleavatar_core.training.create import FIGURES_NAME, TRAINING_FOLDER, create_avatar
+
     if not resume and (out / TRAINING_FOLDER).exists():
         raise ConflictError(
             f"{out} already holds a training; remove it, use another folder, or leave out "

@@ -93,11 +93,15 @@ def load_checkpoint(
 def _load_optimizer(
     optimizer: torch.optim.Optimizer, prefix: str, tensors: dict[str, torch.Tensor]
 ) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith(prefix):
             index, name = key[len(prefix) :].split("/")
-            state.setdefault(int(index), {})[name] = value
+            if value.shape == parameters[int(index)].shape:
+                # The fused optimizer walks memory: moments must lie there as their parameter does.
+                value = torch.empty_like(parameters[int(index)]).copy_(value)
+            state.setdefault(int(index), {})[name] = value.detach()
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 

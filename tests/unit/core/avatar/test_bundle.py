@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import numpy as np
+import pytest
+
+from styleavatar_core.avatar.bundle import pack_bundle, read_bundle, write_bundle
+from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
+from styleavatar_core.errors import AssetError, NotFoundError
+from styleavatar_core.provenance.consent import make_consent
+
+GENERATOR = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+FEATURES = {"face.feature": np.ones((1, 2, 4, 4), np.float32)}
+
+
+@pytest.fixture
+def manifest():
+    return AvatarManifest(
+        preset="nano",
+        generator={"image_size_px": 128},
+        style_time=0.5,
+        model_id="builtin-1",
+        identity=[0.5, 0.0],
+        texture=[0.1],
+        window=(0.1, 0.2, 0.9),
+        statistics={},
+        consent=make_consent("I agree to an avatar of me"),
+        source=AvatarSource(
+            file_name="a.mp4",
+            sha256="0" * 64,
+            width=4,
+            height=4,
+            fps=25.0,
+            train_frame_count=8,
+            held_out_frame_count=2,
+        ),
+        methods=AvatarMethods(landmarks="l", matting="m", perceptual_loss="p"),
+    )
+
+
+@pytest.fixture(params=["avatar", "avatar.zip"])
+def path(request, tmp_path, manifest):
+    return write_bundle(
+        tmp_path / request.param,
+        manifest,
+        generator=GENERATOR,
+        features=FEATURES,
+        preview_jpeg=b"\xff\xd8preview",
+    )
+
+
+def test_round_trip(path, manifest):
+    bundle = read_bundle(path)
+    np.testing.assert_array_equal(bundle.generator()["a.weight"], GENERATOR["a.weight"])
+    np.testing.assert_array_equal(bundle.features()["face.feature"], FEATURES["face.feature"])
+    assert bundle.preview() == b"\xff\xd8preview"
+    assert bundle.manifest.consent == manifest.consent
+    assert bundle.manifest.crop.half_size == 0.9
+    assert bundle.manifest.image_size_px == 128
+    assert not [entry for entry in path.parent.iterdir() if entry.name.startswith(".")]
+
+
+def test_replacing_an_avatar_changes_its_digest(tmp_path, manifest):
+    parts = {"features": FEATURES, "preview_jpeg": b"p"}
+    write_bundle(tmp_path / "a", manifest, generator=GENERATOR, **parts)
+    before = read_bundle(tmp_path / "a").digest
+    changed = {"a.weight": GENERATOR["a.weight"] + 1}
+    write_bundle(tmp_path / "a", manifest, generator=changed, **parts)
+    after = read_bundle(tmp_path / "a")
+    assert after.digest != before
+    assert after.generator()["a.weight"][0, 0] == 1
+
+
+@pytest.fixture
+def folder(tmp_path, manifest):
+    parts = {"generator": GENERATOR, "features": FEATURES, "preview_jpeg": b"p"}
+    return write_bundle(tmp_path / "avatar", manifest, **parts)
+
+
+def test_one_changed_byte_is_refused_with_the_reason(folder):
+    file = folder / "generator.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(AssetError, match=r"generator\.safetensors.*tampered"):
+        read_bundle(folder)
+    with pytest.raises(AssetError, match="tampered"):
+        read_bundle(folder, verify=False).generator()
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / "features.safetensors").unlink()
+    with pytest.raises(AssetError, match=r"features\.safetensors is missing"):
+        read_bundle(folder)
+
+
+def test_a_newer_version_is_refused_with_advice(folder):
+    change(folder, schema_version=99)
+    with pytest.raises(AssetError, match=r"version 99.*Install a newer"):
+        read_bundle(folder)
+
+
+def test_a_file_outside_the_bundle_is_refused(folder):
+    entry = {"sha256": "0" * 64, "size_bytes": 1}
+    change(folder, files={"../secret": entry})
+    with pytest.raises(AssetError, match="outside"):
+        read_bundle(folder)
+
+
+def test_garbage_and_absence(tmp_path):
+    (tmp_path / "not.zip").write_bytes(b"PK no")
+    with pytest.raises(AssetError):
+        read_bundle(tmp_path / "not.zip")
+    with pytest.raises(NotFoundError):
+        read_bundle(tmp_path / "none")
+
+
+def test_pack(folder, tmp_path):
+    packed = read_bundle(pack_bundle(folder, tmp_path / "one.zip"))
+    assert packed.digest == read_bundle(folder).digest
+
+
+def change(folder, **values):
+    file = folder / "avatar.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from styleavatar_core.cli.bundle_path import find_bundle
+from styleavatar_core.cli.main import build_app
+from styleavatar_core.errors import NotFoundError
+
+
+def test_help_lists_the_commands_of_the_core():
+    result = CliRunner().invoke(build_app(), ["train", "--help"])
+    assert result.exit_code == 0
+    for word in ("--consent", "--preset", "--minutes"):
+        assert word in result.output
+
+
+def test_errors_are_one_sentence_and_code_2(tmp_path):
+    video = tmp_path / "notes.mp4"
+    video.write_text("no video")
+    command = [sys.executable, "-m", "styleavatar_core.cli.main", "train", str(video)]
+    result = subprocess.run(
+        [*command, str(tmp_path / "out"), "--consent", ""], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "consent of the person shown" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_bundle_is_found_directly_or_in_the_training_folder(tmp_path):
+    (tmp_path / "avatar").mkdir()
+    (tmp_path / "avatar" / "avatar.json").touch()
+    assert find_bundle(tmp_path) == tmp_path / "avatar" == find_bundle(tmp_path / "avatar")
+    with pytest.raises(NotFoundError, match="styleavatar train"):
+        find_bundle(tmp_path / "none")

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from styleavatar_core.evaluation.baselines import NearestSample
+from styleavatar_core.evaluation.control import control_fidelity
+from styleavatar_core.face3d.arkit import ARKIT_NAMES
+from styleavatar_core.face3d.camera import quaternion_from_rotation_vector
+from styleavatar_core.types import CropBox, FaceParameters
+
+
+def moving(count=20, mouth_sign=1.0):
+    phases = np.linspace(0, 6, count)
+    frames = []
+    for index, phase in enumerate(phases):
+        expression = np.zeros(52, np.float32)
+        expression[ARKIT_NAMES.index("jawOpen")] = 0.5 + mouth_sign * 0.4 * np.sin(phase)
+        turn = np.array([0.05 * np.cos(2 * phase), 0.3 * np.sin(phase), 0.0])
+        frames.append(
+            FaceParameters(
+                model_id="m",
+                rotation=quaternion_from_rotation_vector(turn),
+                translation=np.array([0.1 * index, 0, 0], np.float32),
+                scale=0.5,
+                expression=expression,
+                eye_rotation=np.zeros((2, 2), np.float32),
+                frame_index=index,
+            )
+        )
+    return frames
+
+
+def test_a_perfect_copy_correlates_fully():
+    figures = control_fidelity(moving(), moving())
+    assert figures["rotation_r"] == pytest.approx(1.0)
+    assert figures["mouth_r"] == pytest.approx(1.0)
+    assert math.isnan(figures["lids_r"])  # the driver never blinks
+    assert math.isnan(figures["gaze_r"])
+
+
+def test_an_opposite_mouth_is_seen():
+    figures = control_fidelity(moving(), moving(mouth_sign=-1.0))
+    assert figures["mouth_r"] == pytest.approx(-1.0, abs=1e-4)
+    assert figures["rotation_r"] == pytest.approx(1.0)
+
+
+def test_nearest_sample_finds_itself_and_its_neighbour():
+    frames = moving()
+    nearest = NearestSample(frames, CropBox(0.1, 0.0, 0.8))
+    assert [nearest.find(frame) for frame in frames] == list(range(len(frames)))
+    shifted = replace(frames[7], translation=frames[7].translation + np.float32(0.01))
+    assert nearest.find(shifted) == 7

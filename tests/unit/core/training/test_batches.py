@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+import torch
+
+from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.errors import AssetError
+from styleavatar_core.training.batches import (
+    BatchSampler,
+    image_array,
+    image_tensor,
+    make_batch,
+)
+from styleavatar_core.training.config import TrainConfig
+
+
+def test_box_moves_picture_mask_uv_and_valid_alike(tiny_dataset, tiny_config):
+    offset = np.array([[-8, 3]])  # texels; two pixels each
+    batch = make_batch(tiny_dataset, tiny_config, [4], offset)
+    image = image_array(batch.image)[0]
+    np.testing.assert_array_equal(image, tiny_dataset.frames[4][22:86, :64])
+    assert batch.valid[0, 0, :, :8].sum() == 0
+    assert batch.valid[0, 0, :, 8:].min() == 1
+    face = batch.face_mask[0, 0].numpy() > 0
+    np.testing.assert_array_equal(face, tiny_dataset.masks[4][22:86, 0:64] > 127)
+    still = make_batch(tiny_dataset, tiny_config, [4])
+    assert torch.equal(batch.rendering, still.rendering)
+    assert not torch.equal(batch.box_rendering, still.box_rendering)
+
+
+def test_uv_survives_storage(tiny_dataset, tiny_config):
+    batch = make_batch(tiny_dataset, tiny_config, [0])
+    inside = batch.face_mask[0, 0] > 0
+    columns = torch.arange(64).repeat(64, 1)[inside] + 16.5
+    assert batch.uv[0, 0][inside] == pytest.approx(((columns - 48) / 40 + 0.5).numpy(), abs=2e-5)
+
+
+def test_a_step_is_repeatable_and_each_epoch_sees_every_frame(tiny_dataset, tiny_config):
+    config = TrainConfig(batch_size=4, centered_share=0.0)
+    sampler = BatchSampler(tiny_dataset, tiny_config, config)
+    first = sampler.at_step(7)
+    sampler.at_step(2)
+    again = BatchSampler(tiny_dataset, tiny_config, config).at_step(7)
+    assert torch.equal(first.image, again.image)
+    assert torch.equal(first.window, again.window)
+    seen = sorted(sampler._frame(position) for position in range(16, 32))
+    assert seen == list(range(16))  # the held-out frames 16-19 are never among them
+
+
+def test_windows_stay_on_the_canvas(tiny_dataset, tiny_config):
+    sampler = BatchSampler(tiny_dataset, tiny_config, TrainConfig(centered_share=0.0))
+    windows = torch.cat([sampler.at_step(step).window for step in range(40)])
+    assert windows.abs().max() <= tiny_config.maximum_offset
+    assert windows.unique().numel() > 5
+
+
+def test_image_round_trip():
+    images = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
+    np.testing.assert_array_equal(image_array(image_tensor(images)), images)
+
+
+def test_an_unfinished_dataset_is_refused(tmp_path):
+    with pytest.raises(AssetError, match="no complete dataset"):
+        AvatarDataset(tmp_path)

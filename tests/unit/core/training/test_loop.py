@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from styleavatar_core.data.picture import decode_jpeg
+from styleavatar_core.errors import AssetError, ConflictError, TrainingCanceled
+from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
+from styleavatar_core.training.checkpoint import Clock, load_checkpoint, save_checkpoint
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.loop import budget_share, learning_rate, load_average, train
+
+CONFIG = TrainConfig(step_count=6, batch_size=2, adversarial_start=0.5, r1_interval=2)
+
+
+def weights(path):
+    return {k: v for k, v in load_file(path).items() if k.startswith("module/networks")}
+
+
+def test_a_stopped_and_resumed_run_gives_the_same_numbers(tiny_dataset, tiny_config, tmp_path):
+    whole = train(tiny_dataset, tiny_config, CONFIG, tmp_path / "whole")
+    polls = iter([False, False, False, True])
+    with pytest.raises(TrainingCanceled):
+        train(
+            tiny_dataset, tiny_config, CONFIG, tmp_path / "parts", should_stop=lambda: next(polls)
+        )
+    parts = train(tiny_dataset, tiny_config, CONFIG, tmp_path / "parts")
+    wanted, got = weights(whole), weights(parts)
+    assert wanted.keys() == got.keys()
+    assert wanted
+    for name, value in wanted.items():
+        torch.testing.assert_close(got[name], value, rtol=0, atol=1e-6)
+    _, clock = load_average(parts, tiny_config)
+    assert (clock.step, clock.resume_count) == (6, 1)
+
+
+def test_it_learns_and_reports(tiny_dataset, tiny_config, tmp_path):
+    events = []
+    config = TrainConfig(step_count=30, batch_size=4, adversarial_start=1.0, preview_interval_s=0.0)
+    train(tiny_dataset, tiny_config, config, tmp_path, on_progress=events.append)
+    lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert events[0].stage == "training"
+    assert events[-1].fraction == 1.0
+    assert events[-1].psnr_db > 8.0  # the untrained networks give less than 5 dB
+    assert decode_jpeg(events[-1].preview_jpeg).shape[2] == 3
+    assert lines[0]["step"] == 1
+    assert {"l1", "structure", "mask"} <= lines[0].keys()
+
+
+def test_a_checkpoint_of_another_run_is_refused(tiny_dataset, tiny_config, tmp_path):
+    config = replace(CONFIG, step_count=1)
+    train(tiny_dataset, tiny_config, config, tmp_path)
+    with pytest.raises(ConflictError, match="another video"):
+        train(tiny_dataset, tiny_config, replace(config, seed=5), tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused(tiny_config, tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
+    with pytest.raises(AssetError, match="cannot be read"):
+        load_average(tmp_path / "checkpoint.safetensors", tiny_config)
+
+
+def test_divergence_goes_back_to_the_checkpoint(tiny_dataset, tiny_config, tmp_path):
+    networks = AvatarNetworks(tiny_config)
+    optimizer = torch.optim.Adam(networks.parameters())
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, Clock(step=3), {"n": networks}, {"o": optimizer}, "x")
+    before = networks.generator.mask_conv.weight.detach().clone()
+    with torch.no_grad():
+        networks.generator.mask_conv.weight.fill_(float("nan"))
+    clock = load_checkpoint(path, {"n": networks}, {"o": optimizer}, "x")
+    assert clock.step == 3
+    assert torch.equal(networks.generator.mask_conv.weight, before)
+
+
+def test_rate_rises_then_falls():
+    config = TrainConfig(learning_rate=1.0, warm_up_share=0.1, final_rate_share=0.1)
+    rates = [learning_rate(config, share) for share in (0.0, 0.05, 0.1, 0.5, 1.0)]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(1.0)
+    assert rates[2] > rates[3] > rates[4] == pytest.approx(0.1)
+
+
+def test_budget_counts_time_or_steps():
+    assert budget_share(Clock(elapsed_s=30), TrainConfig(minutes=1.0)) == 0.5
+    assert budget_share(Clock(step=5, elapsed_s=9e9), TrainConfig(step_count=10)) == 0.5
+
+
+def test_moving_average_in_closed_form(tiny_config):
+    networks = AvatarNetworks(tiny_config)
+    average = MovingAverage(networks, decay=0.5)
+    start = networks.generator.mask_conv.bias.detach().clone()
+    with torch.no_grad():
+        networks.generator.mask_conv.bias.fill_(1.0)
+    for step in (1000, 1001, 1002):  # after the ramp
+        average.update(networks, step)
+    wanted = 1.0 + (start - 1.0) * 0.5**3
+    torch.testing.assert_close(average.networks.generator.mask_conv.bias, wanted)
