@@ -33,6 +33,17 @@ class FrozenGenerator(nn.Module):
         noise: Fixed noise or None.
     """
 
+    generator: PortraitGenerator
+    style: torch.Tensor
+    window: torch.Tensor
+    face_feature: torch.Tensor
+    face_rgb_pack: torch.Tensor
+    background_feature: torch.Tensor
+    background_rgb_pack: torch.Tensor
+    noise_foreground: torch.Tensor
+    noise_face: torch.Tensor
+    noise_background: torch.Tensor
+
     def __init__(
         self,
         generator: PortraitGenerator,
@@ -136,10 +147,11 @@ def freeze(
     _freeze_children(frozen.synthesis, mapped)
     mask_conv = freeze_layer(frozen.mask_conv, mapped)
     assert mask_conv is not None
-    frozen.mask_conv = mask_conv
-    frozen.mapping = nn.Identity()
+    frozen.mask_conv = mask_conv  # type: ignore[assignment]
+    frozen.mapping = nn.Identity()  # type: ignore[assignment]
     if frozen.config.uv_sampling == "bilinear" and frozen.config.uv_supersampling > 1:
-        frozen.feature_sampler = FrozenSampler(face.feature)
-        frozen.rgb_sampler = FrozenSampler(inverse_haar_transform(face.rgb_pack))
+        rgb_texture = inverse_haar_transform(face.rgb_pack)
+        frozen.feature_sampler = FrozenSampler(face.feature)  # type: ignore[assignment]
+        frozen.rgb_sampler = FrozenSampler(rgb_texture)  # type: ignore[assignment]
     offset = torch.tensor([window], dtype=torch.int64)
     return FrozenGenerator(frozen, face, background, offset, noise).requires_grad_(False).eval()

@@ -43,7 +43,7 @@ def write_onnx(generator: FrozenGenerator, path: Path) -> Path:
         torch.onnx.export(
             generator,
             sample,
-            buffer,
+            buffer,  # type: ignore[arg-type]
             input_names=list(INPUT_NAMES),
             output_names=list(OUTPUT_NAMES),
             opset_version=_OPSET,

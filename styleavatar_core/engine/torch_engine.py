@@ -19,7 +19,8 @@ class TorchEngine:
     """
 
     def __init__(self, generator: FrozenGenerator, *, device: str = "cpu") -> None:
-        self._generator = generator.to(device=device, memory_format=torch.channels_last)
+        moved = generator.to(device)
+        self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
         config = generator.config
         self._info = EngineInfo(

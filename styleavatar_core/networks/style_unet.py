@@ -170,7 +170,8 @@ class StyleUNet(nn.Module):
             x, rgb = block(x, style, rgb, skip=skip, noise=noise.get(size) if noise else None)
             if str(size) in self.joins:
                 x = self.joins[str(size)](torch.cat([x, skips[size]], dim=1))
-        return x, rgb  # type: ignore[return-value] - there is at least one level
+        assert rgb is not None
+        return x, rgb
 
     def _encode(
         self, image: torch.Tensor, feature: torch.Tensor | None

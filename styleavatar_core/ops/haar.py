@@ -70,7 +70,7 @@ def haar_transform_reference(image: torch.Tensor) -> torch.Tensor:
         image[..., 1::2, 1::2],
     )
     bands = [
-        sum(sign * block for sign, block in zip(signs, blocks, strict=True)) / 2
+        torch.stack([sign * block for sign, block in zip(signs, blocks, strict=True)]).sum(0) / 2
         for signs in _BAND_SIGNS
     ]
     return torch.cat(bands, dim=1)
