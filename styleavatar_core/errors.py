@@ -15,7 +15,8 @@
   * TrainingError            training cannot go on
 * TrainingCanceled           a stop that no ``except Exception`` swallows
 
-Services turn a type into a gRPC status and an HTTP answer in one place (``services.common.errors``).
+Services turn a type into a gRPC status and an HTTP answer in one place
+(``services.common.errors``).
 """
 
 from __future__ import annotations
@@ -113,5 +114,5 @@ class TrainingError(StyleAvatarError):
     default_reason = "TRAINING_FAILED"
 
 
-class TrainingCanceled(BaseException):  # noqa: N818 - a stop, not an error
-    """Someone asked for the training to stop; not an error, so ``except Exception`` lets it pass."""
+class TrainingCanceled(BaseException):
+    """Someone asked for training to stop; not an error, so ``except Exception`` lets it pass."""

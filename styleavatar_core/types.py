@@ -25,7 +25,7 @@ class FaceParameters:
 
     Attributes:
         model_id: Face model that the expression coefficients belong to.
-        rotation: (4,) float32. Head rotation, unit quaternion wxyz; (1, 0, 0, 0) looks at the camera.
+        rotation: (4,) float32. Head rotation, unit quaternion wxyz; (1, 0, 0, 0) faces the camera.
         translation: (3,) float32, model units (decimetres).
         scale: Frame units (half frame heights) per model unit, positive.
         expression: (E,) float32. ARKit-named coefficients in [0, 1] for the built-in model.

@@ -173,8 +173,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _sample(out: Path, seconds: float, bars: StageBars) -> DemoInput:
-    # Loads MediaPipe and scikit-image: not for the sake of `--help`.
-    from styleavatar_core.data import sample_clip as sample
+    with _stderr_in(out / "logs" / "sample-clip.log"):
+        # Loads MediaPipe and scikit-image: not for the sake of `--help`.
+        from styleavatar_core.data import sample_clip as sample
 
     def show(progress: Progress) -> None:
         bars.update("sample clip", progress.fraction, progress.message)
