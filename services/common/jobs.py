@@ -19,6 +19,7 @@ from redis.backoff import ExponentialBackoff
 from redis.client import Pipeline
 from redis.exceptions import WatchError
 from redis.retry import Retry
+from rq.job import Job
 from rq.job import Retry as QueueRetry
 from rq.queue import Queue
 from rq.serializers import JSONSerializer
@@ -297,7 +298,17 @@ def withdraw_training(redis: Redis, job_id: str) -> None:
     queue.intermediate_queue.remove(job_id)
     job = queue.fetch_job(job_id)
     if job is not None:
+        forget_executions(job)
         job.delete()
+
+
+def forget_executions(job: Job) -> None:
+    """Makes rq forget earlier executions of a job.
+
+    Their records expire about a minute after their worker's death, the list of them does not, and
+    rq then can neither finish nor delete the job.
+    """
+    job.connection.delete(job.execution_registry.key)
 
 
 def events_key(job_id: str) -> str:

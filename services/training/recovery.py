@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import time
+from datetime import UTC, datetime, timedelta
 
 from rq.queue import Queue
 from rq.registry import StartedJobRegistry
@@ -21,6 +22,10 @@ from services.common.processes import is_alive
 from services.common.storage import AvatarStore, JobFolders
 
 logger = logging.getLogger(__name__)
+
+# An upload that the gateway accepts just now has its folder before its record and its place in
+# the queue.
+_UPLOAD_GRACE = timedelta(minutes=1)
 
 
 def recover(queue: Queue, records: JobRecords, folders: JobFolders, store: AvatarStore) -> None:
@@ -36,7 +41,7 @@ def recover(queue: Queue, records: JobRecords, folders: JobFolders, store: Avata
     requeue_lost_jobs(queue, records)
     known = {job.job_id for job in records.list()}
     for job_id in folders.list():
-        if job_id not in known:
+        if job_id not in known and folders.age_s(job_id) > _UPLOAD_GRACE.total_seconds():
             logger.info("removing files of a deleted job", extra={"job_id": job_id})
             folders.delete(job_id)
     folders.sweep()
@@ -60,7 +65,10 @@ def requeue_lost_jobs(queue: Queue, records: JobRecords) -> None:
     """Puts jobs back that are not final but that rq has nowhere, as after a lost Redis write."""
     waiting = set(queue.get_job_ids())
     started = set(StartedJobRegistry(queue=queue).get_job_ids(cleanup=False))
+    newest = datetime.now(UTC) - _UPLOAD_GRACE
     for job in records.list():
+        if job.attempt == 0 and job.created_time > newest:
+            continue  # the gateway is about to queue it
         if not job.state.is_final and job.job_id not in waiting | started:
             logger.info("job was in no queue; put back", extra={"job_id": job.job_id})
             enqueue_training(queue.connection, job.job_id)

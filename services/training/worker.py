@@ -12,6 +12,7 @@ What differs from rq's own SpawnWorker, and why:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -25,6 +26,7 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.worker import SpawnWorker
 
+from services.common.jobs import forget_executions
 from services.common.processes import die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -58,10 +60,16 @@ class TrainingWorker(SpawnWorker):
         """Passes SIGTERM on to the job, which stops at its next step; kills it if it does not."""
         horse_pid = self.horse_pid
         if horse_pid:
-            os.kill(horse_pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(horse_pid, signal.SIGTERM)
             reaper = threading.Timer(_REAP_LIMIT_S, self.kill_horse)
             reaper.daemon = True
             reaper.start()
+
+    def prepare_execution(self, job: Job) -> Execution:
+        """Begins an execution; what is left of an earlier one must not hinder its end."""
+        forget_executions(job)
+        return super().prepare_execution(job)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Returns the seconds until a job without a sign of life counts as abandoned."""

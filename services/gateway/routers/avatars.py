@@ -176,8 +176,8 @@ def _accept(parts: Parts, reader: UploadReader, folder: Path) -> TrainingJob:
         video_name=reader.file_name,
         created_time=datetime.now(UTC),
     )
-    parts.records.create(job)
     parts.folders.accept_upload(folder, job.job_id)
+    parts.records.create(job)
     enqueue_training(parts.redis, job.job_id)
     logger.info("upload accepted", extra={"job_id": job.job_id, "bytes": reader.byte_count})
     return job
