@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import psutil
 
-from services.common.jobs import JobRecords, TrainingJob, connect_redis
+from services.common.jobs import JobRecords, TrainingJob, connect_redis, training_queue
 from services.supervisor.redis_server import redis_command
 from services.supervisor.specs import http_answers, redis_answers
 from styleavatar_core.data.video import VideoWriter
@@ -98,6 +98,15 @@ class JobSystem:
     def wait_until(self, job_id: str, condition: Callable[[TrainingJob], object]) -> TrainingJob:
         wait_for(lambda: condition(self.records.get(job_id)))
         return self.records.get(job_id)
+
+    def expire_executions(self) -> None:
+        """Does to rq's records of executions what time does to them."""
+        for key in self._redis.scan_iter("rq:execution:*"):
+            self._redis.delete(key)
+
+    def is_in_queue(self, job_id: str) -> bool:
+        """Says whether rq still knows the job."""
+        return training_queue(self._redis).fetch_job(job_id) is not None
 
     def stack_traces(self) -> str:
         """Returns all logs from the first stack trace on; empty when there is none."""

@@ -138,6 +138,22 @@ def test_sigkill_loses_only_work_since_the_checkpoint(
     assert steps[-1] == STEP_COUNT
 
 
+def test_a_trainer_that_comes_back_much_later(system: JobSystem, clip: Path) -> None:
+    trainer = system.start_trainer(lease_s=5)
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress)
+    job = job_process(trainer)
+    for process in (trainer, job):
+        process.send_signal(signal.SIGKILL)
+    trainer.wait()
+    system.expire_executions()
+    system.start_trainer(lease_s=5)
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert (finished.state, finished.resume_count) == (JobState.SUCCEEDED, 1)
+    wait_for(lambda: not system.is_in_queue(job_id))
+    assert system.stack_traces() == ""
+
+
 def test_sigterm_puts_the_job_back_and_ends_cleanly(system: JobSystem, clip: Path) -> None:
     trainer = system.start_trainer()
     job_id, _ = start_job(system, clip)
