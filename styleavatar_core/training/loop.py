@@ -73,7 +73,6 @@ def train(  # noqa: PLR0915 - the one long function, read from top to bottom
         TrainingError: The training diverged again and again.
     """
     keep_freed_memory()
-    torch.set_flush_denormal(True)
     torch.manual_seed(config.seed)
     networks = AvatarNetworks(generator_config).to(memory_format=torch.channels_last)
     average = MovingAverage(networks, config.ema_decay)

@@ -13,7 +13,7 @@ import logging
 logger = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
+_M_MMAP_THRESHOLD = -3
 _NEVER = 2**31 - 1
 
 
@@ -27,6 +27,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    taken = mallopt(_M_MMAP_MAX, 0) == 1 and mallopt(_M_TRIM_THRESHOLD, _NEVER) == 1
+    # Not M_MMAP_MAX = 0: threads then have nowhere to go when their own heap (64 MiB) is full.
+    taken = mallopt(_M_MMAP_THRESHOLD, _NEVER) == 1 and mallopt(_M_TRIM_THRESHOLD, _NEVER) == 1
     logger.debug("allocator keeps freed memory", extra={"taken": taken})
     return taken
