@@ -123,13 +123,15 @@ def plot_training_curve(points: list[CurvePoint], path: Path) -> None:
     axes.set_ylabel("weighted loss")
     if axes.lines:
         axes.set_yscale("log")
-        axes.legend(loc="upper right", fontsize=8)
-    measured = [(p.minutes, p.psnr_db) for p in points if p.psnr_db is not None]
+        axes.legend(loc="upper center", ncols=4, fontsize=8)
+    # Events repeat the last measurement: only a new one is a point.
+    pairs = zip([None, *[p.psnr_db for p in points]], points, strict=False)
+    measured = [(p.minutes, p.psnr_db) for before, p in pairs if p.psnr_db not in (None, before)]
     if measured:
         right = axes.twinx()
         right.plot(*zip(*measured, strict=True), "k.-", label="held-out PSNR")
         right.set_ylabel("held-out PSNR, dB")
-        right.legend(loc="lower left", fontsize=8)
+        right.legend(loc="lower right", fontsize=8)
     axes.set_title("Training of this avatar")
     figure.savefig(path, dpi=110)
 
