@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from styleavatar_core.data.sample_clip import SampleClip
 
 TESTS = Path(__file__).resolve().parent
 KINDS = ("unit", "integration", "e2e", "gpu")
+
+# The same examples on every machine: a failure that CI shows can be repeated.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

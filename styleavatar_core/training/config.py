@@ -27,7 +27,8 @@ class TrainConfig:
         minutes: Budget of wall-clock time.
         step_count: Budget of steps instead; makes a run repeatable to the bit.
         batch_size: Samples per step.
-        learning_rate: Peak of Adam's rate.
+        learning_rate: Peak of Adam's rate. High, as equalised weights have unit spread and a
+            training on a CPU has few steps.
         warm_up_share: Share of the budget in which the rate rises.
         final_rate_share: Rate at the end over the peak, reached by a cosine.
         gradient_norm: Gradients longer than this are shortened.
@@ -47,8 +48,8 @@ class TrainConfig:
 
     minutes: float = 20.0
     step_count: int | None = None
-    batch_size: int = 4
-    learning_rate: float = 3e-3
+    batch_size: int = 2
+    learning_rate: float = 2e-2
     warm_up_share: float = 0.02
     final_rate_share: float = 0.02
     gradient_norm: float = 1.0
