@@ -4,9 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Generic, TypeVar
+
+from styleavatar_core.errors import InvalidInputError
+
+logger = logging.getLogger(__name__)
 
 ItemT = TypeVar("ItemT")
 
@@ -70,3 +76,20 @@ class FrameMailbox(Generic[ItemT]):
         """Returns how many frames gave way since the last call."""
         count, self._superseded_count = self._superseded_count, 0
         return count
+
+
+@contextlib.asynccontextmanager
+async def closing_mailbox(mailbox: FrameMailbox[Any]) -> AsyncIterator[None]:
+    """Closes a mailbox when the reading of a stream inside the block ends, however it ends.
+
+    Unusable input is passed on to the answering side; of a broken transport it only sees the end.
+    """
+    try:
+        yield
+    except InvalidInputError as error:
+        await mailbox.close(error)
+    except Exception as error:
+        logger.debug("reading a stream ended", exc_info=error)
+        await mailbox.close()
+    else:
+        await mailbox.close()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
 
@@ -12,15 +11,13 @@ import grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
 
 from services.common.face_messages import parameters_from_message, seconds_from_duration
-from services.common.mailbox import FrameMailbox
+from services.common.mailbox import FrameMailbox, closing_mailbox
 from services.common.metrics import RenderingMetrics
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.convert import avatar_to_message, grant_config
 from services.rendering.pool.pool import RenderPool
 from services.rendering.session import RenderSession, StreamItem, merge_items
 from styleavatar_core.errors import InvalidInputError, NotFoundError, OverloadedError, RenderError
-
-logger = logging.getLogger(__name__)
 
 # How often a running stream looks whether its avatar was deleted.
 EXISTENCE_CHECK_S = 1.0
@@ -159,7 +156,7 @@ async def _read_frames(
 ) -> None:
     """Moves requests into the mailbox until the caller is done or sends something unusable."""
     set_neutral = False
-    try:
+    async with closing_mailbox(mailbox):
         async for request in requests:
             kind = request.WhichOneof("request")
             if kind == "set_neutral":
@@ -167,15 +164,6 @@ async def _read_frames(
                 continue
             await mailbox.put(_read_item(request, set_neutral))
             set_neutral = False
-    except InvalidInputError as error:
-        await mailbox.close(error)
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:  # the transport broke; the answering side hears of it too
-        logger.debug("reading a stream ended", exc_info=error)
-        await mailbox.close()
-    else:
-        await mailbox.close()
 
 
 def _read_item(request: rendering_service_pb2.StreamFramesRequest, set_neutral: bool) -> StreamItem:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -12,12 +10,10 @@ from dataclasses import dataclass, replace
 from styleavatar.v1 import image_pb2, tracking_service_pb2
 
 from services.common.errors import describe_error
-from services.common.mailbox import FrameMailbox
+from services.common.mailbox import FrameMailbox, closing_mailbox
 from services.common.metrics import TrackingMetrics
 from services.tracking.pool import TrackedFrame, TrackingLane
 from styleavatar_core.errors import InvalidInputError, WorkerLostError
-
-logger = logging.getLogger(__name__)
 
 # A frame on which workers die this often is given up, lest it kill one after the other.
 ATTEMPT_LIMIT = 3
@@ -80,7 +76,7 @@ async def read_config(requests: AsyncIterator[Request]) -> Request:
 async def read_frames(requests: AsyncIterator[Request], mailbox: FrameMailbox[FrameItem]) -> None:
     """Moves frames into the mailbox until the caller is done or sends something unusable."""
     set_neutral = False
-    try:
+    async with closing_mailbox(mailbox):
         async for request in requests:
             kind = request.WhichOneof("request")
             if kind == "set_neutral":
@@ -92,15 +88,6 @@ async def read_frames(requests: AsyncIterator[Request], mailbox: FrameMailbox[Fr
                 )
             await mailbox.put(FrameItem(request.frame, set_neutral, time.perf_counter()))
             set_neutral = False
-    except InvalidInputError as error:
-        await mailbox.close(error)
-    except asyncio.CancelledError:
-        raise
-    except Exception as error:  # the transport broke; the answering side hears of it too
-        logger.debug("reading a stream ended", exc_info=error)
-        await mailbox.close()
-    else:
-        await mailbox.close()
 
 
 class TrackSession:
