@@ -38,7 +38,7 @@ def moving_face(frame_index: int) -> FaceParameters:
     """A face that nods, so that no two frames are alike."""
     angle = 0.1 * np.sin(0.2 * frame_index)
     return FaceParameters(
-        model_id="builtin-1",
+        model_id="builtin-2",
         rotation=np.array([np.cos(angle / 2), np.sin(angle / 2), 0, 0], np.float32),
         translation=np.zeros(3, np.float32),
         scale=0.6,

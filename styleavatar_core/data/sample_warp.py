@@ -26,14 +26,11 @@ from styleavatar_core.data.sample_layers import (
     upper_lid,
 )
 from styleavatar_core.face3d.camera import matrix_from_quaternion, project, to_pixels
+from styleavatar_core.face3d.landmark_groups import FACE_OVAL
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.raster.software import interpolate, rasterize
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
 
-FACE_OVAL = (
-    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
-    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
-)
 _CHIN, _FOREHEAD, _SKIN_POINTS = 152, 10, 468
 # Upper edge, lower edge, the upper one's share in where they meet: mostly the upper lid moves.
 _OPENINGS = (

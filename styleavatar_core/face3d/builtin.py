@@ -11,7 +11,7 @@ from pathlib import Path
 
 from styleavatar_core.face3d.model import FaceModel, load_face_model
 
-BUILTIN_MODEL_ID = "builtin-1"
+BUILTIN_MODEL_ID = "builtin-2"
 BUILTIN_MODEL_PATH = Path(__file__).with_name("builtin_model.safetensors")
 
 

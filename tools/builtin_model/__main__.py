@@ -9,28 +9,28 @@ from pathlib import Path
 
 import numpy as np
 
+from styleavatar_core.face3d import landmark_groups as groups
 from styleavatar_core.face3d.arkit import ARKIT_NAMES
 from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, BUILTIN_MODEL_PATH
-from styleavatar_core.face3d.landmark_groups import (
-    FACE_LANDMARK_COUNT,
-    LEFT_EYE,
-    LEFT_IRIS,
-    RIGHT_EYE,
-    RIGHT_IRIS,
-)
 from styleavatar_core.face3d.model import FaceModel
-from tools.builtin_model import appearance, learning, topology
+from tools.builtin_model import appearance, head_shell, learning, topology
 
 logger = logging.getLogger(__name__)
 
 
 def assemble(learned: learning.LearnedFace) -> FaceModel:
-    """Adds eyeballs, colours and UV to what was learned of the face."""
+    """Adds eyeballs, head shell, colours and UV to what was learned of the face."""
     face, edges = learned.mean, topology.region_graph_edges()
     vertices, faces = [face], [topology.face_triangles(face)]
-    identity, landmarks = [learned.identity_basis], list(range(FACE_LANDMARK_COUNT)) + [0] * 10
+    identity, landmarks = (
+        [learned.identity_basis],
+        list(range(groups.FACE_LANDMARK_COUNT)) + [0] * 10,
+    )
     ranges = []
-    for rim, iris, side in ((LEFT_EYE, LEFT_IRIS, 1.0), (RIGHT_EYE, RIGHT_IRIS, -1.0)):
+    for rim, iris, side in (
+        (groups.LEFT_EYE, groups.LEFT_IRIS, 1.0),
+        (groups.RIGHT_EYE, groups.RIGHT_IRIS, -1.0),
+    ):
         center = learned.left_eye_center * [side, 1.0, 1.0]
         points, triangles, iris_points = topology.eyeball(center)
         start = sum(map(len, vertices))
@@ -42,18 +42,29 @@ def assemble(learned: learning.LearnedFace) -> FaceModel:
         for landmark, point in zip(iris, iris_points, strict=True):
             landmarks[landmark] = start + int(point)
         ranges.append((start, start + len(points)))
+    shell_start = sum(map(len, vertices))
+    shell = head_shell.shell_vertices(face)
+    vertices.append(shell.reshape(-1, 3))
+    faces.append(head_shell.shell_triangles(shell_start))
+    # The far ends keep a person's size of head, but no expression.
+    size = learned.identity_basis[list(groups.FACE_OVAL)].mean(axis=0)
+    hung = head_shell.shell_basis(learned.identity_basis, rest=size, power=1.0)
+    identity.append(hung.reshape(-1, *size.shape))
     eye_points = vertices[1] - learned.left_eye_center
     angles = np.arctan2(np.linalg.norm(eye_points[:, :2], axis=1), -eye_points[:, 2])
     total = sum(map(len, vertices))
     expression = np.zeros((total, 3, len(ARKIT_NAMES)))
     expression[: len(face)] = learned.expression_basis
+    still = np.zeros(learned.expression_basis.shape[1:])
+    hung = head_shell.shell_basis(learned.expression_basis, rest=still, power=3.0)
+    expression[shell_start:] = hung.reshape(-1, *still.shape)
     return FaceModel(
         model_id=BUILTIN_MODEL_ID,
         mean_shape=np.concatenate(vertices).astype(np.float32),
         identity_basis=np.concatenate(identity).astype(np.float32),
         expression_basis=expression.astype(np.float32),
         expression_names=ARKIT_NAMES,
-        mean_texture=appearance.mean_texture(len(face), angles).astype(np.float32),
+        mean_texture=appearance.mean_texture(face, angles).astype(np.float32),
         texture_basis=appearance.texture_basis(face, edges, angles).astype(np.float32),
         faces=np.concatenate(faces).astype(np.int32),
         uv_coordinates=appearance.unwrap(face, learned.partners, faces[0], eye_points).astype(

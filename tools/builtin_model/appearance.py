@@ -9,6 +9,7 @@ from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import spsolve
 
 from styleavatar_core.face3d import landmark_groups as groups
+from tools.builtin_model import head_shell
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -17,20 +18,19 @@ _SKIN = (0.78, 0.58, 0.48)
 _LIP = (0.66, 0.33, 0.32)
 _BROW = (0.34, 0.24, 0.19)
 _LID = (0.62, 0.43, 0.36)
+_HAIR = (0.30, 0.22, 0.18)
+_NECK = (0.58, 0.42, 0.34)  # darker than the face, so that the jaw stands out
 _EYE_WHITE = (0.90, 0.88, 0.86)
 _IRIS = (0.30, 0.22, 0.16)
 _PUPIL = (0.04, 0.04, 0.04)
 
-_FACE_OVAL = (
-    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
-    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
-)  # fmt: skip
 _INNER_LIP = (78, *groups.UPPER_INNER_LIP, 308, *reversed(groups.LOWER_INNER_LIP))
 _LEFT_RIM = (263, *groups.LEFT_UPPER_LID, 362, *reversed(groups.LEFT_LOWER_LID))
 _RIGHT_RIM = (33, *groups.RIGHT_UPPER_LID, 133, *reversed(groups.RIGHT_LOWER_LID))
 
-# The face fills the upper part of the UV square, the eyeballs two discs below it.
-_FACE_HEIGHT = 0.79
+# Face and head shell fill the upper part of the UV square, the eyeballs two discs below it.
+_HEAD_HEIGHT = 0.79
+_FACE_SHARE = 0.74  # of the head's side in UV; the shell lies around the face
 _CENTER_GAIN = 0.8  # exponent of the distance from the middle: below 1 enlarges the middle
 _EYE_DISC_RADIUS = 0.095
 _EYE_DISC_CENTERS = ((0.75, 0.895), (0.25, 0.895))  # left, right: as they appear in the image
@@ -38,60 +38,66 @@ _EYE_DISC_CENTERS = ((0.75, 0.895), (0.25, 0.895))  # left, right: as they appea
 _SMOOTH_COUNT = 8
 
 
-def mean_texture(face_count: int, eye_angles: Array) -> Array:
+def mean_texture(face: Array, eye_angles: Array) -> Array:
     """Colours the mean face.
 
     Args:
-        face_count: Vertices of the face, which come first.
-        eye_angles: (N,) radians from the pupil axis, for the vertices of one eyeball.
+        face: (468, 3) mean face, whose vertices come first.
+        eye_angles: (M,) radians from the pupil axis, for the vertices of one eyeball.
 
     Returns:
-        (face_count + 2 N, 3) float64 RGB in [0, 1].
+        (468 + 2 M + shell, 3) float64 RGB in [0, 1].
     """
-    face = np.tile(np.array(_SKIN), (face_count, 1))
-    face[list(groups.LEFT_BROW + groups.RIGHT_BROW)] = _BROW
-    face[list(groups.LIPS)] = _LIP
-    face[list(groups.LIDS)] = _LID
+    colors = np.tile(np.array(_SKIN), (len(face), 1))
+    colors[list(groups.LEFT_BROW + groups.RIGHT_BROW)] = _BROW
+    colors[list(groups.LIPS)] = _LIP
+    colors[list(groups.LIDS)] = _LID
     eye = np.tile(np.array(_EYE_WHITE), (len(eye_angles), 1))
     eye[eye_angles < 0.49] = _IRIS
     eye[eye_angles < 0.21] = _PUPIL
-    return np.concatenate([face, eye, eye])
+    skin = _shell_skin(face)[:, None]
+    return np.concatenate([colors, eye, eye, skin * _NECK + (1 - skin) * _HAIR])
 
 
-def texture_basis(face_points: Array, edges: Array, eye_angles: Array) -> Array:
-    """Directions of colour: skin brightness and hue, lips, brows, irises, and smooth variation.
+def texture_basis(face: Array, edges: Array, eye_angles: Array) -> Array:
+    """Directions of colour: skin, lips, brows, irises, hair, and smooth variation of the face.
+
+    Args:
+        face: (468, 3) mean face.
+        edges: (N, 2) edges of the face.
+        eye_angles: (M,) radians from the pupil axis, for the vertices of one eyeball.
 
     Returns:
-        (V, 3, T) float64; a coefficient of 1 is a strong but plausible change.
+        (468 + 2 M + shell, 3, T) float64; a coefficient of 1 is a strong but plausible change.
     """
-    count = len(face_points)
-    total = count + 2 * len(eye_angles)
-    features = np.zeros(total)
-    features[list(groups.LIPS + groups.LEFT_BROW + groups.RIGHT_BROW)] = 1.0
-    skin = np.zeros(total)
-    skin[:count] = 1.0
-    grey, warm, red = (
-        np.array([1.0, 1.0, 1.0]),
-        np.array([1.0, 0, -1.0]),
-        np.array([1.0, -0.6, -0.4]),
-    )
-    columns = [0.25 * skin[:, None] * grey, 0.12 * skin[:, None] * warm, 0.1 * skin[:, None] * red]
+    count, shell_skin = len(face), _shell_skin(face)
+    eyes, grey = np.zeros(2 * len(eye_angles)), np.array([1.0, 1.0, 1.0])
+    warm, red = np.array([1.0, 0.0, -1.0]), np.array([1.0, -0.6, -0.4])
+    skin = np.concatenate([np.ones(count), eyes, shell_skin])
+    hair = np.concatenate([np.zeros(count), eyes, 1 - shell_skin])
+    shell = np.zeros(len(shell_skin))
+    parts: list[tuple[float, Array, Array]] = [
+        (0.25, skin, grey), (0.12, skin, warm), (0.1, skin, red)
+    ]  # fmt: skip
+    features = np.zeros(count)
     for members in (groups.LIPS, groups.LEFT_BROW + groups.RIGHT_BROW):
-        mask = np.zeros(total)
+        mask = np.zeros(count)
         mask[list(members)] = 1.0
-        columns.append(0.2 * mask[:, None] * grey)
-    iris = np.concatenate([np.zeros(count), np.tile((eye_angles < 0.49) & (eye_angles > 0.21), 2)])
-    white = np.concatenate([np.zeros(count), np.tile(eye_angles >= 0.49, 2)])
-    columns += [
-        0.2 * iris[:, None] * grey,
-        0.15 * iris[:, None] * warm,
-        0.2 * white[:, None] * grey,
-    ]
+        features += mask
+        parts.append((0.2, np.concatenate([mask, eyes, shell]), grey))
+    iris = np.tile((eye_angles < 0.49) & (eye_angles > 0.21), 2).astype(float)
+    white = np.tile(eye_angles >= 0.49, 2).astype(float)
+    iris, white = (np.concatenate([np.zeros(count), part, shell]) for part in (iris, white))
+    parts += [(0.2, iris, grey), (0.15, iris, warm), (0.2, white, grey)]
+    parts += [(0.25, hair, grey), (0.12, hair, warm)]
     for mode in _smooth_modes(count, edges).T:
-        column = np.zeros((total, 3))
-        column[:count] = 0.15 * (mode * (1 - features[:count]))[:, None] * grey
-        columns.append(column)
-    return np.stack(columns, axis=-1)
+        parts.append((0.15, np.concatenate([mode * (1 - features), eyes, shell]), grey))
+    return np.stack([gain * place[:, None] * color for gain, place, color in parts], axis=-1)
+
+
+def _shell_skin(face: Array) -> Array:
+    """Returns (shell,) in [0, 1]: 1 where the shell is neck, 0 where it is hair."""
+    return np.tile(head_shell.neck_shares(face), len(head_shell.RING_SHARES))
 
 
 def _smooth_modes(count: int, edges: Array) -> Array:
@@ -115,7 +121,7 @@ def unwrap(mean: Array, partners: Indices, faces: Indices, eye_points: Array) ->
         eye_points: (M, 3) vertices of one eyeball relative to its centre.
 
     Returns:
-        (468 + 2 M, 2) float64 in [0, 1].
+        (468 + 2 M + shell, 2) float64 in [0, 1].
     """
     points, triangles = mean, [faces]
     for rim in (_INNER_LIP, _LEFT_RIM, _RIGHT_RIM):
@@ -125,7 +131,7 @@ def unwrap(mean: Array, partners: Indices, faces: Indices, eye_points: Array) ->
         )
         points = np.concatenate([points, mean[list(rim)].mean(axis=0, keepdims=True)])
     system = _mean_value_system(points, np.concatenate(triangles))
-    border = np.array(_FACE_OVAL)
+    border = np.array(groups.FACE_OVAL)
     positions = np.zeros((len(points), 2))
     positions[border] = _border_positions(mean[border])
     inner = np.setdiff1d(np.arange(len(points)), border)
@@ -135,9 +141,11 @@ def unwrap(mean: Array, partners: Indices, faces: Indices, eye_points: Array) ->
     face = (face + face[partners] * [-1.0, 1.0]) / 2
     radius = (np.abs(face) ** 4).sum(axis=1, keepdims=True) ** 0.25
     face = face * np.maximum(radius, 1e-9) ** (_CENTER_GAIN - 1)
-    face = (0.5 + 0.485 * face) * [1.0, _FACE_HEIGHT]
+    shell = _FACE_SHARE + (1 - _FACE_SHARE) * head_shell.RING_SHARES[:, None, None] ** 0.6
+    shell = (shell * face[border]).reshape(-1, 2)
+    head = (0.5 + 0.485 * np.concatenate([face * _FACE_SHARE, shell])) * [1.0, _HEAD_HEIGHT]
     eyes = [_eye_disc(eye_points) * _EYE_DISC_RADIUS + center for center in _EYE_DISC_CENTERS]
-    return np.concatenate([face, *eyes])
+    return np.concatenate([head[: len(mean)], *eyes, head[len(mean) :]])
 
 
 def _mean_value_system(points: Array, triangles: Indices) -> csr_matrix:

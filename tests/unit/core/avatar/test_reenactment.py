@@ -38,7 +38,7 @@ def person(
         place = np.array([0.2 * np.sin(0.5 * t), 0.1, 0.0]) + rng.normal(size=3) * 0.002
         frames.append(
             FaceParameters(
-                "builtin-1",
+                "builtin-2",
                 quaternion_from_rotation_vector(rotation),
                 place.astype(np.float32),
                 scale * (1 + 0.03 * np.sin(t)),

@@ -12,6 +12,7 @@ from styleavatar_core.face3d import landmark_groups as groups
 from styleavatar_core.face3d.arkit import ARKIT_INDEX, ARKIT_NAMES, mirrored_name
 from styleavatar_core.face3d.builtin import BUILTIN_MODEL_PATH, builtin_model
 from styleavatar_core.face3d.model import load_face_model
+from styleavatar_core.raster.render import vertex_normals
 
 model = builtin_model()
 
@@ -126,11 +127,27 @@ def test_the_uv_map_does_not_fold_and_stays_inside() -> None:
     uv = model.uv_coordinates
     assert uv.min() >= 0
     assert uv.max() <= 1
-    face = model.faces[(model.faces < 468).all(axis=1)]
-    a, b, c = (uv[face[:, k]] for k in range(3))
+    eyes = np.concatenate([np.arange(start, stop) for start, stop in model.eye_vertices])
+    is_eye = np.isin(model.faces, eyes).any(axis=1)
+    a, b, c = (uv[model.faces[~is_eye][:, k]] for k in range(3))
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
     assert (area > 0).all()
-    assert uv[:468, 1].max() < uv[468:, 1].min()  # the eyeballs have islands of their own
+    head = np.setdiff1d(np.arange(len(uv)), eyes)
+    assert uv[head, 1].max() < uv[eyes, 1].min()  # the eyeballs have islands of their own
+
+
+def test_a_shell_around_the_face_turns_with_the_head_and_has_no_expression_far_from_it() -> None:
+    shell = np.arange(model.eye_vertices[1][1], len(model.mean_shape))
+    points = model.mean_shape[shell]
+    face = model.mean_shape[:468]
+    assert points[:, 1].min() < face[:, 1].min() - 0.4  # over the forehead
+    assert points[:, 1].max() > face[:, 1].max() + 0.4  # down the neck
+    assert points[:, 2].max() > 1.7  # to the back of the head
+    motion = np.linalg.norm(model.expression_basis[shell], axis=1)
+    assert motion[-36:].max() == 0  # the last ring
+    outward = points - [0.0, 0.0, 0.75]
+    normals = vertex_normals(model.faces, model.mean_shape)[shell]
+    assert ((outward * normals).sum(axis=1)[:72] > 0).all()  # the two rings next to the face
 
 
 def test_saving_keeps_the_model(tmp_path: Path) -> None:

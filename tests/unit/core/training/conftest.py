@@ -45,7 +45,7 @@ def tiny_dataset(tmp_path_factory, tiny_config):
         rendering_size_px=64,
         canvas_factor=1.5,
         window=(0.0, 0.0, 2 / 3),
-        model_id="builtin-1",
+        model_id="builtin-2",
         identity=[0.0],
         texture=[0.0],
         matting="none",
@@ -71,7 +71,7 @@ def tiny_dataset(tmp_path_factory, tiny_config):
         )
         parameters.append(
             FaceParameters(
-                model_id="builtin-1",
+                model_id="builtin-2",
                 rotation=np.array([1, 0, 0, 0], np.float32),
                 translation=np.array([x / 48 - 1, 0, 0], np.float32),
                 scale=1.0,
