@@ -7,12 +7,16 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.data.picture import contact_sheet, encode_jpeg
 from styleavatar_core.evaluation.baselines import NearestSample, mean_frame
 from styleavatar_core.evaluation.metrics import psnr, sharpness, ssim
+from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.face3d.camera import parameters_in_crop, project, to_pixels
+from styleavatar_core.face3d.landmark_groups import FACE_LANDMARK_COUNT
 from styleavatar_core.types import ByteArray
 
 RenderIndex = Callable[[int], tuple[ByteArray, ByteArray]]
@@ -110,10 +114,16 @@ def _truth(dataset: AvatarDataset, index: int) -> ByteArray:
 
 
 def _face_mask(dataset: AvatarDataset, index: int, side: int) -> ByteArray:
-    """Returns the face mask at the picture's size, (side, side) uint8."""
-    mask = (dataset.window(dataset.uv[index])[..., 0] > 0).astype(np.uint8)
-    place = np.arange(side) * mask.shape[0] // side
-    return np.ascontiguousarray(mask[place][:, place])
+    """Returns the convex hull of the 468 face landmarks of the fitted mesh, (side, side) uint8."""
+    model, identity = builtin_model(), dataset.info.face_identity
+    parameters = parameters_in_crop(dataset.parameters[index], dataset.info.crop)
+    neutral = model.neutral(identity.identity)
+    vertices = model.vertices(neutral, parameters.expression, parameters.eye_rotation)
+    landmarks = vertices[model.landmark_indices[:FACE_LANDMARK_COUNT]]
+    pixels = to_pixels(project(landmarks, parameters), side, side)[:, :2]
+    mask = np.zeros((side, side), np.uint8)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(pixels).astype(np.int32)), 1)
+    return mask
 
 
 def _finite_mean(values: list[float]) -> float:
