@@ -16,6 +16,7 @@ import styleavatar_core
 from styleavatar_core.cli.bench import bench
 from styleavatar_core.cli.evaluate import evaluate
 from styleavatar_core.cli.export import export
+from styleavatar_core.cli.import_official import import_official
 from styleavatar_core.cli.sample_clip import sample_clip
 from styleavatar_core.cli.track import track
 from styleavatar_core.cli.train import train
@@ -63,7 +64,8 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     own = {"sample-clip": sample_clip, "track": track, "train": train, "export": export}
-    for name, command in {**own, "evaluate": evaluate, "bench": bench}.items():
+    own |= {"evaluate": evaluate, "import-official": import_official, "bench": bench}
+    for name, command in own.items():
         app.command(name)(command)
     return app
 

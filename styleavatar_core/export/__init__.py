@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The frozen generator in other runtimes' formats, and the check that they agree."""
+"""Avatars in the formats of others: ONNX out, with the check that it agrees; checkpoints in."""

@@ -12,11 +12,20 @@ from collections.abc import Mapping
 import torch
 
 from styleavatar_core.errors import AssetError
+from styleavatar_core.networks.config import GeneratorConfig
+from styleavatar_core.networks.portrait_generator import PortraitGenerator
 
 # Parameters of a styled convolution or ToRGB, named alike in both.
 _STYLED = r"(bias|conv\.weight|conv\.modulation\.weight|conv\.modulation\.bias|noise\.weight)"
 _FOREGROUND_SIZES = (128, 64, 32)
 _SYNTHESIS_SIZES = (64, 32, 16)
+# Static maps that checkpoints hold beside the networks, and what bundles call them.
+PUBLISHED_MAPS = {
+    "feature_face": "face.feature",
+    "skip_face": "face.rgb_pack",
+    "feature_back": "background.feature",
+    "skip_back": "background.rgb_pack",
+}
 _BUFFERS = re.compile(r"(^|\.)(ll|lh|hl|hh|kernel)$")
 
 
@@ -143,3 +152,76 @@ def _reshape(name: str, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.ndim == 4 and name.endswith("bias"):
         return tensor.reshape(-1)
     return tensor
+
+
+def convert_published_generator(
+    network: str, parameters: Mapping[str, torch.Tensor], config: GeneratorConfig
+) -> dict[str, torch.Tensor]:
+    """Converts a whole published generator and checks that nothing is missing or of another size.
+
+    Args:
+        network: ``g_ema`` or ``i_g``.
+        parameters: Tensors by published name; ``module.`` in front, as of parallel training, is
+            left out.
+        config: The topology that it must have.
+
+    Returns:
+        Contiguous float32 tensors for ``PortraitGenerator(config).load_state_dict``.
+
+    Raises:
+        AssetError: A parameter is unknown, missing or of another shape.
+    """
+    are_tensors = isinstance(parameters, Mapping) and all(
+        isinstance(tensor, torch.Tensor) for tensor in parameters.values()
+    )
+    if not are_tensors:
+        raise AssetError(f"'{network}' of the checkpoint is no table of tensors")
+    plain = {name.removeprefix("module."): tensor for name, tensor in parameters.items()}
+    state = convert_published(network, plain)
+    with torch.device("meta"):
+        wanted = PortraitGenerator(config).state_dict()
+    if missing := sorted(wanted.keys() - state.keys()):
+        raise AssetError(
+            f"'{network}' of the checkpoint lacks {len(missing)} of {len(wanted)} parameters, "
+            f"among them what is '{missing[0]}' here; is it a whole checkpoint of StyleAvatar?"
+        )
+    for name, tensor in state.items():
+        _require_shape(f"'{network}', '{name}' here", tensor, wanted[name].shape)
+    return {name: tensor.detach().float().contiguous() for name, tensor in state.items()}
+
+
+def convert_published_maps(
+    parts: Mapping[str, torch.Tensor], config: GeneratorConfig
+) -> dict[str, torch.Tensor]:
+    """Takes the static maps of a published checkpoint: one sample of a batch that shares a code.
+
+    Args:
+        parts: The checkpoint: (B, C, F, F) maps by published name, see ``PUBLISHED_MAPS``.
+        config: The topology that they must fit.
+
+    Returns:
+        (1, C, F, F) contiguous float32 by the names that bundles use.
+
+    Raises:
+        AssetError: A map is of another shape.
+    """
+    maps: dict[str, torch.Tensor] = {}
+    for published, ours in PUBLISHED_MAPS.items():
+        part = config.face if ours.startswith("face.") else config.background
+        channels = part.feature_channels if ours.endswith("feature") else 12
+        shape = torch.Size((1, channels, part.size, part.size))
+        batch = parts[published]
+        one = batch[:1] if isinstance(batch, torch.Tensor) else batch
+        _require_shape(f"'{published}'", one, shape)
+        maps[ours] = one.detach().float().contiguous()
+    return maps
+
+
+def _require_shape(what: str, tensor: object, shape: torch.Size) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise AssetError(f"{what} of the checkpoint is no tensor but {type(tensor).__name__}")
+    if tensor.shape != shape:
+        raise AssetError(
+            f"{what}: the checkpoint has {tuple(tensor.shape)} where the paper's configuration has "
+            f"{tuple(shape)}; only checkpoints at 1024 px with the published widths can be imported"
+        )

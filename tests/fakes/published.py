@@ -3,13 +3,23 @@
 
 from __future__ import annotations
 
+import argparse
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from styleavatar_core.networks import (
+    FeatureGenerator,
+    GeneratorConfig,
+    PortraitGenerator,
+    get_preset,
+)
 from styleavatar_core.networks.weights import convert_published
 
 _CONV = ("weight", "bias")
@@ -85,3 +95,74 @@ def load_filled(module: nn.Module, network: str) -> None:
         filled = fill(f"{network}.{name}", tuple(shapes[ours]), *_scale_and_offset(name))
         state |= convert_published(network, {name: filled})
     module.load_state_dict(state)
+
+
+def narrow_paper() -> GeneratorConfig:
+    """The published topology at all its resolutions, with a sixteenth of the channels."""
+    config = get_preset("paper")
+    static = replace(config.face, base_channels=16, channels=(16, 16, 16, 16, 16))
+    return replace(
+        config,
+        face=static,
+        background=static,
+        foreground=replace(
+            config.foreground,
+            encoder_channels=(4, 16, 16, 16),
+            decoder_channels=((16, 16), (16, 16), (8, 8), (8, 16)),
+        ),
+        synthesis=replace(
+            config.synthesis,
+            input_channels=16,
+            encoder_channels=(16, 8, 32, 32, 32),
+            decoder_channels=((32, 32),) * 3 + ((16, 16), (8, 8), (4, 4)),
+        ),
+    )
+
+
+def published_parameters(module: nn.Module, network: str, seed: int) -> dict[str, torch.Tensor]:
+    """Random parameters by published name and in published shape, constant buffers included."""
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    generator = torch.Generator().manual_seed(seed)
+    parameters: dict[str, torch.Tensor] = {}
+    for name in published_names(network):
+        (ours,) = convert_published(network, {name: torch.zeros(())})
+        shape = tuple(shapes[ours])
+        if name.endswith("conv.weight") and len(shape) == 4:
+            shape = (1, *shape)  # modulated weights have a batch axis there
+        elif name.endswith("bias") and ours.rsplit(".", 2)[-2] in ("up", "conv", "to_rgb"):
+            shape = (1, *shape, 1, 1) if "decoder" in ours else shape
+        scale, offset = _scale_and_offset(name)
+        parameters[name] = scale * torch.randn(shape, generator=generator) + offset
+    parameters["to_rgbs_0.0.iwt.ll"] = torch.full((2, 2), 0.5)
+    parameters["convs_0.0.conv.blur.kernel"] = torch.full((4, 4), 1 / 16)
+    return parameters
+
+
+def write_published_checkpoint(
+    path: Path, config: GeneratorConfig, seed: int = 0, **changes: Any
+) -> dict[str, Any]:
+    """Writes a checkpoint as the published training does, and returns what is in it.
+
+    A part given as None is left out.
+    """
+    with torch.device("meta"):
+        portrait, static = PortraitGenerator(config), FeatureGenerator(config.face)
+    size, batch, channels = config.face.size, 4, config.face.feature_channels
+    noise = torch.Generator().manual_seed(seed + 9)
+    maps = {
+        f"{kind}_{owner}": torch.randn(1, count, size, size, generator=noise).repeat(batch, 1, 1, 1)
+        for owner in ("face", "back")
+        for kind, count in (("feature", channels), ("skip", 12))
+    }
+    parts = {
+        "g_ema": published_parameters(portrait, "g_ema", seed),
+        "i_g": published_parameters(portrait, "i_g", seed + 1),
+        "f_g": published_parameters(static, "f_g", seed + 2),
+        "i_g_optim": {"state": {0: {"step": 3}}, "param_groups": [{"betas": (0.0, 0.99)}]},
+        "args": argparse.Namespace(size=1024, batch=batch, path="data", lr=2e-3),
+        **maps,
+        **changes,
+    }
+    present = {name: part for name, part in parts.items() if part is not None}
+    torch.save(present, path)
+    return present

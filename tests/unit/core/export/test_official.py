@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint of the published code becomes a bundle that renders what its weights render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.cli.main import build_app
+from styleavatar_core.data.picture import decode_jpeg
+from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.errors import AssetError, NotFoundError
+from styleavatar_core.export.official import import_official
+from styleavatar_core.export.parity import random_input
+from styleavatar_core.networks import (
+    FeatureMaps,
+    GeneratorConfig,
+    Noise,
+    PortraitGenerator,
+    position_code,
+)
+from styleavatar_core.networks.weights import convert_published
+from styleavatar_core.provenance.consent import make_consent
+from tests.fakes.published import narrow_paper, write_published_checkpoint
+
+
+@pytest.fixture(scope="module")
+def config() -> GeneratorConfig:
+    return narrow_paper()
+
+
+@pytest.mark.parametrize(("network", "seed"), [("g_ema", 0), ("i_g", 7)])
+def test_the_bundle_gives_the_image_of_the_checkpoints_weights(
+    config: GeneratorConfig, tmp_path: Path, network: str, seed: int
+) -> None:
+    checkpoint = tmp_path / "050000.pt"
+    parts = write_published_checkpoint(checkpoint, config, seed)
+    bundle = read_bundle(
+        import_official(checkpoint, tmp_path / "avatar", network=network, config=config)
+    )
+    frozen = load_frozen(bundle)
+    engine = TorchEngine(frozen)
+    sample = random_input(engine, seed=seed)
+    rendered = engine.render(sample)
+
+    generator = PortraitGenerator(config)
+    generator.load_state_dict(convert_published(network, parts[network]))
+    with torch.no_grad():
+        output = generator(
+            position_code(torch.tensor([0.5]), 64),
+            torch.from_numpy(sample.texture_rendering).permute(0, 3, 1, 2) / 127.5 - 1,
+            torch.from_numpy(sample.uv_rendering).permute(0, 3, 1, 2),
+            torch.from_numpy(sample.face_mask)[:, None].float(),
+            FeatureMaps(parts["feature_face"][:1], parts["skip_face"][:1]),
+            FeatureMaps(parts["feature_back"][:1], parts["skip_back"][:1]),
+            torch.zeros(1, 2, dtype=torch.int64),
+            noise=Noise(frozen.noise_foreground, frozen.noise_face, frozen.noise_background),
+        )
+    expected = ((output.image.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1)
+    assert expected.std() > 5  # there is a picture to compare
+    assert (torch.from_numpy(rendered.image).float() - expected).abs().max() < 0.6
+
+
+def test_the_bundle_says_what_it_is(config: GeneratorConfig, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "a.pt"
+    write_published_checkpoint(checkpoint, config)
+    first = read_bundle(import_official(checkpoint, tmp_path / "a", config=config))
+    manifest = first.manifest
+    assert (manifest.preset, manifest.model_id) == ("paper", "faceverse-v3")
+    assert "No statement of consent was recorded" in manifest.consent.statement
+    assert manifest.source.file_name == "a.pt"
+    assert decode_jpeg(first.preview()).shape == (1024, 1024, 3)
+    consent = make_consent("I agree to this avatar of me")
+    given = import_official(checkpoint, tmp_path / "b.zip", consent=consent, config=config)
+    assert read_bundle(given).manifest.consent == consent
+
+
+def refused(config: GeneratorConfig, folder: Path, message: str, **changes: object) -> None:
+    checkpoint = folder / "odd.pt"
+    write_published_checkpoint(checkpoint, config, **changes)
+    with pytest.raises(AssetError, match=message):
+        import_official(checkpoint, folder / "avatar", config=config)
+    assert not (folder / "avatar").exists()
+
+
+def test_missing_parts_are_named(config: GeneratorConfig, tmp_path: Path) -> None:
+    refused(config, tmp_path, "lacks 'g_ema'", g_ema=None)
+    refused(config, tmp_path, "lacks 'skip_back'", skip_back=None)
+
+
+def test_missing_unknown_and_odd_parameters_are_named(
+    config: GeneratorConfig, tmp_path: Path
+) -> None:
+    parameters = write_published_checkpoint(tmp_path / "whole.pt", config)["g_ema"]
+    without = {k: v for k, v in parameters.items() if not k.startswith("tex_up.1.conv.weight")}
+    refused(
+        config, tmp_path, r"lacks 1 of .*foreground\.decoder\.3\.conv\.conv\.weight", g_ema=without
+    )
+    unknown = parameters | {"tex_down.0.bias": torch.zeros(1)}
+    refused(config, tmp_path, r"'g_ema\.tex_down\.0\.bias' is not a parameter", g_ema=unknown)
+    wide = parameters | {"get_mask.0.weight": torch.zeros(1, 64, 3, 3)}
+    refused(config, tmp_path, r"mask_conv\.weight.*\(1, 64, 3, 3\).*\(1, 32, 3, 3\)", g_ema=wide)
+    refused(config, tmp_path, "'g_ema' of the checkpoint is no table", g_ema=[1, 2])
+    refused(config, tmp_path, "'feature_face' of the checkpoint is no tensor", feature_face=3.0)
+
+
+def test_parameters_of_a_parallel_training_are_recognised(
+    config: GeneratorConfig, tmp_path: Path
+) -> None:
+    parameters = write_published_checkpoint(tmp_path / "one.pt", config)["g_ema"]
+    parallel = {f"module.{name}": tensor for name, tensor in parameters.items()}
+    write_published_checkpoint(tmp_path / "many.pt", config, g_ema=parallel)
+    one = read_bundle(import_official(tmp_path / "one.pt", tmp_path / "one", config=config))
+    many = read_bundle(import_official(tmp_path / "many.pt", tmp_path / "many", config=config))
+    assert one.manifest.files == many.manifest.files
+
+
+class Payload:
+    """Writes a file when it is unpickled by a careless reader."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(
+    config: GeneratorConfig, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    refused(config, tmp_path, r"somebody's code.*refused", surprise=Payload(trace))
+    legacy = tmp_path / "legacy.pt"
+    torch.save({"x": Payload(trace)}, legacy, _use_new_zipfile_serialization=False)
+    with pytest.raises(AssetError, match="plain values"):
+        import_official(legacy, tmp_path / "avatar", config=config)
+    assert not trace.exists()
+
+
+def test_what_is_no_checkpoint_is_said_so(config: GeneratorConfig, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"none\.pt"):
+        import_official(tmp_path / "none.pt", tmp_path / "avatar")
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    with pytest.raises(AssetError, match=r"text\.pt cannot be read"):
+        import_official(tmp_path / "text.pt", tmp_path / "avatar")
+    torch.save([1], tmp_path / "list.pt")
+    with pytest.raises(AssetError, match="no dict of networks"):
+        import_official(tmp_path / "list.pt", tmp_path / "avatar")
+
+
+def test_the_command_wants_the_published_widths(config: GeneratorConfig, tmp_path: Path) -> None:
+    write_published_checkpoint(tmp_path / "narrow.pt", config)
+    arguments = ["import-official", str(tmp_path / "narrow.pt"), str(tmp_path / "avatar")]
+    result = CliRunner().invoke(build_app(), arguments)
+    assert isinstance(result.exception, AssetError)
+    assert "published widths" in str(result.exception)
