@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.raster.mesh import MovingMesh
 from styleavatar_core.raster.render import FaceRenderer
 from styleavatar_core.raster.software import warm_up
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
@@ -46,7 +47,7 @@ class ConditioningRenderer:
     def __init__(self, model: FaceModel, identity: FaceIdentity, size_px: int) -> None:
         _require_model(model, identity.model_id, "identity")
         self._model = model
-        self._neutral = model.neutral(identity.identity)
+        self._mesh = MovingMesh(model, model.neutral(identity.identity))
         self._renderer = FaceRenderer(model, model.albedo(identity.texture), size_px)
 
     def warm_up(self) -> None:
@@ -61,9 +62,7 @@ class ConditioningRenderer:
                 (:func:`styleavatar_core.face3d.camera.parameters_in_crop`).
         """
         _require_model(self._model, parameters.model_id, "parameters")
-        vertices = self._model.vertices(
-            self._neutral, parameters.expression, parameters.eye_rotation
-        )
+        vertices = self._mesh.vertices(parameters.expression, parameters.eye_rotation)
         rendering = self._renderer.render(vertices, parameters)
         return Conditioning(rendering.texture, rendering.uv, rendering.mask)
 

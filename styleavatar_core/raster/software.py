@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from styleavatar_core.types import FloatArray
+from styleavatar_core.types import ByteArray, FloatArray
 
 IntArray = npt.NDArray[np.int32]
 
@@ -66,21 +66,49 @@ def interpolate(fragments: Fragments, faces: IntArray, attributes: FloatArray) -
     return image
 
 
+def shade(
+    fragments: Fragments, faces: IntArray, colors: FloatArray, uv_coordinates: FloatArray
+) -> tuple[ByteArray, FloatArray, ByteArray]:
+    """Draws what the fragments show: :func:`interpolate` in the types that are wanted.
+
+    Args:
+        fragments: From :func:`rasterize`.
+        faces: (F, 3) int32, the same faces.
+        colors: (V, 3) float32 RGB; what is beyond [0, 1] is cut off.
+        uv_coordinates: (V, 2) float32.
+
+    Returns:
+        (H, W, 3) uint8 RGB, (H, W, 2) float32 UV and (H, W) uint8 mask, zero where nothing
+        covers the pixel.
+    """
+    height, width = fragments.face_index.shape
+    image = np.zeros((height, width, 3), np.uint8)
+    uv = np.zeros((height, width, 2), np.float32)
+    mask = np.zeros((height, width), np.uint8)
+    bytes_ = np.clip(colors, 0.0, 1.0) * np.float32(255)
+    _shade(
+        fragments.face_index, fragments.barycentric, faces, bytes_, uv_coordinates, image, uv, mask
+    )
+    return image, uv, mask
+
+
 def warm_up() -> None:
     """Compiles the kernels (a few seconds at most, once per machine)."""
     points = np.array([[0, 0, 0], [4, 0, 0], [4, 4, 0]], np.float32)
     faces = np.array([[0, 1, 2]], np.int32)
-    interpolate(rasterize(points, faces, 4, 4), faces, points)
+    fragments = rasterize(points, faces, 4, 4)
+    shade(fragments, faces, points, points[:, :2].copy())
+    interpolate(fragments, faces, points)
 
 
-@njit(cache=True, nogil=True, fastmath=False)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _rasterize(points, faces, face_index, barycentric, depth):  # noqa: ANN001, ANN202
     height, width = face_index.shape
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ax, ay = points[a, 0], points[a, 1]
-        bx, by = points[b, 0], points[b, 1]
-        cx, cy = points[c, 0], points[c, 1]
+        ax, ay = np.float64(points[a, 0]), np.float64(points[a, 1])
+        bx, by = np.float64(points[b, 0]), np.float64(points[b, 1])
+        cx, cy = np.float64(points[c, 0]), np.float64(points[c, 1])
         area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
         if not area > 1e-12:  # from behind, degenerate, or not a number
             continue
@@ -92,17 +120,23 @@ def _rasterize(points, faces, face_index, barycentric, depth):  # noqa: ANN001, 
         last_column = int(np.floor(min(right, float(width)) - 0.5))
         first_row = int(np.ceil(max(top, 0.0) - 0.5))
         last_row = int(np.floor(min(bottom, float(height)) - 0.5))
-        for row in range(max(first_row, 0), min(last_row, height - 1) + 1):
-            y = row + 0.5
-            for column in range(max(first_column, 0), min(last_column, width - 1) + 1):
-                x = column + 0.5
-                u = ((bx - x) * (cy - y) - (cx - x) * (by - y)) / area
-                v = ((cx - x) * (ay - y) - (ax - x) * (cy - y)) / area
+        if first_column > last_column or first_row > last_row:
+            continue  # small faces mostly lie between the pixel centres
+        per_area = 1.0 / area
+        u_step, v_step = (by - cy) * per_area, (cy - ay) * per_area
+        za, zb, zc = points[a, 2], points[b, 2], points[c, 2]
+        for row in range(first_row, last_row + 1):
+            y, x = row + 0.5, first_column + 0.5
+            u = ((bx - x) * (cy - y) - (cx - x) * (by - y)) * per_area - u_step
+            v = ((cx - x) * (ay - y) - (ax - x) * (cy - y)) * per_area - v_step
+            for column in range(first_column, last_column + 1):
+                u += u_step
+                v += v_step
                 w = 1.0 - u - v
                 # A hair of slack: rounding must not leave gaps along shared edges.
                 if u < -1e-6 or v < -1e-6 or w < -1e-6:
                     continue
-                z = u * points[a, 2] + v * points[b, 2] + w * points[c, 2]
+                z = u * za + v * zb + w * zc
                 if z < depth[row, column]:
                     depth[row, column] = z
                     face_index[row, column] = f
@@ -124,3 +158,23 @@ def _interpolate(face_index, barycentric, faces, attributes, image):  # noqa: AN
                 vertex = faces[f, corner]
                 for channel in range(attributes.shape[1]):
                     image[row, column, channel] += weight * attributes[vertex, channel]
+
+
+@njit(cache=True, nogil=True)
+def _shade(face_index, barycentric, faces, colors, coordinates, image, uv, mask):  # noqa: ANN001, ANN202
+    height, width = face_index.shape
+    for row in range(height):
+        for column in range(width):
+            f = face_index[row, column]
+            if f < 0:
+                continue
+            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            s, t, r = barycentric[row, column]
+            mask[row, column] = 1
+            for channel in range(3):
+                color = s * colors[a, channel] + t * colors[b, channel] + r * colors[c, channel]
+                image[row, column, channel] = np.uint8(color + np.float32(0.5))
+            for axis in range(2):
+                uv[row, column, axis] = (
+                    s * coordinates[a, axis] + t * coordinates[b, axis] + r * coordinates[c, axis]
+                )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fits the face model to landmarks: Eq. 1 and Eq. 2 in turns, eyeballs, identity (paper, Sec. 3.1).
+"""Fits the face model to landmarks: Eq. 1 and Eq. 2 in turns, and eyeballs (paper, Sec. 3.1).
 
 Knows no video and keeps no state but the person's identity; the caller passes the last frame's
 result as the start of the next.
@@ -14,18 +14,22 @@ import numpy as np
 
 from styleavatar_core.face3d import landmark_groups as groups
 from styleavatar_core.face3d.camera import eye_matrix
-from styleavatar_core.face3d.model import FaceModel, combine
+from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.tracking import kernels
+from styleavatar_core.tracking.rest_shape import LandmarkModel
 from styleavatar_core.tracking.solver import (
     Pose,
-    normal_equations,
+    gram_matrix,
+    moment_vector,
     solve_bounded,
     solve_eye_rotation,
     solve_pose,
-    solve_ridge,
 )
 from styleavatar_core.types import FloatArray
 
 _FACE = slice(0, groups.FACE_LANDMARK_COUNT)
+_IRISES = (np.array(groups.LEFT_IRIS), np.array(groups.RIGHT_IRIS))
+_COLD_TURN_COUNT = 3  # more turns where there is no last frame to start from
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,11 @@ class FaceFitter:
     def __init__(
         self, model: FaceModel, identity: FloatArray | None = None, config: FitConfig | None = None
     ) -> None:
-        self.model = model
         self.config = config or FitConfig()
-        indices = model.landmark_indices
-        self._directions = model.expression_basis[indices[_FACE]].astype(np.float64)  # (468, 3, E)
-        self._identity_directions = model.identity_basis[indices[_FACE]].astype(np.float64)
+        self._landmarks = LandmarkModel(model)
+        self._directions = self._landmarks.expression_directions
+        self._axes = np.array([1.0, 1.0, self.config.depth_weight * 0.3])
+        self._precision = self.config.effective_share / self.config.noise**2
         self._weights = self._landmark_weights()
         movement = np.sqrt((self._directions**2).sum(axis=(1, 2)))
         self._pose_weights = 1 / (1 + (movement / self.config.mobility) ** 2)
@@ -97,17 +101,7 @@ class FaceFitter:
     def set_identity(self, identity: FloatArray) -> None:
         """Fixes who is fitted from now on; (I,) coefficients."""
         self.identity = np.asarray(identity, np.float64)
-        neutral = self.model.neutral(identity).astype(np.float64)
-        points = neutral[self.model.landmark_indices]
-        self._rest = points[_FACE]
-        self._normals = _landmark_normals(self.model, neutral)
-        self._eyes = [
-            (neutral[start:stop].mean(axis=0), list(iris))
-            for (start, stop), iris in zip(
-                self.model.eye_vertices, (groups.LEFT_IRIS, groups.RIGHT_IRIS), strict=True
-            )
-        ]
-        self._iris_offsets = [points[iris] - center for center, iris in self._eyes]
+        self._rest = self._landmarks.rest(self.identity)
 
     def fit(self, landmarks: FloatArray, start: Fit | None = None) -> Fit:
         """Fits pose, gaze and expression to one frame.
@@ -117,137 +111,125 @@ class FaceFitter:
             start: The last frame's fit, if there is one.
         """
         target = np.asarray(landmarks, np.float64)
-        expression = np.zeros(self._directions.shape[-1]) if start is None else start.expression
-        pose = start.pose if start else solve_pose(self._rest, target[_FACE], self._pose_weights)
-        gaze = np.zeros((2, 2))
-        turns = self.config.iteration_count + (0 if start else 3)
+        face = np.ascontiguousarray(target[_FACE])
+        if start is None:
+            expression = np.zeros(self._directions.shape[-1])
+            pose = solve_pose(self._rest.points, face, self._pose_weights)
+        else:
+            expression, pose = start.expression, start.pose
+        moved = kernels.move(self._rest.points, self._directions, expression)
+        gaze, gram = np.zeros((2, 2)), None
+        turns = self.config.iteration_count + (0 if start else _COLD_TURN_COUNT)
         for turn in range(turns):
-            moved = self._rest + combine(self._directions, expression)
-            pose = self._fit_pose(moved, target[_FACE], pose)
+            pose = self._fit_pose(moved, face, pose)
             if turn in (0, turns - 1):  # the pose hardly moves in between
                 gaze = self._fit_gaze(target, pose)
-            expression = self._fit_expression(target[_FACE], pose, gaze, expression)
-        moved = self._rest + combine(self._directions, expression)
-        return Fit(self._fit_pose(moved, target[_FACE], pose), expression, gaze)
-
-    def fit_identity(self, frames: Sequence[FloatArray], turn_count: int = 4) -> list[Fit]:
-        """Solves Eq. 2 for one identity shared by several frames, and fixes it.
-
-        Frames whose residual is far above the others' count less.
-
-        Args:
-            frames: (478, 3) landmarks each, frame coordinates.
-            turn_count: Turns of fitting frames and identity.
-
-        Returns:
-            The fits of the frames.
-        """
-        fits: list[Fit] = []
-        for _ in range(turn_count):
-            fits = [self.fit(frame) for frame in frames]
-            self.set_identity(self._solve_identity(frames, fits))
-        return [self.fit(frame) for frame in frames]
+            weights = self._weights * self._visibility(pose)
+            if gram is None or start is None:
+                gram = self._regularized_gram(pose, weights)
+            residual = self._residual(face, pose, moved)
+            expression = self._fit_expression(gram, weights, residual, pose, gaze, expression)
+            moved = kernels.move(self._rest.points, self._directions, expression)
+        return Fit(self._fit_pose(moved, face, pose), expression, gaze)
 
     def predicted(self, fit: Fit) -> FloatArray:
         """Returns where the fit puts the 478 landmarks, (478, 3) float64, frame coordinates."""
-        moved = self._rest + combine(self._directions, fit.expression)
+        rest = self._rest
         irises = np.zeros((10, 3))
-        for (center, iris), offsets, angles in zip(
-            self._eyes, self._iris_offsets, fit.eye_rotation, strict=True
-        ):
-            turned = offsets @ eye_matrix(float(angles[0]), float(angles[1])).T + center
-            irises[np.array(iris) - groups.FACE_LANDMARK_COUNT] = turned
+        eyes = zip(rest.eye_centers, _IRISES, rest.iris_offsets, fit.eye_rotation, strict=True)
+        for center, iris, offsets, (pitch, yaw) in eyes:
+            turned = offsets @ eye_matrix(float(pitch), float(yaw)).T + center
+            irises[iris - groups.FACE_LANDMARK_COUNT] = turned
+        moved = kernels.move(rest.points, self._directions, fit.expression)
         return fit.pose.apply(np.concatenate([moved, irises]))
+
+    def identity_equations(
+        self, landmarks: FloatArray, fit: Fit
+    ) -> tuple[FloatArray, FloatArray, float]:
+        """Returns what a fitted frame says of the identity (Eq. 2).
+
+        Args:
+            landmarks: (478, 3) that were fitted, frame coordinates.
+            fit: The fit.
+
+        Returns:
+            (I, I) gram and (I,) moment, and the mean error of the fit in model units.
+        """
+        face = np.ascontiguousarray(landmarks[_FACE], np.float64)
+        weights = self._weights * self._visibility(fit.pose)
+        base = kernels.move(self._landmarks.mean, self._directions, fit.expression)
+        left = self._residual(face, fit.pose, base)
+        directions, rotation = self._landmarks.identity_directions, fit.pose.rotation
+        gram = gram_matrix(directions, rotation, self._axes, weights)
+        moment = moment_vector(directions, rotation, self._axes, weights, left)
+        own = kernels.move(base, directions, self.identity)
+        error = np.linalg.norm(self._residual(face, fit.pose, own)[:, :2], axis=1).mean()
+        return self._precision * gram, self._precision * moment, float(error)
 
     def _fit_pose(self, moved: FloatArray, target: FloatArray, pose: Pose) -> Pose:
         # Depth counts less than the place in the image. Eq. 1 has equal weights; moving the wanted
         # depth towards the predicted one gives the weighted solution over the turns.
-        predicted = pose.apply(moved)[:, 2]
-        offset = self._pose_weights @ (target[:, 2] - predicted) / self._pose_weights.sum()
-        wanted = target.copy()
-        wanted[:, 2] = predicted + self.config.depth_weight * (target[:, 2] - predicted - offset)
+        wanted = kernels.soften_depth(
+            moved,
+            target,
+            self._pose_weights,
+            pose.rotation,
+            pose.translation,
+            pose.scale,
+            self.config.depth_weight,
+        )
         return solve_pose(moved, wanted, self._pose_weights * self._visibility(pose))
 
     def _fit_gaze(self, target: FloatArray, pose: Pose) -> FloatArray:
         gaze = np.zeros((2, 2))
-        for row, ((center, iris), offsets) in enumerate(
-            zip(self._eyes, self._iris_offsets, strict=True)
-        ):
-            place = pose.rotation @ center + pose.translation
+        for row, iris in enumerate(_IRISES):
+            place = pose.rotation @ self._rest.eye_centers[row] + pose.translation
             seen = (target[iris] / pose.scale - place)[:, :2]
-            gaze[row] = solve_eye_rotation(offsets, seen, pose.rotation)
+            gaze[row] = solve_eye_rotation(self._rest.iris_offsets[row], seen, pose.rotation)
         return gaze
 
+    def _regularized_gram(self, pose: Pose, weights: FloatArray) -> FloatArray:
+        gram = gram_matrix(self._directions, pose.rotation, self._axes, weights)
+        gram *= self._precision
+        gram[np.diag_indices(len(gram))] += 1 / self.config.expression_scale**2
+        return gram
+
     def _fit_expression(
-        self, target: FloatArray, pose: Pose, gaze: FloatArray, start: FloatArray
-    ) -> FloatArray:
-        config = self.config
-        weights = self._weights * self._visibility(pose)
-        gram, moment = self._equations(self._directions, target, pose, weights, self._rest)
-        precision = config.effective_share / config.noise**2
-        count = len(moment)
-        gram = precision * gram + np.eye(count) / config.expression_scale**2
-        lower, upper = np.zeros(count), np.ones(count)
-        for column, eye, axis, sign in self._gaze_columns:
-            known = np.clip(sign * gaze[eye, axis] / config.gaze_limit, 0.0, 1.0)
-            lower[column] = upper[column] = known
-        return solve_bounded(gram, precision * moment, lower, upper, start)
-
-    def _solve_identity(self, frames: Sequence[FloatArray], fits: Sequence[Fit]) -> FloatArray:
-        count = self._identity_directions.shape[-1]
-        mean = self.model.mean_shape[self.model.landmark_indices[_FACE]].astype(np.float64)
-        errors = [
-            np.linalg.norm((self.predicted(fit) - frame)[_FACE, :2], axis=1).mean() / fit.pose.scale
-            for frame, fit in zip(frames, fits, strict=True)
-        ]
-        trust = 1 / (1 + (np.array(errors) / (2 * np.median(errors))) ** 4)
-        gram, moment = np.zeros((count, count)), np.zeros(count)
-        for frame, fit, share in zip(frames, fits, trust, strict=True):
-            weights = self._weights * self._visibility(fit.pose)
-            base = mean + combine(self._directions, fit.expression)
-            part = self._equations(self._identity_directions, frame[_FACE], fit.pose, weights, base)
-            gram += share * part[0]
-            moment += share * part[1]
-        # Frames of one clip err together: they count as few, however many they are.
-        precision = self.config.effective_share / self.config.noise**2
-        precision *= min(trust.sum(), 4.0) / trust.sum()
-        return solve_ridge(precision * gram + np.eye(count), precision * moment)
-
-    def _equations(
         self,
-        directions: FloatArray,
-        target: FloatArray,
-        pose: Pose,
+        gram: FloatArray,
         weights: FloatArray,
-        base: FloatArray,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Returns the normal equations of Eq. 2: (N, N) gram and (N,) moment."""
-        axes = np.array([1.0, 1.0, self.config.depth_weight * 0.3])
-        left = target / pose.scale - pose.translation - base @ pose.rotation.T
-        left[:, 2] -= np.median(left[:, 2])
-        return normal_equations(directions, pose.rotation, axes, weights, left)
+        residual: FloatArray,
+        pose: Pose,
+        gaze: FloatArray,
+        start: FloatArray,
+    ) -> FloatArray:
+        # The residual is that of the start, so the gram may be that of a pose a little beside
+        # this one: the turns end where they would end with the true one.
+        moment = moment_vector(self._directions, pose.rotation, self._axes, weights, residual)
+        moment *= self._precision
+        moment += gram @ start - start / self.config.expression_scale**2
+        lower, upper = np.zeros(len(moment)), np.ones(len(moment))
+        for column, eye, axis, sign in self._gaze_columns:
+            known = min(max(sign * gaze[eye, axis] / self.config.gaze_limit, 0.0), 1.0)
+            lower[column] = upper[column] = known
+        return solve_bounded(gram, moment, lower, upper, start)
+
+    def _residual(self, target: FloatArray, pose: Pose, moved: FloatArray) -> FloatArray:
+        """What ``moved`` leaves unexplained, (468, 3) frame axes, model units."""
+        left = target / pose.scale - pose.translation - moved @ pose.rotation.T
+        left[:, 2] -= np.median(left[:, 2])  # the depth of the whole is unknown
+        return left
 
     def _visibility(self, pose: Pose) -> FloatArray:
         """Weights in [0.05, 1]: landmarks that face away are guessed by the detector."""
-        toward = -(self._normals @ pose.rotation[2])
-        return 0.05 + 0.95 * np.clip((toward + 0.3) / 0.6, 0.0, 1.0)
+        toward = -(self._rest.normals @ pose.rotation[2])
+        return np.minimum(np.maximum((toward + 0.3) * (0.95 / 0.6) + 0.05, 0.05), 1.0)
 
     def _landmark_weights(self) -> FloatArray:
         weights = np.ones(groups.FACE_LANDMARK_COUNT)
         weights[list(groups.LIPS)] = self.config.lip_weight
         weights[list(groups.LIDS)] = self.config.lid_weight
         return weights
-
-
-def _landmark_normals(model: FaceModel, neutral: FloatArray) -> FloatArray:
-    """Outward unit normals of the 468 face landmarks, (468, 3) float64."""
-    a, b, c = (neutral[model.faces[:, k]] for k in range(3))
-    face_normals = np.cross(c - a, b - a)
-    normals = np.zeros_like(neutral)
-    for corner in range(3):
-        np.add.at(normals, model.faces[:, corner], face_normals)
-    normals = normals[model.landmark_indices[_FACE]]
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
 def _gaze_columns(names: Sequence[str]) -> list[tuple[int, int, int, float]]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from styleavatar_core.face3d.camera import to_pixels
 from styleavatar_core.face3d.model import FaceModel
-from styleavatar_core.raster.render import irradiance, vertex_normals
+from styleavatar_core.raster.mesh import irradiance, vertex_normals
 from styleavatar_core.tracking.fitter import FaceFitter, Fit
 from styleavatar_core.tracking.solver import solve_ridge
 from styleavatar_core.types import ByteArray, FloatArray

@@ -13,15 +13,12 @@ from styleavatar_core.face3d.camera import from_pixels, quaternion_from_matrix
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.tracking.filtering import ParameterFilter
 from styleavatar_core.tracking.fitter import FaceFitter, Fit
+from styleavatar_core.tracking.identity import IdentityLearner
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.texture import solve_texture
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
 
 logger = logging.getLogger(__name__)
-
-# The identity is solved over the first good frames, again at each of these counts, then fixed.
-_IDENTITY_FRAME_COUNTS = (1, 8, 24)
-_IDENTITY_FRAME_STEP = 3  # neighbouring frames tell little that is new
 
 
 class Tracker:
@@ -46,9 +43,8 @@ class Tracker:
         self._detector = detector or LandmarkDetector()
         self._fitter = FaceFitter(self._model, identity.identity if identity else None)
         self._texture: FloatArray | None = identity.texture if identity else None
-        self._is_identity_fixed = identity is not None
-        self._gallery: list[FloatArray] = []
-        self._seen_count = 0
+        self._learner = IdentityLearner(self._fitter) if identity is None else None
+        self._sample: tuple[Fit, ByteArray] | None = None
         self._last: Fit | None = None
         self._filter = ParameterFilter() if filtered else None
 
@@ -60,7 +56,10 @@ class Tracker:
             FaceNotFoundError: No frame has shown a face yet.
         """
         if self._texture is None:
-            raise FaceNotFoundError("No face has been seen yet, so there is no identity.")
+            if self._sample is None:
+                raise FaceNotFoundError("No face has been seen yet, so there is no identity.")
+            # Solved when asked for: tracking needs no texture, and a live frame has no time for it.
+            self._texture = solve_texture(self._model, self._fitter, *self._sample)
         return FaceIdentity(
             self._model.model_id, self._fitter.identity.astype(np.float32), self._texture
         )
@@ -86,30 +85,20 @@ class Tracker:
             return None
         height, width = frame_rgb.shape[:2]
         landmarks = from_pixels(pixels, width, height).astype(np.float64)
-        self._learn_identity(landmarks)
+        if self._learner:
+            self._learner.begin(landmarks)
         fit = self._fitter.fit(landmarks, self._last)
         self._last = fit
         params = fit_to_parameters(self._model, fit, capture_time_s, frame_index)
-        if self._texture is None:
-            self._texture = solve_texture(self._model, self._fitter, fit, frame_rgb)
+        if self._learner:
+            self._learner.learn(landmarks, fit)
+            if self._sample is None:
+                self._sample = (fit, frame_rgb.copy())
         return self._filter.apply(params) if self._filter else params
 
     def close(self) -> None:
         """Frees the detector."""
         self._detector.close()
-
-    def _learn_identity(self, landmarks: FloatArray) -> None:
-        if self._is_identity_fixed:
-            return
-        if self._seen_count % _IDENTITY_FRAME_STEP == 0:
-            self._gallery.append(landmarks)
-            if len(self._gallery) in _IDENTITY_FRAME_COUNTS:
-                self._fitter.fit_identity(self._gallery, turn_count=3)
-                self._last = None
-            if len(self._gallery) >= _IDENTITY_FRAME_COUNTS[-1]:
-                self._is_identity_fixed = True
-                self._gallery.clear()
-        self._seen_count += 1
 
 
 def fit_to_parameters(

@@ -16,6 +16,7 @@ from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import from_pixels
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.tracking.fitter import FaceFitter, Fit
+from styleavatar_core.tracking.identity import fit_identity
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.texture import solve_texture
 from styleavatar_core.tracking.tracker import fit_to_parameters
@@ -127,7 +128,7 @@ def fit_landmarks(
     count = min(_IDENTITY_FRAME_COUNT, len(found))
     chosen = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
     points = {int(i): from_pixels(landmarks[i], width, height).astype(np.float64) for i in found}
-    fitter.fit_identity([points[int(i)] for i in chosen])
+    fit_identity(fitter, [points[int(i)] for i in chosen])
     fits: list[Fit | None] = []
     last: Fit | None = None
     for index in range(len(landmarks)):

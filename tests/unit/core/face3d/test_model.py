@@ -12,7 +12,7 @@ from styleavatar_core.face3d import landmark_groups as groups
 from styleavatar_core.face3d.arkit import ARKIT_INDEX, ARKIT_NAMES, mirrored_name
 from styleavatar_core.face3d.builtin import BUILTIN_MODEL_PATH, builtin_model
 from styleavatar_core.face3d.model import load_face_model
-from styleavatar_core.raster.render import vertex_normals
+from styleavatar_core.raster.mesh import vertex_normals
 
 model = builtin_model()
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from styleavatar_core.face3d.builtin import builtin_model
-from styleavatar_core.raster.render import irradiance, vertex_normals
+from styleavatar_core.raster.mesh import MovingMesh, irradiance, vertex_normals
 
 
 def test_a_flat_face_looks_at_the_camera() -> None:
@@ -27,3 +27,12 @@ def test_normals_of_the_eyeballs_point_away_from_their_centre() -> None:
 def test_light_comes_from_the_camera_and_above() -> None:
     front, above, below = irradiance(np.array([[0, 0, -1], [0, -1, 0], [0, 1, 0]], np.float32))
     assert min(front, above) > 1.3 * below > 0
+
+
+def test_a_moving_mesh_is_where_the_model_says() -> None:
+    model, rng = builtin_model(), np.random.default_rng(3)
+    neutral = model.neutral(rng.normal(size=model.identity_basis.shape[-1]))
+    expression = np.maximum(rng.normal(size=52), 0).astype(np.float32)
+    gaze = rng.normal(size=(2, 2)).astype(np.float32) * 0.2
+    moved = MovingMesh(model, neutral).vertices(expression, gaze)
+    assert moved == pytest.approx(model.vertices(neutral, expression, gaze), abs=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from styleavatar_core.raster.software import interpolate, rasterize
+from styleavatar_core.raster.software import interpolate, rasterize, shade
 
 TRIANGLE = np.array([[0, 1, 2]], np.int32)
 
@@ -41,6 +41,17 @@ def test_interpolation_gives_back_the_position() -> None:
     assert image[rows, columns] == pytest.approx(np.stack([columns, rows], 1) + 0.5, abs=1e-3)
     assert fragments.barycentric[rows, columns].sum(axis=1) == pytest.approx(1.0, abs=1e-5)
     assert (image[fragments.face_index < 0] == 0).all()
+
+
+def test_shading_is_interpolation_in_bytes() -> None:
+    points = np.array([[1, 2, 0], [30, 5, 0], [14, 29, 0]], np.float32)
+    colors = np.array([[0.2, 0.5, 1.4], [0.9, 0.1, 0.3], [-0.2, 0.7, 0.6]], np.float32)
+    fragments = rasterize(points, TRIANGLE, 32, 32)
+    image, uv, mask = shade(fragments, TRIANGLE, colors, points[:, :2].copy())
+    wanted = interpolate(fragments, TRIANGLE, np.clip(colors, 0, 1))
+    assert np.abs(image - 255 * wanted).max() <= 0.51
+    assert uv == pytest.approx(interpolate(fragments, TRIANGLE, points[:, :2]), abs=1e-4)
+    assert np.array_equal(mask, fragments.face_index >= 0)
 
 
 def test_two_triangles_share_an_edge_without_gap() -> None:

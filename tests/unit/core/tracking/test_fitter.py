@@ -13,6 +13,7 @@ from styleavatar_core.face3d.camera import (
 )
 from styleavatar_core.face3d.camera import quaternion_from_matrix as to_quaternion
 from styleavatar_core.tracking.fitter import FaceFitter
+from styleavatar_core.tracking.identity import IdentityLearner, fit_identity
 from styleavatar_core.tracking.solver import Pose
 
 model = builtin_model()
@@ -101,13 +102,36 @@ def test_identity_is_shared_and_shrugs_off_a_bad_frame() -> None:
     ]
     fitter = FaceFitter(model)
     mean_face = shape_error(fitter)
-    fitter.fit_identity(frames)
+    fit_identity(fitter, frames)
     clean = shape_error(fitter)
     assert clean < 0.65 * mean_face
     bad = frames[0] + np.random.default_rng(9).normal(size=(478, 3)) * 0.05
-    fitter.fit_identity([*frames, bad])
+    fit_identity(fitter, [*frames, bad])
     robust = shape_error(fitter)
     assert robust < 0.75 * mean_face
+
+
+def test_a_stream_learns_who_is_seen_without_a_jump() -> None:
+    frames = [
+        synthesize(
+            (0.15 * np.sin(k / 9), 0.4 * np.sin(k / 13), 0), jawOpen=0.3, noise=0.003, seed=k
+        )
+        for k in range(80)
+    ]
+    fitter = FaceFitter(model)
+    mean_face = shape_error(fitter)
+    learner = IdentityLearner(fitter)
+    learner.begin(frames[0])
+    last, steps, before = None, [], fitter.identity
+    for frame in frames:
+        last = fitter.fit(frame, last)
+        learner.learn(frame, last)
+        steps.append(np.linalg.norm(fitter.identity - before))
+        before = fitter.identity
+    assert learner.is_settled
+    assert steps[-1] == 0.0
+    assert max(steps) < 0.35 * np.linalg.norm(IDENTITY)
+    assert shape_error(fitter) < 0.65 * mean_face
 
 
 def test_lids_follow_the_gaze() -> None:

@@ -14,7 +14,8 @@ from styleavatar_core.face3d.camera import (
 )
 from styleavatar_core.tracking.solver import (
     Pose,
-    normal_equations,
+    gram_matrix,
+    moment_vector,
     solve_bounded,
     solve_eye_rotation,
     solve_pose,
@@ -92,7 +93,8 @@ def test_normal_equations_are_those_of_the_dense_system() -> None:
     directions[:4, :, 2] = 0.0
     rotation = matrix_from_quaternion(quaternion_from_rotation_vector(np.array([0.2, 0.5, -0.3])))
     axes, weights, left = np.array([1, 1, 0.1]), rng.uniform(0, 1, 9), rng.normal(size=(9, 3))
-    gram, moment = normal_equations(directions, rotation, axes, weights, left)
+    gram = gram_matrix(directions, rotation, axes, weights)
+    moment = moment_vector(directions, rotation, axes, weights, left)
     rows = np.sqrt(axes * weights[:, None])[..., None] * np.matmul(rotation, directions)
     right = (np.sqrt(axes * weights[:, None]) * left).ravel()
     assert gram == pytest.approx(rows.reshape(27, 6).T @ rows.reshape(27, 6))

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mesh in motion: where its vertices are, which way they face, how the fixed light falls on them.
+
+Compiled, so that a mesh of tens of thousands of vertices costs a live frame little.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from styleavatar_core.face3d.camera import eye_matrix
+from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.types import FloatArray
+
+# Irradiance of the fixed light in the first nine spherical harmonics of the normal (x right,
+# y down, z away): from above, the front and a little from the left; the second order hardens it.
+_LIGHT = np.array([0.72, -0.10, -0.22, -0.34, 0.0, 0.05, -0.08, 0.03, -0.06], np.float32)
+
+_BLOCK = 4096  # numbers that are moved at a time: they and their directions stay in the cache
+
+
+class MovingMesh:
+    """One person's mesh, moved by expression and gaze.
+
+    Args:
+        model: The face model.
+        neutral: (V, 3) float32, from :meth:`FaceModel.neutral`.
+    """
+
+    def __init__(self, model: FaceModel, neutral: FloatArray) -> None:
+        self._neutral = np.ascontiguousarray(neutral, np.float32)
+        count = model.expression_basis.shape[-1]
+        # One direction after the other: those at rest, usually half of them, are never read.
+        self._directions = np.ascontiguousarray(model.expression_basis.reshape(-1, count).T)
+        self._eyes = []
+        for start, stop in model.eye_vertices:
+            center = self._neutral[start:stop].mean(axis=0)
+            self._eyes.append((slice(start, stop), center, self._neutral[start:stop] - center))
+
+    def vertices(self, expression: FloatArray, eye_rotation: FloatArray) -> FloatArray:
+        """Does what :meth:`FaceModel.vertices` does.
+
+        Args:
+            expression: (E,) float32 coefficients.
+            eye_rotation: (2, 2) float32 radians; rows left, right eye; columns pitch, yaw.
+
+        Returns:
+            (V, 3) float32, model space.
+        """
+        moved = self._neutral.copy()
+        coefficients = np.asarray(expression, np.float32)
+        _move(moved.reshape(-1), self._directions, coefficients, np.flatnonzero(coefficients))
+        for (span, center, ball), (pitch, yaw) in zip(self._eyes, eye_rotation, strict=True):
+            rotation = eye_matrix(float(pitch), float(yaw)).astype(np.float32)
+            moved[span] = ball @ rotation.T + center
+        return moved
+
+
+def vertex_normals(faces: npt.NDArray[np.int32], points: FloatArray) -> FloatArray:
+    """Computes vertex normals; each vertex sums the normals of its faces by area.
+
+    Args:
+        faces: (F, 3) int32, clockwise on the screen where they face the camera.
+        points: (V, 3) float32.
+
+    Returns:
+        (V, 3) float32 outward unit normals; zero for vertices without a face.
+    """
+    normals = np.zeros((len(points), 3), np.float32)
+    _sum_normals(faces, np.ascontiguousarray(points, np.float32), normals)
+    return normals
+
+
+def irradiance(normals: FloatArray) -> FloatArray:
+    """Evaluates the fixed light.
+
+    Args:
+        normals: (V, 3) float32 unit normals, outward, frame axes.
+
+    Returns:
+        (V,) float32; 1 leaves the albedo as it is.
+    """
+    light = np.empty(len(normals), np.float32)
+    _shine(normals, _LIGHT, light)
+    return light
+
+
+@njit(cache=True, nogil=True)
+def _move(moved, directions, coefficients, active):  # noqa: ANN001, ANN202
+    for start in range(0, len(moved), _BLOCK):
+        stop = min(start + _BLOCK, len(moved))
+        for n in active:
+            share, direction = coefficients[n], directions[n]
+            for i in range(start, stop):
+                moved[i] += share * direction[i]
+
+
+@njit(cache=True, nogil=True)
+def _sum_normals(faces, points, normals):  # noqa: ANN001, ANN202
+    for f in range(faces.shape[0]):
+        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        ux, uy, uz = (
+            points[c, 0] - points[a, 0],
+            points[c, 1] - points[a, 1],
+            points[c, 2] - points[a, 2],
+        )
+        vx, vy, vz = (
+            points[b, 0] - points[a, 0],
+            points[b, 1] - points[a, 1],
+            points[b, 2] - points[a, 2],
+        )
+        # (c - a) x (b - a): clockwise faces have their outward normal towards the camera.
+        x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for corner in (a, b, c):
+            normals[corner, 0] += x
+            normals[corner, 1] += y
+            normals[corner, 2] += z
+    for v in range(normals.shape[0]):
+        x, y, z = normals[v, 0], normals[v, 1], normals[v, 2]
+        length = np.sqrt(x * x + y * y + z * z)
+        if length > 1e-12:
+            normals[v, 0], normals[v, 1], normals[v, 2] = x / length, y / length, z / length
+
+
+@njit(cache=True, nogil=True)
+def _shine(normals, light, result):  # noqa: ANN001, ANN202
+    for v in range(normals.shape[0]):
+        x, y, z = normals[v, 0], normals[v, 1], normals[v, 2]
+        value = light[0] + light[1] * x + light[2] * y + light[3] * z + light[4] * x * y
+        value += light[5] * y * z + light[6] * (3 * z * z - 1) + light[7] * x * z
+        result[v] = max(value + light[8] * (x * x - y * y), np.float32(0.0))

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is seen: Eq. 2 for one identity shared by several frames (paper, Sec. 3.1).
+
+Over a whole clip at once, or a little with every frame of a live stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from styleavatar_core.tracking.fitter import FaceFitter, Fit
+from styleavatar_core.tracking.solver import solve_ridge
+from styleavatar_core.types import FloatArray
+
+# Frames of one clip err together: they count as few, however many they are.
+_INDEPENDENT_FRAME_COUNT = 4.0
+
+WITNESS_COUNT = 24  # frames of a stream that tell who is seen
+_WITNESS_STEP = 3  # neighbouring frames tell little that is new
+_FOLLOW_SHARE = 0.3  # of the way to what the witnesses agree on, per frame: no frame jumps
+
+
+@dataclass(slots=True)
+class _Witness:
+    """A frame that tells who is seen: its landmarks, its fit, its normal equations."""
+
+    landmarks: FloatArray
+    fit: Fit
+    gram: FloatArray
+    moment: FloatArray
+    error: float
+
+
+def fit_identity(
+    fitter: FaceFitter, frames: Sequence[FloatArray], turn_count: int = 4
+) -> list[Fit]:
+    """Solves one identity for several frames, and fixes it in the fitter.
+
+    Frames whose residual is far above the others' count less.
+
+    Args:
+        fitter: Knows the model; is told the identity.
+        frames: (478, 3) landmarks each, frame coordinates.
+        turn_count: Turns of fitting frames and identity.
+
+    Returns:
+        The fits of the frames.
+    """
+    fits: list[Fit | None] = [None] * len(frames)
+    for _ in range(turn_count):
+        witnesses = [_testify(fitter, *pair) for pair in zip(frames, fits, strict=True)]
+        fitter.set_identity(_agreed(witnesses))
+        fits = [witness.fit for witness in witnesses]
+    return [fitter.fit(frame, fit) for frame, fit in zip(frames, fits, strict=True)]
+
+
+def _testify(fitter: FaceFitter, landmarks: FloatArray, start: Fit | None) -> _Witness:
+    fit = fitter.fit(landmarks, start)
+    return _Witness(landmarks, fit, *fitter.identity_equations(landmarks, fit))
+
+
+def _agreed(witnesses: Sequence[_Witness]) -> FloatArray:
+    """Returns the (I,) coefficients that explain the frames best."""
+    errors = np.array([witness.error for witness in witnesses])
+    trust = 1 / (1 + (errors / (2 * np.median(errors))) ** 4)
+    trust *= min(trust.sum(), _INDEPENDENT_FRAME_COUNT) / trust.sum()
+    gram = np.eye(len(witnesses[0].moment))
+    moment = np.zeros(len(gram))
+    for share, witness in zip(trust, witnesses, strict=True):
+        gram += share * witness.gram
+        moment += share * witness.moment
+    return solve_ridge(gram, moment)
+
+
+class IdentityLearner:
+    """Learns who is seen while a stream runs, with a bounded piece of work per frame.
+
+    Frames of the first seconds become witnesses; the present identity follows what they agree on,
+    and each is fitted again as it grows better. Then the identity is fixed.
+
+    Args:
+        fitter: Fits the stream's frames; is told the identity.
+    """
+
+    def __init__(self, fitter: FaceFitter) -> None:
+        self._fitter = fitter
+        self._witnesses: list[_Witness] = []
+        self._seen_count = 0
+        self._revisited = 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the identity is fixed."""
+        return self._seen_count >= WITNESS_COUNT * _WITNESS_STEP
+
+    def begin(self, landmarks: FloatArray) -> None:
+        """Makes a first guess from the (478, 3) landmarks of the first frame."""
+        if self._seen_count == 0:
+            fit_identity(self._fitter, [landmarks], turn_count=2)
+
+    def learn(self, landmarks: FloatArray, fit: Fit) -> None:
+        """Learns from the next frame, (478, 3) landmarks that were just fitted."""
+        if self.is_settled:
+            return
+        if self._seen_count % _WITNESS_STEP == 0:
+            equations = self._fitter.identity_equations(landmarks, fit)
+            self._witnesses.append(_Witness(landmarks, fit, *equations))
+        else:
+            place = self._revisited % len(self._witnesses)
+            known = self._witnesses[place]
+            self._witnesses[place] = _testify(self._fitter, known.landmarks, known.fit)
+            self._revisited += 1
+        self._seen_count += 1
+        agreed = _agreed(self._witnesses)
+        present = self._fitter.identity
+        self._fitter.set_identity(present + _FOLLOW_SHARE * (agreed - present))
+        if self.is_settled:
+            self._witnesses.clear()
