@@ -108,14 +108,16 @@ def _check(parameters: FaceParameters) -> None:
     named = {
         "rotation": parameters.rotation,
         "translation": parameters.translation,
-        "scale": np.float32(parameters.scale),
+        "scale": np.array([parameters.scale], np.float32),
         "expression": parameters.expression,
         "eye_rotation": parameters.eye_rotation,
-        "confidence": np.float32(parameters.confidence),
+        "confidence": np.array([parameters.confidence], np.float32),
     }
     where = f"frame {parameters.frame_index}"
-    for name, value in named.items():
-        if not np.all(np.abs(value) <= _MAGNITUDE_MAX):  # also catches NaN
+    everything = np.concatenate([value.ravel() for value in named.values()])
+    all_usable = np.abs(everything).max() <= _MAGNITUDE_MAX  # also catches NaN
+    for name, value in named.items() if not all_usable else ():
+        if not np.all(np.abs(value) <= _MAGNITUDE_MAX):
             raise InvalidInputError(
                 f"The {name} of {where} is not finite or far too large.", reason="BAD_PARAMETERS"
             )

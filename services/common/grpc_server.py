@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -73,13 +75,13 @@ def _guarded_unary(behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awa
 
 
 def _guarded_stream(
-    behavior: Callable[..., AsyncIterator[Any]],
+    behavior: Callable[..., AsyncGenerator[Any, None]],
 ) -> Callable[..., AsyncIterator[Any]]:
     async def guarded(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         try:
-            responses = behavior(requests, context)
-            async for response in responses:
-                yield response
+            async with contextlib.aclosing(behavior(requests, context)) as responses:
+                async for response in responses:
+                    yield response
         except grpc.aio.AbortError:
             raise
         except Exception as error:
@@ -172,6 +174,9 @@ async def run_until_signal(
         await asyncio.wait({stopping, preparing}, return_when=asyncio.FIRST_COMPLETED)
         if preparing.done():
             preparing.result()
+            # What the start left behind stays for good: collecting it again would delay frames.
+            gc.collect()
+            gc.freeze()
             await server.set_serving(True)
             logger.info("ready", extra={"port": server.port})
         await stopping

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from styleavatar_core.errors import InvalidInputError
@@ -36,41 +36,43 @@ class FrameMailbox(Generic[ItemT]):
         self._merge = merge
         self._capacity = capacity
         self._items: deque[ItemT] = deque()
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()  # set by each change, cleared by who waits for one
         self._closed = False
         self._error: Exception | None = None
         self._superseded_count = 0
 
     async def put(self, item: ItemT) -> None:
-        """Leaves a frame."""
-        async with self._changed:
-            if self._latest_only and self._items:
-                item = self._merge(self._items.pop(), item)
-                self._superseded_count += 1
-            while not self._latest_only and len(self._items) >= self._capacity:
-                await self._changed.wait()
+        """Leaves a frame; one that comes after the closing is not taken."""
+        if self._latest_only and self._items and not self._closed:
+            item = self._merge(self._items.pop(), item)
+            self._superseded_count += 1
+        while not (self._latest_only or self._closed) and len(self._items) >= self._capacity:
+            await self._change()
+        if not self._closed:
             self._items.append(item)
-            self._changed.notify_all()
+            self._changed.set()
 
     async def close(self, error: Exception | None = None) -> None:
         """Says that no more frames come; ``error`` is raised to the taker after the last one."""
-        async with self._changed:
-            self._closed = True
-            self._error = error
-            self._changed.notify_all()
+        self._closed = True
+        self._error = error
+        self._changed.set()
 
     async def get(self) -> ItemT | None:
         """Takes the next frame, or None after the last."""
-        async with self._changed:
-            while not self._items and not self._closed:
-                await self._changed.wait()
-            if not self._items:
-                if self._error is not None:
-                    raise self._error
-                return None
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
+        while not self._items and not self._closed:
+            await self._change()
+        if not self._items:
+            if self._error is not None:
+                raise self._error
+            return None
+        item = self._items.popleft()
+        self._changed.set()
+        return item
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
 
     def take_superseded_count(self) -> int:
         """Returns how many frames gave way since the last call."""
@@ -93,3 +95,15 @@ async def closing_mailbox(mailbox: FrameMailbox[Any]) -> AsyncIterator[None]:
         await mailbox.close()
     else:
         await mailbox.close()
+
+
+@contextlib.asynccontextmanager
+async def running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Runs coroutines beside the block, and ends them with it."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

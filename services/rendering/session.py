@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One stream: retargets what the driver sends, has it rendered, stores the picture."""
+"""One stream: retargets what the driver sends, has it rendered ahead, stores the pictures."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 from styleavatar.v1 import image_pb2, rendering_service_pb2
@@ -12,44 +13,50 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2
 from services.common.errors import describe_error
 from services.common.face_messages import IMAGE_FORMAT_NAMES, duration_from_seconds
 from services.common.image_codec import encode_image, resize_square
+from services.common.mailbox import FrameMailbox
 from services.common.metrics import RenderingMetrics
 from services.rendering.convert import stage_durations
 from services.rendering.pool.frames import RenderedPicture
 from services.rendering.pool.pool import Lane
+from services.rendering.requests import StreamItem
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
 from styleavatar_core.errors import EngineError, WorkerLostError
 from styleavatar_core.types import ByteArray, FaceParameters
 
 # A frame on which workers die this often is given up, lest it kill one after the other.
 ATTEMPT_LIMIT = 3
+# Frames of one `every_frame` stream at its worker: one is rendered, the next lies ready.
+IN_FLIGHT_LIMIT = 2
+# gRPC took longer than this to accept a picture: the caller does not read as fast as it asks.
+SLOW_SENDING_S = 0.02
+# Up to this side, JPEG and raw are stored in less time than handing them to a thread takes.
+QUICK_SIDE_PX = 256
 
 
 @dataclass(frozen=True, slots=True)
-class StreamItem:
-    """One frame that is asked for.
+class FrameUnderWay:
+    """A frame that a worker has been asked for.
 
     Attributes:
-        frame_index: Echoed.
-        capture_time_s: Echoed.
-        parameters: The driver's face; None to hold the last one.
-        set_neutral: Whether the driver's face before this one is declared neutral.
-        arrival_s: ``time.perf_counter()`` of its arrival.
+        item: The frame.
+        clamped: Whether retargeting moved its parameters into the trained range.
+        started_s: ``time.perf_counter()`` when the worker was asked.
+        picture: What the worker answers, and when it did.
     """
 
-    frame_index: int
-    capture_time_s: float
-    parameters: FaceParameters | None
-    set_neutral: bool = False
-    arrival_s: float = 0.0
-
-
-def merge_items(older: StreamItem, newer: StreamItem) -> StreamItem:
-    """Lets a newer frame take the place of an older one, keeping what was declared with it."""
-    return replace(newer, set_neutral=newer.set_neutral or older.set_neutral)
+    item: StreamItem
+    clamped: bool
+    started_s: float
+    picture: asyncio.Task[tuple[RenderedPicture, float]]
 
 
 class RenderSession:
-    """State of one stream; one frame at a time."""
+    """State of one stream; its frames are rendered ahead of the one that is stored and sent.
+
+    A live stream chooses its next frame when the picture of the last one has been taken over, so
+    that a slow reader keeps at most one picture waiting. An ``every_frame`` stream has its next
+    frame lie ready at the worker.
+    """
 
     def __init__(
         self,
@@ -73,25 +80,104 @@ class RenderSession:
             ParameterStatistics.from_dict(lane.entry.manifest.statistics),
             "same_person" if same_person else "other_person",
         )
-        self._dropped = {"superseded": 0, "worker_lost": 0}
+        self._dropped = {"superseded": 0, "worker_lost": 0, "slow_reader": 0}
         self._last_answer_s: float | None = None
+        self._room = asyncio.Semaphore(1 if self._live else IN_FLIGHT_LIMIT)
+        self._under_way: asyncio.Queue[FrameUnderWay | None] = asyncio.Queue()
+        self._is_reader_slow = False
 
-    async def answer(
-        self, item: StreamItem, superseded_count: int = 0
-    ) -> rendering_service_pb2.StreamFramesResponse | None:
-        """Answers one frame.
+    async def answers(
+        self, mailbox: FrameMailbox[StreamItem]
+    ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
+        """Answers the frames of a mailbox, in order, until it is closed.
+
+        Args:
+            mailbox: What the caller sends.
+
+        Yields:
+            A picture or a failure for each frame that was not dropped.
+
+        Raises:
+            StyleAvatarError: What ends the stream: unusable input, workers that die too often.
+        """
+        asking = asyncio.create_task(self._ask_for_frames(mailbox))
+        frame: FrameUnderWay | None = None
+        try:
+            while (frame := await self._under_way.get()) is not None:
+                response = await self.finish(frame)
+                if response is not None:
+                    sending_s = time.perf_counter()
+                    yield response
+                    self._is_reader_slow = time.perf_counter() - sending_s > SLOW_SENDING_S
+            await asking
+        finally:
+            await self._abandon(asking, frame)
+
+    async def _ask_for_frames(self, mailbox: FrameMailbox[StreamItem]) -> None:
+        try:
+            while True:
+                await self._room.acquire()
+                item = await mailbox.get()
+                if item is None:
+                    return
+                reason = "slow_reader" if self._is_reader_slow else "superseded"
+                self._drop(reason, mailbox.take_superseded_count())
+                self._under_way.put_nowait(self.begin(item))
+        finally:
+            self._under_way.put_nowait(None)
+
+    async def _abandon(self, asking: asyncio.Task[None], last: FrameUnderWay | None) -> None:
+        """Ends what is still under way when the stream ends early; nothing when it is over."""
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        left = [last]
+        while not self._under_way.empty():
+            left.append(self._under_way.get_nowait())
+        pictures = [frame.picture for frame in left if frame is not None]
+        for picture in pictures:
+            picture.cancel()
+        await asyncio.gather(*pictures, return_exceptions=True)
+
+    def begin(self, item: StreamItem) -> FrameUnderWay:
+        """Retargets a frame and asks a worker for its picture.
 
         Args:
             item: The frame.
-            superseded_count: Frames that gave way to it.
+
+        Returns:
+            The frame under way.
+
+        Raises:
+            InvalidInputError: When its parameters cannot be used for this avatar.
+        """
+        if item.set_neutral:
+            self._retargeter.set_neutral()
+        retargeted = self._retargeter.retarget(item.parameters)
+        parameters = replace(retargeted.parameters, frame_index=item.frame_index)
+        started_s = time.perf_counter()
+        picture = asyncio.create_task(self._render(parameters))
+        return FrameUnderWay(item, retargeted.clamped, started_s, picture)
+
+    async def finish(
+        self, frame: FrameUnderWay
+    ) -> rendering_service_pb2.StreamFramesResponse | None:
+        """Waits for a picture and stores it.
+
+        Args:
+            frame: What ``begin`` gave.
 
         Returns:
             A picture or a failure; None when the frame was dropped because its worker died and the
             stream is live.
+
+        Raises:
+            StyleAvatarError: What ends the stream.
         """
-        self._drop("superseded", superseded_count)
         try:
-            frame = await self._render(item)
+            try:
+                picture, rendered_s = await frame.picture
+            finally:
+                self._room.release()
         except WorkerLostError:
             if not self._live:
                 raise
@@ -99,55 +185,43 @@ class RenderSession:
             return None
         except EngineError as error:
             answer = describe_error(error)
-            return rendering_service_pb2.StreamFramesResponse(
-                failure=image_pb2.FrameFailure(
-                    frame_index=item.frame_index, reason=answer.reason, message=answer.message
-                )
+            failure = image_pb2.FrameFailure(
+                frame_index=frame.item.frame_index, reason=answer.reason, message=answer.message
             )
-        return rendering_service_pb2.StreamFramesResponse(frame=frame)
-
-    async def _render(self, item: StreamItem) -> rendering_service_pb2.RenderedFrame:
-        if item.set_neutral:
-            self._retargeter.set_neutral()
-        retargeted = self._retargeter.retarget(item.parameters)
-        parameters = replace(retargeted.parameters, frame_index=item.frame_index)
-        started = time.perf_counter()
-        picture = await self._render_with_retries(parameters)
-        rendered = time.perf_counter()
-        image = await asyncio.to_thread(self._encode, picture.image)
-        ended = time.perf_counter()
-        inside_s = {name: value / 1e3 for name, value in picture.timings_ms.items()}
-        stages_s = {
-            "queue": max(0.0, rendered - started - sum(inside_s.values()))
-            + started
-            - item.arrival_s,
-            **inside_s,
-            "encoding": ended - rendered,
-            "total": ended - item.arrival_s,
-        }
-        self._count(stages_s, ended)
-        return rendering_service_pb2.RenderedFrame(
-            frame_index=item.frame_index,
-            capture_offset=duration_from_seconds(item.capture_time_s),
-            image=image,
-            synthetic=True,
-            clamped=retargeted.clamped or picture.clamped,
-            held=item.parameters is None,
-            dropped=self._take_dropped(),
-            stage_durations=stage_durations(stages_s),
+            return rendering_service_pb2.StreamFramesResponse(failure=failure)
+        image = await self._encode(picture.image)
+        stages_s = _stages_s(frame, picture, rendered_s)
+        self._count(stages_s)
+        return rendering_service_pb2.StreamFramesResponse(
+            frame=rendering_service_pb2.RenderedFrame(
+                frame_index=frame.item.frame_index,
+                capture_offset=duration_from_seconds(frame.item.capture_time_s),
+                image=image,
+                synthetic=True,
+                clamped=frame.clamped or picture.clamped,
+                held=frame.item.parameters is None,
+                dropped=self._take_dropped(),
+                stage_durations=stage_durations(stages_s),
+            )
         )
 
-    async def _render_with_retries(self, parameters: FaceParameters) -> RenderedPicture:
+    async def _render(self, parameters: FaceParameters) -> tuple[RenderedPicture, float]:
         attempts = 1 if self._live else ATTEMPT_LIMIT
         for attempt in range(1, attempts + 1):
             try:
-                return await self._lane.render(parameters)
+                return await self._lane.render(parameters), time.perf_counter()
             except WorkerLostError:
                 if attempt == attempts:
                     raise
         raise AssertionError("unreachable")
 
-    def _encode(self, image: ByteArray) -> image_pb2.Image:
+    async def _encode(self, image: ByteArray) -> image_pb2.Image:
+        is_png = self._config.image_format == image_pb2.IMAGE_FORMAT_PNG
+        if is_png or max(image.shape[0], self._config.image_size_px) > QUICK_SIDE_PX:
+            return await asyncio.to_thread(self._encode_now, image)
+        return self._encode_now(image)
+
+    def _encode_now(self, image: ByteArray) -> image_pb2.Image:
         side_px = self._config.image_size_px
         data = encode_image(
             resize_square(image, side_px),
@@ -164,17 +238,30 @@ class RenderSession:
             self._metrics.dropped_frames.labels(reason).inc(count)
 
     def _take_dropped(self) -> image_pb2.DroppedFrames:
-        dropped = image_pb2.DroppedFrames(
-            superseded_count=self._dropped["superseded"],
-            worker_lost_count=self._dropped["worker_lost"],
-        )
+        counts = {f"{reason}_count": count for reason, count in self._dropped.items()}
         self._dropped = dict.fromkeys(self._dropped, 0)
-        return dropped
+        return image_pb2.DroppedFrames(**counts)
 
-    def _count(self, stages_s: dict[str, float], now_s: float) -> None:
+    def _count(self, stages_s: dict[str, float]) -> None:
+        now_s = time.perf_counter()
         self._metrics.frames.inc()
         for stage, seconds in stages_s.items():
             self._metrics.frame_duration.labels(stage).observe(seconds)
         if self._last_answer_s is not None:
             self._metrics.frame_interval.observe(now_s - self._last_answer_s)
         self._last_answer_s = now_s
+
+
+def _stages_s(
+    frame: FrameUnderWay, picture: RenderedPicture, rendered_s: float
+) -> dict[str, float]:
+    """Says where the time of a frame went, its picture having been stored just now."""
+    ended_s = time.perf_counter()
+    inside_s = {name: value / 1e3 for name, value in picture.timings_ms.items()}
+    waited_s = rendered_s - frame.item.arrival_s - sum(inside_s.values())
+    return {
+        "queue": max(0.0, waited_s),
+        **inside_s,
+        "encoding": ended_s - rendered_s,
+        "total": ended_s - frame.item.arrival_s,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as fields_of
 from typing import Any
 
 LINE_BYTES_LIMIT = 1 << 20
@@ -62,7 +63,9 @@ READY_ID = 0
 
 def encode_line(message: Command | Answer) -> bytes:
     """Writes a message as one line; floats come back exactly as they were."""
-    return json.dumps(asdict(message), separators=(",", ":")).encode() + b"\n"
+    # Not asdict(): it copies every number of the body, which costs more than the rest of the call.
+    fields = {field.name: getattr(message, field.name) for field in fields_of(message)}
+    return json.dumps(fields, separators=(",", ":"), default=asdict).encode() + b"\n"
 
 
 def decode_command(line: bytes) -> Command:
