@@ -22,8 +22,9 @@ class RenderingSettings(ServiceSettings):
         default=9102, ge=0, le=65535, description="Port of /metrics; 0 takes a free one."
     )
     worker_count: int = Field(default=1, ge=1, le=64, description="Worker processes.")
-    backend: Literal["auto", "torch", "onnxruntime"] = Field(
-        default="auto", description="Engine; auto takes the faster one by a short calibration."
+    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
+        default="auto",
+        description="Engine; auto takes the fastest that is installed, by a short calibration.",
     )
     threads_per_worker: int = Field(
         default=2, ge=1, le=256, description="Threads that an engine may use on the CPU."

@@ -4,15 +4,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from styleavatar_core.cli.bundle_path import find_bundle
-from styleavatar_core.errors import NotFoundError
+from styleavatar_core.errors import ConflictError, NotFoundError
+
+if TYPE_CHECKING:
+    from styleavatar_core.data.dataset import AvatarDataset
+    from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+    from styleavatar_core.evaluation.evaluate import HeldOutEvaluation
+    from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
+    from styleavatar_core.evaluation.page import Driven
+    from styleavatar_core.types import ByteArray, FaceParameters
+
+_NO_WEIGHTS = "no weights given (--{name}-weights)"
 
 
 def evaluate(
@@ -23,29 +35,50 @@ def evaluate(
         typer.Option(help="A video of another person: measures how well the avatar follows it."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most frames to look at.")] = 240,
+    lpips_weights: Annotated[
+        Path | None, typer.Option(help="TorchScript network for LPIPS (vgg16.pt).")
+    ] = None,
+    fid_weights: Annotated[
+        Path | None, typer.Option(help="TorchScript network for FID (inception-2015-12-05.pt).")
+    ] = None,
     json_path: Annotated[
-        Path | None, typer.Option("--json", help="Also write the figures to this file.")
+        Path | None,
+        typer.Option("--json", help="Figures [default: AVATAR/evaluation.json or control.json]."),
+    ] = None,
+    html_path: Annotated[
+        Path | None, typer.Option("--html", help="Report [default: AVATAR/evaluation.html].")
     ] = None,
 ) -> None:
-    """Measure an avatar with its engine: PSNR, SSIM and sharpness on held-out frames."""
-    from styleavatar_core.training.measure import measure_avatar, measure_control
+    """Measure an avatar on held-out frames, and write a report to look at."""
+    from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+    from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 
     bundle = find_bundle(avatar)
-    if driver is not None:
-        figures = measure_control(bundle, driver, backend=backend, frame_limit=limit)
-    else:
-        dataset = avatar / "dataset"
-        if not (dataset / "dataset.json").exists():
-            raise NotFoundError(
-                f"there is no dataset in {avatar}; give the folder that `styleavatar train` wrote"
-            )
-        sheet = avatar / "evaluation.jpg"
-        figures = measure_avatar(
-            bundle, dataset, backend=backend, frame_limit=limit, sheet_path=sheet
+    has_dataset = (avatar / "dataset" / "dataset.json").exists()
+    if not has_dataset and driver is None:
+        raise NotFoundError(
+            f"there is no dataset in {avatar}; give the folder that `styleavatar train` wrote"
         )
-    path = json_path or avatar / ("control.json" if driver else "evaluation.json")
-    path.write_text(json.dumps(figures, indent=2) + "\n")
-    print_figures(path, Console())
+    learned = LearnedMetrics(lpips_weights=lpips_weights, fid_weights=fid_weights)
+    renderer = AvatarRenderer(bundle, backend=backend)
+    try:
+        driven = [] if driver is None else [_drive(renderer, driver, limit)]
+        figures = dict(driven[0].figures) if driven else {}
+        if has_dataset:
+            page = html_path or avatar / "evaluation.html"
+            own = _evaluate_own(renderer, bundle, avatar, limit, learned, driven, page)
+            other = {f"driver.{name}": value for name, value in figures.items()}
+            figures = {**own, **other}
+    finally:
+        renderer.close()
+    path = json_path or avatar / ("evaluation.json" if has_dataset else "control.json")
+    path.write_text(json.dumps(_measured(figures), indent=2) + "\n")
+    console = Console()
+    print_figures(path, console)
+    if has_dataset:
+        for name in learned.absent:
+            console.print(f"{name} not measured: {_NO_WEIGHTS.format(name=name)}")
+        console.print(f"Report: [bold]{page}[/bold]")
 
 
 def print_figures(path: Path, console: Console) -> None:
@@ -54,3 +87,91 @@ def print_figures(path: Path, console: Console) -> None:
     for name, value in json.loads(path.read_text()).items():
         table.add_row(name, f"{value:.3f}")
     console.print(table)
+
+
+def _measured(figures: dict[str, float]) -> dict[str, float]:
+    """Leaves out what could not be measured: it is missing, never 0."""
+    return {name: value for name, value in figures.items() if np.isfinite(value)}
+
+
+def _evaluate_own(
+    renderer: AvatarRenderer,
+    bundle: Path,
+    avatar: Path,
+    limit: int,
+    learned: LearnedMetrics,
+    driven: list[Driven],
+    page: Path,
+) -> dict[str, float]:
+    """Measures the avatar on its own video, writes the report and returns the figures."""
+    from styleavatar_core.avatar.bundle import read_bundle
+    from styleavatar_core.data.dataset import AvatarDataset
+    from styleavatar_core.evaluation.control import (
+        control_fidelity,
+        control_series,
+        rotation_error_deg,
+    )
+    from styleavatar_core.evaluation.evaluate import evaluate_frames, frames_sheet, picked_evenly
+    from styleavatar_core.evaluation.page import Driven, ReportContent, write_page
+    from styleavatar_core.face3d.camera import parameters_in_crop
+    from styleavatar_core.tracking.tracker import Tracker
+
+    dataset = AvatarDataset(avatar / "dataset")
+    if renderer.manifest.source.sha256 != dataset.info.source_sha256:
+        raise ConflictError(f"{bundle} was not trained on the video of {avatar / 'dataset'}")
+
+    def local(index: int) -> FaceParameters:
+        return parameters_in_crop(dataset.parameters[index], dataset.info.crop)
+
+    def render(index: int) -> tuple[ByteArray, ByteArray]:
+        frame = renderer.render(local(index))
+        return frame.image, frame.mask
+
+    tracker = Tracker(filtered=False)
+    wanted: list[FaceParameters] = []
+    seen: list[FaceParameters] = []
+
+    def look(index: int, image: ByteArray) -> None:
+        result = tracker.track(image, float(index), index)
+        if result is not None:
+            wanted.append(local(index))
+            seen.append(result)
+
+    try:
+        evaluation = evaluate_frames(
+            dataset, render, frame_limit=limit, learned=learned, on_output=look
+        )
+    finally:
+        tracker.close()
+    figures = dict(evaluation.figures)
+    if len(seen) >= 2:
+        control = control_fidelity(wanted, seen)
+        control["rotation_error_deg"] = rotation_error_deg(wanted, seen)
+        figures |= {name: value for name, value in control.items() if name != "frame_count"}
+        own = Driven("its own held-out frames", control, control_series(wanted, seen))
+        driven = [own, *driven]
+    sheet = frames_sheet(dataset, render, picked_evenly(evaluation.indices))
+    (avatar / "evaluation.jpg").write_bytes(sheet)
+    content = ReportContent(
+        name=avatar.resolve().name,
+        manifest=renderer.manifest,
+        evaluation=evaluation,
+        absent={name: _NO_WEIGHTS.format(name=name) for name in learned.absent},
+        sheet_jpeg=sheet,
+        extremes_jpeg=frames_sheet(dataset, render, _extremes(evaluation)),
+        preview_jpeg=read_bundle(bundle, verify=False).preview(),
+        training_log=_training_log(avatar / "training" / "training.jsonl"),
+        driven=driven,
+    )
+    write_page(content, page)
+    return figures
+
+
+def _extremes(evaluation: HeldOutEvaluation) -> list[int]:
+    """Returns the frames with the best, the middle and the worst PSNR."""
+    order = np.argsort(evaluation.series["psnr_db"])[::-1]
+    return [evaluation.indices[order[place]] for place in (0, len(order) // 2, -1)]
+
+
+def _training_log(path: Path) -> Sequence[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -39,12 +39,13 @@ class AvatarRenderer:
 
     Args:
         bundle_path: The bundle, directory or zip.
-        backend: ``auto``, ``torch`` or ``onnxruntime``.
-        thread_count: Threads of ONNX Runtime.
+        backend: ``auto``, ``torch``, ``onnxruntime`` or ``openvino``.
+        thread_count: Threads of a CPU runtime.
 
     Raises:
         NotFoundError: There is no such bundle.
         AssetError: It is damaged or of another face model.
+        EngineUnavailableError: The backend is not installed.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ class EngineInfo:
     """What runs an avatar.
 
     Attributes:
-        backend: ``torch`` or ``onnxruntime``.
+        backend: ``torch``, ``onnxruntime`` or ``openvino``.
         precision: ``fp32``.
         image_size_px: Side of the pictures.
         rendering_size_px: Side R of the texture rendering.

@@ -1,15 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where derived engines are kept. Losing the cache costs time, never data."""
+"""Where derived engines are kept. Losing the cache costs time, never data.
+
+An entry is one file: a digest of its contents, then the contents. Builders of one entry wait for
+each other under a lock that dies with its process; an entry appears under its name only when it is
+complete; one that is not what was written is built anew. A cache that cannot be written to (full,
+read-only) is said once and done without.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
+import logging
 import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import onnxruntime
+from styleavatar_core.errors import AssetError
 
-# Raised whenever the frozen graph changes, so that older cached graphs are not used.
-GRAPH_VERSION = 1
+logger = logging.getLogger(__name__)
+
+# Raised whenever the frozen graph changes, so that older cached engines are not used.
+GRAPH_VERSION = 2
+DEFAULT_LIMIT_BYTES = 4 * 2**30
+_DIGEST_BYTES = 32
+_SUFFIX = ".engine"
+_LEFTOVER_S = 3600.0
+
+Engine = TypeVar("Engine")
 
 
 def cache_folder() -> Path:
@@ -19,11 +41,192 @@ def cache_folder() -> Path:
     return base / "styleavatar" / "engines"
 
 
-def onnx_path(digest: str) -> Path:
-    """Returns where an avatar's ONNX graph is cached.
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """What makes two derived engines the same.
+
+    Attributes:
+        digest: ``AvatarBundle.digest``.
+        backend: Name of the runtime.
+        backend_version: Its version; for a GPU with its architecture.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        batch_size: Samples per call.
+    """
+
+    digest: str
+    backend: str
+    backend_version: str
+    precision: str = "fp32"
+    batch_size: int = 1
+
+    @property
+    def file_name(self) -> str:
+        """Name of the entry."""
+        version = "".join(c if c.isalnum() or c in ".+" else "_" for c in self.backend_version)
+        return (
+            f"{self.digest[:32]}-v{GRAPH_VERSION}-{self.backend}{version}"
+            f"-{self.precision}-b{self.batch_size}{_SUFFIX}"
+        )
+
+
+class EngineCache:
+    """Derived engines on disk, bounded in bytes; safe to share among processes.
 
     Args:
-        digest: ``AvatarBundle.digest``.
+        folder: Where entries are; made when the first one is written.
+        limit_bytes: Together the entries take no more; those longest unused go first.
     """
-    name = f"{digest[:32]}-v{GRAPH_VERSION}-ort{onnxruntime.__version__}-fp32.onnx"
-    return cache_folder() / name
+
+    def __init__(
+        self, folder: Path | None = None, *, limit_bytes: int = DEFAULT_LIMIT_BYTES
+    ) -> None:
+        self.folder = folder or cache_folder()
+        self.limit_bytes = limit_bytes
+
+    def open(
+        self,
+        key: EngineKey,
+        build: Callable[[], tuple[Engine, bytes]],
+        load: Callable[[bytes], Engine],
+    ) -> Engine:
+        """Loads an engine from its entry, which is built first if it is not there or unusable.
+
+        Args:
+            key: Which engine.
+            build: Makes the engine and the contents of its entry.
+            load: Makes the engine from the contents; an ``AssetError`` says they are unusable.
+
+        Returns:
+            The engine.
+        """
+        engine = self._load(key, load)
+        if engine is not None:
+            return engine
+        with self._lock(key):
+            engine = self._load(key, load)  # another builder may have been faster
+            if engine is not None:
+                return engine
+            engine, contents = build()
+            self._write(key, contents)
+        return engine
+
+    def forget(self, digest: str) -> int:
+        """Removes every engine of an avatar: they hold the person's weights.
+
+        Args:
+            digest: ``AvatarBundle.digest``.
+
+        Returns:
+            How many entries were removed.
+        """
+        entries = [path for path in self._entries() if path.name.startswith(digest[:32])]
+        for path in entries:
+            path.unlink(missing_ok=True)
+        return len(entries)
+
+    def _entries(self) -> list[Path]:
+        """Returns the complete entries, longest unused first."""
+        with contextlib.suppress(OSError):
+            return sorted(self.folder.glob(f"[!.]*{_SUFFIX}"), key=_last_used)
+        return []
+
+    def _load(self, key: EngineKey, load: Callable[[bytes], Engine]) -> Engine | None:
+        """Returns the engine of an entry, or None if there is none that can be used."""
+        path = self.folder / key.file_name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            logger.warning("cached engine cannot be read", extra={"path": str(path), "why": error})
+            return None
+        contents = data[_DIGEST_BYTES:]
+        if hashlib.sha256(contents).digest() != data[:_DIGEST_BYTES]:
+            logger.warning("cached engine is damaged, building anew", extra={"path": str(path)})
+            return None
+        try:
+            engine = load(contents)
+        except AssetError as error:
+            logger.warning(
+                "cached engine is unusable, building anew", extra={"path": str(path), "why": error}
+            )
+            return None
+        with contextlib.suppress(OSError):  # a read-only cache keeps no times
+            os.utime(path)
+        return engine
+
+    def _write(self, key: EngineKey, contents: bytes) -> None:
+        """Writes an entry and makes room for it; called under the lock of its key."""
+        path = self.folder / key.file_name
+        incoming = path.with_name(f".{path.name}.part")
+        if len(contents) > self.limit_bytes:
+            logger.warning(
+                "engine is larger than the whole cache and is not kept",
+                extra={"size_bytes": len(contents), "limit_bytes": self.limit_bytes},
+            )
+            return
+        try:
+            self._make_room(len(contents))
+            with incoming.open("wb") as file:
+                file.write(hashlib.sha256(contents).digest())
+                file.write(contents)
+                file.flush()
+                os.fsync(file.fileno())
+            incoming.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                incoming.unlink()
+            logger.warning(
+                "engine could not be cached and will be built again next time; "
+                "make room or set XDG_CACHE_HOME to a writable folder",
+                extra={"folder": str(self.folder), "why": str(error)},
+            )
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Removes entries longest unused until ``size_bytes`` more fit."""
+        for path in self.folder.glob(".*.part"):  # of builders that died
+            if time.time() - _last_used(path) > _LEFTOVER_S:
+                path.unlink(missing_ok=True)
+        sizes = {path: _size_bytes(path) for path in self._entries()}
+        total = sum(sizes.values()) + size_bytes + _DIGEST_BYTES
+        for path, entry_bytes in sizes.items():
+            if total <= self.limit_bytes:
+                return
+            total -= entry_bytes
+            path.unlink(missing_ok=True)
+            logger.info("cached engine removed to make room", extra={"entry": path.name})
+
+    @contextlib.contextmanager
+    def _lock(self, key: EngineKey) -> Iterator[None]:
+        """Holds the lock of a key, or nothing where no lock can be made."""
+        path = self.folder / f".{key.file_name}.lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("w")
+        except OSError as error:
+            logger.warning(
+                "engine cache cannot be written to; engines are built at every start. "
+                "Set XDG_CACHE_HOME to a writable folder",
+                extra={"folder": str(self.folder), "why": str(error)},
+            )
+            yield
+            return
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released by the system if this process dies
+            yield
+
+
+def _size_bytes(path: Path) -> int:
+    """Returns the size of an entry; nothing for one that has just gone."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _last_used(path: Path) -> float:
+    """Returns when an entry was last used, as seconds; an entry that has just gone sorts first."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

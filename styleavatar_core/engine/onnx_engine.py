@@ -16,14 +16,17 @@ class OnnxEngine:
     """Runs an exported avatar, one sample at a time.
 
     Args:
-        path: ONNX file, as ``export_onnx`` writes it.
+        model: ONNX file, as ``export_onnx`` writes it, or its contents.
         thread_count: Threads within an operator.
+        precision: What the graph computes in, for those who ask.
 
     Raises:
-        AssetError: The file cannot be loaded.
+        AssetError: The model cannot be loaded.
     """
 
-    def __init__(self, path: Path, *, thread_count: int = 2) -> None:
+    def __init__(
+        self, model: Path | bytes, *, thread_count: int = 2, precision: str = "fp32"
+    ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = thread_count
         options.inter_op_num_threads = 1
@@ -32,15 +35,18 @@ class OnnxEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(model) if isinstance(model, Path) else model,
+                options,
+                providers=["CPUExecutionProvider"],
             )
         except Exception as error:  # the runtime's exceptions have no common base
-            raise AssetError(f"{path.name} cannot be loaded by ONNX Runtime: {error}") from error
+            name = model.name if isinstance(model, Path) else "the graph"
+            raise AssetError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error
         shapes = {node.name: node.shape for node in self._session.get_inputs()}
         image = next(node for node in self._session.get_outputs() if node.name == "image")
         self._info = EngineInfo(
             "onnxruntime",
-            "fp32",
+            precision,
             int(image.shape[1]),
             int(shapes["texture_rendering"][1]),
             int(shapes["uv_rendering"][1]),

@@ -1,56 +1,130 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the frozen generator as an ONNX graph: static shapes, bytes in and out, batch 1."""
+"""Writes the frozen generator as an ONNX graph: static shapes, bytes in and out."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import onnx
 import torch
+from onnx import TensorProto, helper
 
 from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.onnx_operators import OPERATORS
+from styleavatar_core.engine.tracing import TracedGraph, Tracer
 
-_OPSET = 17
+OPSET = 17
+_IR_VERSION = 8
 INPUT_NAMES = ("texture_rendering", "uv_rendering", "face_mask")
 OUTPUT_NAMES = ("image", "mask")
+_ELEMENT_TYPES = {
+    torch.uint8: TensorProto.UINT8,
+    torch.int64: TensorProto.INT64,
+    torch.float16: TensorProto.FLOAT16,
+    torch.float32: TensorProto.FLOAT,
+}
 
 
-def write_onnx(generator: FrozenGenerator, path: Path) -> Path:
+def trace_generator(
+    generator: FrozenGenerator, *, batch_size: int = 1
+) -> tuple[TracedGraph, dict[str, torch.Tensor]]:
+    """Writes down what a frozen generator computes.
+
+    Args:
+        generator: The frozen generator, on the CPU.
+        batch_size: Samples per call.
+
+    Returns:
+        The graph, and its inputs and outputs by name.
+    """
+    config = generator.config
+    size, uv_size = config.rendering_size_px, config.uv_size
+    names = {tensor.data_ptr(): name for name, tensor in generator.state_dict().items()}
+    graph = Tracer(OPERATORS, names)
+    shapes = ((size, size, 3), (uv_size, uv_size, 2), (uv_size, uv_size))
+    dtypes = (torch.uint8, torch.float32, torch.uint8)
+    # Without autograd whole operators arrive at the tracer, not the parts they consist of.
+    with torch.inference_mode(), graph:
+        inputs = [
+            graph.value(name, (batch_size, *shape), dtype)
+            for name, shape, dtype in zip(INPUT_NAMES, shapes, dtypes, strict=True)
+        ]
+        image, mask = generator(*inputs)
+    graph.prune([graph.name_of(image), graph.name_of(mask)])
+    return graph, dict(zip((*INPUT_NAMES, *OUTPUT_NAMES), (*inputs, image, mask), strict=True))
+
+
+def onnx_model(generator: FrozenGenerator, *, batch_size: int = 1) -> onnx.ModelProto:
+    """Returns a frozen generator as an ONNX model.
+
+    Parameters keep their names, so that graphs of one preset differ in their constants only.
+
+    Args:
+        generator: The frozen generator, on the CPU.
+        batch_size: Samples per call.
+    """
+    graph, ends = trace_generator(generator, batch_size=batch_size)
+    renamed = {graph.name_of(ends[name]): name for name in OUTPUT_NAMES}
+    nodes = [
+        helper.make_node(
+            node.operator,
+            list(node.inputs),
+            [renamed.get(node.output, node.output)],
+            name=f"{node.operator}.{node.output}",
+            **{name: _attribute(value) for name, value in node.attributes.items()},
+        )
+        for node in graph.nodes
+    ]
+    infos = {
+        name: helper.make_tensor_value_info(name, _ELEMENT_TYPES[end.dtype], list(end.shape))
+        for name, end in ends.items()
+    }
+    proto = helper.make_graph(
+        nodes,
+        f"styleavatar-{generator.config.name}",
+        [infos[name] for name in INPUT_NAMES],
+        [infos[name] for name in OUTPUT_NAMES],
+        [_tensor_proto(name, tensor) for name, tensor in graph.constants.items()],
+    )
+    return helper.make_model(
+        proto,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="styleavatar",
+    )
+
+
+def write_onnx(generator: FrozenGenerator, path: Path, *, batch_size: int = 1) -> Path:
     """Exports a frozen generator; the file appears under its name only when it is complete.
 
     Args:
         generator: The frozen generator, on the CPU.
         path: File to write.
+        batch_size: Samples per call.
 
     Returns:
         ``path``.
     """
-    config = generator.config
-    size, uv_size = config.rendering_size_px, config.uv_size
-    sample = (
-        torch.zeros(1, size, size, 3, dtype=torch.uint8),
-        torch.zeros(1, uv_size, uv_size, 2),
-        torch.zeros(1, uv_size, uv_size, dtype=torch.uint8),
-    )
-    buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        # The window is a constant, and the tracing exporter is deprecated but needs no other
-        # packages: neither is news to anyone.
-        warnings.simplefilter("ignore")
-        generator(*sample)  # makes the cached kernels, so that the trace takes them as constants
-        torch.onnx.export(
-            generator,
-            sample,
-            buffer,  # type: ignore[arg-type]
-            input_names=list(INPUT_NAMES),
-            output_names=list(OUTPUT_NAMES),
-            opset_version=_OPSET,
-            dynamo=False,
-            do_constant_folding=True,
-        )
+    data = onnx_model(generator, batch_size=batch_size).SerializeToString()
     path.parent.mkdir(parents=True, exist_ok=True)
     incoming = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    incoming.write_bytes(buffer.getvalue())
+    incoming.write_bytes(data)
     return incoming.replace(path)
+
+
+def _attribute(value: Any) -> Any:
+    """Returns an attribute's value as ONNX takes it."""
+    return _ELEMENT_TYPES[value] if isinstance(value, torch.dtype) else value
+
+
+def _tensor_proto(name: str, tensor: torch.Tensor) -> TensorProto:
+    """Returns a constant, as raw bytes."""
+    array = tensor.detach().contiguous().numpy()
+    return TensorProto(
+        name=name,
+        data_type=_ELEMENT_TYPES[tensor.dtype],
+        dims=array.shape,
+        raw_data=array.tobytes(),
+    )

@@ -4,112 +4,85 @@
 from __future__ import annotations
 
 import logging
-import time
 
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.base import RenderEngine, blank_input
-from styleavatar_core.engine.cache import onnx_path
-from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.loading import load_frozen
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import write_onnx
-from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.errors import AssetError, InvalidInputError
+from styleavatar_core.engine.backends import (
+    BACKENDS,
+    OpeningAvatar,
+    available_backends,
+    backend_version,
+    get_backend,
+)
+from styleavatar_core.engine.base import RenderEngine
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.calibration import (
+    CalibrationMemory,
+    calibration_key,
+    measure_frame_s,
+)
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "torch", "onnxruntime")
-_CALIBRATION_FRAMES = 3
-
-# The faster backend by preset, found by the first calibration in this process.
-_fastest: dict[str, str] = {}
-
 
 def open_engine(
-    bundle: AvatarBundle, backend: str = "auto", *, thread_count: int = 2
+    bundle: AvatarBundle,
+    backend: str = "auto",
+    *,
+    thread_count: int = 2,
+    cache: EngineCache | None = None,
 ) -> RenderEngine:
     """Opens the engine of a bundle.
 
     Args:
         bundle: The avatar.
-        backend: ``torch``, ``onnxruntime``, or ``auto``: the faster one, measured once per preset
-            and process. With a CUDA device ``auto`` is torch.
-        thread_count: Threads of ONNX Runtime.
+        backend: ``torch``, ``onnxruntime``, ``openvino``, or ``auto``: the fastest of those
+            installed, measured once per machine and preset. With a CUDA device ``auto`` is torch.
+        thread_count: Threads of a CPU runtime.
+        cache: Where derived engines are kept; the user's cache folder if None.
 
     Returns:
         An engine, not warmed up.
 
     Raises:
         InvalidInputError: There is no such backend.
+        EngineUnavailableError: It is not installed.
         AssetError: The bundle is damaged.
     """
-    if backend not in BACKENDS:
-        raise InvalidInputError(
-            f"there is no rendering backend '{backend}'; choose one of {', '.join(BACKENDS)}"
-        )
-    has_cuda = torch.cuda.is_available()
-    if backend == "auto":
-        backend = "torch" if has_cuda else _fastest.get(bundle.manifest.preset, "auto")
-    if backend == "torch":
-        return TorchEngine(load_frozen(bundle), device="cuda" if has_cuda else "cpu")
-    if backend == "onnxruntime":
-        return _open_onnx(bundle, None, thread_count)
-    return _calibrate(bundle, thread_count)
+    avatar = OpeningAvatar(bundle, cache or EngineCache(), thread_count)
+    if backend == "auto" and torch.cuda.is_available():
+        backend = "torch"
+    if backend != "auto":
+        return get_backend(backend).open(avatar)
+    return _open_fastest(avatar)
 
 
-def _open_onnx(
-    bundle: AvatarBundle, generator: FrozenGenerator | None, thread_count: int
-) -> OnnxEngine:
-    """Opens the cached graph, or writes it first; an unusable cache is written anew."""
-    path = onnx_path(bundle.digest)
-    if path.exists():
-        try:
-            return OnnxEngine(path, thread_count=thread_count)
-        except AssetError:
-            logger.warning("cached engine is unusable, writing it anew", extra={"path": str(path)})
-    write_onnx(generator or load_frozen(bundle), path)
-    return OnnxEngine(path, thread_count=thread_count)
+def _open_fastest(avatar: OpeningAvatar) -> RenderEngine:
+    """Opens the backend that was found fastest here, or finds out which it is."""
+    names = available_backends()
+    versions = {name: backend_version(name) for name in names}
+    key = calibration_key(avatar.bundle.manifest.preset, versions, avatar.thread_count)
+    memory = CalibrationMemory(avatar.cache.folder / "calibration.json")
+    times_s = memory.times_s(key)
+    if times_s is None or not set(times_s) <= set(names):
+        return _calibrate(avatar, names, key, memory)
+    return BACKENDS[min(times_s, key=lambda name: times_s[name])].open(avatar)
 
 
-def _calibrate(bundle: AvatarBundle, thread_count: int) -> RenderEngine:
-    """Opens both engines, keeps the faster and remembers which it was."""
-    generator = load_frozen(bundle)
-    engines: list[RenderEngine] = [
-        _open_onnx(bundle, generator, thread_count),
-        TorchEngine(generator),
-    ]
-    times_s = {engine.info.backend: measure_frame_s(engine) for engine in engines}
-    engines.sort(key=lambda engine: times_s[engine.info.backend])
-    chosen, *rest = engines
-    for engine in rest:
-        engine.close()
-    _fastest[bundle.manifest.preset] = chosen.info.backend
+def _calibrate(
+    avatar: OpeningAvatar, names: list[str], key: str, memory: CalibrationMemory
+) -> RenderEngine:
+    """Opens every backend, keeps the fastest and remembers which it was."""
+    # Torch lays the frozen weights out anew, so it comes last.
+    engines = {name: BACKENDS[name].open(avatar) for name in reversed(names)}
+    times_s = {name: measure_frame_s(engine) for name, engine in engines.items()}
+    memory.remember(key, times_s)
+    fastest = min(times_s, key=lambda name: times_s[name])
+    for name, engine in engines.items():
+        if name != fastest:
+            engine.close()
     logger.info(
-        "rendering backend chosen",
-        extra={"backend": chosen.info.backend, "seconds_per_frame": times_s},
+        "rendering backend chosen", extra={"backend": fastest, "seconds_per_frame": times_s}
     )
-    return chosen
-
-
-def measure_frame_s(engine: RenderEngine, frame_count: int = _CALIBRATION_FRAMES) -> float:
-    """Returns the shortest of a few render times, in seconds, after a warm-up.
-
-    Args:
-        engine: What is measured.
-        frame_count: Renders.
-    """
-    engine.warm_up()
-    sample = blank_input(engine.info)
-    best = float("inf")
-    for _ in range(frame_count):
-        start = time.perf_counter()
-        engine.render(sample)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def forget_calibration() -> None:
-    """Lets the next ``auto`` measure again."""
-    _fastest.clear()
+    return engines[fastest]

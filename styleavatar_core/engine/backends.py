@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtimes that can run an avatar: which are here, and how each opens one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from styleavatar_core.avatar.bundle import AvatarBundle
+from styleavatar_core.engine.base import RenderEngine
+from styleavatar_core.engine.cache import EngineCache, EngineKey
+from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
+
+
+@dataclass
+class OpeningAvatar:
+    """What backends open; the generator is frozen when the first of them needs it.
+
+    Attributes:
+        bundle: The avatar.
+        cache: Where derived engines are kept.
+        thread_count: Threads of a CPU runtime.
+    """
+
+    bundle: AvatarBundle
+    cache: EngineCache
+    thread_count: int
+
+    @cached_property
+    def generator(self) -> FrozenGenerator:
+        """The frozen generator."""
+        return load_frozen(self.bundle)
+
+    def onnx(self) -> bytes:
+        """Writes the frozen generator as ONNX."""
+        return onnx_model(self.generator).SerializeToString()
+
+    def key(self, backend: str) -> EngineKey:
+        """Returns the key of a derived engine."""
+        return EngineKey(self.bundle.digest, backend, backend_version(backend))
+
+
+def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TorchEngine(avatar.generator, device=device)
+
+
+def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
+    from styleavatar_core.engine.onnx_engine import OnnxEngine
+
+    def load(contents: bytes) -> OnnxEngine:
+        return OnnxEngine(contents, thread_count=avatar.thread_count)
+
+    def build() -> tuple[OnnxEngine, bytes]:
+        contents = avatar.onnx()
+        return load(contents), contents
+
+    return avatar.cache.open(avatar.key("onnxruntime"), build, load)
+
+
+def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
+    from styleavatar_core.engine.openvino_engine import OpenVinoEngine
+
+    def load(contents: bytes) -> OpenVinoEngine:
+        return OpenVinoEngine.load(contents, thread_count=avatar.thread_count)
+
+    def build() -> tuple[OpenVinoEngine, bytes]:
+        engine = OpenVinoEngine.compile(avatar.onnx(), thread_count=avatar.thread_count)
+        return engine, engine.export()
+
+    return avatar.cache.open(avatar.key("openvino"), build, load)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One runtime.
+
+    Attributes:
+        package: What must be installed.
+        open: Opens an avatar; the runtime is imported only then.
+    """
+
+    package: str
+    open: Callable[[OpeningAvatar], RenderEngine]
+
+
+BACKENDS = {
+    "torch": Backend("torch", _open_torch),
+    "onnxruntime": Backend("onnxruntime", _open_onnxruntime),
+    "openvino": Backend("openvino", _open_openvino),
+}
+
+
+def backend_version(name: str) -> str:
+    """Returns the version of a backend's runtime, "0" if it is not installed."""
+    try:
+        return importlib.metadata.version(BACKENDS[name].package)
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+def available_backends() -> list[str]:
+    """Returns the names of the backends whose runtime is installed."""
+    return [name for name, entry in BACKENDS.items() if importlib.util.find_spec(entry.package)]
+
+
+def get_backend(name: str) -> Backend:
+    """Returns a backend by name.
+
+    Raises:
+        InvalidInputError: There is no such backend.
+        EngineUnavailableError: Its runtime is not installed.
+    """
+    if name not in BACKENDS:
+        names = ", ".join(("auto", *BACKENDS))
+        raise InvalidInputError(f"there is no rendering backend '{name}'; choose one of {names}")
+    if name not in available_backends():
+        package = BACKENDS[name].package
+        raise EngineUnavailableError(
+            f"the rendering backend '{name}' needs {package}, which is not installed; "
+            f"install it (pip install {package}) or choose one of: auto, "
+            + ", ".join(available_backends())
+        )
+    return BACKENDS[name]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fastest backend for a preset on this machine: measured once, then remembered on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+from styleavatar_core.engine.base import RenderEngine, blank_input
+from styleavatar_core.engine.cache import GRAPH_VERSION, cache_folder
+
+logger = logging.getLogger(__name__)
+
+_FRAMES = 3
+
+
+def measure_frame_s(engine: RenderEngine, frame_count: int = _FRAMES) -> float:
+    """Returns the shortest of a few render times, in seconds, after a warm-up.
+
+    Args:
+        engine: What is measured.
+        frame_count: Renders.
+    """
+    engine.warm_up()
+    sample = blank_input(engine.info)
+    best = float("inf")
+    for _ in range(frame_count):
+        start = time.perf_counter()
+        engine.render(sample)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def calibration_key(preset: str, versions: dict[str, str], thread_count: int) -> str:
+    """Returns what a measurement holds for: this kind of machine, these versions, this preset.
+
+    Args:
+        preset: Name of the preset.
+        versions: Version by backend, of those that took part.
+        thread_count: Threads of an engine.
+    """
+    backends = "+".join(f"{name}{version}" for name, version in sorted(versions.items()))
+    cores = len(os.sched_getaffinity(0))
+    return f"{_cpu_name()}/{cores}/{preset}/v{GRAPH_VERSION}/{thread_count}/{backends}"
+
+
+@dataclass
+class CalibrationMemory:
+    """Measured render times, kept beside the engines.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path = field(default_factory=lambda: cache_folder() / "calibration.json")
+
+    def times_s(self, key: str) -> dict[str, float] | None:
+        """Returns the seconds per frame by backend, or None if nothing was measured."""
+        entry = self._read().get(key)
+        return dict(entry) if entry else None
+
+    def remember(self, key: str, times_s: dict[str, float]) -> None:
+        """Keeps a measurement; one that cannot be written is made again next time."""
+        entries = self._read() | {key: times_s}
+        incoming = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            incoming.write_text(json.dumps(entries, indent=2, sort_keys=True) + "\n")
+            incoming.replace(self.path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                incoming.unlink()
+            logger.warning(
+                "calibration could not be kept and will be repeated",
+                extra={"path": str(self.path), "why": str(error)},
+            )
+
+    def _read(self) -> dict[str, dict[str, float]]:
+        """Returns all measurements; a damaged file counts as empty."""
+        try:
+            entries = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(entries, dict):
+            return {}
+        return {key: value for key, value in entries.items() if _is_measurement(value)}
+
+
+def _is_measurement(value: object) -> bool:
+    """Whether a value is seconds by backend."""
+    return isinstance(value, dict) and all(
+        isinstance(seconds, int | float) for seconds in value.values()
+    )
+
+
+def _cpu_name() -> str:
+    """Returns the name of the processor."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

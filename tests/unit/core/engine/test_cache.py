@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine cache under everything that happens to caches."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from styleavatar_core.engine.cache import EngineCache, EngineKey
+from styleavatar_core.errors import AssetError
+
+KEY = EngineKey("a" * 64, "runtime", "1.0")
+
+# Opens an entry in a process of its own; says in `log` when it builds, and sleeps while it does.
+BUILDER = """
+import pathlib, sys, time
+from styleavatar_core.engine.cache import EngineCache, EngineKey
+folder, log, seconds = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
+def build():
+    with log.open("a") as file:
+        file.write("built\\n")
+    time.sleep(seconds)
+    return b"engine", b"engine"
+key = EngineKey("a" * 64, "runtime", "1.0")
+print(EngineCache(folder).open(key, build, bytes).decode())
+"""
+
+
+class Builds:
+    """Counts builds of one content."""
+
+    def __init__(self, contents: bytes = b"engine") -> None:
+        self.contents = contents
+        self.count = 0
+
+    def __call__(self) -> tuple[bytes, bytes]:
+        self.count += 1
+        return self.contents, self.contents
+
+
+def builder(folder: Path, log: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", BUILDER, str(folder), str(log), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_entry_is_built_once_and_then_loaded(tmp_path: Path) -> None:
+    build, cache = Builds(), EngineCache(tmp_path / "new" / "folder")
+    assert cache.open(KEY, build, bytes) == b"engine"
+    assert cache.open(KEY, build, bytes) == b"engine"
+    assert build.count == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        EngineKey("b" * 64, "runtime", "1.0"),
+        EngineKey("a" * 64, "other", "1.0"),
+        EngineKey("a" * 64, "runtime", "1.1"),
+        EngineKey("a" * 64, "runtime", "1.0", precision="fp16"),
+        EngineKey("a" * 64, "runtime", "1.0", batch_size=8),
+    ],
+)
+def test_each_part_of_the_key_tells_entries_apart(tmp_path: Path, other: EngineKey) -> None:
+    build, cache = Builds(), EngineCache(tmp_path)
+    cache.open(KEY, build, bytes)
+    cache.open(other, build, bytes)
+    assert build.count == 2
+
+
+def test_names_are_file_names_whatever_a_version_holds() -> None:
+    name = EngineKey("a" * 64, "tensorrt", "10.16/sm 90").file_name
+    assert "/" not in name
+    assert " " not in name
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"x" * 100])
+def test_a_damaged_entry_is_built_anew(tmp_path: Path, damage: bytes) -> None:
+    build, cache = Builds(), EngineCache(tmp_path)
+    cache.open(KEY, build, bytes)
+    (tmp_path / KEY.file_name).write_bytes(damage)
+    assert cache.open(KEY, build, bytes) == b"engine"
+    assert build.count == 2
+    assert cache.open(KEY, build, bytes) == b"engine"
+    assert build.count == 2
+
+
+def test_an_entry_that_the_runtime_refuses_is_built_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    EngineCache(tmp_path).open(KEY, Builds(b"old"), bytes)
+
+    def load(contents: bytes) -> bytes:
+        if contents == b"old":
+            raise AssetError("made by another version")
+        return contents
+
+    assert EngineCache(tmp_path).open(KEY, Builds(b"new"), load) == b"new"
+    assert "cached engine is unusable, building anew" in caplog.text
+    assert EngineCache(tmp_path).open(KEY, Builds(b"unused"), load) == b"new"
+
+
+def test_two_processes_build_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    processes = [builder(tmp_path / "cache", log, 0.5) for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in processes] == ["engine\n"] * 2
+    assert log.read_text() == "built\n"
+
+
+def test_a_builder_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    victim = builder(tmp_path / "cache", log, 60)
+    wait_for(log)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    heir = builder(tmp_path / "cache", log, 0)
+    assert heir.communicate(timeout=60)[0] == "engine\n"
+    assert log.read_text() == "built\n" * 2
+
+
+def test_remains_of_a_dead_builder_are_cleared_away(tmp_path: Path) -> None:
+    remains = tmp_path / f".{EngineKey('b' * 64, 'runtime', '1.0').file_name}.part"
+    remains.write_bytes(b"half an eng")
+    os.utime(remains, (0, 0))
+    EngineCache(tmp_path).open(KEY, Builds(), bytes)
+    assert not remains.exists()
+
+
+def test_a_full_disk_costs_only_the_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    build, cache = Builds(bytes(100_000)), EngineCache(tmp_path)
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # writing more fails, as on ENOSPC
+    try:
+        assert cache.open(KEY, build, bytes) == build.contents
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "engine could not be cached" in caplog.text
+    assert not list(tmp_path.glob("*.engine"))
+    assert not list(tmp_path.glob(".*.part"))
+    assert cache.open(KEY, build, bytes) == build.contents
+    assert list(tmp_path.glob("*.engine"))
+
+
+def test_a_read_only_cache_costs_only_the_cache(caplog: pytest.LogCaptureFixture) -> None:
+    build, cache = Builds(), EngineCache(Path("/proc/styleavatar"))  # no one may write there
+    assert cache.open(KEY, build, bytes) == b"engine"
+    assert cache.open(KEY, build, bytes) == b"engine"
+    assert build.count == 2
+    assert "Set XDG_CACHE_HOME to a writable folder" in caplog.text
+
+
+def test_the_cache_is_bounded_and_the_longest_unused_goes_first(tmp_path: Path) -> None:
+    keys = [EngineKey(letter * 64, "runtime", "1.0") for letter in "abc"]
+    cache = EngineCache(tmp_path, limit_bytes=2 * 1032 + 10)
+    for age, key in enumerate(keys[:2]):
+        cache.open(key, Builds(bytes(1000)), bytes)
+        os.utime(tmp_path / key.file_name, (age + 1, age + 1))
+    cache.open(keys[0], Builds(), bytes)  # used again: now the younger one
+    cache.open(keys[2], Builds(bytes(1000)), bytes)
+    kept = {path.name for path in tmp_path.glob("*.engine")}
+    assert kept == {keys[0].file_name, keys[2].file_name}
+
+
+def test_what_is_larger_than_the_cache_is_not_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = EngineCache(tmp_path, limit_bytes=100)
+    with caplog.at_level(logging.WARNING):
+        assert len(cache.open(KEY, Builds(bytes(1000)), bytes)) == 1000
+    assert "larger than the whole cache" in caplog.text
+    assert not list(tmp_path.glob("*.engine"))
+
+
+def test_deleting_a_person_deletes_their_engines(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    other = EngineKey("b" * 64, "runtime", "1.0")
+    for key in (KEY, EngineKey("a" * 64, "other", "1.0"), other):
+        cache.open(key, Builds(), bytes)
+    assert cache.forget("a" * 64) == 2
+    assert [path.name for path in tmp_path.glob("*.engine")] == [other.file_name]
+    assert EngineCache(tmp_path / "missing").forget("a" * 64) == 0
