@@ -25,6 +25,7 @@ from styleavatar_core.face3d.camera import (
     to_pixels,
 )
 from styleavatar_core.tracking.fitter import FaceFitter, Fit
+from styleavatar_core.tracking.identity import fit_identity
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.tracker import fit_to_parameters
 from styleavatar_core.tracking.video import TrackedVideo, fit_landmarks, track_video
@@ -96,7 +97,7 @@ def stage_figures(path: Path, frame_count: int) -> dict[str, float | None]:
     if not points:
         return {}
     fitter = FaceFitter(model)
-    last = fitter.fit_identity(points[:8])[0]
+    last = fit_identity(fitter, points[:8])[0]
 
     def follow(point: FloatArray) -> Fit:
         nonlocal last

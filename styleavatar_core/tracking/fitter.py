@@ -46,6 +46,8 @@ class FitConfig:
         lid_weight: Weight of lids.
         mobility: Movement (model units) at which a landmark counts half for the pose.
         gaze_limit: Eyeball angle, radians, at which an ``eyeLook`` coefficient is 1.
+        gaze_spread: How far an ``eyeLook`` coefficient usually is from what the eyeball says: lids
+            follow the gaze, but not slavishly, and an eyeball's place is a guess.
     """
 
     iteration_count: int = 3
@@ -57,6 +59,7 @@ class FitConfig:
     lid_weight: float = 4.0
     mobility: float = 0.1
     gaze_limit: float = 0.5
+    gaze_spread: float = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,11 @@ class FaceFitter:
         movement = np.sqrt((self._directions**2).sum(axis=(1, 2)))
         self._pose_weights = 1 / (1 + (movement / self.config.mobility) ** 2)
         self._gaze_columns = _gaze_columns(model.expression_names)
+        count = len(model.expression_names)
+        self._bounds = np.zeros(count), np.ones(count)
+        self._prior_precision = np.full(count, 1 / self.config.expression_scale**2)
+        for column, *_ in self._gaze_columns:
+            self._prior_precision[column] = 1 / self.config.gaze_spread**2
         self.identity = np.zeros(model.identity_basis.shape[-1])
         self.set_identity(self.identity if identity is None else identity)
 
@@ -191,7 +199,7 @@ class FaceFitter:
     def _regularized_gram(self, pose: Pose, weights: FloatArray) -> FloatArray:
         gram = gram_matrix(self._directions, pose.rotation, self._axes, weights)
         gram *= self._precision
-        gram[np.diag_indices(len(gram))] += 1 / self.config.expression_scale**2
+        gram[np.diag_indices(len(gram))] += self._prior_precision
         return gram
 
     def _fit_expression(
@@ -207,12 +215,11 @@ class FaceFitter:
         # this one: the turns end where they would end with the true one.
         moment = moment_vector(self._directions, pose.rotation, self._axes, weights, residual)
         moment *= self._precision
-        moment += gram @ start - start / self.config.expression_scale**2
-        lower, upper = np.zeros(len(moment)), np.ones(len(moment))
+        moment += gram @ start - self._prior_precision * start
         for column, eye, axis, sign in self._gaze_columns:
-            known = min(max(sign * gaze[eye, axis] / self.config.gaze_limit, 0.0), 1.0)
-            lower[column] = upper[column] = known
-        return solve_bounded(gram, moment, lower, upper, start)
+            expected = min(max(sign * gaze[eye, axis] / self.config.gaze_limit, 0.0), 1.0)
+            moment[column] += self._prior_precision[column] * expected
+        return solve_bounded(gram, moment, *self._bounds, start)
 
     def _residual(self, target: FloatArray, pose: Pose, moved: FloatArray) -> FloatArray:
         """What ``moved`` leaves unexplained, (468, 3) frame axes, model units."""
@@ -233,7 +240,7 @@ class FaceFitter:
 
 
 def _gaze_columns(names: Sequence[str]) -> list[tuple[int, int, int, float]]:
-    """Expression columns that the eyeballs decide: (column, eye, axis, sign) each."""
+    """Expression columns that follow the eyeballs: (column, eye, axis, sign) each."""
     rules = (
         ("eyeLookDownLeft", 0, 0, 1.0),
         ("eyeLookUpLeft", 0, 0, -1.0),

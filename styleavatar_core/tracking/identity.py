@@ -16,7 +16,7 @@ from styleavatar_core.tracking.solver import solve_ridge
 from styleavatar_core.types import FloatArray
 
 # Frames of one clip err together: they count as few, however many they are.
-_INDEPENDENT_FRAME_COUNT = 4.0
+_INDEPENDENT_FRAME_COUNT = 16.0
 
 WITNESS_COUNT = 24  # frames of a stream that tell who is seen
 _WITNESS_STEP = 3  # neighbouring frames tell little that is new
@@ -35,7 +35,7 @@ class _Witness:
 
 
 def fit_identity(
-    fitter: FaceFitter, frames: Sequence[FloatArray], turn_count: int = 4
+    fitter: FaceFitter, frames: Sequence[FloatArray], turn_count: int = 6
 ) -> list[Fit]:
     """Solves one identity for several frames, and fixes it in the fitter.
 

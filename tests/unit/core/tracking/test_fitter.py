@@ -134,7 +134,11 @@ def test_a_stream_learns_who_is_seen_without_a_jump() -> None:
     assert shape_error(fitter) < 0.65 * mean_face
 
 
-def test_lids_follow_the_gaze() -> None:
-    down = FaceFitter(model, IDENTITY).fit(synthesize((0, 0, 0), (0.3, 0.0))).expression
-    assert down[ARKIT_INDEX["eyeLookDownLeft"]] > 0.3
-    assert down[ARKIT_INDEX["eyeLookUpLeft"]] == 0.0
+def test_lids_follow_the_gaze_as_far_as_they_are_seen_to() -> None:
+    down, left = (0.3, 0.0), ARKIT_INDEX["eyeLookDownLeft"]
+    lowered = synthesize((0, 0, 0), down, eyeLookDownLeft=0.6, eyeLookDownRight=0.6)
+    follows = FaceFitter(model, IDENTITY).fit(lowered).expression
+    stays = FaceFitter(model, IDENTITY).fit(synthesize((0, 0, 0), down)).expression
+    assert follows[left] == pytest.approx(0.6, abs=0.15)
+    assert 0.05 < stays[left] < 0.4
+    assert follows[ARKIT_INDEX["eyeLookUpLeft"]] == 0.0
