@@ -35,6 +35,10 @@ _SERVER_OPTIONS = CHANNEL_OPTIONS + (
 )
 
 
+# After this share of the grace period streams end by themselves; the rest is for frames under way.
+LAST_CALL_SHARE = 0.5
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns errors of our handlers into statuses, so that no servicer does it by hand."""
 
@@ -95,11 +99,34 @@ async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> None:
     await context.abort(answer.code, answer.message, answer.trailing_metadata())
 
 
+class Leaving:
+    """When this server stops: streams are told at once, and end before they would be cut off."""
+
+    def __init__(self) -> None:
+        self._begun = asyncio.Event()
+        self._grace_s = 0.0
+
+    def begin(self, grace_s: float) -> None:
+        """Says that the server stops in so many seconds."""
+        self._grace_s = grace_s
+        self._begun.set()
+
+    def has_begun(self) -> bool:
+        """Whether the server is about to stop."""
+        return self._begun.is_set()
+
+    async def last_call(self) -> None:
+        """Waits until streams should end by themselves."""
+        await self._begun.wait()
+        await asyncio.sleep(LAST_CALL_SHARE * self._grace_s)
+
+
 class GrpcServer:
     """A listening server; health says NOT_SERVING until ``set_serving(True)``.
 
     Attributes:
         port: The port that is really bound.
+        leaving: Says when it stops.
     """
 
     def __init__(self, address: str, service_names: Sequence[str]) -> None:
@@ -111,6 +138,7 @@ class GrpcServer:
         """
         self.server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_SERVER_OPTIONS)
         self.port = 0
+        self.leaving = Leaving()
         self._address = address
         self._health = health.aio.HealthServicer()
         self._service_names = ("", *service_names)
@@ -146,6 +174,7 @@ class GrpcServer:
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls, lets running ones end for ``grace_s`` seconds, then cancels them."""
         await self._health.enter_graceful_shutdown()
+        self.leaving.begin(grace_s)
         await self.server.stop(grace_s)
 
 

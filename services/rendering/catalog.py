@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.storage import MANIFEST_NAME, AvatarStore
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.errors import NotFoundError
+from styleavatar_core.errors import NotFoundError, StyleAvatarError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,17 @@ class AvatarCatalog:
             entry = AvatarEntry(avatar_id, path, revision, manifest)
             self._entries[avatar_id] = entry
         return entry
+
+    def newest(self, count: int) -> list[AvatarEntry]:
+        """Returns the avatars made last, newest first; those that cannot be used are left out."""
+        entries = []
+        for avatar_id in self._store.list():
+            try:
+                entries.append(self.get(avatar_id))
+            except StyleAvatarError as error:
+                logger.warning("an avatar cannot be used", extra={"reason": str(error)})
+        entries.sort(key=lambda entry: entry.revision.split("-")[1], reverse=True)
+        return entries[:count]
 
     def list(self) -> list[AvatarEntry]:
         """Returns all avatars, ordered by id."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
 from services.common.grpc_server import GrpcServer, run_until_signal
@@ -36,12 +38,25 @@ async def run(settings: RenderingSettings) -> None:
         slot_bytes=SLOT_BYTES,
     )
     timeouts = PoolTimeouts(load_s=settings.load_timeout_s, render_s=settings.render_timeout_s)
-    pool = RenderPool(options, settings.worker_count, timeouts, metrics)
+    pool = RenderPool(options, settings.worker_count, timeouts, metrics, settings.utilization_limit)
     catalog = AvatarCatalog(AvatarStore(settings.avatars_folder))
     server = GrpcServer(f"{settings.host}:{settings.port}", (SERVICE_NAME,))
-    servicer = RenderingServicer(catalog, pool, metrics, stream_limit=settings.stream_limit)
+    servicer = RenderingServicer(
+        catalog,
+        pool,
+        metrics,
+        server.leaving,
+        stream_limit=settings.stream_limit,
+        frames_per_second=settings.frames_per_second,
+    )
     rendering_service_pb2_grpc.add_RenderingServiceServicer_to_server(servicer, server.server)
+
+    async def prepare() -> None:
+        await pool.start()
+        entries = await asyncio.to_thread(catalog.newest, settings.warm_avatars)
+        await pool.warm_up(entries)
+
     try:
-        await run_until_signal(server, pool.start, pool.stop, settings.drain_timeout_s)
+        await run_until_signal(server, prepare, pool.stop, settings.drain_timeout_s)
     finally:
         stop_metrics()

@@ -12,14 +12,22 @@ import grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
 
 from services.common.face_messages import parameters_from_message
+from services.common.grpc_server import Leaving
 from services.common.mailbox import FrameMailbox, running
 from services.common.metrics import RenderingMetrics
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.convert import avatar_to_message, grant_config
+from services.rendering.output import PictureWriter, read_background
 from services.rendering.pool.pool import RenderPool
 from services.rendering.requests import StreamItem, merge_items, read_config, read_frames
 from services.rendering.session import RenderSession
-from styleavatar_core.errors import NotFoundError, OverloadedError, RenderError, StyleAvatarError
+from styleavatar_core.errors import (
+    EngineUnavailableError,
+    NotFoundError,
+    OverloadedError,
+    RenderError,
+    StyleAvatarError,
+)
 
 # How often a running stream looks whether its avatar was deleted.
 EXISTENCE_CHECK_S = 1.0
@@ -33,13 +41,27 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         catalog: AvatarCatalog,
         pool: RenderPool,
         metrics: RenderingMetrics,
+        leaving: Leaving,
         *,
         stream_limit: int,
+        frames_per_second: int = 30,
     ) -> None:
+        """Connects the parts.
+
+        Args:
+            catalog: The avatars there are.
+            pool: The workers.
+            metrics: Where streams are counted.
+            leaving: Says when this server stops.
+            stream_limit: Open streams; more are refused.
+            frames_per_second: Rate of a stream that does not say its own.
+        """
         self._catalog = catalog
         self._pool = pool
         self._metrics = metrics
+        self._leaving = leaving
         self._stream_limit = stream_limit
+        self._frames_per_second = frames_per_second
         self._stream_count = 0
 
     async def ListAvatars(
@@ -69,8 +91,10 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         item = StreamItem(
             parameters.frame_index, parameters.capture_time_s, parameters, arrival_s=arrival_s
         )
+        background = await asyncio.to_thread(read_background, request.config)
+        writer = PictureWriter(config, background)
         async with self._pool.lane(entry) as lane:
-            session = RenderSession(config, lane, self._metrics)
+            session = RenderSession(config, lane, writer, self._metrics)
             answer = await session.finish(session.begin(item))
         if answer is None or answer.HasField("failure"):
             raise RenderError(answer.failure.message if answer else "The frame was not rendered.")
@@ -102,17 +126,22 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         opened_s = time.perf_counter()
         asked = await read_config(requests)
         entry = await self._entry(asked.avatar_id)
-        config = grant_config(asked, entry)
+        config = grant_config(asked, entry, self._frames_per_second)
+        background = await asyncio.to_thread(read_background, asked)
+        writer = PictureWriter(config, background)
         latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
         mailbox = FrameMailbox(latest_only=latest_only, merge=merge_items)
-        async with self._pool.lane(entry) as lane:
-            await lane.load()
+        async with self._pool.stream_lane(entry, config.frames_per_second) as lane:
             self._metrics.loaded_avatars.set(self._pool.loaded_count)
             yield rendering_service_pb2.StreamFramesResponse(config=config)
-            session = RenderSession(config, lane, self._metrics)
+            session = RenderSession(config, lane, writer, self._metrics, self._leaving.has_begun)
             reading = read_frames(requests, mailbox)
             watching = self._watch_avatar(entry.avatar_id, mailbox)
-            async with running(reading, watching), aclosing(session.answers(mailbox)) as answers:
+            leaving = self._leave_in_time(mailbox)
+            async with (
+                running(reading, watching, leaving),
+                aclosing(session.answers(mailbox)) as answers,
+            ):
                 is_first = True
                 async for response in answers:
                     yield response
@@ -128,6 +157,16 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
                 await self._entry(avatar_id)
         except StyleAvatarError as error:
             await mailbox.close(error)
+
+    async def _leave_in_time(self, mailbox: FrameMailbox[StreamItem]) -> None:
+        """Ends a stream before the grace period of a stopping server does, losing no frame."""
+        await self._leaving.last_call()
+        await mailbox.close(
+            EngineUnavailableError(
+                "This server stops; go on with a new stream, which reaches another.",
+                reason="GOING_AWAY",
+            )
+        )
 
     async def _entry(self, avatar_id: str) -> AvatarEntry:
         try:

@@ -4,24 +4,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from services.common.errors import describe_error
-from services.common.face_messages import IMAGE_FORMAT_NAMES, duration_from_seconds
-from services.common.image_codec import encode_image, resize_square
+from services.common.face_messages import duration_from_seconds, seconds_from_duration
 from services.common.mailbox import FrameMailbox
 from services.common.metrics import RenderingMetrics
 from services.rendering.convert import stage_durations
-from services.rendering.pool.frames import RenderedPicture
+from services.rendering.output import PictureWriter
+from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
 from services.rendering.pool.pool import Lane
 from services.rendering.requests import StreamItem
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
-from styleavatar_core.errors import EngineError, WorkerLostError
-from styleavatar_core.types import ByteArray, FaceParameters
+from styleavatar_core.errors import EngineError, OverloadedError, WorkerLostError
+from styleavatar_core.types import FaceParameters
 
 # A frame on which workers die this often is given up, lest it kill one after the other.
 ATTEMPT_LIMIT = 3
@@ -29,8 +30,6 @@ ATTEMPT_LIMIT = 3
 IN_FLIGHT_LIMIT = 2
 # gRPC took longer than this to accept a picture: the caller does not read as fast as it asks.
 SLOW_SENDING_S = 0.02
-# Up to this side, JPEG and raw are stored in less time than handing them to a thread takes.
-QUICK_SIDE_PX = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +61,32 @@ class RenderSession:
         self,
         config: rendering_service_pb2.RenderConfig,
         lane: Lane,
+        writer: PictureWriter,
         metrics: RenderingMetrics,
+        is_going_away: Callable[[], bool] = lambda: False,
     ) -> None:
         """Starts a stream.
 
         Args:
             config: What was granted.
             lane: Way to the worker.
+            writer: Stores the pictures.
             metrics: Where times are counted.
+            is_going_away: Says whether this server is about to stop.
         """
         self._config = config
         self._lane = lane
+        self._writer = writer
         self._metrics = metrics
+        self._is_going_away = is_going_away
+        self._deadline_s = seconds_from_duration(config.frame_deadline)
         self._live = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
         same_person = config.driver == rendering_service_pb2.DRIVER_SAME_PERSON
         self._retargeter = Retargeter(
             ParameterStatistics.from_dict(lane.entry.manifest.statistics),
             "same_person" if same_person else "other_person",
         )
-        self._dropped = {"superseded": 0, "worker_lost": 0, "slow_reader": 0}
+        self._dropped = {"superseded": 0, "worker_lost": 0, "slow_reader": 0, "late": 0}
         self._last_answer_s: float | None = None
         self._room = asyncio.Semaphore(1 if self._live else IN_FLIGHT_LIMIT)
         self._under_way: asyncio.Queue[FrameUnderWay | None] = asyncio.Queue()
@@ -155,7 +161,8 @@ class RenderSession:
         retargeted = self._retargeter.retarget(item.parameters)
         parameters = replace(retargeted.parameters, frame_index=item.frame_index)
         started_s = time.perf_counter()
-        picture = asyncio.create_task(self._render(parameters))
+        give_up_s = item.arrival_s + self._deadline_s if self._live else math.inf
+        picture = asyncio.create_task(self._render(parameters, give_up_s))
         return FrameUnderWay(item, retargeted.clamped, started_s, picture)
 
     async def finish(
@@ -167,8 +174,8 @@ class RenderSession:
             frame: What ``begin`` gave.
 
         Returns:
-            A picture or a failure; None when the frame was dropped because its worker died and the
-            stream is live.
+            A picture or a failure; None when the stream is live and the frame was dropped because
+            its worker died or was not free in time.
 
         Raises:
             StyleAvatarError: What ends the stream.
@@ -183,13 +190,18 @@ class RenderSession:
                 raise
             self._drop("worker_lost", 1)
             return None
+        except OverloadedError as error:
+            if error.reason != FRAME_LATE:
+                raise
+            self._drop("late", 1)
+            return None
         except EngineError as error:
             answer = describe_error(error)
             failure = image_pb2.FrameFailure(
                 frame_index=frame.item.frame_index, reason=answer.reason, message=answer.message
             )
             return rendering_service_pb2.StreamFramesResponse(failure=failure)
-        image = await self._encode(picture.image)
+        image, key_frame = await self._write(picture)
         stages_s = _stages_s(frame, picture, rendered_s)
         self._count(stages_s)
         return rendering_service_pb2.StreamFramesResponse(
@@ -197,6 +209,8 @@ class RenderSession:
                 frame_index=frame.item.frame_index,
                 capture_offset=duration_from_seconds(frame.item.capture_time_s),
                 image=image,
+                key_frame=key_frame,
+                going_away=self._is_going_away(),
                 synthetic=True,
                 clamped=frame.clamped or picture.clamped,
                 held=frame.item.parameters is None,
@@ -205,32 +219,25 @@ class RenderSession:
             )
         )
 
-    async def _render(self, parameters: FaceParameters) -> tuple[RenderedPicture, float]:
+    async def _render(
+        self, parameters: FaceParameters, give_up_s: float
+    ) -> tuple[RenderedPicture, float]:
         attempts = 1 if self._live else ATTEMPT_LIMIT
         for attempt in range(1, attempts + 1):
             try:
-                return await self._lane.render(parameters), time.perf_counter()
+                picture = await self._lane.render(
+                    parameters, with_mask=self._writer.needs_mask, give_up_s=give_up_s
+                )
+                return picture, time.perf_counter()
             except WorkerLostError:
                 if attempt == attempts:
                     raise
         raise AssertionError("unreachable")
 
-    async def _encode(self, image: ByteArray) -> image_pb2.Image:
-        is_png = self._config.image_format == image_pb2.IMAGE_FORMAT_PNG
-        if is_png or max(image.shape[0], self._config.image_size_px) > QUICK_SIDE_PX:
-            return await asyncio.to_thread(self._encode_now, image)
-        return self._encode_now(image)
-
-    def _encode_now(self, image: ByteArray) -> image_pb2.Image:
-        side_px = self._config.image_size_px
-        data = encode_image(
-            resize_square(image, side_px),
-            IMAGE_FORMAT_NAMES[self._config.image_format],
-            self._config.jpeg_quality,
-        )
-        return image_pb2.Image(
-            format=self._config.image_format, width_px=side_px, height_px=side_px, data=data
-        )
+    async def _write(self, picture: RenderedPicture) -> tuple[image_pb2.Image, bool]:
+        if self._writer.is_quick(picture.image.shape[0]):
+            return self._writer.write(picture)
+        return await asyncio.to_thread(self._writer.write, picture)
 
     def _drop(self, reason: str, count: int) -> None:
         self._dropped[reason] += count

@@ -35,6 +35,17 @@ class RenderingSettings(ServiceSettings):
     stream_limit: int = Field(
         default=16, ge=1, le=4096, description="Open streams; more are refused."
     )
+    frames_per_second: int = Field(
+        default=30, ge=1, le=120, description="Rate of a stream that does not say its own."
+    )
+    utilization_limit: float = Field(
+        default=1.0,
+        gt=0,
+        description="Share of a worker's measured time that streams may take; one always may.",
+    )
+    warm_avatars: int = Field(
+        default=1, ge=0, le=256, description="Newest avatars that are loaded and measured at start."
+    )
     render_timeout_s: float = Field(
         default=20.0, gt=0, description="A worker that takes longer for a picture is replaced."
     )

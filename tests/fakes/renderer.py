@@ -23,6 +23,7 @@ BEHAVIOR_NAME = "behavior.json"
 @dataclass
 class FakeFrame:
     image: ByteArray
+    mask: ByteArray = field(default_factory=lambda: half_mask())
     clamped: bool = False
     timings_ms: dict[str, float] = field(
         default_factory=lambda: {"conditioning": 0.5, "network": 1.0}
@@ -51,6 +52,13 @@ class FakeRenderer:
 
     def close(self) -> None:
         pass
+
+
+def half_mask() -> ByteArray:
+    """(64, 64) uint8: the person is in the right half."""
+    mask = np.zeros((IMAGE_SIZE_PX, IMAGE_SIZE_PX), np.uint8)
+    mask[:, IMAGE_SIZE_PX // 2 :] = 255
+    return mask
 
 
 def marked_image(mark: int, frame_index: int, value: float) -> ByteArray:

@@ -80,7 +80,11 @@ def reason(error: grpc.RpcError) -> str:
 
 def test_every_frame_is_answered_once_in_order(stub: Stub) -> None:
     config, *frames = answers(stub, "anna", 40)
-    assert config.config == render_config("anna", jpeg_quality=90, image_size_px=64)
+    granted = render_config("anna", jpeg_quality=90, image_size_px=64, frames_per_second=30)
+    granted.background = rendering_service_pb2.BACKGROUND_ORIGINAL
+    granted.crop.side = 1
+    granted.frame_deadline.seconds = 1
+    assert config.config == granted
     assert [response.frame.frame_index for response in frames] == list(range(40))
     for index, response in enumerate(frames):
         assert read_mark(pixels(response.frame)) == (ANNA, index, 50)

@@ -66,4 +66,5 @@ def test_every_message_with_a_rendered_picture_says_synthetic() -> None:
             pictures = [
                 f for f in message.fields if f.message_type and f.message_type.name == "Image"
             ]
-            assert not pictures or message.name == "RenderedFrame"
+            # A background goes into a config; what comes out is a rendered frame.
+            assert not pictures or message.name in ("RenderedFrame", "RenderConfig")

@@ -9,6 +9,8 @@ from styleavatar_core.types import ByteArray
 
 # Reason of the error when a worker is asked for an avatar that it does not hold.
 AVATAR_NOT_LOADED = "AVATAR_NOT_LOADED"
+# Reason of the error when a frame waited longer for a worker than its stream allows.
+FRAME_LATE = "FRAME_LATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +21,10 @@ class RenderedPicture:
         image: (S, S, 3) uint8 RGB.
         clamped: Whether the engine moved parameters into the trained range.
         timings_ms: Time of each stage inside the worker.
+        mask: (S, S) uint8, 255 = person; None when it was not asked for.
     """
 
     image: ByteArray
     clamped: bool
     timings_ms: dict[str, float]
+    mask: ByteArray | None = None

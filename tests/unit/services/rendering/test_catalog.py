@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from services.common.storage import AvatarStore
@@ -62,10 +64,58 @@ def test_defaults_are_granted(tmp_path: Path) -> None:
         image_size_px=64,
         frame_mode=image_pb2.FRAME_MODE_LATEST_FRAME,
         driver=rendering_service_pb2.DRIVER_OTHER_PERSON,
+        background=rendering_service_pb2.BACKGROUND_ORIGINAL,
+        crop=rendering_service_pb2.Region(side=1),
+        frame_deadline=Duration(seconds=1),
+        frames_per_second=30,
     )
-    for change in ({"image_format": 7}, {"frame_mode": 7}, {"jpeg_quality": -1}):
-        with pytest.raises(InvalidInputError):
-            grant_config(rendering_service_pb2.RenderConfig(**change), entry)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_format": 7},
+        {"frame_mode": 7},
+        {"background": 9},
+        {"jpeg_quality": -1},
+        {"frames_per_second": 121},
+        {"frames_per_second": -1},
+        {"frame_deadline": Duration(seconds=-1)},
+        {"frame_deadline": Duration(seconds=61)},
+        {"crop": rendering_service_pb2.Region(left=0.6, side=0.5)},
+        {"crop": rendering_service_pb2.Region(left=float("nan"), side=0.5)},
+        {"crop": rendering_service_pb2.Region(left=0.5)},
+        {"background": rendering_service_pb2.BACKGROUND_TRANSPARENT},
+        {"image_format": image_pb2.IMAGE_FORMAT_H264, "image_size_px": 65},
+        {"image_format": image_pb2.IMAGE_FORMAT_H264, "bits_per_second": 10},
+    ],
+)
+def test_what_cannot_be_granted_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    write_fake_bundle(tmp_path / "anna", 1)
+    entry = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+    with pytest.raises(InvalidInputError):
+        grant_config(rendering_service_pb2.RenderConfig(**change), entry)
+
+
+def test_a_background_is_granted_without_its_data(tmp_path: Path) -> None:
+    write_fake_bundle(tmp_path / "anna", 1)
+    entry = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+    raw = image_pb2.Image(format=image_pb2.IMAGE_FORMAT_RAW_RGB, width_px=16, height_px=16)
+    raw.data = bytes(16 * 16 * 3)
+    asked = rendering_service_pb2.RenderConfig(
+        background=rendering_service_pb2.BACKGROUND_IMAGE, background_image=raw
+    )
+    granted = grant_config(asked, entry)
+    assert (granted.background_image.width_px, granted.background_image.data) == (16, b"")
+
+
+def test_the_newest_avatars_come_first_and_damaged_ones_not_at_all(tmp_path: Path) -> None:
+    for mark, name in enumerate(("anna", "ben", "carla", "damaged")):
+        write_fake_bundle(tmp_path / name, mark)
+        os.utime(tmp_path / name / "avatar.json", (mark, mark))
+    (tmp_path / "damaged" / "avatar.json").write_text("{")
+    newest = AvatarCatalog(AvatarStore(tmp_path)).newest(2)
+    assert [entry.avatar_id for entry in newest] == ["carla", "ben"]
 
 
 def test_stages_have_their_fields() -> None:

@@ -12,8 +12,9 @@ import pytest
 from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import parameters_to_body
 from services.rendering.worker.runner import Runner, renderer_opener
+from styleavatar_core.avatar.reenactment import Retargeter
 from styleavatar_core.errors import AssetError, OverloadedError, RenderError
-from tests.fakes.bundle import write_fake_bundle
+from tests.fakes.bundle import wide_statistics, write_fake_bundle
 from tests.fakes.renderer import read_mark
 from tests.fakes.tracker import FakeTracker
 
@@ -38,13 +39,20 @@ def runner(arena: SharedArena, tmp_path: Path) -> Runner:
 
 def load(runner: Runner, folder: Path, name: str, *pinned: str) -> list[str]:
     body = {"avatar_id": name, "path": str(folder / name), "pinned": list(pinned)}
-    return runner.load(body)["evicted"]
+    answer = runner.load(body | {"parameters": at_rest()})
+    assert 0 < answer["frame_s"] <= answer["load_s"]
+    return answer["evicted"]
+
+
+def at_rest() -> dict:
+    return parameters_to_body(Retargeter(wide_statistics()).retarget(None).parameters)
 
 
 def render(runner: Runner, name: str, slot: int = 0) -> dict:
     parameters = FakeTracker().track(np.full((16, 16, 3), 102, np.uint8), 0.0, 7)
     assert parameters is not None
-    body = {"avatar_id": name, "slot": slot, "parameters": parameters_to_body(parameters)}
+    body = {"avatar_id": name, "slot": slot, "with_mask": False}
+    body["parameters"] = parameters_to_body(parameters)
     return runner.render(body)
 
 

@@ -15,6 +15,7 @@ class ImageFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     IMAGE_FORMAT_JPEG: _ClassVar[ImageFormat]
     IMAGE_FORMAT_PNG: _ClassVar[ImageFormat]
     IMAGE_FORMAT_RAW_RGB: _ClassVar[ImageFormat]
+    IMAGE_FORMAT_H264: _ClassVar[ImageFormat]
 
 class FrameMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -25,6 +26,7 @@ IMAGE_FORMAT_UNSPECIFIED: ImageFormat
 IMAGE_FORMAT_JPEG: ImageFormat
 IMAGE_FORMAT_PNG: ImageFormat
 IMAGE_FORMAT_RAW_RGB: ImageFormat
+IMAGE_FORMAT_H264: ImageFormat
 FRAME_MODE_UNSPECIFIED: FrameMode
 FRAME_MODE_LATEST_FRAME: FrameMode
 FRAME_MODE_EVERY_FRAME: FrameMode
@@ -62,11 +64,13 @@ class FrameFailure(_message.Message):
     def __init__(self, frame_index: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class DroppedFrames(_message.Message):
-    __slots__ = ("superseded_count", "worker_lost_count", "slow_reader_count")
+    __slots__ = ("superseded_count", "worker_lost_count", "slow_reader_count", "late_count")
     SUPERSEDED_COUNT_FIELD_NUMBER: _ClassVar[int]
     WORKER_LOST_COUNT_FIELD_NUMBER: _ClassVar[int]
     SLOW_READER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    LATE_COUNT_FIELD_NUMBER: _ClassVar[int]
     superseded_count: int
     worker_lost_count: int
     slow_reader_count: int
-    def __init__(self, superseded_count: _Optional[int] = ..., worker_lost_count: _Optional[int] = ..., slow_reader_count: _Optional[int] = ...) -> None: ...
+    late_count: int
+    def __init__(self, superseded_count: _Optional[int] = ..., worker_lost_count: _Optional[int] = ..., slow_reader_count: _Optional[int] = ..., late_count: _Optional[int] = ...) -> None: ...

@@ -17,9 +17,22 @@ class Driver(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DRIVER_UNSPECIFIED: _ClassVar[Driver]
     DRIVER_SAME_PERSON: _ClassVar[Driver]
     DRIVER_OTHER_PERSON: _ClassVar[Driver]
+
+class Background(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    BACKGROUND_UNSPECIFIED: _ClassVar[Background]
+    BACKGROUND_ORIGINAL: _ClassVar[Background]
+    BACKGROUND_TRANSPARENT: _ClassVar[Background]
+    BACKGROUND_GREEN_SCREEN: _ClassVar[Background]
+    BACKGROUND_IMAGE: _ClassVar[Background]
 DRIVER_UNSPECIFIED: Driver
 DRIVER_SAME_PERSON: Driver
 DRIVER_OTHER_PERSON: Driver
+BACKGROUND_UNSPECIFIED: Background
+BACKGROUND_ORIGINAL: Background
+BACKGROUND_TRANSPARENT: Background
+BACKGROUND_GREEN_SCREEN: Background
+BACKGROUND_IMAGE: Background
 
 class ListAvatarsRequest(_message.Message):
     __slots__ = ()
@@ -80,20 +93,42 @@ class StreamFramesResponse(_message.Message):
     def __init__(self, config: _Optional[_Union[RenderConfig, _Mapping]] = ..., frame: _Optional[_Union[RenderedFrame, _Mapping]] = ..., failure: _Optional[_Union[_image_pb2.FrameFailure, _Mapping]] = ...) -> None: ...
 
 class RenderConfig(_message.Message):
-    __slots__ = ("avatar_id", "image_format", "jpeg_quality", "image_size_px", "frame_mode", "driver")
+    __slots__ = ("avatar_id", "image_format", "jpeg_quality", "image_size_px", "frame_mode", "driver", "background", "background_image", "crop", "frame_deadline", "frames_per_second", "bits_per_second")
     AVATAR_ID_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FORMAT_FIELD_NUMBER: _ClassVar[int]
     JPEG_QUALITY_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_PX_FIELD_NUMBER: _ClassVar[int]
     FRAME_MODE_FIELD_NUMBER: _ClassVar[int]
     DRIVER_FIELD_NUMBER: _ClassVar[int]
+    BACKGROUND_FIELD_NUMBER: _ClassVar[int]
+    BACKGROUND_IMAGE_FIELD_NUMBER: _ClassVar[int]
+    CROP_FIELD_NUMBER: _ClassVar[int]
+    FRAME_DEADLINE_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    BITS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     avatar_id: str
     image_format: _image_pb2.ImageFormat
     jpeg_quality: int
     image_size_px: int
     frame_mode: _image_pb2.FrameMode
     driver: Driver
-    def __init__(self, avatar_id: _Optional[str] = ..., image_format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., jpeg_quality: _Optional[int] = ..., image_size_px: _Optional[int] = ..., frame_mode: _Optional[_Union[_image_pb2.FrameMode, str]] = ..., driver: _Optional[_Union[Driver, str]] = ...) -> None: ...
+    background: Background
+    background_image: _image_pb2.Image
+    crop: Region
+    frame_deadline: _duration_pb2.Duration
+    frames_per_second: int
+    bits_per_second: int
+    def __init__(self, avatar_id: _Optional[str] = ..., image_format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., jpeg_quality: _Optional[int] = ..., image_size_px: _Optional[int] = ..., frame_mode: _Optional[_Union[_image_pb2.FrameMode, str]] = ..., driver: _Optional[_Union[Driver, str]] = ..., background: _Optional[_Union[Background, str]] = ..., background_image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., crop: _Optional[_Union[Region, _Mapping]] = ..., frame_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., frames_per_second: _Optional[int] = ..., bits_per_second: _Optional[int] = ...) -> None: ...
+
+class Region(_message.Message):
+    __slots__ = ("left", "top", "side")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    SIDE_FIELD_NUMBER: _ClassVar[int]
+    left: float
+    top: float
+    side: float
+    def __init__(self, left: _Optional[float] = ..., top: _Optional[float] = ..., side: _Optional[float] = ...) -> None: ...
 
 class SetNeutral(_message.Message):
     __slots__ = ()
@@ -108,7 +143,7 @@ class HoldFrame(_message.Message):
     def __init__(self, frame_index: _Optional[int] = ..., capture_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class RenderedFrame(_message.Message):
-    __slots__ = ("frame_index", "capture_offset", "image", "synthetic", "clamped", "held", "dropped", "stage_durations")
+    __slots__ = ("frame_index", "capture_offset", "image", "synthetic", "clamped", "held", "dropped", "stage_durations", "going_away", "key_frame")
     FRAME_INDEX_FIELD_NUMBER: _ClassVar[int]
     CAPTURE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +152,8 @@ class RenderedFrame(_message.Message):
     HELD_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     STAGE_DURATIONS_FIELD_NUMBER: _ClassVar[int]
+    GOING_AWAY_FIELD_NUMBER: _ClassVar[int]
+    KEY_FRAME_FIELD_NUMBER: _ClassVar[int]
     frame_index: int
     capture_offset: _duration_pb2.Duration
     image: _image_pb2.Image
@@ -125,7 +162,9 @@ class RenderedFrame(_message.Message):
     held: bool
     dropped: _image_pb2.DroppedFrames
     stage_durations: StageDurations
-    def __init__(self, frame_index: _Optional[int] = ..., capture_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., synthetic: _Optional[bool] = ..., clamped: _Optional[bool] = ..., held: _Optional[bool] = ..., dropped: _Optional[_Union[_image_pb2.DroppedFrames, _Mapping]] = ..., stage_durations: _Optional[_Union[StageDurations, _Mapping]] = ...) -> None: ...
+    going_away: bool
+    key_frame: bool
+    def __init__(self, frame_index: _Optional[int] = ..., capture_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., synthetic: _Optional[bool] = ..., clamped: _Optional[bool] = ..., held: _Optional[bool] = ..., dropped: _Optional[_Union[_image_pb2.DroppedFrames, _Mapping]] = ..., stage_durations: _Optional[_Union[StageDurations, _Mapping]] = ..., going_away: _Optional[bool] = ..., key_frame: _Optional[bool] = ...) -> None: ...
 
 class StageDurations(_message.Message):
     __slots__ = ("decoding", "tracking", "queue", "conditioning", "network", "encoding", "total")

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the picture and mask of a worker to what one stream's caller asked for."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+from styleavatar.v1 import image_pb2, rendering_service_pb2
+
+from services.common.face_messages import IMAGE_FORMAT_NAMES
+from services.common.image_codec import decode_image, encode_image, resize_square
+from services.rendering.h264 import H264Encoder
+from services.rendering.pool.frames import RenderedPicture
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.types import ByteArray
+
+GREEN_SCREEN_RGB = (0, 177, 64)
+# Up to this side, JPEG and raw are stored in less time than handing them to a thread takes.
+QUICK_SIDE_PX = 256
+
+
+class PictureWriter:
+    """Composes, crops, resizes and stores the pictures of one stream, in order.
+
+    Attributes:
+        needs_mask: Whether the worker must give the mask with the picture.
+    """
+
+    def __init__(
+        self, config: rendering_service_pb2.RenderConfig, background: ByteArray | None = None
+    ) -> None:
+        """Prepares for a granted config.
+
+        Args:
+            config: What was granted.
+            background: (H, W, 3) uint8 RGB, for ``BACKGROUND_IMAGE``.
+        """
+        self.needs_mask = config.background != rendering_service_pb2.BACKGROUND_ORIGINAL
+        self._config = config
+        self._background = background
+        self._behind: Image.Image | None = None
+        self._encoder: H264Encoder | None = None
+        if config.image_format == image_pb2.IMAGE_FORMAT_H264:
+            self._encoder = H264Encoder(
+                config.image_size_px, config.frames_per_second, config.bits_per_second
+            )
+
+    def is_quick(self, side_px: int) -> bool:
+        """Says whether a picture of that side is written faster than a thread gets to it."""
+        formats = (image_pb2.IMAGE_FORMAT_JPEG, image_pb2.IMAGE_FORMAT_RAW_RGB)
+        return (
+            self._config.image_format in formats
+            and max(side_px, self._config.image_size_px) <= QUICK_SIDE_PX
+        )
+
+    def write(self, picture: RenderedPicture) -> tuple[image_pb2.Image, bool]:
+        """Stores a picture.
+
+        Args:
+            picture: From the worker.
+
+        Returns:
+            What is answered, and whether it is a key frame of a video.
+        """
+        config = self._config
+        pixels = resize_square(_crop(self._compose(picture), config.crop), config.image_size_px)
+        is_key = False
+        if self._encoder is not None:
+            data, is_key = self._encoder.encode(pixels)
+        elif pixels.shape[2] == 4:
+            data = _encode_rgba(pixels)
+        else:
+            name = IMAGE_FORMAT_NAMES[config.image_format]
+            data = encode_image(pixels, name, config.jpeg_quality)
+        side_px = config.image_size_px
+        image = image_pb2.Image(
+            format=config.image_format, width_px=side_px, height_px=side_px, data=data
+        )
+        return image, is_key
+
+    def _compose(self, picture: RenderedPicture) -> ByteArray:
+        """Returns (S, S, 3) pixels over their background, or (S, S, 4) with alpha."""
+        if picture.mask is None:
+            return picture.image
+        if self._config.background == rendering_service_pb2.BACKGROUND_TRANSPARENT:
+            return np.dstack([picture.image, picture.mask])
+        if self._behind is None:
+            self._behind = self._make_background(picture.image.shape[0])
+        person, mask = Image.fromarray(picture.image), Image.fromarray(picture.mask)
+        return np.asarray(Image.composite(person, self._behind, mask))
+
+    def _make_background(self, side_px: int) -> Image.Image:
+        if self._background is None:
+            return Image.new("RGB", (side_px, side_px), GREEN_SCREEN_RGB)
+        return Image.fromarray(self._background).resize((side_px, side_px))
+
+
+def read_background(config: rendering_service_pb2.RenderConfig) -> ByteArray | None:
+    """Decodes the background that a caller sent.
+
+    Args:
+        config: As it was asked for.
+
+    Returns:
+        (H, W, 3) uint8 RGB, or None when none is wanted.
+
+    Raises:
+        InvalidInputError: When one is wanted and cannot be read.
+    """
+    if config.background != rendering_service_pb2.BACKGROUND_IMAGE:
+        return None
+    message = config.background_image
+    name = IMAGE_FORMAT_NAMES.get(message.format)
+    if name is None:
+        raise InvalidInputError(
+            "BACKGROUND_IMAGE needs a background_image stored as JPEG, PNG or raw RGB."
+        )
+    return decode_image(message.data, name, message.width_px, message.height_px)
+
+
+def _crop(pixels: ByteArray, region: rendering_service_pb2.Region) -> ByteArray:
+    """Cuts a square out; at least one pixel, never beyond the picture."""
+    whole_px = pixels.shape[0]
+    side_px = min(whole_px, max(1, round(region.side * whole_px)))
+    left = min(round(region.left * whole_px), whole_px - side_px)
+    top = min(round(region.top * whole_px), whole_px - side_px)
+    return pixels[top : top + side_px, left : left + side_px]
+
+
+def _encode_rgba(pixels: ByteArray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What frames cost is measured, and held-up frames hardly count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.common.storage import AvatarStore
+from services.rendering.catalog import AvatarCatalog
+from services.rendering.pool.capacity import FrameCosts
+from tests.fakes.bundle import write_fake_bundle
+
+
+def test_costs_are_known_by_avatar_then_by_preset(tmp_path: Path) -> None:
+    for name, preset in (("anna", "nano"), ("ben", "nano"), ("carla", "lite")):
+        write_fake_bundle(tmp_path / name, 1, preset=preset)
+    catalog = AvatarCatalog(AvatarStore(tmp_path))
+    anna, ben, carla = (catalog.get(name) for name in ("anna", "ben", "carla"))
+    costs = FrameCosts()
+    assert costs.frame_s(anna) is None
+    costs.calibrate(anna, 0.010)
+    assert (costs.frame_s(anna), costs.frame_s(ben), costs.frame_s(carla)) == (0.010, 0.010, None)
+    costs.observe(carla, 0.5)
+    assert costs.frame_s(carla) is None
+
+
+def test_a_cost_follows_faster_frames_at_once_and_slower_ones_slowly(tmp_path: Path) -> None:
+    write_fake_bundle(tmp_path / "anna", 1)
+    anna = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+    costs = FrameCosts()
+    costs.calibrate(anna, 0.020)
+    costs.observe(anna, 0.120)
+    assert costs.frame_s(anna) == pytest.approx(0.022)
+    costs.observe(anna, 0.010)
+    assert costs.frame_s(anna) == pytest.approx(0.016)
+    for _ in range(400):
+        costs.observe(anna, 0.040)
+    assert costs.frame_s(anna) == pytest.approx(0.040, rel=0.01)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures are composed, cut and stored as a stream's caller asked."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from styleavatar.v1 import image_pb2, rendering_service_pb2
+
+from services.common.image_codec import encode_image
+from services.common.storage import AvatarStore
+from services.rendering.catalog import AvatarCatalog
+from services.rendering.convert import grant_config
+from services.rendering.output import GREEN_SCREEN_RGB, PictureWriter, read_background
+from services.rendering.pool.frames import RenderedPicture
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.types import ByteArray
+from tests.fakes.bundle import write_fake_bundle
+from tests.fakes.renderer import half_mask, marked_image
+
+RAW = image_pb2.IMAGE_FORMAT_RAW_RGB
+PERSON = (10, 7, 50)
+
+
+@pytest.fixture
+def granted(tmp_path: Path):
+    write_fake_bundle(tmp_path / "anna", 1)
+    entry = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+
+    def grant(**asked: object) -> rendering_service_pb2.RenderConfig:
+        return grant_config(rendering_service_pb2.RenderConfig(**asked), entry)
+
+    return grant
+
+
+def picture(with_mask: bool = True) -> RenderedPicture:
+    mask = half_mask() if with_mask else None
+    return RenderedPicture(marked_image(10, 7, 0.5), False, {}, mask)
+
+
+def written(config: rendering_service_pb2.RenderConfig, background: ByteArray | None = None):
+    writer = PictureWriter(config, background)
+    image, _ = writer.write(picture(writer.needs_mask))
+    side_px = config.image_size_px
+    return np.frombuffer(image.data, np.uint8).reshape(side_px, side_px, 3)
+
+
+def test_the_person_stands_before_what_was_asked_for(granted) -> None:
+    green = written(
+        granted(image_format=RAW, background=rendering_service_pb2.BACKGROUND_GREEN_SCREEN)
+    )
+    assert tuple(green[5, 60]) == PERSON
+    assert tuple(green[5, 3]) == GREEN_SCREEN_RGB
+    own = np.full((20, 40, 3), (1, 2, 3), np.uint8)
+    replaced = written(
+        granted(image_format=RAW, background=rendering_service_pb2.BACKGROUND_IMAGE), own
+    )
+    assert tuple(replaced[5, 60]) == PERSON
+    assert tuple(replaced[5, 3]) == (1, 2, 3)
+    original = written(granted(image_format=RAW))
+    assert (original == PERSON).all()
+
+
+def test_transparency_is_an_alpha_channel(granted) -> None:
+    config = granted(
+        image_format=image_pb2.IMAGE_FORMAT_PNG,
+        background=rendering_service_pb2.BACKGROUND_TRANSPARENT,
+        image_size_px=32,
+    )
+    image, _ = PictureWriter(config).write(picture())
+    with Image.open(io.BytesIO(image.data)) as opened:
+        assert (opened.mode, opened.size) == ("RGBA", (32, 32))
+        assert opened.getpixel((30, 5)) == (*PERSON, 255)
+        assert opened.getpixel((2, 5))[3] == 0
+
+
+def test_a_crop_is_cut_before_resizing(granted) -> None:
+    crop = rendering_service_pb2.Region(left=0.5, top=0.25, side=0.5)
+    green = rendering_service_pb2.BACKGROUND_GREEN_SCREEN
+    right = written(granted(image_format=RAW, crop=crop, background=green, image_size_px=48))
+    assert (right == PERSON).all()
+    crop.left = 0
+    left = written(granted(image_format=RAW, crop=crop, background=green, image_size_px=48))
+    assert (left == GREEN_SCREEN_RGB).all()
+    crop.side = 1e-6
+    assert written(granted(image_format=RAW, crop=crop)).shape == (64, 64, 3)
+
+
+def test_h264_decodes_to_the_pictures_one_by_one(granted) -> None:
+    config = granted(
+        image_format=image_pb2.IMAGE_FORMAT_H264, frames_per_second=10, bits_per_second=2_000_000
+    )
+    writer = PictureWriter(config)
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.flags |= av.codec.context.Flags.low_delay
+    decoder.thread_count = 1
+    keys, decoded = [], []
+    for index in range(22):
+        image, is_key = writer.write(
+            RenderedPicture(np.full((64, 64, 3), 10 * index, np.uint8), False, {})
+        )
+        keys.append(is_key)
+        decoded += decoder.decode(av.Packet(image.data))
+    decoded += decoder.decode(None)
+    assert [index for index, is_key in enumerate(keys) if is_key] == [0, 20]
+    means = [frame.to_ndarray(format="rgb24").mean() for frame in decoded]
+    assert np.abs(np.array(means) - 10 * np.arange(22)).max() < 4
+
+
+def test_an_unreadable_background_is_refused() -> None:
+    asked = rendering_service_pb2.RenderConfig(background=rendering_service_pb2.BACKGROUND_IMAGE)
+    with pytest.raises(InvalidInputError, match="background_image"):
+        read_background(asked)
+    asked.background_image.format = image_pb2.IMAGE_FORMAT_JPEG
+    with pytest.raises(InvalidInputError):
+        read_background(asked)
+    asked.background_image.data = encode_image(np.zeros((20, 30, 3), np.uint8), "jpeg")
+    read = read_background(asked)
+    assert read is not None
+    assert read.shape == (20, 30, 3)
+    assert read_background(rendering_service_pb2.RenderConfig()) is None
