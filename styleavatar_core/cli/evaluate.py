@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -17,7 +18,6 @@ from styleavatar_core.cli.bundle_path import find_bundle
 from styleavatar_core.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
-    from styleavatar_core.data.dataset import AvatarDataset
     from styleavatar_core.engine.avatar_renderer import AvatarRenderer
     from styleavatar_core.evaluation.evaluate import HeldOutEvaluation
     from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
@@ -60,17 +60,16 @@ def evaluate(
             f"there is no dataset in {avatar}; give the folder that `styleavatar train` wrote"
         )
     learned = LearnedMetrics(lpips_weights=lpips_weights, fid_weights=fid_weights)
-    renderer = AvatarRenderer(bundle, backend=backend)
-    try:
-        driven = [] if driver is None else [_drive(renderer, driver, limit)]
-        figures = dict(driven[0].figures) if driven else {}
-        if has_dataset:
-            page = html_path or avatar / "evaluation.html"
+    page = html_path or avatar / "evaluation.html"
+    driven = [] if driver is None else [_drive(bundle, driver, backend, limit)]
+    figures = dict(driven[0].figures) if driven else {}
+    if has_dataset:
+        renderer = AvatarRenderer(bundle, backend=backend)
+        try:
             own = _evaluate_own(renderer, bundle, avatar, limit, learned, driven, page)
-            other = {f"driver.{name}": value for name, value in figures.items()}
-            figures = {**own, **other}
-    finally:
-        renderer.close()
+        finally:
+            renderer.close()
+        figures = {**own, **{f"driver.{name}": value for name, value in figures.items()}}
     path = json_path or avatar / ("evaluation.json" if has_dataset else "control.json")
     path.write_text(json.dumps(_measured(figures), indent=2) + "\n")
     console = Console()
@@ -94,6 +93,19 @@ def _measured(figures: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
+def _drive(bundle: Path, driver: Path, backend: str, limit: int) -> Driven:
+    """Drives the avatar with another person's video."""
+    from styleavatar_core.evaluation.page import Driven
+    from styleavatar_core.training.measure import measure_control
+
+    with TemporaryDirectory() as folder:
+        sheet = Path(folder) / "sheet.jpg"
+        figures = measure_control(
+            bundle, driver, backend=backend, frame_limit=limit, sheet_path=sheet
+        )
+        return Driven(f"driven by {driver.name}", figures, {}, sheet.read_bytes())
+
+
 def _evaluate_own(
     renderer: AvatarRenderer,
     bundle: Path,
@@ -111,7 +123,7 @@ def _evaluate_own(
         control_series,
         rotation_error_deg,
     )
-    from styleavatar_core.evaluation.evaluate import evaluate_frames, frames_sheet, picked_evenly
+    from styleavatar_core.evaluation.evaluate import evaluate_frames, frames_sheet, spread_evenly
     from styleavatar_core.evaluation.page import Driven, ReportContent, write_page
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.tracking.tracker import Tracker
@@ -150,7 +162,7 @@ def _evaluate_own(
         figures |= {name: value for name, value in control.items() if name != "frame_count"}
         own = Driven("its own held-out frames", control, control_series(wanted, seen))
         driven = [own, *driven]
-    sheet = frames_sheet(dataset, render, picked_evenly(evaluation.indices))
+    sheet = frames_sheet(dataset, render, spread_evenly(evaluation.indices))
     (avatar / "evaluation.jpg").write_bytes(sheet)
     content = ReportContent(
         name=avatar.resolve().name,

@@ -31,6 +31,14 @@ class NearestSample:
         """Returns the position of the nearest training frame."""
         return int(np.argmin(self._distances(parameters).sum(axis=0)))
 
+    def group_distances(self, parameters: FaceParameters) -> tuple[float, float, float]:
+        """Returns the distances to the nearest in translation, rotation and expression (Table 4).
+
+        Each is sought separately, as the paper does; root mean square in standard deviations.
+        """
+        translation, rotation, expression = np.sqrt(self._distances(parameters).min(axis=1))
+        return float(translation), float(rotation), float(expression)
+
     def _distances(self, parameters: FaceParameters) -> FloatArray:
         """Returns (3, T) mean squared normalised distances per group."""
         groups = self._groups(parameters)
@@ -48,6 +56,26 @@ class NearestSample:
         translation = np.append(local.translation[:2] * local.scale, local.scale)
         rotation = rotation_vector_from_quaternion(local.rotation)
         return translation, rotation, np.asarray(local.expression, np.float32)
+
+
+def nearest_parameters(
+    train: list[FaceParameters], parameters: list[FaceParameters], window: CropBox
+) -> dict[str, float]:
+    """Returns how far a sequence leaves what was trained on (paper, Table 4).
+
+    Args:
+        train: Training parameters, source frame coordinates.
+        parameters: What the avatar is driven with, the same coordinates; at least one.
+        window: The portrait window.
+
+    Returns:
+        Means over the sequence: ``nearest_translation_std``, ``nearest_rotation_std`` and
+        ``nearest_expression_std``, in standard deviations of the training part.
+    """
+    nearest = NearestSample(train, window)
+    means = np.mean([nearest.group_distances(p) for p in parameters], axis=0)
+    names = ("translation", "rotation", "expression")
+    return {f"nearest_{name}_std": float(value) for name, value in zip(names, means, strict=True)}
 
 
 def mean_frame(dataset: AvatarDataset) -> ByteArray:

@@ -12,10 +12,11 @@ from styleavatar_core.face3d.arkit import ARKIT_NAMES
 from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
 from styleavatar_core.types import FaceParameters, FloatArray
 
+_AXES = ("pitch", "yaw", "roll")
 _CONTROLS = {
-    "mouth_r": ("jawOpen",),
-    "smile_r": ("mouthSmileLeft", "mouthSmileRight"),
-    "lids_r": ("eyeBlinkLeft", "eyeBlinkRight"),
+    "mouth": ("jawOpen",),
+    "smile": ("mouthSmileLeft", "mouthSmileRight"),
+    "lids": ("eyeBlinkLeft", "eyeBlinkRight"),
 }
 
 
@@ -33,19 +34,42 @@ def control_fidelity(
         ``pitch_r``, ``yaw_r``, ``roll_r``, ``mouth_r``, ``smile_r``, ``lids_r``, ``gaze_r``; NaN
         where the driver does not move. Besides ``frame_count``.
     """
-    asked, seen = _rotations(driver), _rotations(output)
-    figures = {
-        f"{axis}_r": pearson(asked[:, i], seen[:, i])
-        for i, axis in enumerate(("pitch", "yaw", "roll"))
-    }
-    weights = asked.var(axis=0)
-    by_axis = np.nan_to_num(np.array([figures["pitch_r"], figures["yaw_r"], figures["roll_r"]]))
+    series = control_series(driver, output)
+    figures = {f"{name}_r": pearson(asked, seen) for name, (asked, seen) in series.items()}
+    weights = np.array([series[axis][0].var() for axis in _AXES])
+    by_axis = np.nan_to_num(np.array([figures[f"{axis}_r"] for axis in _AXES]))
     figures["rotation_r"] = float((weights * by_axis).sum() / max(weights.sum(), 1e-12))
+    return {**figures, "frame_count": float(len(driver))}
+
+
+def control_series(
+    driver: Sequence[FaceParameters], output: Sequence[FaceParameters]
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    """Returns what was asked and what is seen, frame by frame.
+
+    Args:
+        driver: What drove the avatar.
+        output: What a tracker sees in the pictures, the same frames.
+
+    Returns:
+        Two (T,) series each of ``pitch``, ``yaw``, ``roll`` (radians), ``mouth``, ``smile``,
+        ``lids`` (coefficients) and ``gaze`` (yaw of the eyes, radians).
+    """
+    asked, seen = _rotations(driver), _rotations(output)
+    series = {axis: (asked[:, i], seen[:, i]) for i, axis in enumerate(_AXES)}
     for name, coefficients in _CONTROLS.items():
         places = [ARKIT_NAMES.index(coefficient) for coefficient in coefficients]
-        figures[name] = pearson(_mean(driver, places), _mean(output, places))
-    figures["gaze_r"] = pearson(_gaze_yaw(driver), _gaze_yaw(output))
-    return {**figures, "frame_count": float(len(driver))}
+        series[name] = _mean(driver, places), _mean(output, places)
+    series["gaze"] = _gaze_yaw(driver), _gaze_yaw(output)
+    return series
+
+
+def rotation_error_deg(driver: Sequence[FaceParameters], output: Sequence[FaceParameters]) -> float:
+    """Returns the mean angle between asked and seen head rotations, degrees."""
+    cosines = [
+        abs(float(np.dot(d.rotation, o.rotation))) for d, o in zip(driver, output, strict=True)
+    ]
+    return float(np.degrees(2 * np.arccos(np.clip(cosines, 0.0, 1.0))).mean())
 
 
 def pearson(x: FloatArray, y: FloatArray) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,9 @@ import numpy as np
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.data.picture import contact_sheet, encode_jpeg
-from styleavatar_core.evaluation.baselines import NearestSample, mean_frame
-from styleavatar_core.evaluation.metrics import psnr, sharpness, ssim
+from styleavatar_core.evaluation.baselines import NearestSample, mean_frame, nearest_parameters
+from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
+from styleavatar_core.evaluation.metrics import flicker, psnr, remove_background, sharpness, ssim
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import parameters_in_crop, project, to_pixels
 from styleavatar_core.face3d.landmark_groups import FACE_LANDMARK_COUNT
@@ -22,8 +24,27 @@ from styleavatar_core.types import ByteArray
 RenderIndex = Callable[[int], tuple[ByteArray, ByteArray]]
 """Renders dataset frame ``index`` at the centred window: (S, S, 3) uint8 picture, (F, F) mask."""
 
+_PAPER_SIDE_PX = 512  # the paper compares at this size, without background
 _SHEET_ROWS = 6
 _SHEET_CELL_PX = 192
+
+
+@dataclass(frozen=True)
+class HeldOutEvaluation:
+    """Figures of single frames, and what they come to.
+
+    Attributes:
+        indices: Dataset frames that were looked at, in order.
+        series: Values by figure name, one per frame; NaN where a frame has none.
+        figures: Means over frames: ``psnr_db``, ``ssim``, ``sharpness``, ``flicker``, with
+            ``no_background_`` for the person on black; those of the baselines with the prefixes
+            ``nearest_sample_`` and ``mean_frame_``; Table 4's ``nearest_..._std``; learned metrics
+            whose weights were given; ``frame_count``.
+    """
+
+    indices: list[int]
+    series: dict[str, list[float]]
+    figures: dict[str, float]
 
 
 def evaluate_held_out(
@@ -38,53 +59,112 @@ def evaluate_held_out(
     Args:
         dataset: The clip.
         render: The avatar.
-        frame_limit: Most frames to look at, evenly spaced; None takes all.
+        frame_limit: Most frames to look at; None takes all.
         sheet_path: Where a contact sheet goes: input, renderings, mask, output, truth.
 
     Returns:
-        Means over frames: ``psnr_db``, ``ssim``, ``sharpness``, the same with the prefixes
-        ``nearest_sample_`` and ``mean_frame_``, and ``frame_count``.
+        ``HeldOutEvaluation.figures``.
     """
-    indices = list(dataset.held_out_indices)
-    if frame_limit is not None and len(indices) > frame_limit:
-        picked = np.linspace(0, len(indices) - 1, frame_limit).round().astype(int)
-        indices = [indices[i] for i in picked]
+    evaluation = evaluate_frames(dataset, render, frame_limit=frame_limit)
+    if sheet_path is not None:
+        write_sheet(dataset, render, evaluation.indices, sheet_path)
+    return evaluation.figures
+
+
+def evaluate_frames(
+    dataset: AvatarDataset,
+    render: RenderIndex,
+    *,
+    frame_limit: int | None = None,
+    learned: LearnedMetrics | None = None,
+    on_output: Callable[[int, ByteArray], None] | None = None,
+) -> HeldOutEvaluation:
+    """Compares rendered held-out frames with the truth, frame by frame.
+
+    Args:
+        dataset: The clip.
+        render: The avatar.
+        frame_limit: Most frames to look at, see :func:`pick_frames`.
+        learned: LPIPS and FID, where there are weights for them.
+        on_output: Shown each frame's index and picture, in order.
+    """
+    indices = pick_frames(dataset, frame_limit)
     train = [dataset.parameters[i] for i in dataset.train_indices]
     nearest = NearestSample(train, dataset.info.crop)
     mean = mean_frame(dataset)
-    collected: dict[str, list[float]] = {}
-    for index in indices:
-        truth = _truth(dataset, index)
-        near = _truth(dataset, nearest.find(dataset.parameters[index]))
-        face = _face_mask(dataset, index, truth.shape[0])
-        output, _ = render(index)
-        for prefix, image in (("", output), ("nearest_sample_", near), ("mean_frame_", mean)):
-            for name, value in _figures(image, truth, face).items():
-                collected.setdefault(prefix + name, []).append(value)
-    if sheet_path is not None:
-        write_sheet(dataset, render, indices, sheet_path)
-    means = {name: _finite_mean(values) for name, values in collected.items()}
-    return {**means, "frame_count": float(len(indices))}
+    series: dict[str, list[float]] = {}
+    before: dict[str, ByteArray] = {}
+    for place, index in enumerate(indices):
+        truth = held_out_truth(dataset, index)
+        pictures = {
+            "": render(index)[0],
+            "nearest_sample_": held_out_truth(dataset, nearest.find(dataset.parameters[index])),
+            "mean_frame_": mean,
+        }
+        follows = place > 0 and _is_next(dataset, indices[place - 1], index)
+        face, person = _face_mask(dataset, index, truth.shape[0]), _person(dataset, index)
+        for prefix, image in pictures.items():
+            values = _figures(image, truth, face, person)
+            values["flicker"] = (
+                flicker(image, before[prefix], truth, before["truth"]) if follows else math.nan
+            )
+            for name, value in values.items():
+                series.setdefault(prefix + name, []).append(value)
+        before = {**pictures, "truth": truth}
+        if learned is not None:
+            learned.add(pictures[""], truth)
+        if on_output is not None:
+            on_output(index, pictures[""])
+    figures = {name: _finite_mean(values) for name, values in series.items()}
+    driven = [dataset.parameters[i] for i in indices]
+    figures |= nearest_parameters(train, driven, dataset.info.crop)
+    figures |= learned.figures() if learned is not None else {}
+    figures["frame_count"] = float(len(indices))
+    return HeldOutEvaluation(indices, series, figures)
+
+
+def pick_frames(dataset: AvatarDataset, frame_limit: int | None) -> list[int]:
+    """Returns the held-out frames to look at: all, or neighbouring pairs, evenly spaced.
+
+    Pairs, as flicker is only seen between neighbours.
+    """
+    indices = list(dataset.held_out_indices)
+    if frame_limit is None or len(indices) <= frame_limit:
+        return indices
+    if frame_limit == 1:
+        return indices[:1]
+    starts = np.linspace(0, len(indices) - 2, frame_limit // 2).round().astype(int)
+    return sorted({indices[start + step] for start in starts for step in (0, 1)})
 
 
 def mean_psnr(dataset: AvatarDataset, render: RenderIndex, indices: Sequence[int]) -> float:
     """Returns the mean PSNR over some frames, decibels."""
-    return _finite_mean([psnr(render(i)[0], _truth(dataset, i)) for i in indices])
+    return _finite_mean([psnr(render(i)[0], held_out_truth(dataset, i)) for i in indices])
 
 
 def write_sheet(
     dataset: AvatarDataset, render: RenderIndex, indices: Sequence[int], path: Path
 ) -> bytes:
-    """Writes a contact sheet of some frames and returns its JPEG.
-
-    Columns: canvas, texture rendering, UV rendering, predicted mask, output, truth.
-    """
-    picked = np.linspace(0, len(indices) - 1, min(_SHEET_ROWS, len(indices))).round().astype(int)
-    rows = [_sheet_row(dataset, render, indices[i]) for i in picked]
-    data = encode_jpeg(contact_sheet(rows, _SHEET_CELL_PX))
+    """Writes a contact sheet of some frames, evenly spread, and returns its JPEG."""
+    data = frames_sheet(dataset, render, spread_evenly(indices))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return data
+
+
+def spread_evenly(indices: Sequence[int], count: int = _SHEET_ROWS) -> list[int]:
+    """Returns up to ``count`` of the indices, evenly spread."""
+    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
+    return [indices[place] for place in places]
+
+
+def frames_sheet(dataset: AvatarDataset, render: RenderIndex, indices: Sequence[int]) -> bytes:
+    """Returns a contact sheet of frames, one row each, as JPEG.
+
+    Columns: canvas, texture rendering, UV rendering, predicted mask, output, truth.
+    """
+    rows = [_sheet_row(dataset, render, index) for index in indices]
+    return encode_jpeg(contact_sheet(rows, _SHEET_CELL_PX))
 
 
 def _sheet_row(dataset: AvatarDataset, render: RenderIndex, index: int) -> list[np.ndarray]:
@@ -97,20 +177,47 @@ def _sheet_row(dataset: AvatarDataset, render: RenderIndex, index: int) -> list[
         np.rint(colors * 255).astype(np.uint8),
         foreground,
         output,
-        _truth(dataset, index),
+        held_out_truth(dataset, index),
     ]
 
 
-def _figures(image: ByteArray, truth: ByteArray, face: ByteArray) -> dict[str, float]:
+def _figures(
+    image: ByteArray, truth: ByteArray, face: ByteArray, person: ByteArray
+) -> dict[str, float]:
+    alone, alone_truth = (_alone(picture, person) for picture in (image, truth))
     return {
         "psnr_db": psnr(image, truth),
         "ssim": ssim(image, truth),
         "sharpness": sharpness(image, truth, face),
+        "no_background_psnr_db": psnr(alone, alone_truth),
+        "no_background_ssim": ssim(alone, alone_truth),
     }
 
 
-def _truth(dataset: AvatarDataset, index: int) -> ByteArray:
+def _alone(image: ByteArray, person: ByteArray) -> ByteArray:
+    """Returns the person on black, at most as large as in the paper's comparisons."""
+    alone = remove_background(image, person)
+    if alone.shape[0] > _PAPER_SIDE_PX:
+        side = (_PAPER_SIDE_PX, _PAPER_SIDE_PX)
+        alone = np.asarray(cv2.resize(alone, side, interpolation=cv2.INTER_AREA), np.uint8)
+    return alone
+
+
+def held_out_truth(dataset: AvatarDataset, index: int) -> ByteArray:
+    """Returns the window's true picture, (S, S, 3) uint8 RGB."""
     return np.ascontiguousarray(dataset.window(dataset.frames[index]))
+
+
+def _person(dataset: AvatarDataset, index: int) -> ByteArray:
+    """Returns the window's foreground mask, (S, S) uint8, 255 = person."""
+    return np.ascontiguousarray(dataset.window(dataset.masks[index]))
+
+
+def _is_next(dataset: AvatarDataset, index: int, later: int) -> bool:
+    """Says whether a frame follows another one as closely as frames of this dataset do."""
+    numbers = [p.frame_index for p in dataset.parameters]
+    usual = np.median(np.diff(numbers))
+    return later == index + 1 and bool(numbers[later] - numbers[index] <= usual)
 
 
 def _face_mask(dataset: AvatarDataset, index: int, side: int) -> ByteArray:

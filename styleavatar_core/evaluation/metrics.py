@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image metrics (paper, Tables 1-3): PSNR, SSIM and the sharpness of the face."""
+"""Image metrics (paper, Tables 1-3): PSNR, SSIM, sharpness of the face and flicker."""
 
 from __future__ import annotations
 
@@ -57,6 +57,36 @@ def sharpness(image: ByteArray, truth: ByteArray, face_mask: ByteArray) -> float
     inside = cv2.erode(face_mask, np.ones((3, 3), np.uint8)) > 0
     detail = _detail(truth, inside)
     return _detail(image, inside) / detail if inside.any() and detail > 0 else math.nan
+
+
+def flicker(
+    image: ByteArray, before: ByteArray, truth: ByteArray, truth_before: ByteArray
+) -> float:
+    """Returns how differently output and truth change from one frame to the next.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, a frame of the output.
+        before: The output's frame before it.
+        truth: The true frame.
+        truth_before: The true frame before it.
+
+    Returns:
+        Mean absolute difference of the two changes, in steps of uint8; 0 when the output changes
+        exactly as the truth does, whatever else is wrong with it.
+    """
+    change = image.astype(np.int16) - before.astype(np.int16)
+    true_change = truth.astype(np.int16) - truth_before.astype(np.int16)
+    return float(np.abs(change - true_change).mean())
+
+
+def remove_background(image: ByteArray, person: ByteArray) -> ByteArray:
+    """Returns the picture on black, as the paper compares methods that draw no background.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        person: (H, W) uint8, 255 = person.
+    """
+    return ((image.astype(np.uint16) * person[..., None] + 127) // 255).astype(np.uint8)
 
 
 def _detail(image: ByteArray, inside: np.ndarray) -> float:

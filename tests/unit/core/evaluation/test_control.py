@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from styleavatar_core.evaluation.baselines import NearestSample
-from styleavatar_core.evaluation.control import control_fidelity
+from styleavatar_core.evaluation.control import (
+    control_fidelity,
+    control_series,
+    rotation_error_deg,
+)
 from styleavatar_core.face3d.arkit import ARKIT_NAMES
 from styleavatar_core.face3d.camera import quaternion_from_rotation_vector
 from styleavatar_core.types import CropBox, FaceParameters
@@ -53,3 +57,16 @@ def test_nearest_sample_finds_itself_and_its_neighbour():
     assert [nearest.find(frame) for frame in frames] == list(range(len(frames)))
     shifted = replace(frames[7], translation=frames[7].translation + np.float32(0.01))
     assert nearest.find(shifted) == 7
+
+
+def test_series_are_what_is_correlated_and_rotation_error_is_an_angle():
+    series = control_series(moving(), moving(mouth_sign=-1.0))
+    asked, seen = series["mouth"]
+    np.testing.assert_allclose(asked + seen, 1.0, atol=1e-6)
+    assert set(series) == {"pitch", "yaw", "roll", "mouth", "smile", "lids", "gaze"}
+    turned = [
+        replace(frame, rotation=quaternion_from_rotation_vector(np.array([0.0, 0.0, 0.1])))
+        for frame in moving()
+    ]
+    still = [replace(frame, rotation=np.array([-1, 0, 0, 0], np.float32)) for frame in moving()]
+    assert rotation_error_deg(still, turned) == pytest.approx(np.degrees(0.1), abs=1e-3)

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report: whole, self-contained, honest about what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from styleavatar_core.avatar.bundle import read_bundle, write_bundle
+from styleavatar_core.cli.main import build_app
+from styleavatar_core.data.picture import encode_jpeg
+from styleavatar_core.errors import ConflictError, NotFoundError
+from styleavatar_core.evaluation.charts import HEIGHT, WIDTH, Line, line_chart
+from tests.fakes.nano_bundle import write_nano_bundle
+from tests.fakes.prepared_clip import write_prepared_clip
+
+NAN = float("nan")
+
+
+def test_a_chart_breaks_where_values_are_missing_and_stays_inside() -> None:
+    line = Line("a <b>", [0, 1, 2, 3, 4], [1.0, 2.0, NAN, 40.0, 3.0])
+    svg = line_chart([line], x_label="frame", y_label="PSNR & more")
+    root = ElementTree.fromstring(svg)
+    path = root.find("path[@class='line line-0']")
+    assert path is not None
+    drawn = path.attrib["d"]
+    assert re.sub(r"[\d. ]", "", drawn) == "MLML"
+    points = [tuple(map(float, point.split())) for point in re.split("[ML]", drawn)[1:]]
+    assert all(0 < x < WIDTH and 0 < y < HEIGHT for x, y in points)
+    assert points[2][1] < points[1][1] < points[0][1]  # larger values are higher up
+    ticks = [element.text for element in root.iter("text")]
+    assert {"0", "10", "40"} <= set(ticks)
+
+
+def test_nothing_to_draw_gives_no_chart() -> None:
+    assert line_chart([Line("a", [0, 1], [NAN, 1.0])], x_label="x", y_label="y") == ""
+    assert "svg" in line_chart([Line("a", [0, 1], [2.0, 2.0])], x_label="x", y_label="y")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `train` leaves behind, with networks that never were trained."""
+    folder = tmp_path_factory.mktemp("trained") / "<Ada> & co"
+    folder.mkdir()
+    write_prepared_clip(folder / "dataset", size_px=128, frame_count=16, train_count=12)
+    bundle = read_bundle(write_nano_bundle(folder / "first"))
+    picture = encode_jpeg(np.full((128, 128, 3), 90, np.uint8))
+    write_bundle(
+        folder / "avatar",
+        bundle.manifest,
+        generator=bundle.generator(),
+        features=bundle.features(),
+        preview_jpeg=picture,
+    )
+    shutil.rmtree(folder / "first")
+    rows = [
+        {"step": k, "elapsed_s": 30.0 * k, "l1": 1 / (k + 1), "psnr_db": 15.0 + k} for k in range(5)
+    ]
+    (folder / "training").mkdir()
+    (folder / "training" / "training.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_evaluate_writes_figures_and_a_self_contained_page(trained: Path) -> None:
+    arguments = ["evaluate", str(trained), "--backend", "torch", "--limit", "3"]
+    result = CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "lpips not measured: no weights given" in " ".join(result.output.split())
+    figures = json.loads((trained / "evaluation.json").read_text())
+    assert {"psnr_db", "ssim", "no_background_psnr_db", "flicker", "nearest_rotation_std"} <= set(
+        figures
+    )
+    assert all(np.isfinite(value) for value in figures.values())
+    page = (trained / "evaluation.html").read_text()
+    assert f"{figures['psnr_db']:.1f} dB" in page
+    assert "&lt;Ada&gt; &amp; co" in page
+    assert "LPIPS not measured" in page
+    assert page.count("<svg") == page.count("</svg>") >= 5  # quality, and two of the training
+    assert set(re.findall(r'(?:src|href)="(.{15})', page)) == {"data:image/jpeg"}
+    assert "url(" not in page
+    assert (trained / "evaluation.jpg").stat().st_size > 1000
+
+
+def test_evaluate_refuses_what_does_not_belong_together(trained: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(trained / "avatar", alone / "avatar")
+    with pytest.raises(NotFoundError, match="styleavatar train"):
+        CliRunner().invoke(build_app(), ["evaluate", str(alone)], catch_exceptions=False)
+    shutil.copytree(trained / "dataset", alone / "dataset")
+    info = alone / "dataset" / "dataset.json"
+    info.write_text(info.read_text().replace("0" * 64, "1" * 64))
+    arguments = ["evaluate", str(alone), "--backend", "torch"]
+    with pytest.raises(ConflictError, match="was not trained on the video"):
+        CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
