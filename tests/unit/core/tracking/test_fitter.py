@@ -141,4 +141,4 @@ def test_lids_follow_the_gaze_as_far_as_they_are_seen_to() -> None:
     stays = FaceFitter(model, IDENTITY).fit(synthesize((0, 0, 0), down)).expression
     assert follows[left] == pytest.approx(0.6, abs=0.15)
     assert 0.05 < stays[left] < 0.4
-    assert follows[ARKIT_INDEX["eyeLookUpLeft"]] == 0.0
+    assert follows[ARKIT_INDEX["eyeLookUpLeft"]] < 0.05
