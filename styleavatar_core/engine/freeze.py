@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from styleavatar_core.engine.frozen_layers import FrozenSampler, freeze_layer
+from styleavatar_core.engine.frozen_composition import FrozenSampler, WindowedUNet
+from styleavatar_core.engine.frozen_layers import freeze_layer
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.noise import Noise
 from styleavatar_core.networks.portrait_generator import PortraitGenerator
@@ -153,5 +154,10 @@ def freeze(
         rgb_texture = inverse_haar_transform(face.rgb_pack)
         frozen.feature_sampler = FrozenSampler(face.feature)  # type: ignore[assignment]
         frozen.rgb_sampler = FrozenSampler(rgb_texture)  # type: ignore[assignment]
+    if frozen.config.window_sampling == "linspace":
+        distance = min(max(map(abs, window)), frozen.config.maximum_offset)
+        frozen.foreground = WindowedUNet(  # type: ignore[assignment]
+            frozen.foreground, frozen.config.feature_size, distance
+        )
     offset = torch.tensor([window], dtype=torch.int64)
     return FrozenGenerator(frozen, face, background, offset, noise).requires_grad_(False).eval()

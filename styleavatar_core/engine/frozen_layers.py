@@ -16,7 +16,7 @@ from styleavatar_core.networks.style_unet import FromRGB
 from styleavatar_core.ops.bias_act import LEAKY_SLOPE
 from styleavatar_core.ops.haar import haar_transform, inverse_haar_transform
 from styleavatar_core.ops.modulated_conv2d import fold_down, fold_up, style_demodulation
-from styleavatar_core.ops.upfirdn2d import upfirdn2d, upsample_image
+from styleavatar_core.ops.upfirdn2d import fir_kernel, upsample_image
 
 
 class FrozenConv(nn.Module):
@@ -30,6 +30,8 @@ class FrozenConv(nn.Module):
         up_taps: FIR taps of a doubling convolution.
         down_taps: FIR taps of a halving convolution.
     """
+
+    fir: torch.Tensor
 
     def __init__(
         self,
@@ -49,6 +51,10 @@ class FrozenConv(nn.Module):
         taps = up_taps or down_taps
         if taps is not None and len(taps) > 2:
             self.fir_taps = taps  # longer filters are cheaper as a depthwise pass
+            channels = weight.shape[0 if self.mode == "up" else 1]
+            gain = 4.0 if self.mode == "up" else 1.0
+            kernel = fir_kernel(taps, gain, channels, weight.dtype, weight.device)
+            self.register_buffer("fir", kernel.clone())
             weight = weight.transpose(0, 1) if self.mode == "up" else weight
         elif up_taps is not None:
             weight = fold_up(weight, up_taps)
@@ -77,13 +83,12 @@ class FrozenConv(nn.Module):
             if self.mode == "up":
                 return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
             return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)
-        half = len(self.fir_taps) // 2
+        half, channels = len(self.fir_taps) // 2, len(self.fir)
         if self.mode == "down":
-            blurred = upfirdn2d(x, self.fir_taps, padding=(half, half))
+            blurred = F.conv2d(x, self.fir, padding=half, groups=channels)
             return F.conv2d(blurred, self.weight, self.bias, stride=2)
         wide = F.conv_transpose2d(x, self.weight, stride=2)
-        y = upfirdn2d(wide, self.fir_taps, padding=(half - 1, half - 1))
-        return y * 4.0 + self.bias[:, None, None]
+        return F.conv2d(wide, self.fir, self.bias, padding=half - 1, groups=channels)
 
 
 class FrozenToRGB(nn.Module):
@@ -136,41 +141,6 @@ class FrozenFromRGB(nn.Module):
         own = F.conv2d(image, self.weight, self.bias, stride=self.stride)
         own = F.leaky_relu(own, LEAKY_SLOPE)
         return own if feature is None else feature + own
-
-
-class FrozenSampler(nn.Module):
-    """Bilinear sampling of a constant map, as one table look-up per sample.
-
-    A row of the table holds the four neighbours' values, so that a sample is one gather and two
-    linear interpolations: several times faster than grid sampling in runtimes for CPUs.
-
-    Args:
-        texture: (1, C, F, F) map in UV space.
-    """
-
-    def __init__(self, texture: torch.Tensor) -> None:
-        super().__init__()
-        self.size = texture.shape[-1]
-        self.channels = texture.shape[1]
-        pixels = texture[0].permute(1, 2, 0)  # (F, F, C)
-        top = torch.cat([pixels[:-1, :-1], pixels[:-1, 1:]], dim=2)
-        bottom = torch.cat([pixels[1:, :-1], pixels[1:, 1:]], dim=2)
-        table = torch.cat([top, bottom], dim=2).reshape(-1, 4 * self.channels)
-        self.table = nn.Parameter(table.detach().clone(), requires_grad=False)
-
-    def forward(self, texture: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
-        """Samples the constant map at uv (B, 2, H, W): (B, C, H, W)."""
-        position = (uv * self.size - 0.5).clamp(0.0, self.size - 1.0)
-        corner = position.floor().clamp(max=self.size - 2.0)
-        weight = (position - corner)[..., None]  # (B, 2, H, W, 1)
-        row = corner[:, 1] * (self.size - 1) + corner[:, 0]  # exact: far below 2^24
-        corners = F.embedding(row.long(), self.table)  # (B, H, W, 4C)
-        half = 2 * self.channels
-        top, bottom = corners[..., :half], corners[..., half:]
-        sides = top + weight[:, 1] * (bottom - top)
-        left, right = sides[..., : self.channels], sides[..., self.channels :]
-        values = left + weight[:, 0] * (right - left)
-        return values.permute(0, 3, 1, 2)
 
 
 def _modulated_weight(conv: ModulatedConv2d, style: torch.Tensor) -> torch.Tensor:

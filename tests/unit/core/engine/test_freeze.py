@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from styleavatar_core.engine.freeze import freeze
-from styleavatar_core.engine.frozen_layers import FrozenSampler
+from styleavatar_core.engine.frozen_composition import FrozenSampler
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import write_onnx
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -47,7 +47,7 @@ def noisy_nano() -> GeneratorConfig:
     )
 
 
-@pytest.mark.parametrize("offset", [(0, 0), (5, -8)])
+@pytest.mark.parametrize("offset", [(0, 0), (2, -2), (5, -8)])
 @pytest.mark.parametrize("make_config", [lambda: get_preset("nano"), noisy_nano])
 @torch.no_grad()
 def test_frozen_equals_trained(make_config, offset: tuple[int, int]) -> None:
