@@ -16,6 +16,7 @@ import styleavatar_core
 from styleavatar_core.cli.bench import bench
 from styleavatar_core.cli.evaluate import evaluate
 from styleavatar_core.cli.export import export
+from styleavatar_core.cli.import_faceverse import import_faceverse
 from styleavatar_core.cli.import_official import import_official
 from styleavatar_core.cli.sample_clip import sample_clip
 from styleavatar_core.cli.track import track
@@ -64,7 +65,8 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_options)
     own = {"sample-clip": sample_clip, "track": track, "train": train, "export": export}
-    own |= {"evaluate": evaluate, "import-official": import_official, "bench": bench}
+    own |= {"evaluate": evaluate, "import-official": import_official}
+    own |= {"import-faceverse": import_faceverse, "bench": bench}
     for name, command in own.items():
         app.command(name)(command)
     return app

@@ -14,6 +14,7 @@ from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
 from styleavatar_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from styleavatar_core.face3d.model import FaceModel
     from styleavatar_core.tracking.video import TrackedVideo
 
 
@@ -23,14 +24,21 @@ def track(
     overlay: Annotated[
         Path | None, typer.Option(help="Also write this mp4: the face model over the video.")
     ] = None,
+    face_model: Annotated[
+        Path | None,
+        typer.Option(help="Face model (.safetensors, from import-faceverse); else the built-in."),
+    ] = None,
 ) -> None:
     """Track the face of a video: pose, expression, gaze and identity (paper, Eq. 1-3)."""
+    from styleavatar_core.face3d.builtin import builtin_model
+    from styleavatar_core.face3d.model import load_face_model
     from styleavatar_core.tracking.video import track_video
 
     if output.suffix not in (".npz", ".json"):
         raise InvalidInputError(f"{output.name} must end in .npz or .json")
+    model = load_face_model(face_model) if face_model else builtin_model()
     with stop_on_interrupt() as should_stop, progress_bars() as on_progress:
-        tracked = track_video(video, on_progress=on_progress, should_stop=should_stop)
+        tracked = track_video(video, model, on_progress=on_progress, should_stop=should_stop)
     arrays = _arrays(tracked)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
@@ -39,7 +47,7 @@ def track(
         values = {name: array.tolist() for name, array in arrays.items()}
         output.write_text(json.dumps(values) + "\n")
     if overlay is not None:
-        _write_overlay(video, overlay, tracked)
+        _write_overlay(video, overlay, tracked, model)
     found = len(arrays["frame_index"])
     typer.echo(f"{output}: a face in {found} of {len(tracked.parameters)} frames")
 
@@ -59,18 +67,17 @@ def _arrays(tracked: TrackedVideo) -> dict[str, np.ndarray]:
     }
 
 
-def _write_overlay(video: Path, overlay: Path, tracked: TrackedVideo) -> None:
+def _write_overlay(video: Path, overlay: Path, tracked: TrackedVideo, model: FaceModel) -> None:
     """Writes the frames with the texture rendering laid over the face."""
     from styleavatar_core.avatar.conditioning import ConditioningRenderer
     from styleavatar_core.data.crop import crop_image
     from styleavatar_core.data.video import VideoWriter, read_frames
-    from styleavatar_core.face3d.builtin import builtin_model
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.types import CropBox
 
     side = min(tracked.width, tracked.height) // 2 * 2
     square = CropBox(0.0, 0.0, side / tracked.height)
-    renderer = ConditioningRenderer(builtin_model(), tracked.identity, side)
+    renderer = ConditioningRenderer(model, tracked.identity, side)
     with VideoWriter(overlay, tracked.fps, side, side) as writer:
         for index, _, frame in read_frames(video):
             picture = crop_image(frame, square, side)
