@@ -12,11 +12,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common.errors import describe_error
-from styleavatar_core.errors import ConflictError
+from styleavatar_core.errors import ConflictError, InvalidInputError
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def _guarded_stream(
 ) -> Callable[..., AsyncIterator[Any]]:
     async def guarded(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         try:
-            async with contextlib.aclosing(behavior(requests, context)) as responses:
+            async with contextlib.aclosing(behavior(_readable(requests), context)) as responses:
                 async for response in responses:
                     yield response
         except grpc.aio.AbortError:
@@ -92,6 +93,17 @@ def _guarded_stream(
             await _abort(context, error)
 
     return guarded
+
+
+async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    try:
+        async for request in requests:
+            yield request
+    except DecodeError as error:
+        raise InvalidInputError(
+            "A message of the stream is not of the type that this RPC takes.",
+            reason="UNREADABLE_MESSAGE",
+        ) from error
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> None:

@@ -25,9 +25,7 @@ class FakeFrame:
     image: ByteArray
     mask: ByteArray = field(default_factory=lambda: half_mask())
     clamped: bool = False
-    timings_ms: dict[str, float] = field(
-        default_factory=lambda: {"conditioning": 0.5, "network": 1.0}
-    )
+    timings_ms: dict[str, float] = field(default_factory=dict)
 
 
 class FakeRenderer:
@@ -39,6 +37,8 @@ class FakeRenderer:
         self._behavior = json.loads(behavior.read_text()) if behavior.exists() else {}
         if self._behavior.get("refuse_to_load"):
             raise AssetError("This bundle is damaged on purpose.")
+        if self._behavior.get("out_of_memory"):
+            raise MemoryError
         time.sleep(self._behavior.get("load_s", 0.0))
 
     def render(self, parameters: FaceParameters) -> FakeFrame:
@@ -46,9 +46,13 @@ class FakeRenderer:
         index = parameters.frame_index
         if index == self._behavior.get("fail_at"):
             raise RenderError("This frame fails on purpose.")
+        if index == self._behavior.get("device_fails_at"):
+            raise RenderError("torch could not render this frame: CUDA error: unspecified failure")
         if index == self._behavior.get("die_at"):
             os.kill(os.getpid(), signal.SIGKILL)
-        return FakeFrame(marked_image(self._mark, index, float(parameters.expression[0])))
+        image = marked_image(self._mark, index, float(parameters.expression[0]))
+        network_ms = 1e3 * self._behavior.get("render_s", 0.0)
+        return FakeFrame(image, timings_ms={"conditioning": 0.1, "network": network_ms})
 
     def close(self) -> None:
         pass

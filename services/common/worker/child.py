@@ -22,7 +22,7 @@ from services.common.worker.messages import (
     decode_command,
     encode_line,
 )
-from styleavatar_core.errors import RenderError, StyleAvatarError
+from styleavatar_core.errors import OverloadedError, RenderError, StyleAvatarError
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +103,11 @@ class ChildChannel:
 def _describe(error: Exception) -> Failure:
     if isinstance(error, StyleAvatarError):
         return Failure(type(error).__name__, error.reason, str(error))
+    # Frameworks have errors of this name of their own for the memory of a device.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        logger.error("a worker is out of memory", extra={"reason": str(error)})
+        message = "There is not enough memory for this now; try again later."
+        return Failure(OverloadedError.__name__, "OUT_OF_MEMORY", message)
     logger.error("unexpected error in a worker", exc_info=error)
     message = f"The worker failed on this with {type(error).__name__}; its log has the details."
     return Failure(RenderError.__name__, "WORKER_FAILED", message)

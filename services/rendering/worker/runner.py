@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 Body = dict[str, Any]
 
 CALIBRATION_FRAMES = 3
+DEVICE_FAILED_CODE = 70
 
 
 class Frame(Protocol):
@@ -60,6 +62,13 @@ def renderer_opener(
     module, _, name = dotted_name.partition(":")
     opener = getattr(importlib.import_module(module), name)
     return lambda path: opener(path, backend=backend, thread_count=thread_count)
+
+
+def end_with_device(error: RenderError) -> None:
+    """Ends this process when its CUDA context has failed: nothing in it can render again."""
+    if "CUDA error" in str(error):
+        logger.critical("the device has failed, this worker ends", extra={"reason": str(error)})
+        os._exit(DEVICE_FAILED_CODE)
 
 
 class Runner:
@@ -125,7 +134,11 @@ class Runner:
             if renderer is None:
                 raise RenderError("The avatar is not loaded here.", reason=AVATAR_NOT_LOADED)
             self._loaded.move_to_end(avatar_id)
-            frame = renderer.render(parameters_from_body(body["parameters"]))
+            try:
+                frame = renderer.render(parameters_from_body(body["parameters"]))
+            except RenderError as error:
+                end_with_device(error)
+                raise
         self._arena.write_array(body["slot"], frame.image)
         if body["with_mask"]:
             self._arena.write_array(body["slot"], frame.mask, frame.image.size)

@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong around a stream that is under way: processes, callers, bundles, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import psutil
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
+
+from tests.fakes.bundle import write_fake_bundle
+from tests.integration.live_stream import Driven, drive
+from tests.integration.service_process import ServiceProcess
+from tests.integration.stream_helpers import EVERY, LATEST, RAW, face, render_config
+
+MARKS = {"anna": 10, "ben": 20, "carla": 30, "dora": 40}
+Stub = rendering_service_pb2_grpc.RenderingServiceStub
+Request = rendering_service_pb2.StreamFramesRequest
+
+
+@pytest.fixture(scope="module")
+def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "avatars"
+    for name, mark in MARKS.items():
+        write_fake_bundle(folder / name, mark, {"render_s": 0.002})
+    write_fake_bundle(folder / "broken-device", 50, {"device_fails_at": 5})
+    write_fake_bundle(folder / "huge", 60, {"out_of_memory": True})
+    write_fake_bundle(folder / "heavy", 70, {"render_s": 0.02})
+    write_fake_bundle(folder / "corrupt", 80)
+    weights = folder / "corrupt" / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\xff")
+    return folder
+
+
+def start(avatars: Path, **changes: object) -> ServiceProcess:
+    settings = {
+        "renderer": "tests.fakes.renderer:FakeRenderer",
+        "worker_count": 2,
+        "avatars_per_worker": 6,
+        "stream_limit": 64,
+        "utilization_limit": 5,
+        "render_timeout_s": 1.0,
+        "drain_timeout_s": 3,
+        **changes,
+    }
+    return ServiceProcess("rendering", avatars.parent, **settings).wait_until_serving()
+
+
+@pytest.fixture(scope="module")
+def service(avatars: Path) -> Iterator[ServiceProcess]:
+    shared_memory = set(os.listdir("/dev/shm"))  # noqa: PTH208 - names of the kernel's folder
+    process = start(avatars)
+    yield process
+    assert process.stop() == 0
+    broken = [line for line in process.log.splitlines() if "Traceback" in line]
+    assert broken == []
+    assert set(os.listdir("/dev/shm")) <= shared_memory  # noqa: PTH208
+
+
+def open_streams(service: ServiceProcess) -> float:
+    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return float(values["styleavatar_rendering_streams"])
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def signal_workers(service: ServiceProcess, number: int) -> None:
+    for worker in service.workers():
+        worker.send_signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_live_streams_outlive_workers_that_die_or_hang(
+    service: ServiceProcess, number: signal.Signals
+) -> None:
+    before: list[psutil.Process] = service.workers()
+
+    async def scenario() -> list[Driven]:
+        struck_at: dict[str, int] = {}
+
+        def until(driven: Driven) -> bool:
+            if len(driven.frames) == 10 and "sent" not in struck_at:
+                struck_at["sent"] = driven.sent
+                signal_workers(service, number)
+            # Ten more after the last one that can have been rendered before the blow.
+            struck = struck_at.get("sent", 1 << 30)
+            return sum(index > struck for index in driven.indices) >= 10
+
+        streams = (
+            drive(service.address, name, until, interval_s=0.005, window=0, frame_mode=LATEST)
+            for name in ("anna", "ben")
+        )
+        return await asyncio.gather(*streams)
+
+    for driven, name in zip(asyncio.run(scenario()), ("anna", "ben"), strict=True):
+        assert driven.code is grpc.StatusCode.OK
+        driven.assert_own(MARKS[name])
+        # Each frame is answered or counted as dropped, up to the last answer.
+        assert len(driven.frames) + driven.dropped == driven.indices[-1] + 1
+    assert not {worker.pid for worker in before} & {worker.pid for worker in service.workers()}
+
+
+def test_no_stream_gets_anothers_frames_even_when_workers_die(service: ServiceProcess) -> None:
+    names = [name for name in MARKS for _ in range(8)]
+    blow = threading.Event()
+
+    def until(driven: Driven) -> bool:
+        if len(driven.frames) == 15 and not blow.is_set():
+            blow.set()
+            service.workers()[0].send_signal(signal.SIGKILL)
+        return driven.sent == 30
+
+    async def scenario() -> list[Driven]:
+        return await asyncio.gather(*(drive(service.address, name, until) for name in names))
+
+    for driven, name in zip(asyncio.run(scenario()), names, strict=True):
+        assert driven.code is grpc.StatusCode.OK
+        assert driven.indices == list(range(30))
+        driven.assert_own(MARKS[name])
+    assert blow.is_set()
+
+
+def test_a_failed_device_ends_its_worker_and_not_the_stream(service: ServiceProcess) -> None:
+    driven = asyncio.run(drive_past(service, "broken-device", 20))
+    assert driven.code is grpc.StatusCode.OK
+    assert 5 not in driven.indices
+    driven.assert_own(50)
+
+
+async def drive_past(service: ServiceProcess, name: str, index: int) -> Driven:
+    """Drives a live stream until a frame after ``index`` was answered."""
+    return await drive(
+        service.address,
+        name,
+        lambda driven: bool(driven.indices) and driven.indices[-1] > index,
+        interval_s=0.02,
+        window=0,
+        frame_mode=LATEST,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [
+        ("corrupt", grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_TAMPERED"),
+        ("huge", grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
+    ],
+)
+def test_an_avatar_that_cannot_be_loaded_harms_nobody(
+    service: ServiceProcess, name: str, code: grpc.StatusCode, reason: str
+) -> None:
+    async def scenario() -> tuple[Driven, Driven]:
+        bad = drive(service.address, name, lambda driven: driven.sent == 1)
+        good = drive(service.address, "anna", lambda driven: driven.sent == 20)
+        return await asyncio.gather(bad, good)
+
+    bad, good = asyncio.run(scenario())
+    assert (bad.code, bad.reason) == (code, reason)
+    assert good.indices == list(range(20))
+
+
+def test_a_caller_that_vanishes_frees_its_stream(service: ServiceProcess) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from tests.integration.live_stream import drive\n"
+        "def until(driven):\n"
+        "    if len(driven.frames) == 3: print('streaming', flush=True)\n"
+        "    return False\n"
+        "asyncio.run(drive(sys.argv[1], 'anna', until, interval_s=0.01))\n"
+    )
+    assert eventually(lambda: open_streams(service) == 0)
+    command = [sys.executable, "-c", program, service.address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == "streaming\n"
+        assert open_streams(service) == 1
+        caller.kill()
+    assert eventually(lambda: open_streams(service) == 0)
+
+
+def test_a_caller_that_does_not_read_costs_no_memory(service: ServiceProcess) -> None:
+    front = psutil.Process(service.process.pid)
+
+    async def scenario() -> tuple[int, Driven]:
+        grown = 0
+        async with grpc.aio.insecure_channel(service.address) as channel:
+            call = Stub(channel).StreamFrames(timeout=60)
+            config = render_config("anna", frame_mode=LATEST, image_size_px=512)
+            await call.write(Request(config=config))
+            await call.read()
+            before = front.memory_info().rss
+            for index in range(200):  # 157 MB of pictures
+                await call.write(Request(parameters=face(index)))
+                grown = max(grown, front.memory_info().rss - before)
+                await asyncio.sleep(0.005)
+            await call.done_writing()
+            driven = Driven()
+            while (response := await call.read()) is not grpc.aio.EOF:
+                driven.frames.append(response.frame)
+                driven.dropped += response.frame.dropped.slow_reader_count
+            return grown, driven
+
+    grown, driven = asyncio.run(scenario())
+    assert grown < 80e6
+    assert driven.indices[-1] == 199
+    assert driven.dropped > 20
+
+
+def test_streams_beyond_what_workers_can_hold_are_refused(service: ServiceProcess) -> None:
+    async def scenario() -> tuple[list[Driven], Driven]:
+        enough = asyncio.Event()
+
+        def until(driven: Driven) -> bool:
+            return enough.is_set()
+
+        # 20 ms a frame at 120 frames per second: 2.4 of the 5 that each of two workers has.
+        options = {"interval_s": 0.02, "frames_per_second": 120}
+        held = []
+        for _ in range(4):
+            held.append(asyncio.create_task(drive(service.address, "heavy", until, **options)))
+            await asyncio.sleep(0.3)
+        refused = await drive(service.address, "heavy", lambda driven: driven.sent == 1, **options)
+        enough.set()
+        return await asyncio.gather(*held), refused
+
+    held, refused = asyncio.run(scenario())
+    assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_CAPACITY")
+    assert [driven.code for driven in held] == [grpc.StatusCode.OK] * 4
+
+
+def test_sigterm_under_load_loses_no_frame(avatars: Path) -> None:
+    service = start(avatars, worker_count=1)
+
+    async def scenario() -> tuple[Driven, Driven, Driven]:
+        def polite(driven: Driven) -> bool:
+            if len(driven.frames) == 10:
+                service.process.send_signal(signal.SIGTERM)
+            return bool(driven.frames) and driven.frames[-1].going_away
+
+        streams = asyncio.gather(
+            drive(service.address, "anna", polite, interval_s=0.005),
+            drive(service.address, "ben", lambda driven: False, interval_s=0.005),
+        )
+        while service.process.poll() is None:
+            try:
+                async with grpc.aio.insecure_channel(service.address) as channel:
+                    request = rendering_service_pb2.ListAvatarsRequest()
+                    await Stub(channel).ListAvatars(request, timeout=5)
+            except grpc.aio.AioRpcError:
+                break
+            await asyncio.sleep(0.05)
+        late = await drive(service.address, "anna", lambda driven: True)
+        return *(await streams), late
+
+    polite, stubborn, late = asyncio.run(scenario())
+    assert polite.code is grpc.StatusCode.OK
+    assert polite.indices == list(range(polite.sent))
+    polite.assert_own(MARKS["anna"])
+    assert (stubborn.code, stubborn.reason) == (grpc.StatusCode.UNAVAILABLE, "GOING_AWAY")
+    assert stubborn.indices == list(range(len(stubborn.frames)))
+    assert stubborn.frames[-1].going_away
+    assert late.code is grpc.StatusCode.UNAVAILABLE
+    assert service.process.wait(30) == 0
+    service.stop()
+
+
+REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+bad_number = st.sampled_from([float("nan"), float("inf"), -float("inf"), 3e38, -1.0])
+bad_face = st.one_of(
+    st.builds(lambda value: {"scale": value}, bad_number),
+    st.builds(lambda value: {"expression": [value] * 52}, bad_number.filter(lambda v: v != -1.0)),
+    st.builds(lambda count: {"expression": [0.5] * count}, st.sampled_from([0, 3, 51, 53, 5000])),
+    st.just({"rotation": {"w": 0.0}}),
+    st.builds(lambda text: {"model_id": text}, st.text(max_size=40)),
+)
+bad_config = st.one_of(
+    st.builds(lambda text: {"avatar_id": text}, st.text(max_size=200)),
+    st.builds(lambda value: {"jpeg_quality": value}, st.sampled_from([-1, 101, 2**31 - 1])),
+    st.builds(lambda value: {"image_size_px": value}, st.sampled_from([-5, 1, 4096, 2**31 - 1])),
+    st.builds(lambda value: {"image_format": value}, st.integers(5, 2**31 - 1)),
+    st.builds(lambda value: {"crop": {"left": value, "side": 0.5}}, bad_number),
+    st.builds(lambda value: {"frames_per_second": value}, st.sampled_from([-1, 121])),
+    st.builds(lambda data: {"background": 4, "background_image": {"data": data}}, st.binary()),
+)
+
+
+def no_message(data: bytes) -> bool:
+    """Whether bytes cannot be read as a request, or say nothing that a stream may begin with."""
+    try:
+        return Request.FromString(data).WhichOneof("request") != "config"
+    except Exception:
+        return True
+
+
+bad_streams = st.one_of(
+    bad_face.map(lambda fields: [Request(config=render_config("anna")), fields]),
+    bad_config.map(lambda fields: [Request(config=render_config("anna")), ("config", fields)]),
+    st.binary(min_size=1, max_size=300).filter(no_message).map(lambda data: [data]),
+    st.sampled_from([[Request(parameters=face(0))], [Request()], [Request(set_neutral={})]]),
+    st.just([Request(config=render_config("anna")), Request(config=render_config("anna"))]),
+)
+
+
+def encoded(stream: list) -> Iterator[bytes]:
+    """Writes a stream of messages, some of them already bytes, some changes of good ones."""
+    for part in stream:
+        if isinstance(part, tuple):
+            config = render_config("anna")
+            config.MergeFrom(rendering_service_pb2.RenderConfig(**part[1]))
+            if part[1].get("avatar_id") == "":
+                config.avatar_id = ""
+            yield Request(config=config).SerializeToString()
+        elif isinstance(part, dict):
+            bad = face(0)
+            for name in part:
+                bad.ClearField(name)
+            bad.MergeFrom(type(bad)(**part))
+            yield Request(parameters=bad).SerializeToString()
+        else:
+            yield part if isinstance(part, bytes) else part.SerializeToString()
+
+
+def test_malformed_messages_are_refused_and_no_worker_is_lost(service: ServiceProcess) -> None:
+    call = service.channel.stream_stream("/styleavatar.v1.RenderingService/StreamFrames")
+    workers = {worker.pid for worker in service.workers()}
+
+    @settings(max_examples=80, deadline=None)
+    @given(bad_streams)
+    def refuse(stream: list) -> None:
+        messages = list(encoded(stream))
+        if len(messages) == 2 and isinstance(stream[1], tuple):
+            messages = messages[1:]  # the config itself is bad
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call(iter(messages), timeout=20))
+        assert caught.value.code() in REFUSALS, (caught.value.code(), caught.value.details())
+
+    refuse()
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter([bytes(34_000_000)]), timeout=20))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert {worker.pid for worker in service.workers()} == workers
+    good = asyncio.run(drive(service.address, "anna", lambda driven: driven.sent == 5))
+    assert good.indices == list(range(5))
+
+
+def test_unreadable_bytes_in_mid_stream_are_refused(service: ServiceProcess) -> None:
+    call = service.channel.stream_stream("/styleavatar.v1.RenderingService/StreamFrames")
+    start = Request(config=render_config("anna")).SerializeToString()
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter([start, b"\xff\xff"]), timeout=20))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    metadata = dict(caught.value.trailing_metadata())
+    assert metadata["styleavatar-reason"] == "UNREADABLE_MESSAGE"
+
+
+@pytest.mark.parametrize(
+    ("fields", "start_bytes"),
+    [
+        ({"image_format": image_pb2.IMAGE_FORMAT_H264}, b"\x00\x00\x00\x01"),
+        ({"image_format": image_pb2.IMAGE_FORMAT_PNG, "background": 2}, b"\x89PNG"),
+        ({"image_format": RAW, "background": 3, "frame_mode": EVERY}, bytes((0, 177, 64))),
+    ],
+)
+def test_outputs_come_as_granted(
+    service: ServiceProcess, fields: dict[str, int], start_bytes: bytes
+) -> None:
+    driven = asyncio.run(drive(service.address, "anna", lambda driven: driven.sent == 3, **fields))
+    assert driven.indices == [0, 1, 2]
+    assert driven.frames[0].image.data.startswith(start_bytes)
+    is_video = fields["image_format"] == image_pb2.IMAGE_FORMAT_H264
+    assert [frame.key_frame for frame in driven.frames] == [is_video, False, False]
