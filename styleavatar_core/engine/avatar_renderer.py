@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from styleavatar_core.avatar.bundle import read_bundle
-from styleavatar_core.avatar.conditioning import Conditioning, ConditioningRenderer
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.engine.base import EngineInfo, RenderInput
+from styleavatar_core.engine.base import EngineInfo
 from styleavatar_core.engine.selection import open_engine
+from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import AssetError
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.types import ByteArray, FaceParameters
@@ -60,7 +61,6 @@ class AvatarRenderer:
                 f"but this installation has '{model.model_id}'"
             )
         self._engine = open_engine(bundle, backend, thread_count=thread_count)
-        self._stride = self._engine.info.rendering_size_px // self._engine.info.uv_size
         self._conditioning = ConditioningRenderer(
             model, self.manifest.face_identity, self._engine.info.rendering_size_px
         )
@@ -88,7 +88,7 @@ class AvatarRenderer:
         start = time.perf_counter()
         conditioning = self._conditioning.render(parameters)
         conditioned = time.perf_counter()
-        output = self._engine.render(self._pack(conditioning))
+        output = self._engine.render(to_render_input(conditioning, self._engine.info))
         end = time.perf_counter()
         return RenderedFrame(
             image=output.image[0],
@@ -98,15 +98,6 @@ class AvatarRenderer:
                 "conditioning": (conditioned - start) * 1e3,
                 "network": (end - conditioned) * 1e3,
             },
-        )
-
-    def _pack(self, conditioning: Conditioning) -> RenderInput:
-        """Returns the conditioning as a batch of one, UV maps at the network's resolution."""
-        step = self._stride
-        return RenderInput(
-            conditioning.texture_rendering[None],
-            conditioning.uv_rendering[None, ::step, ::step],
-            conditioning.face_mask[None, ::step, ::step],
         )
 
     def close(self) -> None:

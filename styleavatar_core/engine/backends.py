@@ -14,7 +14,7 @@ import torch
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.base import RenderEngine
 from styleavatar_core.engine.cache import EngineCache, EngineKey
-from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.freeze import FrozenGenerator, with_precision
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -29,16 +29,25 @@ class OpeningAvatar:
         bundle: The avatar.
         cache: Where derived engines are kept.
         thread_count: Threads of a CPU runtime.
+        precision: What the network computes in.
+        note: Goes into ``EngineInfo``.
     """
 
     bundle: AvatarBundle
     cache: EngineCache
     thread_count: int
+    precision: str = "fp32"
+    note: str = ""
 
     @cached_property
     def generator(self) -> FrozenGenerator:
         """The frozen generator."""
-        return load_frozen(self.bundle)
+        return with_precision(load_frozen(self.bundle), self.precision)
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What an engine says of itself."""
+        return {"precision": self.precision, "note": self.note}
 
     def onnx(self) -> bytes:
         """Writes the frozen generator as ONNX."""
@@ -46,19 +55,19 @@ class OpeningAvatar:
 
     def key(self, backend: str) -> EngineKey:
         """Returns the key of a derived engine."""
-        return EngineKey(self.bundle.digest, backend, backend_version(backend))
+        return EngineKey(self.bundle.digest, backend, backend_version(backend), self.precision)
 
 
 def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TorchEngine(avatar.generator, device=device)
+    return TorchEngine(avatar.generator, device=device, note=avatar.note)
 
 
 def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.onnx_engine import OnnxEngine
 
     def load(contents: bytes) -> OnnxEngine:
-        return OnnxEngine(contents, thread_count=avatar.thread_count)
+        return OnnxEngine(contents, thread_count=avatar.thread_count, **avatar.about)
 
     def build() -> tuple[OnnxEngine, bytes]:
         contents = avatar.onnx()
@@ -71,10 +80,12 @@ def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
     def load(contents: bytes) -> OpenVinoEngine:
-        return OpenVinoEngine.load(contents, thread_count=avatar.thread_count)
+        return OpenVinoEngine.load(contents, thread_count=avatar.thread_count, **avatar.about)
 
     def build() -> tuple[OpenVinoEngine, bytes]:
-        engine = OpenVinoEngine.compile(avatar.onnx(), thread_count=avatar.thread_count)
+        engine = OpenVinoEngine.compile(
+            avatar.onnx(), thread_count=avatar.thread_count, **avatar.about
+        )
         return engine, engine.export()
 
     return avatar.cache.open(avatar.key("openvino"), build, load)

@@ -17,10 +17,11 @@ class EngineInfo:
 
     Attributes:
         backend: ``torch``, ``onnxruntime`` or ``openvino``.
-        precision: ``fp32``.
+        precision: ``fp32`` or ``fp16``.
         image_size_px: Side of the pictures.
         rendering_size_px: Side R of the texture rendering.
         uv_size: Side U of UV rendering and face mask.
+        note: Why it is not what was asked for, or how far it is from fp32; for people.
     """
 
     backend: str
@@ -28,6 +29,7 @@ class EngineInfo:
     image_size_px: int
     rendering_size_px: int
     uv_size: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

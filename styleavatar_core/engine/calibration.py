@@ -53,7 +53,7 @@ def calibration_key(preset: str, versions: dict[str, str], thread_count: int) ->
 
 @dataclass
 class CalibrationMemory:
-    """Measured render times, kept beside the engines.
+    """Measurements of engines, kept beside them: render times and verdicts of the gate.
 
     Attributes:
         path: The file.
@@ -61,14 +61,14 @@ class CalibrationMemory:
 
     path: Path = field(default_factory=lambda: cache_folder() / "calibration.json")
 
-    def times_s(self, key: str) -> dict[str, float] | None:
-        """Returns the seconds per frame by backend, or None if nothing was measured."""
+    def recall(self, key: str) -> dict[str, float] | None:
+        """Returns what was measured, by name, or None if nothing was."""
         entry = self._read().get(key)
         return dict(entry) if entry else None
 
-    def remember(self, key: str, times_s: dict[str, float]) -> None:
+    def remember(self, key: str, figures: dict[str, float]) -> None:
         """Keeps a measurement; one that cannot be written is made again next time."""
-        entries = self._read() | {key: times_s}
+        entries = self._read() | {key: figures}
         incoming = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,9 +94,9 @@ class CalibrationMemory:
 
 
 def _is_measurement(value: object) -> bool:
-    """Whether a value is seconds by backend."""
+    """Whether a value is figures by name."""
     return isinstance(value, dict) and all(
-        isinstance(seconds, int | float) for seconds in value.values()
+        isinstance(figure, int | float) for figure in value.values()
     )
 
 

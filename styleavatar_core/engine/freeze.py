@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from styleavatar_core.engine.frozen_composition import FrozenSampler, WindowedUNet
+from styleavatar_core.engine.frozen_composition import ExactSampler, FrozenSampler, WindowedUNet
 from styleavatar_core.engine.frozen_layers import freeze_layer
+from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.noise import Noise
 from styleavatar_core.networks.portrait_generator import PortraitGenerator
@@ -81,13 +82,14 @@ class FrozenGenerator(nn.Module):
         Returns:
             Image (B, H, W, 3) uint8 RGB and foreground mask (B, H, W) uint8, 255 = person.
         """
-        rendering = texture_rendering.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        dtype = self.face_feature.dtype
+        rendering = (texture_rendering.permute(0, 3, 1, 2).float() / 127.5 - 1.0).to(dtype)
         count = len(texture_rendering)
         output = self.generator(
             self.style.expand(count, -1),
             rendering,
             uv.permute(0, 3, 1, 2),
-            face_mask[:, None].float(),
+            face_mask[:, None].to(dtype),
             FeatureMaps(self.face_feature, self.face_rgb_pack),
             FeatureMaps(self.background_feature, self.background_rgb_pack),
             self.window,
@@ -95,7 +97,9 @@ class FrozenGenerator(nn.Module):
         )
         size = (self.config.image_size_px, self.config.image_size_px)
         mask = F.interpolate(output.mask, size=size, mode="bilinear", align_corners=False)
-        return _to_bytes(output.image * 0.5 + 0.5).permute(0, 2, 3, 1), _to_bytes(mask)[:, 0]
+        return _to_bytes(output.image.float() * 0.5 + 0.5).permute(0, 2, 3, 1), _to_bytes(mask)[
+            :, 0
+        ]
 
     def _noise(self) -> Noise | None:
         """Returns the fixed noise, on the device of the weights."""
@@ -105,8 +109,8 @@ class FrozenGenerator(nn.Module):
 
 
 def _to_bytes(values: torch.Tensor) -> torch.Tensor:
-    """Maps [0, 1] to rounded uint8."""
-    return (values * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
+    """Maps [0, 1] to rounded uint8; in fp32, as fp16 has too few steps near 255."""
+    return (values.float() * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
 
 
 def _freeze_children(module: nn.Module, style: torch.Tensor) -> None:
@@ -161,3 +165,30 @@ def freeze(
         )
     offset = torch.tensor([window], dtype=torch.int64)
     return FrozenGenerator(frozen, face, background, offset, noise).requires_grad_(False).eval()
+
+
+def with_precision(generator: FrozenGenerator, precision: str) -> FrozenGenerator:
+    """Returns a frozen generator that computes in a precision; strongly typed where it is traced.
+
+    UV coordinates and the last step to bytes stay fp32: half a texel and half a step of uint8 are
+    lost otherwise.
+
+    Args:
+        generator: A frozen generator in fp32; not changed.
+        precision: ``fp32`` or ``fp16``.
+
+    Raises:
+        InvalidInputError: There is no such precision.
+    """
+    if precision == "fp32":
+        return generator
+    if precision != "fp16":
+        raise InvalidInputError(
+            f"the generator cannot be frozen in precision '{precision}'; choose fp32 or fp16"
+        )
+    converted = copy.deepcopy(generator).half()
+    parts = converted.generator
+    for name in ("feature_sampler", "rgb_sampler", "noise_sampler"):
+        if not isinstance(getattr(parts, name), FrozenSampler):
+            setattr(parts, name, ExactSampler(getattr(parts, name)))
+    return converted

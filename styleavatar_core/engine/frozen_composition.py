@@ -69,7 +69,7 @@ class FrozenSampler(nn.Module):
         """Samples the constant map at uv (B, 2, H, W): (B, C, H, W)."""
         position = (uv * self.size - 0.5).clamp(0.0, self.size - 1.0)
         corner = position.floor().clamp(max=self.size - 2.0)
-        weight = (position - corner)[..., None]  # (B, 2, H, W, 1)
+        weight = (position - corner)[..., None].to(self.table.dtype)  # (B, 2, H, W, 1)
         row = corner[:, 1] * (self.size - 1) + corner[:, 0]  # exact: far below 2^24
         corners = F.embedding(row.long(), self.table)  # (B, H, W, 4C)
         half = 2 * self.channels
@@ -78,3 +78,20 @@ class FrozenSampler(nn.Module):
         left, right = sides[..., : self.channels], sides[..., self.channels :]
         values = left + weight[:, 0] * (right - left)
         return values.permute(0, 3, 1, 2)
+
+
+class ExactSampler(nn.Module):
+    """Samples a map of low precision at coordinates of full precision.
+
+    Args:
+        sampler: Maps (texture, uv) to samples.
+    """
+
+    def __init__(self, sampler: nn.Module) -> None:
+        super().__init__()
+        self.sampler = sampler
+
+    def forward(self, texture: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
+        """Samples (B or 1, C, F, F) at uv (B, 2, H, W): (B, C, H, W) of the map's type."""
+        samples: torch.Tensor = self.sampler(texture.float(), uv)
+        return samples.to(texture.dtype)

@@ -19,13 +19,19 @@ class OnnxEngine:
         model: ONNX file, as ``export_onnx`` writes it, or its contents.
         thread_count: Threads within an operator.
         precision: What the graph computes in, for those who ask.
+        note: Goes into ``EngineInfo``.
 
     Raises:
         AssetError: The model cannot be loaded.
     """
 
     def __init__(
-        self, model: Path | bytes, *, thread_count: int = 2, precision: str = "fp32"
+        self,
+        model: Path | bytes,
+        *,
+        thread_count: int = 2,
+        precision: str = "fp32",
+        note: str = "",
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = thread_count
@@ -50,6 +56,7 @@ class OnnxEngine:
             int(image.shape[1]),
             int(shapes["texture_rendering"][1]),
             int(shapes["uv_rendering"][1]),
+            note,
         )
 
     @property

@@ -30,27 +30,33 @@ class OpenVinoEngine:
 
     Args:
         model: The compiled model.
+        precision: What the graph's weights are in, for those who ask.
+        note: Goes into ``EngineInfo``.
     """
 
-    def __init__(self, model: openvino.CompiledModel) -> None:
+    def __init__(
+        self, model: openvino.CompiledModel, *, precision: str = "fp32", note: str = ""
+    ) -> None:
         self._model = model
         self._request = model.create_infer_request()
         shapes = {port.any_name: port.shape for port in (*model.inputs, *model.outputs)}
         self._info = EngineInfo(
             "openvino",
-            "fp32",
+            precision,
             int(shapes["image"][1]),
             int(shapes["texture_rendering"][1]),
             int(shapes["uv_rendering"][1]),
+            note,
         )
 
     @classmethod
-    def compile(cls, model: bytes, *, thread_count: int = 2) -> OpenVinoEngine:
+    def compile(cls, model: bytes, *, thread_count: int = 2, **about: str) -> OpenVinoEngine:
         """Compiles an ONNX model for this machine.
 
         Args:
             model: The ONNX model.
             thread_count: Threads within an operator.
+            about: ``precision`` and ``note``.
 
         Raises:
             AssetError: OpenVINO refuses the model.
@@ -58,24 +64,26 @@ class OpenVinoEngine:
         core = openvino.Core()
         try:
             graph = core.read_model(model=model)
-            return cls(core.compile_model(graph, _DEVICE, _properties(thread_count)))
+            return cls(core.compile_model(graph, _DEVICE, _properties(thread_count)), **about)
         except RuntimeError as error:
             raise AssetError(f"OpenVINO cannot compile the graph: {error}") from error
 
     @classmethod
-    def load(cls, compiled: bytes, *, thread_count: int = 2) -> OpenVinoEngine:
+    def load(cls, compiled: bytes, *, thread_count: int = 2, **about: str) -> OpenVinoEngine:
         """Loads what :meth:`export` gave.
 
         Args:
             compiled: The compiled model.
             thread_count: Threads within an operator.
+            about: ``precision`` and ``note``.
 
         Raises:
             AssetError: The model was compiled by another version or is damaged.
         """
         core = openvino.Core()
         try:
-            return cls(core.import_model(io.BytesIO(compiled), _DEVICE, _properties(thread_count)))
+            model = core.import_model(io.BytesIO(compiled), _DEVICE, _properties(thread_count))
+            return cls(model, **about)
         except RuntimeError as error:
             raise AssetError(f"the graph cannot be loaded by OpenVINO: {error}") from error
 

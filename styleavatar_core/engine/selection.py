@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -22,14 +23,19 @@ from styleavatar_core.engine.calibration import (
     calibration_key,
     measure_frame_s,
 )
+from styleavatar_core.engine.gate import open_gated
+from styleavatar_core.engine.typical_inputs import typical_inputs
 
 logger = logging.getLogger(__name__)
+
+_GATE_FRAMES = 8
 
 
 def open_engine(
     bundle: AvatarBundle,
     backend: str = "auto",
     *,
+    precision: str | None = None,
     thread_count: int = 2,
     cache: EngineCache | None = None,
 ) -> RenderEngine:
@@ -39,6 +45,8 @@ def open_engine(
         bundle: The avatar.
         backend: ``torch``, ``onnxruntime``, ``openvino``, or ``auto``: the fastest of those
             installed, measured once per machine and preset. With a CUDA device ``auto`` is torch.
+        precision: ``fp32``, or ``fp16`` if its pictures pass the quality gate; None is fp16 with
+            a CUDA device and fp32 without.
         thread_count: Threads of a CPU runtime.
         cache: Where derived engines are kept; the user's cache folder if None.
 
@@ -46,38 +54,54 @@ def open_engine(
         An engine, not warmed up.
 
     Raises:
-        InvalidInputError: There is no such backend.
-        EngineUnavailableError: It is not installed.
+        InvalidInputError: There is no such backend or precision.
+        EngineUnavailableError: The backend is not installed.
         AssetError: The bundle is damaged.
     """
+    has_cuda = torch.cuda.is_available()
     avatar = OpeningAvatar(bundle, cache or EngineCache(), thread_count)
-    if backend == "auto" and torch.cuda.is_available():
-        backend = "torch"
-    if backend != "auto":
-        return get_backend(backend).open(avatar)
-    return _open_fastest(avatar)
-
-
-def _open_fastest(avatar: OpeningAvatar) -> RenderEngine:
-    """Opens the backend that was found fastest here, or finds out which it is."""
-    names = available_backends()
-    versions = {name: backend_version(name) for name in names}
-    key = calibration_key(avatar.bundle.manifest.preset, versions, avatar.thread_count)
     memory = CalibrationMemory(avatar.cache.folder / "calibration.json")
-    times_s = memory.times_s(key)
-    if times_s is None or not set(times_s) <= set(names):
-        return _calibrate(avatar, names, key, memory)
-    return BACKENDS[min(times_s, key=lambda name: times_s[name])].open(avatar)
+    wanted = precision or ("fp16" if has_cuda else "fp32")
+    name = backend
+    if backend == "auto":
+        name = "torch" if has_cuda else _recall_fastest(avatar, memory) or "auto"
+    if name == "auto":
+        engine = _calibrate(avatar, memory)
+        if wanted == "fp32":
+            return engine
+        name = engine.info.backend
+        engine.close()
+    chosen = get_backend(name)
+    return open_gated(
+        wanted,
+        lambda at, note: chosen.open(replace(avatar, precision=at, note=note)),
+        lambda engine: typical_inputs(bundle.manifest, engine.info, _GATE_FRAMES),
+        memory=memory,
+        memory_key=lambda at: "gate/" + replace(avatar, precision=at).key(name).file_name,
+    )
 
 
-def _calibrate(
-    avatar: OpeningAvatar, names: list[str], key: str, memory: CalibrationMemory
-) -> RenderEngine:
+def _key(avatar: OpeningAvatar) -> str:
+    """Returns under which key the render times of an avatar's preset are remembered."""
+    versions = {name: backend_version(name) for name in available_backends()}
+    return calibration_key(avatar.bundle.manifest.preset, versions, avatar.thread_count)
+
+
+def _recall_fastest(avatar: OpeningAvatar, memory: CalibrationMemory) -> str | None:
+    """Returns the backend that was found fastest here, or None if nothing was measured."""
+    times_s = memory.recall(_key(avatar))
+    if times_s is None or not set(times_s) <= set(BACKENDS):
+        return None
+    return min(times_s, key=lambda name: times_s[name])
+
+
+def _calibrate(avatar: OpeningAvatar, memory: CalibrationMemory) -> RenderEngine:
     """Opens every backend, keeps the fastest and remembers which it was."""
     # Torch lays the frozen weights out anew, so it comes last.
-    engines = {name: BACKENDS[name].open(avatar) for name in reversed(names)}
+    names = reversed(available_backends())
+    engines = {name: BACKENDS[name].open(avatar) for name in names}
     times_s = {name: measure_frame_s(engine) for name, engine in engines.items()}
-    memory.remember(key, times_s)
+    memory.remember(_key(avatar), times_s)
     fastest = min(times_s, key=lambda name: times_s[name])
     for name, engine in engines.items():
         if name != fastest:

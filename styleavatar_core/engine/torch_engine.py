@@ -16,15 +16,22 @@ class TorchEngine:
     Args:
         generator: The frozen generator.
         device: Where it runs.
+        note: Goes into ``EngineInfo``.
     """
 
-    def __init__(self, generator: FrozenGenerator, *, device: str = "cpu") -> None:
+    def __init__(self, generator: FrozenGenerator, *, device: str = "cpu", note: str = "") -> None:
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
         config = generator.config
+        is_half = generator.face_feature.dtype == torch.float16
         self._info = EngineInfo(
-            "torch", "fp32", config.image_size_px, config.rendering_size_px, config.uv_size
+            "torch",
+            "fp16" if is_half else "fp32",
+            config.image_size_px,
+            config.rendering_size_px,
+            config.uv_size,
+            note,
         )
 
     @property

@@ -12,25 +12,25 @@ def memory(tmp_path: Path) -> CalibrationMemory:
 
 
 def test_a_measurement_outlives_the_process(memory: CalibrationMemory) -> None:
-    assert memory.times_s("key") is None
+    assert memory.recall("key") is None
     memory.remember("key", {"torch": 0.02})
     memory.remember("other", {"torch": 0.03})
-    assert CalibrationMemory(memory.path).times_s("key") == {"torch": 0.02}
+    assert CalibrationMemory(memory.path).recall("key") == {"torch": 0.02}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"key": 3}', '{"key": {"torch": "fast"}}'])
 def test_a_damaged_memory_is_forgotten(memory: CalibrationMemory, text: str) -> None:
     memory.path.parent.mkdir()
     memory.path.write_text(text)
-    assert memory.times_s("key") is None
+    assert memory.recall("key") is None
     memory.remember("key", {"torch": 0.02})
-    assert memory.times_s("key") == {"torch": 0.02}
+    assert memory.recall("key") == {"torch": 0.02}
 
 
 def test_where_nothing_can_be_written_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
     memory = CalibrationMemory(Path("/proc/styleavatar/calibration.json"))
     memory.remember("key", {"torch": 0.02})
-    assert memory.times_s("key") is None
+    assert memory.recall("key") is None
     assert "calibration could not be kept" in caplog.text
 
 

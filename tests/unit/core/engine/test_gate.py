@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Low precision is used only where its pictures are those of fp32."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
+from styleavatar_core.engine import gate
+from styleavatar_core.engine.backends import BACKENDS
+from styleavatar_core.engine.calibration import CalibrationMemory
+from styleavatar_core.engine.freeze import freeze, with_precision
+from styleavatar_core.engine.gate import Verdict, judge
+from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.selection import open_engine
+from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.engine.typical_inputs import typical_inputs
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.export.parity import random_input
+from styleavatar_core.networks import sample_noise
+from tests.fakes.nano_bundle import write_nano_bundle
+from tests.fakes.networks import UntrainedAvatar
+from tests.unit.core.engine.test_freeze import noisy_nano
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> AvatarBundle:
+    return read_bundle(write_nano_bundle(tmp_path_factory.mktemp("bundle") / "avatar"))
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CalibrationMemory:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return CalibrationMemory()
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_fp16_that_passes_is_used_and_says_how_far_it_is(
+    bundle: AvatarBundle, backend: str
+) -> None:
+    engine = open_engine(bundle, backend, precision="fp16", thread_count=1)
+    assert engine.info.precision == "fp16"
+    assert "dB against fp32, at least the 45 dB asked for" in engine.info.note
+
+
+def test_fp16_that_fails_is_replaced_by_fp32_with_the_reason(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gate.LEAST_PSNR_DB, "fp16", 98.0)
+    engine = open_engine(bundle, "openvino", precision="fp16", thread_count=1)
+    assert engine.info.precision == "fp32"
+    assert "less than the 98 dB asked for" in engine.info.note
+
+
+def test_an_avatar_is_judged_once(
+    bundle: AvatarBundle, memory: CalibrationMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
+
+    def fail(*arguments: object) -> None:
+        raise AssertionError("judged again")
+
+    monkeypatch.setattr(gate, "judge", fail)
+    again = open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
+    assert again.info == first.info
+
+
+def test_overflow_is_refused(bundle: AvatarBundle) -> None:
+    frozen = load_frozen(bundle)
+    broken = with_precision(load_frozen(bundle), "fp16")
+    for parameter in broken.generator.synthesis.decoder.parameters():
+        parameter.data *= 3e4  # beyond fp16: infinite, then not a number
+    inputs = typical_inputs(bundle.manifest, TorchEngine(frozen).info, 1)
+    engine = OnnxEngine(onnx_model(broken).SerializeToString(), thread_count=1, precision="fp16")
+    verdict = judge(engine, TorchEngine(frozen), inputs)
+    assert not verdict.is_accepted
+    assert verdict.psnr_db < 20
+
+
+def test_engine_that_cannot_render_is_refused(bundle: AvatarBundle) -> None:
+    frozen = load_frozen(bundle)
+    sample = random_input(TorchEngine(frozen))
+    bad = type(sample)(sample.texture_rendering[:, :-2], sample.uv_rendering, sample.face_mask)
+    half = TorchEngine(with_precision(frozen, "fp16"))
+    assert judge(half, TorchEngine(frozen), [bad]).psnr_db == 0
+
+
+@pytest.mark.parametrize(
+    ("precision", "psnr_db", "is_accepted"),
+    [("fp16", 45.0, True), ("fp16", 44.9, False), ("int8", 40.0, True), ("int8", 39.9, False)],
+)
+def test_the_gate_is_where_it_is_stated(precision: str, psnr_db: float, is_accepted: bool) -> None:
+    assert Verdict(precision, psnr_db).is_accepted == is_accepted
+
+
+def test_fp16_graph_is_strongly_typed_with_exact_coordinates() -> None:
+    avatar = UntrainedAvatar.make(noisy_nano())
+    noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))
+    frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background, noise=noise)
+    model = onnx_model(with_precision(frozen, "fp16"))
+    half = OnnxEngine(model.SerializeToString(), thread_count=1, precision="fp16")
+    reference = TorchEngine(frozen)
+    verdict = judge(half, reference, [random_input(reference)])
+    assert verdict.is_accepted, verdict.reason
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    weights = [kind for name, kind in types.items() if name.endswith("weight")]
+    assert weights
+    assert set(weights) == {10}  # TensorProto.FLOAT16
+
+
+def test_typical_inputs_show_faces_that_differ(bundle: AvatarBundle) -> None:
+    info = TorchEngine(load_frozen(bundle)).info
+    inputs = typical_inputs(bundle.manifest, info, 3)
+    assert len(inputs) == 3
+    assert inputs[0].texture_rendering.shape == (1, 128, 128, 3)
+    assert not np.array_equal(inputs[0].texture_rendering, inputs[1].texture_rendering)
+    again = typical_inputs(bundle.manifest, info, 3)
+    assert np.array_equal(inputs[2].uv_rendering, again[2].uv_rendering)
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_unknown_precision_is_refused(bundle: AvatarBundle, precision: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"precision '{precision}'"):
+        open_engine(bundle, next(iter(BACKENDS)), precision=precision)
