@@ -32,13 +32,15 @@ def track(
     """Track the face of a video: pose, expression, gaze and identity (paper, Eq. 1-3)."""
     from styleavatar_core.face3d.builtin import builtin_model
     from styleavatar_core.face3d.model import load_face_model
+    from styleavatar_core.tracking.capture import FrameObserver, assess_capture
     from styleavatar_core.tracking.video import track_video
 
     if output.suffix not in (".npz", ".json"):
         raise InvalidInputError(f"{output.name} must end in .npz or .json")
     model = load_face_model(face_model) if face_model else builtin_model()
+    observer = FrameObserver()
     with stop_on_interrupt() as should_stop, progress_bars() as on_progress:
-        tracked = track_video(video, model, on_progress=on_progress, should_stop=should_stop)
+        tracked = track_video(video, model, on_progress, should_stop, observer.see)
     arrays = _arrays(tracked)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
@@ -50,6 +52,7 @@ def track(
         _write_overlay(video, overlay, tracked, model)
     found = len(arrays["frame_index"])
     typer.echo(f"{output}: a face in {found} of {len(tracked.parameters)} frames")
+    typer.echo(assess_capture(video.name, tracked, observer).to_text())
 
 
 def _arrays(tracked: TrackedVideo) -> dict[str, np.ndarray]:

@@ -54,6 +54,7 @@ def track_video(
     model: FaceModel | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    on_frame: Callable[[float, ByteArray, FloatArray | None], None] | None = None,
 ) -> TrackedVideo:
     """Tracks the face of a video.
 
@@ -66,6 +67,7 @@ def track_video(
         model: The face model; the built-in one if None.
         on_progress: Told every few frames.
         should_stop: Asked every frame.
+        on_frame: Shown every frame: its time, the picture, its landmarks in pixels or None.
 
     Raises:
         InvalidInputError: The file is no usable video.
@@ -86,6 +88,8 @@ def track_video(
                 sample = (index, frame.copy())
             landmarks.append(np.full((478, 3), np.nan, np.float32) if found is None else found)
             times.append(time_s)
+            if on_frame:
+                on_frame(time_s, frame, found)
             if on_progress and index % _PROGRESS_STEP == 0:
                 fraction = min(0.95 * (index + 1) / max(info.frame_count, 1), 0.95)
                 on_progress(Progress("tracking", fraction, f"landmarks of frame {index + 1}"))

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``styleavatar capture-report``: is a clip good enough, and what to film again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
+
+
+def capture_report(
+    clip: Annotated[Path, typer.Argument(help="Video of a face.")],
+    out: Annotated[Path, typer.Argument(help="Folder for report.txt, report.json, report.png.")],
+) -> None:
+    """Say what a clip covers before anything is trained, and what to film again."""
+    from PIL import Image
+
+    from styleavatar_core.tracking.capture import FrameObserver, assess_capture
+    from styleavatar_core.tracking.capture_picture import draw_capture_report
+    from styleavatar_core.tracking.video import track_video
+
+    observer = FrameObserver()
+    with stop_on_interrupt() as should_stop, progress_bars() as on_progress:
+        tracked = track_video(
+            clip, on_progress=on_progress, should_stop=should_stop, on_frame=observer.see
+        )
+    report = assess_capture(clip.name, tracked, observer)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.txt").write_text(report.to_text() + "\n")
+    (out / "report.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+    Image.fromarray(draw_capture_report(report)).save(out / "report.png")
+    typer.echo(report.to_text())
