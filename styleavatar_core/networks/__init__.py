@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The five networks of the paper (Sec. 3.2-3.3): modules only, no files, no video, no training."""
 
+from styleavatar_core.networks.ablations import ABLATIONS, ablate
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.discriminator import Discriminator
 from styleavatar_core.networks.feature_generator import FeatureGenerator, FeatureMaps
@@ -11,6 +12,7 @@ from styleavatar_core.networks.presets import PRESETS, get_preset
 from styleavatar_core.networks.style_unet import StyleUNet
 
 __all__ = [
+    "ABLATIONS",
     "PRESETS",
     "Discriminator",
     "FeatureGenerator",
@@ -21,6 +23,7 @@ __all__ = [
     "PortraitGenerator",
     "PortraitOutput",
     "StyleUNet",
+    "ablate",
     "get_preset",
     "position_code",
     "sample_noise",

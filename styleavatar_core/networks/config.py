@@ -25,6 +25,7 @@ class StyleConfig:
     activation_gain: float = 2.0**0.5  # factor after each leaky ReLU
     rgb_start: float = 0.1  # spread of ToRGB's weights at the start: small starts from a grey image
     has_unused_noise: bool = False  # noise strengths in layers that never get noise
+    is_modulated: bool = True  # False makes plain convolutions of the decoder's: a UNet
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ class GeneratorConfig:
     mask_gain: float = 1.0  # the mask is sharpened by this and clipped
     has_mask_gradient: bool = True  # the image losses reach the mask
     has_fused_rgb_output: bool = True  # the fused RGB pack is added to the output image
+    has_composition: bool = True  # foreground and background are drawn apart; else one network does
+    has_neural_texture: bool = True  # the face is sampled from its static map
     position_octaves: int = 8  # octaves of the positional code; the rest of the code is zero
 
     @property

@@ -114,9 +114,12 @@ class ModulatedConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
-        self.modulation = EqualLinear(style.style_dim, in_channels, bias_start=1.0)
+        if style.is_modulated:
+            self.modulation: nn.Module = EqualLinear(style.style_dim, in_channels, bias_start=1.0)
+        else:
+            self.modulation = NoModulation(in_channels)
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
-        self.demodulate = demodulate
+        self.demodulate = demodulate and style.is_modulated
         self.up_taps = style.taps if doubles else None
 
     def forward(
@@ -125,11 +128,27 @@ class ModulatedConv2d(nn.Module):
         """Maps (B or 1, I, H, W) and style (B, style_dim) to (B, O, H', W'), biased, times gain."""
         styles = self.modulation(style)
         weight = self.weight * self.scale
-        if not self.demodulate:
+        if not self.demodulate and self.up_taps is None:
             x = x * styles[:, :, None, None]
             return F.conv2d(x, weight * gain, bias * gain, padding=weight.shape[-1] // 2)
         y = modulated_conv2d(x, weight, styles, demodulate=False, up_taps=self.up_taps)
-        return scale_bias(y, style_demodulation(weight, styles) * gain, bias * gain)
+        if self.demodulate:
+            scale = style_demodulation(weight, styles) * gain
+        else:
+            scale = styles.new_full((len(styles), len(weight)), gain)
+        return scale_bias(y, scale, bias * gain)
+
+
+class NoModulation(nn.Module):
+    """Stands where a plain convolution has no modulation: all coefficients are 1."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+
+    def forward(self, style: torch.Tensor) -> torch.Tensor:
+        """Returns ones, (B, in_channels)."""
+        return style.new_ones((len(style), self.in_channels))
 
 
 class NoiseInjection(nn.Module):

@@ -21,8 +21,9 @@ from styleavatar_core.networks.mapping import MappingNetwork
 from styleavatar_core.networks.noise import Noise, unpack_noise
 from styleavatar_core.networks.style_unet import StyleUNet
 from styleavatar_core.ops.haar import haar_transform, inverse_haar_transform
-from styleavatar_core.ops.upfirdn2d import upsample_image
+from styleavatar_core.ops.upfirdn2d import downsample_image, upsample_image
 
+_PACK_CHANNELS = 12  # of an RGB image in the wavelet domain
 _CROP_HALO = 2  # texels of the level below that a doubling and a 3x3 convolution look at
 
 
@@ -50,8 +51,11 @@ class PortraitGenerator(nn.Module):
         super().__init__()
         self.config = config
         self.mapping = MappingNetwork(config.style.style_dim, config.style.mapping_layer_count)
-        self.foreground = StyleUNet(config.foreground)
-        channels = config.foreground.output_channels + config.background.feature_channels
+        if config.has_composition:
+            self.foreground: nn.Module = StyleUNet(config.foreground)
+            channels = config.foreground.output_channels + config.background.feature_channels
+        else:
+            self.foreground, channels = nn.Identity(), _PACK_CHANNELS
         self.mask_conv = EqualConv2d(channels, 1, 3, gain=None)
         self.synthesis = StyleUNet(config.synthesis)
         self.feature_sampler = TextureSampler(config.uv_sampling)
@@ -91,14 +95,9 @@ class PortraitGenerator(nn.Module):
             Image and foreground mask of the window.
         """
         mapped = self.mapping(style)
-        own, own_image = self._foreground(mapped, rendering, window)
-        back, back_pack = self._background(
-            background, window if background_window is None else background_window
-        )
-        own_pack = haar_transform(own_image)
-        mask = self._mask(own, back)
-        feature, pack = self._compose(mask, (own, own_pack), (back, back_pack))
-        feature, pack = self._add_face(feature, pack, face, uv, face_mask)
+        mask, feature, pack = self._fuse(mapped, rendering, background, window, background_window)
+        if self.config.has_neural_texture:
+            feature, pack = self._add_face(feature, pack, face, uv, face_mask)
         levels = None
         if noise is not None and self.config.noise_channels:
             fused = self._compose_noise(mask, noise, window, uv, face_mask)
@@ -110,6 +109,29 @@ class PortraitGenerator(nn.Module):
                 fused_image = upsample_image(fused_image)
             image = image + fused_image
         return PortraitOutput(image, mask)
+
+    def _fuse(
+        self,
+        mapped: torch.Tensor,
+        rendering: torch.Tensor,
+        background: FeatureMaps,
+        window: torch.Tensor,
+        background_window: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Returns mask, feature (if there is one) and pack of everything but the neural texture."""
+        if not self.config.has_composition:
+            pack = haar_transform(self._moved_rendering(rendering, window))
+            # Without a neural texture the rendering is all there is; with one it only tells where
+            # the person is, which the texture's own network has to draw.
+            drawn = torch.zeros_like(pack) if self.config.has_neural_texture else pack
+            return self._mask(pack), None, drawn
+        own, own_image = self._foreground(mapped, rendering, window)
+        back, back_pack = self._background(
+            background, window if background_window is None else background_window
+        )
+        mask = self._mask(torch.cat([own, back.expand(len(own), -1, -1, -1)], dim=1))
+        feature, pack = self._compose(mask, (own, haar_transform(own_image)), (back, back_pack))
+        return mask, feature, pack
 
     def _starts(self, window: torch.Tensor, canvas_size: int) -> torch.Tensor:
         """Returns (B, 2) first column and row of each window on a canvas."""
@@ -165,10 +187,21 @@ class PortraitGenerator(nn.Module):
         cut = crop_windows(both, starts, self.config.feature_size)
         return cut[:, :-12], cut[:, -12:]
 
-    def _mask(self, own: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
-        """Predicts the probability of foreground, (B, 1, Fw, Fw) in (0, 1)."""
-        back = back.expand(len(own), -1, -1, -1)
-        return torch.tanh(self.mask_conv(torch.cat([own, back], dim=1))) / 2 + 0.5
+    def _moved_rendering(self, rendering: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+        """Returns the rendering as the window shows it, (B, 3, 2Fw, 2Fw)."""
+        config = self.config
+        scale = rendering.shape[-1] // config.feature_size
+        margin = config.maximum_offset * scale
+        padded = F.pad(rendering, (margin, margin, margin, margin), value=-1.0)
+        starts = self._starts(window, config.canvas_size) * scale
+        moved = crop_windows(padded, starts, rendering.shape[-1])
+        while moved.shape[-1] > 2 * config.feature_size:
+            moved = downsample_image(moved)
+        return moved
+
+    def _mask(self, shown: torch.Tensor) -> torch.Tensor:
+        """Predicts the probability of foreground from (B, C, Fw, Fw): (B, 1, Fw, Fw) in (0, 1)."""
+        return torch.tanh(self.mask_conv(shown)) / 2 + 0.5
 
     def _blend(self, mask: torch.Tensor, own: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
         """Puts the foreground in front of the background by the predicted mask."""
@@ -190,13 +223,13 @@ class PortraitGenerator(nn.Module):
 
     def _add_face(
         self,
-        feature: torch.Tensor,
+        feature: torch.Tensor | None,
         pack: torch.Tensor,
         face: FeatureMaps,
         uv: torch.Tensor,
         face_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Joins the face, sampled from the neural texture, to the fused maps."""
+        """Joins the face, sampled from the neural texture, to the fused maps, or starts them."""
         config = self.config
         scale = config.uv_supersampling
         if scale == 1:
@@ -209,6 +242,8 @@ class PortraitGenerator(nn.Module):
             # The RGB part is a real texture: sampled at image resolution, then packed.
             texture_rgb = self.rgb_sampler(inverse_haar_transform(face.rgb_pack), uv)
             texture_pack = haar_transform(texture_rgb * face_mask)
+        if feature is None:
+            return texture, pack + texture_pack
         if config.face_composition == "concat":
             return torch.cat([feature, texture], dim=1), pack + texture_pack
         if config.face_composition == "compose":
