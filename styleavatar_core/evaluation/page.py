@@ -137,11 +137,16 @@ def _facts(content: ReportContent) -> dict[str, str]:
 def _quality_charts(evaluation: HeldOutEvaluation) -> list[dict[str, Any]]:
     series, frames = evaluation.series, [float(index) for index in evaluation.indices]
     charts = []
-    for name in ("psnr_db", "ssim", "flicker"):
+    for name in ("psnr_db", "ssim"):
         lines = [Line(label, frames, series[prefix + name]) for prefix, label in _ROWS.items()]
-        if name == "flicker":  # a still picture changes not at all: no baseline
-            lines = lines[:2]
         charts.append(_chart(_COLUMNS[name], lines, x_label="frame of the clip"))
+    # Only frames that follow another have a flicker; a still picture is no baseline for it.
+    moving = [place for place, value in enumerate(series["flicker"]) if math.isfinite(value)]
+    lines = [
+        Line(label, [frames[i] for i in moving], [series[f"{prefix}flicker"][i] for i in moving])
+        for prefix, label in list(_ROWS.items())[:2]
+    ]
+    charts.append(_chart(_COLUMNS["flicker"], lines, x_label="frame of the clip"))
     return [chart for chart in charts if chart["svg"]]
 
 
