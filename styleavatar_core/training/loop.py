@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.errors import TrainingCanceled, TrainingError
-from styleavatar_core.networks import Discriminator, GeneratorConfig, sample_noise
+from styleavatar_core.networks import Discriminator, FeatureMaps, GeneratorConfig, sample_noise
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
 from styleavatar_core.training.batches import Batch, BatchSampler
 from styleavatar_core.training.checkpoint import (
@@ -39,6 +39,8 @@ from styleavatar_core.training.reporter import TrainingReporter
 from styleavatar_core.types import Progress
 
 logger = logging.getLogger(__name__)
+
+StaticMaps = tuple[FeatureMaps, FeatureMaps]
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _MAX_DIVERGENCES = 3
@@ -96,6 +98,7 @@ def train(  # noqa: PLR0915 - the one long function, read from top to bottom
     else:
         save_checkpoint(path, clock, modules, optimizers, fingerprint)
     saved_s, divergence_count = clock.elapsed_s, 0
+    maps: StaticMaps | None = None
 
     while (share := budget_share(clock, config)) < 1.0:
         started = time.monotonic()
@@ -105,7 +108,8 @@ def train(  # noqa: PLR0915 - the one long function, read from top to bottom
         noise_source = torch.Generator().manual_seed(config.seed * 1_000_003 + clock.step)
         noise = sample_noise(generator_config, config.batch_size, generator=noise_source)
 
-        output = networks(batch, noise=noise)
+        maps = _draw_maps(networks, maps, is_frozen=share >= config.static_share)
+        output = networks(batch, maps, noise)
         losses = reconstruction_losses(output, batch, config.loss_weights, perceptual)
         if is_adversarial:
             judge.requires_grad_(False)
@@ -123,6 +127,7 @@ def train(  # noqa: PLR0915 - the one long function, read from top to bottom
             factor = clock.rate_factor * 0.5
             clock = load_checkpoint(path, modules, optimizers, fingerprint)
             clock = dataclasses.replace(clock, rate_factor=factor)
+            maps = None
             logger.warning("training diverged", extra={"back_to_step": clock.step})
             continue
         optimizer.zero_grad(set_to_none=True)
@@ -172,6 +177,16 @@ def learning_rate(config: TrainConfig, share: float) -> float:
     return config.learning_rate * (
         config.final_rate_share + (1.0 - config.final_rate_share) * cosine
     )
+
+
+def _draw_maps(
+    networks: AvatarNetworks, known: StaticMaps | None, *, is_frozen: bool
+) -> StaticMaps:
+    """Returns the static maps; once the feature generators are frozen they are drawn only once."""
+    if is_frozen and known is not None and not known[0].feature.requires_grad:
+        return known
+    with torch.set_grad_enabled(not is_frozen):
+        return networks.static_maps()
 
 
 def _train_judge(

@@ -20,8 +20,9 @@ from styleavatar_core.errors import FaceNotFoundError, TrainingCanceled
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks.config import GeneratorConfig
+from styleavatar_core.tracking.silhouette import fit_silhouette
 from styleavatar_core.tracking.video import TrackedVideo, track_video
-from styleavatar_core.types import FaceParameters, Progress
+from styleavatar_core.types import CropBox, FaceParameters, FloatArray, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ ShouldStop = Callable[[], bool]
 DEFAULT_FRAME_CAP = 3000
 MIN_FACE_FRAMES = 60
 _TRAIN_SHARE = 0.8  # Sec. 4.1
+_OUTLINE_FRAME_COUNT = 16
+_OUTLINE_SIZE_PX = 128
 
 
 def prepare_dataset(
@@ -70,6 +73,7 @@ def prepare_dataset(
     chosen = _choose_frames(tracked, frame_cap)
     window = choose_window(tracked.landmarks, tracked.width, tracked.height)
     parameters = [tracked.parameters[index] for index in chosen]
+    identity = _fit_head(video, tracked, chosen, window)
     matting = ForegroundMatting(matting_weights)
     info = DatasetInfo(
         source_name=video.name,
@@ -85,7 +89,7 @@ def prepare_dataset(
         canvas_factor=CANVAS_FACTOR,
         window=(window.center_x, window.center_y, window.half_size),
         model_id=tracked.identity.model_id,
-        identity=[float(x) for x in tracked.identity.identity],
+        identity=[float(x) for x in identity],
         texture=[float(x) for x in tracked.identity.texture],
         matting=matting.name,
         landmarks="mediapipe-face-mesh",
@@ -96,6 +100,28 @@ def prepare_dataset(
     finally:
         matting.close()
     return AvatarDataset(folder)
+
+
+def _fit_head(video: Path, tracked: TrackedVideo, chosen: list[int], window: CropBox) -> FloatArray:
+    """Returns the identity with hair and neck fitted to the outline in frames of all headings."""
+    train = chosen[: int(len(chosen) * _TRAIN_SHARE)]
+    known = {index: params for index in train if (params := tracked.parameters[index]) is not None}
+    by_yaw = sorted(known, key=lambda index: float(known[index].rotation[2]))
+    places = np.linspace(0, len(by_yaw) - 1, _OUTLINE_FRAME_COUNT).round().astype(int)
+    picked = {by_yaw[place] for place in places}
+    masks, parameters = [], []
+    matting = ForegroundMatting()
+    try:
+        for index, _, frame in read_frames(video):
+            if index in picked:
+                mask = crop_image(matting.matte(frame), window, _OUTLINE_SIZE_PX)
+                masks.append(np.rint(mask * 255).astype(np.uint8))
+                parameters.append(parameters_in_crop(known[index], window))
+            if len(masks) == len(picked):
+                break
+    finally:
+        matting.close()
+    return fit_silhouette(builtin_model(), tracked.identity.identity, parameters, masks)
 
 
 def _render_frames(

@@ -50,6 +50,9 @@ def assemble(learned: learning.LearnedFace) -> FaceModel:
     size = learned.identity_basis[list(groups.FACE_OVAL)].mean(axis=0)
     hung = head_shell.shell_basis(learned.identity_basis, rest=size, power=1.0)
     identity.append(hung.reshape(-1, *size.shape))
+    directions = np.concatenate(identity)
+    sizes = np.zeros((len(directions), 3, head_shell.SIZE_COUNT))
+    sizes[shell_start:] = head_shell.size_basis(face).reshape(-1, 3, head_shell.SIZE_COUNT)
     eye_points = vertices[1] - learned.left_eye_center
     angles = np.arctan2(np.linalg.norm(eye_points[:, :2], axis=1), -eye_points[:, 2])
     total = sum(map(len, vertices))
@@ -61,7 +64,7 @@ def assemble(learned: learning.LearnedFace) -> FaceModel:
     return FaceModel(
         model_id=BUILTIN_MODEL_ID,
         mean_shape=np.concatenate(vertices).astype(np.float32),
-        identity_basis=np.concatenate(identity).astype(np.float32),
+        identity_basis=np.concatenate([directions, sizes], axis=2).astype(np.float32),
         expression_basis=expression.astype(np.float32),
         expression_names=ARKIT_NAMES,
         mean_texture=appearance.mean_texture(face, angles).astype(np.float32),

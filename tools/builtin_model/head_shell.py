@@ -24,6 +24,8 @@ RING_SHARES = np.array([0.1, 0.24, 0.42, 0.68, 1.0])
 _CRANIUM_CENTER = np.array([0.0, -0.45, 0.75])
 _CRANIUM_RADII = np.array([0.92, 1.0, 1.05])
 _CRANIUM_REACHED = 0.2  # share of a ray after which it lies on the cranium
+SIZE_COUNT = 4
+_SIZE_STEP = 0.05  # decimetres per unit of a size direction
 _NECK_RADII = (0.60, 0.55)  # across and along the view
 _NECK_CENTER_Z = 0.85
 _NECK_END_Y = 1.5
@@ -69,6 +71,28 @@ def shell_basis(basis: Array, *, rest: Array, power: float) -> Array:
     near = basis[list(groups.FACE_OVAL)]
     shares = (1 - RING_SHARES[:, None, None, None]) ** power
     return near * shares + rest * (1 - shares)
+
+
+def size_basis(face: Array) -> Array:
+    """Directions of the shell alone: breadth, height and depth of hair and cranium, and the neck.
+
+    No landmark sees them; a person's coefficients come from their silhouette.
+
+    Args:
+        face: (468, 3) mean face, decimetres.
+
+    Returns:
+        (rings, 36, 3, SIZE_COUNT) float64 per unit; zero on the face oval.
+    """
+    unit = (shell_vertices(face) - _CRANIUM_CENTER) / _CRANIUM_RADII
+    neck = neck_shares(face)
+    reached = np.minimum(RING_SHARES / _CRANIUM_REACHED, 1.0)[:, None]
+    basis = np.zeros((*unit.shape, SIZE_COUNT))
+    basis[..., 0, 0] = unit[..., 0] * (1 - neck)
+    basis[..., 1, 1] = np.minimum(unit[..., 1], 0.0) * (1 - neck)
+    basis[..., 2, 2] = np.maximum(unit[..., 2], 0.0) * (1 - neck)
+    basis[..., 0, 3] = unit[..., 0] * neck
+    return _SIZE_STEP * basis * reached[..., None, None]
 
 
 def shell_triangles(start: int) -> Indices:

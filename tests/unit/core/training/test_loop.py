@@ -37,6 +37,23 @@ def test_a_stopped_and_resumed_run_gives_the_same_numbers(tiny_dataset, tiny_con
     assert (clock.step, clock.resume_count) == (6, 1)
 
 
+def test_feature_generators_freeze_after_their_share(tiny_dataset, tiny_config, tmp_path):
+    def trained(share):
+        config = replace(CONFIG, static_share=share, adversarial_start=1.0)
+        return weights(train(tiny_dataset, tiny_config, config, tmp_path / str(share)))
+
+    torch.manual_seed(CONFIG.seed)
+    start = {f"module/networks/{k}": v for k, v in AvatarNetworks(tiny_config).state_dict().items()}
+    frozen, learning = trained(0.0), trained(1.0)
+    for part in ("face.", "background."):
+        names = [name for name in start if name.startswith(f"module/networks/{part}")]
+        assert names
+        assert all(torch.equal(frozen[name], start[name]) for name in names)
+        assert not all(torch.equal(learning[name], start[name]) for name in names)
+    name = "module/networks/generator.mask_conv.weight"
+    assert not torch.equal(frozen[name], start[name])
+
+
 def test_it_learns_and_reports(tiny_dataset, tiny_config, tmp_path):
     events = []
     config = TrainConfig(step_count=30, batch_size=4, adversarial_start=1.0, preview_interval_s=0.0)
