@@ -5,6 +5,7 @@
   * InvalidInputError        what the caller sent cannot be used
     x FaceNotFoundError      no face where one is needed
   * NotFoundError            no such avatar, job or file
+  * AuthenticationError      the caller has not shown that it may call
   * ConflictError            not possible in the present state
   * AssetError               a model file or bundle is missing, damaged or of another version
   * EngineError              rendering failed
@@ -54,6 +55,12 @@ class NotFoundError(StyleAvatarError):
     """No such avatar, job or file."""
 
     default_reason = "NOT_FOUND"
+
+
+class AuthenticationError(StyleAvatarError):
+    """The caller has not shown that it may call."""
+
+    default_reason = "UNAUTHENTICATED"
 
 
 class ConflictError(StyleAvatarError):

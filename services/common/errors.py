@@ -13,6 +13,7 @@ import grpc
 
 from styleavatar_core.errors import (
     AssetError,
+    AuthenticationError,
     ConflictError,
     EngineError,
     EngineUnavailableError,
@@ -36,6 +37,7 @@ _STATUS: tuple[tuple[type[StyleAvatarError], grpc.StatusCode, int], ...] = (
     (FaceNotFoundError, grpc.StatusCode.INVALID_ARGUMENT, 422),
     (InvalidInputError, grpc.StatusCode.INVALID_ARGUMENT, 400),
     (NotFoundError, grpc.StatusCode.NOT_FOUND, 404),
+    (AuthenticationError, grpc.StatusCode.UNAUTHENTICATED, 401),
     (ConflictError, grpc.StatusCode.FAILED_PRECONDITION, 409),
     (AssetError, grpc.StatusCode.FAILED_PRECONDITION, 503),
     (EngineUnavailableError, grpc.StatusCode.UNAVAILABLE, 503),

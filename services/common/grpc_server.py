@@ -17,6 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common.errors import describe_error
+from services.common.security import ApiKeyInterceptor, ServerSecurity
 from styleavatar_core.errors import ConflictError, InvalidInputError
 
 logger = logging.getLogger(__name__)
@@ -141,14 +142,22 @@ class GrpcServer:
         leaving: Says when it stops.
     """
 
-    def __init__(self, address: str, service_names: Sequence[str]) -> None:
+    def __init__(
+        self, address: str, service_names: Sequence[str], security: ServerSecurity | None = None
+    ) -> None:
         """Makes the server without listening.
 
         Args:
             address: ``host:port``; port 0 takes a free one.
             service_names: Full names of the services, for health and reflection.
+            security: Who may call; everybody, in the clear, when not given.
         """
-        self.server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=_SERVER_OPTIONS)
+        security = security or ServerSecurity()
+        interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor()]
+        if security.api_keys is not None:
+            interceptors.append(ApiKeyInterceptor(security.api_keys))
+        self.server = grpc.aio.server(interceptors=interceptors, options=_SERVER_OPTIONS)
+        self._credentials = security.credentials
         self.port = 0
         self.leaving = Leaving()
         self._address = address
@@ -167,11 +176,14 @@ class GrpcServer:
         """
         await self.set_serving(False)
         try:
-            self.port = self.server.add_insecure_port(self._address)
+            if self._credentials is None:
+                self.port = self.server.add_insecure_port(self._address)
+            else:
+                self.port = self.server.add_secure_port(self._address, self._credentials)
         except RuntimeError as error:
             raise ConflictError(
-                f"Cannot listen on {self._address}: it is in use. Stop the other process or "
-                "choose another port."
+                f"Cannot listen on {self._address}: it is in use, or certificate and key do not "
+                "fit. Stop the other process or choose another port."
             ) from error
         await self.server.start()
         logger.info("listening", extra={"address": self._address, "port": self.port})

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from styleavatar_core.errors import InvalidInputError
@@ -119,4 +119,39 @@ class RedisSettings(ServiceSettings):
         default="redis://127.0.0.1:6379/0",
         validation_alias=REDIS_VARIABLE,
         description="Redis of job queue and job records; `styleavatar serve` embeds one if unset.",
+    )
+
+
+class GrpcSettings(ServiceSettings):
+    """Adds who may call a gRPC service, and how it calls others."""
+
+    tls_certificate: Path | None = Field(
+        default=None,
+        validation_alias="STYLEAVATAR_TLS_CERTIFICATE",
+        description="PEM chain of a gRPC server, shown to servers too; in the clear when unset.",
+    )
+    tls_key: Path | None = Field(
+        default=None,
+        validation_alias="STYLEAVATAR_TLS_KEY",
+        description="PEM private key of the certificate.",
+    )
+    tls_client_ca: Path | None = Field(
+        default=None,
+        validation_alias="STYLEAVATAR_TLS_CLIENT_CA",
+        description="PEM authority whose certificates callers must show (mutual TLS).",
+    )
+    tls_ca: Path | None = Field(
+        default=None,
+        validation_alias="STYLEAVATAR_TLS_CA",
+        description="PEM authority of the services' certificates, for calls between them.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        validation_alias="STYLEAVATAR_API_KEYS_FILE",
+        description="Keys that gRPC callers must show, `NAME SHA256` a line; none when unset.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="STYLEAVATAR_API_KEY",
+        description="Key that a service shows to other services.",
     )

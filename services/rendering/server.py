@@ -9,6 +9,7 @@ from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
 from services.common.grpc_server import GrpcServer, run_until_signal
 from services.common.metrics import RenderingMetrics, serve_metrics
+from services.common.security import ServerSecurity
 from services.common.storage import AvatarStore
 from services.common.worker.process import WorkerOptions
 from services.rendering.catalog import AvatarCatalog
@@ -40,7 +41,8 @@ async def run(settings: RenderingSettings) -> None:
     timeouts = PoolTimeouts(load_s=settings.load_timeout_s, render_s=settings.render_timeout_s)
     pool = RenderPool(options, settings.worker_count, timeouts, metrics, settings.utilization_limit)
     catalog = AvatarCatalog(AvatarStore(settings.avatars_folder))
-    server = GrpcServer(f"{settings.host}:{settings.port}", (SERVICE_NAME,))
+    security = ServerSecurity.from_settings(settings)
+    server = GrpcServer(f"{settings.host}:{settings.port}", (SERVICE_NAME,), security)
     servicer = RenderingServicer(
         catalog,
         pool,

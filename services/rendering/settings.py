@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import ServiceSettings
+from services.common.settings import GrpcSettings
 
 
-class RenderingSettings(ServiceSettings):
+class RenderingSettings(GrpcSettings):
     """What the rendering service is told by ``STYLEAVATAR_RENDERING_...`` variables."""
 
     model_config = SettingsConfigDict(env_prefix="STYLEAVATAR_RENDERING_")

@@ -33,13 +33,23 @@ from styleavatar_core.errors import EngineError
 IN_FLIGHT_LIMIT = 2
 CALL_TIMEOUT_S = 10.0
 
+AVATAR_HEADER = "x-avatar-id"
+
+Metadata = tuple[tuple[str, str], ...]
 StreamCall = grpc.aio.StreamStreamCall
 
 
 class RenderingClient:
     """The rendering service as this service uses it."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata = ()) -> None:
+        """Uses a channel.
+
+        Args:
+            channel: To a rendering service, or to the balancer before several.
+            metadata: Sent with every call, such as an API key.
+        """
+        self._metadata = metadata
         self._stub = rendering_service_pb2_grpc.RenderingServiceStub(channel)
 
     async def face_identity(self, avatar_id: str) -> face_pb2.FaceIdentity:
@@ -50,16 +60,22 @@ class RenderingClient:
         """
         request = rendering_service_pb2.GetAvatarRequest(avatar_id=avatar_id)
         try:
-            response = await self._stub.GetAvatar(request, timeout=CALL_TIMEOUT_S)
+            response = await self._stub.GetAvatar(
+                request, timeout=CALL_TIMEOUT_S, metadata=self._metadata_for(avatar_id)
+            )
         except grpc.aio.AioRpcError as error:
             metadata = error.trailing_metadata()
             raise error_from_status(error.code(), error.details(), metadata) from error
         return response.avatar.face_identity
 
+    def _metadata_for(self, avatar_id: str) -> Metadata:
+        """A balancer that hashes the avatar keeps each avatar on few nodes."""
+        return (*self._metadata, (AVATAR_HEADER, avatar_id))
+
     @asynccontextmanager
     async def stream(self, config: rendering_service_pb2.RenderConfig) -> AsyncIterator[StreamCall]:
         """Opens a stream and sends its config; cancels it at the end."""
-        call = self._stub.StreamFrames()
+        call = self._stub.StreamFrames(metadata=self._metadata_for(config.avatar_id))
         try:
             await call.write(rendering_service_pb2.StreamFramesRequest(config=config))
             yield call

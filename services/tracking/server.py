@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import grpc
 from styleavatar.v1 import tracking_service_pb2, tracking_service_pb2_grpc
 
 from services.common.grpc_server import (
@@ -13,6 +12,7 @@ from services.common.grpc_server import (
     run_until_signal,
 )
 from services.common.metrics import TrackingMetrics, serve_metrics
+from services.common.security import ServerSecurity, key_metadata, open_channel
 from services.common.worker.process import WorkerOptions
 from services.tracking.pool import TrackingPool
 from services.tracking.reenactment import RenderingClient
@@ -38,10 +38,14 @@ async def run(settings: TrackingSettings) -> None:
         slot_bytes=MESSAGE_BYTES_LIMIT,
     )
     pool = TrackingPool(options, settings.worker_count, settings.frame_timeout_s, metrics)
-    channel = grpc.aio.insecure_channel(settings.rendering_address, options=CHANNEL_OPTIONS)
-    server = GrpcServer(f"{settings.host}:{settings.port}", (SERVICE_NAME,))
+    security = ServerSecurity.from_settings(settings)
+    channel = open_channel(settings.rendering_address, settings, CHANNEL_OPTIONS)
+    server = GrpcServer(f"{settings.host}:{settings.port}", (SERVICE_NAME,), security)
     servicer = TrackingServicer(
-        pool, RenderingClient(channel), metrics, stream_limit=settings.stream_limit
+        pool,
+        RenderingClient(channel, key_metadata(settings)),
+        metrics,
+        stream_limit=settings.stream_limit,
     )
     tracking_service_pb2_grpc.add_TrackingServiceServicer_to_server(servicer, server.server)
     try:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import ServiceSettings
+from services.common.settings import GrpcSettings
 
 
-class TrackingSettings(ServiceSettings):
+class TrackingSettings(GrpcSettings):
     """What the tracking service is told by ``STYLEAVATAR_TRACKING_...`` variables."""
 
     model_config = SettingsConfigDict(env_prefix="STYLEAVATAR_TRACKING_")

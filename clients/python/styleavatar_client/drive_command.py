@@ -14,9 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from styleavatar_client.connection import Credentials
 from styleavatar_client.drive_report import DriveReport
 from styleavatar_client.errors import ClientError
-from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame
+from styleavatar_client.frames import AvatarFrame, DriverFrame
+from styleavatar_client.streaming import AvatarStreams
 
 
 class DriverKind(StrEnum):
@@ -51,6 +53,15 @@ def drive(
     tracking: Annotated[
         str, typer.Option(help="Address of the tracking service.", envvar="STYLEAVATAR_TRACKING")
     ] = "127.0.0.1:50051",
+    api_key: Annotated[
+        str, typer.Option(help="API key, where one is asked for.", envvar="STYLEAVATAR_API_KEY")
+    ] = "",
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Authority of the service's certificate: use TLS."
+        ),
+    ] = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print the figures as JSON instead of sentences.")
     ] = False,
@@ -63,7 +74,11 @@ def drive(
     frames = _frames(video) if every_frame else _paced(_frames(video))
     console = Console(stderr=True)
     try:
-        with AvatarStreams(tracking) as streams, _Recorder(output, info.fps) as recorder:
+        credentials = Credentials(api_key=api_key, tls_ca=tls_ca)
+        with (
+            AvatarStreams(tracking, credentials=credentials) as streams,
+            _Recorder(output, info.fps) as recorder,
+        ):
             answers = streams.drive(
                 avatar, frames, every_frame=every_frame, same_person=driver is DriverKind.SAME
             )

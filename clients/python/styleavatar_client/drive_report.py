@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from styleavatar_client.streaming import AvatarFrame
+from styleavatar_client.frames import AvatarFrame
 
 
 class DriveReport:

@@ -8,96 +8,52 @@ answer.image  # (S, S, 3) uint8 RGB
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 import grpc
-import numpy as np
-import numpy.typing as npt
-from google.protobuf.duration_pb2 import Duration
-from styleavatar.v1 import (
-    image_pb2,
-    rendering_service_pb2,
-    tracking_service_pb2,
-    tracking_service_pb2_grpc,
-)
+from styleavatar.v1 import image_pb2, rendering_service_pb2, tracking_service_pb2_grpc
 
+from styleavatar_client.connection import Connection, Credentials
 from styleavatar_client.errors import grpc_errors
+from styleavatar_client.frames import AvatarFrame, DriverFrame
+from styleavatar_client.sending import FrameSource
 
-ByteArray = npt.NDArray[np.uint8]
+__all__ = ["AvatarFrame", "AvatarStreams", "Credentials", "DriverFrame"]
 
-MESSAGE_BYTES_LIMIT = 32 * 1024 * 1024
+logger = logging.getLogger(__name__)
+
 # Frames under way with `every_frame`: fills the pipeline of tracking and rendering, no more.
 IN_FLIGHT_LIMIT = 4
-
-_CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_LIMIT),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_LIMIT),
-    ("grpc.keepalive_time_ms", 30_000),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class DriverFrame:
-    """A frame of the driver.
-
-    Attributes:
-        frame_index: Echoed by the answer.
-        capture_time_s: Seconds from any zero; grows.
-        image: (H, W, 3) uint8 RGB.
-        is_neutral: Whether the driver's expression in the frame before is declared neutral.
-    """
-
-    frame_index: int
-    capture_time_s: float
-    image: ByteArray
-    is_neutral: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AvatarFrame:
-    """A picture of the avatar, or why there is none.
-
-    Attributes:
-        frame_index: Index of the driver's frame.
-        capture_time_s: Its capture time.
-        image: (S, S, 3) uint8 RGB; None when the frame failed.
-        latency_s: From handing the frame to gRPC to having the answer.
-        synthetic: True for every picture: no camera saw it.
-        clamped: Whether the driver left what the avatar has learned.
-        held: Whether no face was found, so that the last one is shown again.
-        dropped_count: Frames dropped since the last answer.
-        stage_ms: Time of each stage inside the services.
-        failure: One sentence when the frame failed.
-    """
-
-    frame_index: int
-    capture_time_s: float
-    image: ByteArray | None
-    latency_s: float
-    synthetic: bool = False
-    clamped: bool = False
-    held: bool = False
-    dropped_count: int = 0
-    stage_ms: dict[str, float] = field(default_factory=dict)
-    failure: str = ""
+RECONNECT_PAUSE_S = 0.2
+AVATAR_HEADER = "x-avatar-id"
 
 
 class AvatarStreams:
-    """Connection to a tracking service; closed at the end of a ``with`` block."""
+    """Connection to tracking services; closed at the end of a ``with`` block."""
 
-    def __init__(self, tracking_address: str = "127.0.0.1:50051") -> None:
+    def __init__(
+        self,
+        tracking_address: str | Sequence[str] = "127.0.0.1:50051",
+        *,
+        credentials: Credentials | None = None,
+        reconnect_timeout_s: float = 20.0,
+    ) -> None:
         """Connects lazily.
 
         Args:
-            tracking_address: ``host:port``.
+            tracking_address: ``host:port``, or those of several equal nodes.
+            credentials: API key and TLS, where the services ask for them.
+            reconnect_timeout_s: How long a stream that has begun looks for a node to go on with.
         """
-        self._address = tracking_address
-        self._channel = grpc.insecure_channel(tracking_address, options=_CHANNEL_OPTIONS)
-        self._stub = tracking_service_pb2_grpc.TrackingServiceStub(self._channel)
+        addresses = (
+            (tracking_address,) if isinstance(tracking_address, str) else tuple(tracking_address)
+        )
+        self._connection = Connection(addresses, credentials or Credentials())
+        self._reconnect_timeout_s = reconnect_timeout_s
 
     def __enter__(self) -> AvatarStreams:
         return self
@@ -112,7 +68,7 @@ class AvatarStreams:
 
     def close(self) -> None:
         """Ends all streams and the connection."""
-        self._channel.close()
+        self._connection.close()
 
     def drive(
         self,
@@ -124,6 +80,10 @@ class AvatarStreams:
         image_size_px: int = 0,
     ) -> Iterator[AvatarFrame]:
         """Drives an avatar with frames; a live source paces itself.
+
+        When a node stops or dies, the stream goes on with the next one: live with the next frame,
+        with ``every_frame`` from the first frame that was not answered. What the services had
+        learned of the driver's neutral face begins anew there.
 
         Args:
             avatar_id: The avatar.
@@ -150,105 +110,73 @@ class AvatarStreams:
             frame_mode=modes[every_frame],
             driver=drivers[same_person],
         )
-        outgoing = _Outgoing(config, frames, IN_FLIGHT_LIMIT if every_frame else None)
-        with grpc_errors(self._address):
-            call = self._stub.Reenact(iter(outgoing))
-            try:
-                for response in call:
-                    if response.WhichOneof("response") != "config":
-                        yield outgoing.answer(response)
-            finally:
-                outgoing.stop()
-                call.cancel()
-        if outgoing.error is not None:
-            raise outgoing.error
-
-
-class _Outgoing:
-    """The sending half, which gRPC runs in a thread of its own."""
-
-    def __init__(
-        self,
-        config: rendering_service_pb2.RenderConfig,
-        frames: Iterable[DriverFrame],
-        in_flight_limit: int | None,
-    ) -> None:
-        self.error: Exception | None = None
-        self._config = config
-        self._frames = frames
-        self._room = threading.Semaphore(in_flight_limit) if in_flight_limit else None
-        self._stopped = threading.Event()
-        self._sent_s: dict[int, float] = {}
-
-    def stop(self) -> None:
-        """Ends the sending."""
-        self._stopped.set()
-
-    def __iter__(self) -> Iterator[tracking_service_pb2.ReenactRequest]:
-        yield tracking_service_pb2.ReenactRequest(
-            config=tracking_service_pb2.ReenactConfig(rendering=self._config)
-        )
+        source = FrameSource(frames, IN_FLIGHT_LIMIT if every_frame else None)
+        patience = _Patience(len(self._connection.addresses), self._reconnect_timeout_s)
         try:
-            for frame in self._frames:
-                if not self._wait_for_room():
-                    return
-                if frame.is_neutral:
-                    yield tracking_service_pb2.ReenactRequest(
-                        set_neutral=rendering_service_pb2.SetNeutral()
-                    )
-                self._sent_s[frame.frame_index] = time.perf_counter()
-                yield tracking_service_pb2.ReenactRequest(frame=_frame_message(frame))
-        except Exception as error:  # the source failed: raised where the caller sees it
-            self.error = error
+            while True:
+                with grpc_errors(self._connection.address):
+                    try:
+                        for answer in self._one_call(config, source):
+                            patience.renew()
+                            yield answer
+                        if source.is_done:
+                            break
+                    except grpc.RpcError as error:
+                        if not patience.allows(error):
+                            raise
+                        time.sleep(RECONNECT_PAUSE_S)
+                logger.info("going on elsewhere", extra={"left": self._connection.address})
+                self._connection.turn()
+        finally:
+            source.stop()
+        if source.error is not None:
+            raise source.error
 
-    def answer(self, response: tracking_service_pb2.ReenactResponse) -> AvatarFrame:
-        """Reads an answer and makes room for another frame."""
-        now_s = time.perf_counter()
-        if self._room is not None:
-            self._room.release()
-        if response.HasField("failure"):
-            failure = response.failure
-            latency_s = now_s - self._sent_s.pop(failure.frame_index, now_s)
-            return AvatarFrame(failure.frame_index, 0.0, None, latency_s, failure=failure.message)
-        frame = response.frame
-        latency_s = now_s - self._sent_s.pop(frame.frame_index, now_s)
-        shape = (frame.image.height_px, frame.image.width_px, 3)
-        dropped = frame.dropped
-        return AvatarFrame(
-            frame_index=frame.frame_index,
-            capture_time_s=frame.capture_offset.ToNanoseconds() / 1e9,
-            image=np.frombuffer(frame.image.data, np.uint8).reshape(shape),
-            latency_s=latency_s,
-            synthetic=frame.synthetic,
-            clamped=frame.clamped,
-            held=frame.held,
-            dropped_count=sum(count for _, count in dropped.ListFields()),
-            stage_ms={
-                stage.name: duration.ToNanoseconds() / 1e6
-                for stage, duration in frame.stage_durations.ListFields()
-            },
-        )
-
-    def _wait_for_room(self) -> bool:
-        if self._room is None:
-            return not self._stopped.is_set()
-        while not self._room.acquire(timeout=0.2):
-            if self._stopped.is_set():
-                return False
-        return not self._stopped.is_set()
+    def _one_call(
+        self, config: rendering_service_pb2.RenderConfig, source: FrameSource
+    ) -> Iterator[AvatarFrame]:
+        """Yields the answers of one node until it has answered all that it was sent."""
+        stub = tracking_service_pb2_grpc.TrackingServiceStub(self._connection.channel)
+        metadata = (*self._connection.metadata, (AVATAR_HEADER, config.avatar_id))
+        ended = threading.Event()
+        call = stub.Reenact(source.requests(config, ended), metadata=metadata)
+        try:
+            for response in call:
+                if response.WhichOneof("response") == "config":
+                    continue
+                if response.frame.going_away:
+                    ended.set()
+                yield source.answer(response)
+        finally:
+            ended.set()
+            call.cancel()
 
 
-def _frame_message(frame: DriverFrame) -> image_pb2.VideoFrame:
-    height, width = frame.image.shape[:2]
-    offset = Duration()
-    offset.FromNanoseconds(round(frame.capture_time_s * 1e9))
-    return image_pb2.VideoFrame(
-        frame_index=frame.frame_index,
-        capture_offset=offset,
-        image=image_pb2.Image(
-            format=image_pb2.IMAGE_FORMAT_RAW_RGB,
-            width_px=width,
-            height_px=height,
-            data=np.ascontiguousarray(frame.image).tobytes(),
-        ),
-    )
+class _Patience:
+    """How long to look for another node: each once at first, for a while in mid-stream."""
+
+    def __init__(self, address_count: int, timeout_s: float) -> None:
+        self._tries_left = address_count - 1
+        self._timeout_s = timeout_s
+        self._until_s: float | None = None
+        self._has_begun = False
+
+    def renew(self) -> None:
+        """An answer came: the next failure begins a new search."""
+        self._has_begun = True
+        self._until_s = None
+
+    def allows(self, error: grpc.RpcError) -> bool:
+        """Says whether another node may do better."""
+        codes = [grpc.StatusCode.UNAVAILABLE]
+        if self._has_begun or self._tries_left > 0:
+            codes.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
+        if error.code() not in codes:
+            return False
+        if not self._has_begun:
+            self._tries_left -= 1
+            return self._tries_left >= 0
+        now_s = time.monotonic()
+        if self._until_s is None:
+            self._until_s = now_s + self._timeout_s
+        return now_s < self._until_s

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stream whose node stops or dies goes on with another through the client library."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from styleavatar_client.errors import ClientError
+from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame
+
+from tests.fakes.bundle import write_fake_bundle
+from tests.fakes.renderer import read_mark
+from tests.integration.service_process import ServiceProcess, free_port
+from tests.integration.stream_helpers import picture
+
+MARK = 90
+
+
+def endless(count: int = 100_000) -> Iterator[DriverFrame]:
+    for index in range(count):
+        yield DriverFrame(index, 0.04 * index, picture(102))
+
+
+def rendering(data: Path) -> ServiceProcess:
+    return ServiceProcess("rendering", data, renderer="tests.fakes.renderer:FakeRenderer")
+
+
+def tracking(data: Path, rendering_address: str) -> ServiceProcess:
+    return ServiceProcess(
+        "tracking",
+        data,
+        tracker="tests.fakes.tracker:open_fake_tracker",
+        rendering_address=rendering_address,
+    )
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_fake_bundle(tmp_path / "avatars" / "anna", MARK)
+    return tmp_path
+
+
+def assert_own(answers: list[AvatarFrame]) -> None:
+    for answer in answers:
+        assert answer.image is not None
+        assert read_mark(answer.image) == (MARK, answer.frame_index % 256, 40)
+
+
+def test_a_killed_rendering_node_is_replaced_and_no_frame_is_missing(data: Path) -> None:
+    nodes = [rendering(data), rendering(data)]
+    # gRPC's own list of addresses stands for the balancer: it goes to the next when one is gone.
+    front = tracking(data, "ipv4:" + ",".join(node.address for node in nodes))
+    for service in (*nodes, front):
+        service.wait_until_serving()
+    answers = []
+    with AvatarStreams(front.address) as streams:
+        for answer in streams.drive("anna", endless(60), every_frame=True, same_person=True):
+            answers.append(answer)
+            if len(answers) == 20:
+                nodes[0].process.send_signal(signal.SIGKILL)
+    assert [answer.frame_index for answer in answers] == list(range(60))
+    assert_own(answers)
+    assert [service.stop() for service in (front, nodes[1])] == [0, 0]
+    nodes[0].stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_lost_tracking_node_costs_a_live_stream_no_more_than_frames(
+    data: Path, number: signal.Signals
+) -> None:
+    node = rendering(data)
+    fronts = [tracking(data, node.address), tracking(data, node.address)]
+    for service in (node, *fronts):
+        service.wait_until_serving()
+    answers: list[AvatarFrame] = []
+    with AvatarStreams([front.address for front in fronts]) as streams:
+        for answer in streams.drive("anna", endless(), same_person=True):
+            answers.append(answer)
+            if len(answers) == 10:
+                fronts[0].process.send_signal(number)
+                fronts[0].process.wait(30)
+            if len(answers) == 40:
+                break
+    indices = [answer.frame_index for answer in answers]
+    assert indices == sorted(set(indices))
+    assert_own(answers)
+    assert [service.stop() for service in (fronts[1], node)] == [0, 0]
+    fronts[0].stop()
+
+
+def test_nobody_at_any_address_is_said_at_once() -> None:
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    with AvatarStreams(addresses) as streams, pytest.raises(ClientError, match="styleavatar serve"):
+        list(streams.drive("anna", endless()))
