@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from styleavatar_core.avatar.continuity import Continuity
+from styleavatar_core.avatar.driver_gains import DriverGains
 from styleavatar_core.avatar.statistics import (
     NEUTRAL_PERCENTILE,
     NearestSample,
@@ -31,7 +33,7 @@ from styleavatar_core.face3d.camera import (
 )
 from styleavatar_core.types import FaceParameters, FloatArray
 
-__all__ = ["NearestSample", "ParameterStatistics", "Retargeted", "Retargeter"]
+__all__ = ["DriverGains", "NearestSample", "ParameterStatistics", "Retargeted", "Retargeter"]
 
 DriverMode = Literal["same_person", "other_person"]
 
@@ -42,7 +44,6 @@ _FOLLOW_SHARE = 0.1  # how fast the reference in use follows the estimate, per f
 _FRONTAL_RADIANS = 0.45  # heads turned further say little of the neutral expression
 _TURNED_FROM, _TURNED_TO = 0.25, 0.45  # a driver who always looks aside is taken as frontal
 _MARGIN_STD = 0.5  # the trained range reaches this far beyond what was seen
-_HOLD_FRAMES, _FADE_FRAMES = 10, 20  # of a lost face
 
 _BLINK = tuple(ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right"))
 _LOOK = tuple(i for i, name in enumerate(ARKIT_NAMES) if name.startswith("eyeLook"))
@@ -68,11 +69,19 @@ class Retargeter:
         statistics: The avatar's, from its manifest.
         mode: ``same_person``: the driver is the avatar's person before the same camera, so only the
             crop is applied. ``other_person``: relative to the driver's neutral.
+        gains: How much of the movement the avatar makes.
     """
 
-    def __init__(self, statistics: ParameterStatistics, mode: DriverMode = "other_person") -> None:
+    def __init__(
+        self,
+        statistics: ParameterStatistics,
+        mode: DriverMode = "other_person",
+        gains: DriverGains | None = None,
+    ) -> None:
         self._statistics = statistics
         self._mode = mode
+        self._gains = gains or DriverGains()
+        self._is_arkit = len(statistics.neutral_expression) == len(ARKIT_NAMES)
         self._memory: deque[FloatArray] = deque(maxlen=_MEMORY_FRAMES // _MEMORY_STEP)
         self._frame_count = 0
         self._neutral = statistics.neutral_expression.astype(np.float64)
@@ -80,8 +89,8 @@ class Retargeter:
         self._rotation = np.zeros(3)
         self._placement: FloatArray | None = None  # x, y, log scale of the driver's reference
         self._driver: FaceParameters | None = None
-        self._last: Retargeted | None = None
-        self._lost_count = 0
+        self._continuity = Continuity(self._resting())
+        self._was_clamped = False
 
     def set_neutral(self) -> None:
         """Takes the driver's latest frame as the neutral expression and the reference pose."""
@@ -97,13 +106,15 @@ class Retargeter:
 
         Args:
             driver: In the driver's frame coordinates; None when the face was lost: the last answer
-                is held, then fades to the avatar's neutral.
+                is held, then fades to the avatar's neutral. A face that is found again takes over
+                within a few frames, without a jump.
 
         Raises:
             InvalidInputError: The parameters belong to another face model or are no numbers.
         """
         if driver is None:
-            return self._lost()
+            shown = self._continuity.lost()
+            return Retargeted(shown, self._was_clamped and not self._continuity.is_at_rest)
         self._check(driver)
         self._driver = driver
         if self._mode == "same_person":
@@ -111,10 +122,9 @@ class Retargeter:
         else:
             self._remember(driver)
             wanted = self._relative(driver)
-        parameters, clamped = self._clamp(wanted)
-        self._lost_count = 0
-        self._last = Retargeted(parameters, clamped)
-        return self._last
+        amplified = self._gains.apply(wanted, self._statistics)
+        parameters, self._was_clamped = self._clamp(amplified)
+        return Retargeted(self._continuity.found(parameters), self._was_clamped)
 
     def _check(self, driver: FaceParameters) -> None:
         if driver.model_id != self._statistics.model_id:
@@ -181,14 +191,15 @@ class Retargeter:
     def _relative_expression(self, expression: FloatArray) -> FloatArray:
         rest = self._statistics.neutral_expression
         moved = rest + (expression - self._neutral)
-        for index in _BLINK:
+        for index in _BLINK if self._is_arkit else ():
             # A closed lid is closed for everyone: 1 stays 1, whatever lids are at rest.
             room = max(1.0 - self._neutral[index], 1e-3)
             if expression[index] > self._neutral[index]:
                 share = (expression[index] - self._neutral[index]) / room
                 moved[index] = rest[index] + (1.0 - rest[index]) * share
         # Where one looks is absolute, and the lids follow it.
-        moved[list(_LOOK)] = expression[list(_LOOK)]
+        if self._is_arkit:
+            moved[list(_LOOK)] = expression[list(_LOOK)]
         return np.clip(moved, 0.0, 1.0).astype(np.float32)
 
     def _clamp(self, wanted: FaceParameters) -> tuple[FaceParameters, bool]:
@@ -211,29 +222,6 @@ class Retargeter:
             eye_rotation=held["eye_rotation"].reshape(2, 2).astype(np.float32),
         )
         return parameters, clamped
-
-    def _lost(self) -> Retargeted:
-        rest = self._resting()
-        if self._last is None:
-            return Retargeted(rest, False)
-        self._lost_count += 1
-        share = np.clip((self._lost_count - _HOLD_FRAMES) / _FADE_FRAMES, 0.0, 1.0)
-        last = self._last.parameters
-        rotation = (1 - share) * last.rotation + share * rest.rotation
-        faded = replace(
-            last,
-            rotation=(rotation / np.linalg.norm(rotation)).astype(np.float32),
-            translation=((1 - share) * last.translation + share * rest.translation).astype(
-                np.float32
-            ),
-            scale=float((1 - share) * last.scale + share * rest.scale),
-            expression=((1 - share) * last.expression + share * rest.expression).astype(np.float32),
-            eye_rotation=((1 - share) * last.eye_rotation + share * rest.eye_rotation).astype(
-                np.float32
-            ),
-            confidence=0.0,
-        )
-        return Retargeted(faded, self._last.clamped and share < 1)
 
     def _resting(self) -> FaceParameters:
         statistics = self._statistics

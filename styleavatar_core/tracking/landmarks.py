@@ -17,8 +17,11 @@ import numpy as np
 from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.types import ByteArray, FloatArray
 
-# How many faces are looked for before one is chosen; more costs time on every frame.
+# How many faces are looked for before one is chosen.
 _CANDIDATE_COUNT = 3
+# How far the person can have gone, in face heights: between two frames, and more for each lost one.
+_REACH, _REACH_PER_LOST_FRAME = 0.75, 0.15
+_SURROUNDINGS = 0.6  # of a face's size are left around it when all else is blacked out
 _TASK_FRAME_MS = 33
 
 
@@ -29,31 +32,26 @@ class _Backend(Protocol):
 
 
 class LandmarkDetector:
-    """Finds the landmarks of one face and stays with it.
+    """Finds the landmarks of one person and stays with that person, whoever else is there.
+
+    The largest face is chosen first. While it is followed, no other is looked for, which is what
+    makes a frame cheap; when it was lost or the detector has jumped to somebody else, all faces are
+    looked for and the one is taken that is where the person can be.
 
     Args:
         task_path: ``face_landmarker.task``; needed only where MediaPipe has no bundled models.
-        single_face: Look for one face only, which is faster; else the largest is chosen first and
-            the nearest to the last one afterwards.
 
     Raises:
         AssetError: This MediaPipe has no models and no ``task_path`` was given.
     """
 
-    def __init__(self, task_path: Path | None = None, *, single_face: bool = True) -> None:
-        count = 1 if single_face else _CANDIDATE_COUNT
-        self._backend: _Backend
-        if task_path is not None:
-            self._backend = _TaskBackend(task_path, count)
-        elif hasattr(mp, "solutions"):
-            self._backend = _BundledBackend(count)
-        else:
-            raise AssetError(
-                "This MediaPipe version carries no models: give the path of face_landmarker.task, "
-                "or install mediapipe 0.10.21."
-            )
+    def __init__(self, task_path: Path | None = None) -> None:
+        self._task_path = task_path
+        self._follower = self._open(1)
+        self._finder: _Backend | None = None  # made when several faces are first looked for
         self._last: FloatArray | None = None
-        self._is_warm = False
+        self._lost_count = 0
+        self._is_following = False
 
     def detect(self, frame: ByteArray) -> FloatArray | None:
         """Finds the face.
@@ -70,17 +68,55 @@ class LandmarkDetector:
                 f"A frame must be (height, width, 3) uint8; got {frame.shape} {frame.dtype}."
             )
         frame = np.ascontiguousarray(frame)
-        if not self._is_warm:
-            # The first answer is up to a pixel off: the region of interest settles with the second.
-            self._backend.landmarks(frame)
-            self._is_warm = True
-        faces = self._backend.landmarks(frame)
-        self._last = self._choose(faces)
-        return self._last
+        found = self._choose(self._follower.landmarks(frame)) if self._is_following else None
+        if found is None:
+            found = self._find(frame)
+        self._is_following = found is not None
+        self._lost_count = 0 if self._is_following else self._lost_count + 1
+        if found is not None:
+            self._last = found
+        return found
+
+    def _find(self, frame: ByteArray) -> FloatArray | None:
+        """Chooses among all faces, and makes the follower follow the chosen one."""
+        if self._finder is None:
+            self._finder = self._open(_CANDIDATE_COUNT)
+        faces = self._finder.landmarks(frame)
+        chosen = self._choose(faces)
+        if chosen is None:
+            return None
+        view = _alone(frame, chosen) if len(faces) > 1 else frame
+        # The first answer is up to a pixel off: the region of interest settles with the second.
+        self._follower.landmarks(view)
+        followed = self._choose(self._follower.landmarks(view))
+        return chosen if followed is None else followed
+
+    def _choose(self, faces: list[FloatArray]) -> FloatArray | None:
+        if not faces:
+            return None
+        if self._last is None:
+            return max(faces, key=lambda face: float(np.ptp(face[:, 1])))
+        center = self._last[:, :2].mean(axis=0)
+        away = [float(np.linalg.norm(face[:, :2].mean(axis=0) - center)) for face in faces]
+        reach = _REACH + _REACH_PER_LOST_FRAME * self._lost_count
+        nearest = int(np.argmin(away))
+        return faces[nearest] if away[nearest] <= reach * float(np.ptp(self._last[:, 1])) else None
+
+    def _open(self, face_count: int) -> _Backend:
+        if self._task_path is not None:
+            return _TaskBackend(self._task_path, face_count)
+        if hasattr(mp, "solutions"):
+            return _BundledBackend(face_count)
+        raise AssetError(
+            "This MediaPipe version carries no models: give the path of face_landmarker.task, "
+            "or install mediapipe 0.10.21."
+        )
 
     def close(self) -> None:
         """Frees the models."""
-        self._backend.close()
+        self._follower.close()
+        if self._finder is not None:
+            self._finder.close()
 
     def __enter__(self) -> Self:
         return self
@@ -93,19 +129,11 @@ class LandmarkDetector:
     ) -> None:
         self.close()
 
-    def _choose(self, faces: list[FloatArray]) -> FloatArray | None:
-        if not faces:
-            return None
-        if self._last is None:
-            return max(faces, key=lambda face: float(np.ptp(face[:, 1])))
-        center = self._last.mean(axis=0)
-        return min(faces, key=lambda face: float(np.linalg.norm((face.mean(axis=0) - center)[:2])))
-
 
 class _BundledBackend:
     def __init__(self, face_count: int) -> None:
         self._mesh = mp.solutions.face_mesh.FaceMesh(
-            static_image_mode=False, max_num_faces=face_count, refine_landmarks=True
+            static_image_mode=face_count > 1, max_num_faces=face_count, refine_landmarks=True
         )
 
     def landmarks(self, frame: ByteArray) -> list[FloatArray]:
@@ -138,6 +166,17 @@ class _TaskBackend:
 
     def close(self) -> None:
         self._landmarker.close()
+
+
+def _alone(frame: ByteArray, face: FloatArray) -> ByteArray:
+    """Blacks out all but one face and what is around it."""
+    low, high = face[:, :2].min(axis=0), face[:, :2].max(axis=0)
+    margin = _SURROUNDINGS * (high - low)
+    left, top = np.maximum(low - margin, 0).astype(int)
+    right, bottom = (high + margin).astype(int) + 1
+    view = np.zeros_like(frame)
+    view[top:bottom, left:right] = frame[top:bottom, left:right]
+    return view
 
 
 def _to_pixels(points: Any, frame: ByteArray) -> FloatArray:

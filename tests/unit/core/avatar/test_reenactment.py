@@ -8,7 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from styleavatar_core.avatar.reenactment import NearestSample, ParameterStatistics, Retargeter
+from styleavatar_core.avatar.reenactment import (
+    DriverGains,
+    NearestSample,
+    ParameterStatistics,
+    Retargeter,
+)
 from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.face3d.arkit import ARKIT_INDEX
 from styleavatar_core.face3d.camera import (
@@ -145,6 +150,63 @@ def test_a_lost_face_is_held_then_fades_to_rest() -> None:
     assert held[-1].expression == pytest.approx(STATISTICS.neutral_expression, abs=1e-5)
     steps = [np.abs(b.expression - a.expression).max() for a, b in pairwise(held)]
     assert max(steps) < 0.05
+
+
+@pytest.mark.parametrize("lost_count", [3, 60])
+def test_a_face_that_is_found_again_takes_over_without_a_jump(lost_count: int) -> None:
+    retargeter, driver = Retargeter(STATISTICS), person(200, scale=0.4, rest=0.1, seed=5)
+    before = [retargeter.retarget(p).parameters for p in driver[:100]]
+    calm = max(distance(a, b) for a, b in pairwise(before[20:]))
+    shown = [before[-1], *(retargeter.retarget(None).parameters for _ in range(lost_count))]
+    back = [retargeter.retarget(p).parameters for p in driver[130:170]]
+    steps = [distance(a, b) for a, b in pairwise([*shown, *back])]
+    assert distance(shown[-1], back[-1]) > 0.05
+    assert max(steps) < max(0.25, 1.5 * calm)
+    untouched = Retargeter(STATISTICS)
+    for source in driver[:100]:
+        untouched.retarget(source)
+    free = [untouched.retarget(p).parameters for p in driver[130:170]]
+    assert back[-1].expression == pytest.approx(free[-1].expression, abs=0.02)
+    assert back[-1].frame_index == 169
+
+
+def distance(a: FaceParameters, b: FaceParameters) -> float:
+    turn = rotation_vector_from_quaternion(a.rotation) - rotation_vector_from_quaternion(b.rotation)
+    # Blinks are as fast as they are: what may not jump is pose, jaw and smile.
+    moved = (a.expression - b.expression)[[JAW, SMILE]]
+    return float(max(np.abs(turn).max(), np.abs(moved).max(), abs(a.scale - b.scale)))
+
+
+def test_gains_change_how_much_is_taken_over() -> None:
+    driver = replace(
+        person(1, scale=0.6, rest=0.05, seed=0)[0],
+        rotation=quaternion_from_rotation_vector(np.array([0.05, 0.1, 0.02])),
+        eye_rotation=np.full((2, 2), 0.08, np.float32),
+    )
+    driver.expression[[JAW, BLINK]] = 0.25, 0.6
+
+    def shown(**gains: float) -> FaceParameters:
+        return (
+            Retargeter(STATISTICS, "same_person", DriverGains(**gains)).retarget(driver).parameters
+        )
+
+    plain, rest = shown(), STATISTICS.neutral_expression
+    half = shown(mouth=0.5, blink=0.5, gaze=0.5, head=0.5)
+    for column in (JAW, BLINK):
+        wanted = rest[column] + 0.5 * (plain.expression[column] - rest[column])
+        assert half.expression[column] == pytest.approx(wanted, abs=1e-3)
+    assert half.eye_rotation == pytest.approx(plain.eye_rotation / 2, abs=1e-3)
+    usual = STATISTICS.rotation.mean
+    turns = [rotation_vector_from_quaternion(p.rotation) - usual for p in (plain, half)]
+    assert turns[1] == pytest.approx(turns[0] / 2, abs=1e-3)
+    assert shown(mouth=0.0).expression[JAW] == pytest.approx(rest[JAW], abs=1e-3)
+    assert shown(mouth=0.0).expression[BLINK] == pytest.approx(plain.expression[BLINK])
+
+
+@pytest.mark.parametrize("value", [-0.1, 3.5, float("nan")])
+def test_absurd_gains_are_refused(value: float) -> None:
+    with pytest.raises(InvalidInputError, match="gain of mouth"):
+        DriverGains(mouth=value)
 
 
 @pytest.mark.parametrize(

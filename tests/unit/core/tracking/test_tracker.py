@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import pytest
 
@@ -136,3 +137,33 @@ def test_tracking_can_be_stopped_and_tells_how_far_it_is(sample_clip: SampleClip
 def test_a_missing_task_file_is_an_asset_error(tmp_path: Path) -> None:
     with pytest.raises(AssetError, match=r"face_landmarker\.task"):
         LandmarkDetector(tmp_path / "face_landmarker.task")
+
+
+def beside(left: np.ndarray | None, right: np.ndarray | None) -> np.ndarray:
+    """Two people side by side, the left one larger; None is an empty place."""
+    picture = np.full((256, 512, 3), 120, np.uint8)
+    if left is not None:
+        picture[:, :256] = left
+    if right is not None:
+        picture[40:232, 300:492] = cv2.resize(right, (192, 192), interpolation=cv2.INTER_AREA)
+    return picture
+
+
+def test_one_person_is_kept_whoever_else_is_there(frames: list[np.ndarray]) -> None:
+    def place(picture: np.ndarray) -> str | None:
+        found = detector.detect(picture)
+        return None if found is None else "left" if found[:, 0].mean() < 256 else "right"
+
+    with LandmarkDetector() as detector:
+        assert [place(beside(frame, frame)) for frame in frames[:4]] == ["left"] * 4
+        # The person is hidden: the other one is not taken for them, and they are found again.
+        assert [place(beside(None, frame)) for frame in frames[4:8]] == [None] * 4
+        assert [place(beside(frame, frame)) for frame in frames[8:12]] == ["left"] * 4
+        # Who is alone for long is the one to follow.
+        alone = [place(beside(None, frames[k % 30])) for k in range(12, 30)]
+        assert alone[0] is None
+        assert alone[-1] == "right"
+    with LandmarkDetector() as detector:
+        assert [place(beside(None, frame)) for frame in frames[:3]] == ["right"] * 3
+        # A larger face that comes later changes nothing.
+        assert [place(beside(frame, frame)) for frame in frames[3:9]] == ["right"] * 6

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an avatar shows when its driver's face is lost and found again. Numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from styleavatar_core.types import FaceParameters, FloatArray
+
+_HOLD_FRAMES, _FADE_FRAMES = 10, 20  # of a lost face
+_RETURN_FRAMES = 8  # in which a face that was found again takes over
+
+
+class Continuity:
+    """Holds a lost face, fades it to rest, and leads back to one that is found again.
+
+    Args:
+        rest: What is shown when there is no face for long.
+    """
+
+    def __init__(self, rest: FaceParameters) -> None:
+        self._rest = rest
+        self._last: FaceParameters | None = None
+        self._lost_count = 0
+        self._shown: FaceParameters | None = None  # from which the way leads back
+        self._returned_count = 0
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing of the driver is left in what is shown."""
+        return self._last is None or self._lost_count >= _HOLD_FRAMES + _FADE_FRAMES
+
+    def lost(self) -> FaceParameters:
+        """Returns what to show in a frame without a face; its confidence is 0."""
+        if self._last is None:
+            return self._rest
+        self._lost_count += 1
+        share = float(np.clip((self._lost_count - _HOLD_FRAMES) / _FADE_FRAMES, 0.0, 1.0))
+        place = {"frame_index": self._last.frame_index, "capture_time_s": self._last.capture_time_s}
+        self._shown = replace(_between(self._last, self._rest, share), confidence=0.0, **place)
+        return self._shown
+
+    def found(self, params: FaceParameters) -> FaceParameters:
+        """Returns what to show in a frame with a face: the face, or the way back to it."""
+        self._returned_count = 1 if self._lost_count else self._returned_count + 1
+        self._lost_count = 0
+        if self._shown is not None:
+            if self._returned_count > _RETURN_FRAMES:
+                self._shown = None
+            else:
+                share = self._returned_count / (_RETURN_FRAMES + 1)
+                params = _between(self._shown, params, share * share * (3 - 2 * share))
+        self._last = params
+        return params
+
+
+def _between(start: FaceParameters, stop: FaceParameters, share: float) -> FaceParameters:
+    """Blends two faces; all that is not blended is that of ``stop``."""
+
+    def mixed(name: str, sign: float = 1.0) -> FloatArray:
+        first, second = getattr(start, name), getattr(stop, name)
+        return ((1 - share) * first + share * sign * second).astype(np.float32)
+
+    rotation = mixed("rotation", 1.0 if start.rotation @ stop.rotation >= 0 else -1.0)
+    return replace(
+        stop,
+        rotation=rotation / np.linalg.norm(rotation),
+        translation=mixed("translation"),
+        scale=float((1 - share) * start.scale + share * stop.scale),
+        expression=mixed("expression"),
+        eye_rotation=mixed("eye_rotation"),
+    )
