@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from onnx import ModelProto
 
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.base import RenderEngine
@@ -51,7 +52,11 @@ class OpeningAvatar:
 
     def onnx(self) -> bytes:
         """Writes the frozen generator as ONNX."""
-        return onnx_model(self.generator).SerializeToString()
+        return self.onnx_model().SerializeToString()
+
+    def onnx_model(self) -> ModelProto:
+        """Returns the frozen generator as an ONNX model."""
+        return onnx_model(self.generator)
 
     def key(self, backend: str) -> EngineKey:
         """Returns the key of a derived engine."""
@@ -91,6 +96,12 @@ def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
     return avatar.cache.open(avatar.key("openvino"), build, load)
 
 
+def _open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
+    from styleavatar_core.engine.tensorrt_backend import open_tensorrt
+
+    return open_tensorrt(avatar)
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """One runtime.
@@ -98,16 +109,19 @@ class Backend:
     Attributes:
         package: What must be installed.
         open: Opens an avatar; the runtime is imported only then.
+        is_chosen_by_auto: Whether ``auto`` may take it; not before it has run where we measure.
     """
 
     package: str
     open: Callable[[OpeningAvatar], RenderEngine]
+    is_chosen_by_auto: bool = True
 
 
 BACKENDS = {
     "torch": Backend("torch", _open_torch),
     "onnxruntime": Backend("onnxruntime", _open_onnxruntime),
     "openvino": Backend("openvino", _open_openvino),
+    "tensorrt": Backend("tensorrt", _open_tensorrt, is_chosen_by_auto=False),
 }
 
 
@@ -122,6 +136,11 @@ def backend_version(name: str) -> str:
 def available_backends() -> list[str]:
     """Returns the names of the backends whose runtime is installed."""
     return [name for name, entry in BACKENDS.items() if importlib.util.find_spec(entry.package)]
+
+
+def automatic_backends() -> list[str]:
+    """Returns the names of the backends among which ``auto`` chooses."""
+    return [name for name in available_backends() if BACKENDS[name].is_chosen_by_auto]
 
 
 def get_backend(name: str) -> Backend:

@@ -25,7 +25,7 @@ from styleavatar_core.errors import AssetError
 logger = logging.getLogger(__name__)
 
 # Raised whenever the frozen graph changes, so that older cached engines are not used.
-GRAPH_VERSION = 3
+GRAPH_VERSION = 4
 DEFAULT_LIMIT_BYTES = 4 * 2**30
 _DIGEST_BYTES = 32
 _SUFFIX = ".engine"
@@ -109,6 +109,16 @@ class EngineCache:
             engine, contents = build()
             self._write(key, contents)
         return engine
+
+    def replace(self, key: EngineKey, contents: bytes) -> None:
+        """Writes an entry whether it is there or not.
+
+        Args:
+            key: Which entry.
+            contents: Of the entry.
+        """
+        with self._lock(key):
+            self._write(key, contents)
 
     def forget(self, digest: str) -> int:
         """Removes every engine of an avatar: they hold the person's weights.

@@ -83,13 +83,14 @@ class FrozenGenerator(nn.Module):
             Image (B, H, W, 3) uint8 RGB and foreground mask (B, H, W) uint8, 255 = person.
         """
         dtype = self.face_feature.dtype
-        rendering = (texture_rendering.permute(0, 3, 1, 2).float() / 127.5 - 1.0).to(dtype)
+        # Types change first and last: runtimes for GPUs take bytes at the ends of a graph only.
+        rendering = (texture_rendering.float() / 127.5 - 1.0).permute(0, 3, 1, 2).to(dtype)
         count = len(texture_rendering)
         output = self.generator(
             self.style.expand(count, -1),
             rendering,
             uv.permute(0, 3, 1, 2),
-            face_mask[:, None].to(dtype),
+            face_mask.to(dtype)[:, None],
             FeatureMaps(self.face_feature, self.face_rgb_pack),
             FeatureMaps(self.background_feature, self.background_rgb_pack),
             self.window,
@@ -97,9 +98,8 @@ class FrozenGenerator(nn.Module):
         )
         size = (self.config.image_size_px, self.config.image_size_px)
         mask = F.interpolate(output.mask, size=size, mode="bilinear", align_corners=False)
-        return _to_bytes(output.image.float() * 0.5 + 0.5).permute(0, 2, 3, 1), _to_bytes(mask)[
-            :, 0
-        ]
+        image = output.image.permute(0, 2, 3, 1).float() * 0.5 + 0.5
+        return _to_bytes(image), _to_bytes(mask[:, 0])
 
     def _noise(self) -> Noise | None:
         """Returns the fixed noise, on the device of the weights."""

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from styleavatar_core.networks.style_unet import StyleUNet
-
 
 class WindowedUNet(nn.Module):
     """The first StyleUNet for a fixed window: its last level is computed around the window only.
@@ -16,14 +14,14 @@ class WindowedUNet(nn.Module):
     Gives a smaller canvas with the same middle, from which the window is cut as from the whole one.
 
     Args:
-        network: The StyleUNet.
+        network: The StyleUNet, its layers frozen.
         window_size: Side of the window, in texels of the canvas.
         offset: Largest distance of the window's middle from the canvas's, texels.
     """
 
     _HALO = 4  # texels of the level below that up-convolution, filter and convolution look at
 
-    def __init__(self, network: StyleUNet, window_size: int, offset: int) -> None:
+    def __init__(self, network: nn.Module, window_size: int, offset: int) -> None:
         super().__init__()
         self.network = network
         self.size = 2 * ((window_size // 2 + offset + 1) // 2 + self._HALO)  # at half resolution

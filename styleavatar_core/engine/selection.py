@@ -12,7 +12,7 @@ from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.backends import (
     BACKENDS,
     OpeningAvatar,
-    available_backends,
+    automatic_backends,
     backend_version,
     get_backend,
 )
@@ -43,8 +43,9 @@ def open_engine(
 
     Args:
         bundle: The avatar.
-        backend: ``torch``, ``onnxruntime``, ``openvino``, or ``auto``: the fastest of those
-            installed, measured once per machine and preset. With a CUDA device ``auto`` is torch.
+        backend: ``torch``, ``onnxruntime``, ``openvino``, ``tensorrt``, or ``auto``: the fastest
+            of the first three that is installed, measured once per machine and preset. With a CUDA
+            device ``auto`` is torch.
         precision: ``fp32``, or ``fp16`` if its pictures pass the quality gate; None is fp16 with
             a CUDA device and fp32 without.
         thread_count: Threads of a CPU runtime.
@@ -83,7 +84,7 @@ def open_engine(
 
 def _key(avatar: OpeningAvatar) -> str:
     """Returns under which key the render times of an avatar's preset are remembered."""
-    versions = {name: backend_version(name) for name in available_backends()}
+    versions = {name: backend_version(name) for name in automatic_backends()}
     return calibration_key(avatar.bundle.manifest.preset, versions, avatar.thread_count)
 
 
@@ -98,7 +99,7 @@ def _recall_fastest(avatar: OpeningAvatar, memory: CalibrationMemory) -> str | N
 def _calibrate(avatar: OpeningAvatar, memory: CalibrationMemory) -> RenderEngine:
     """Opens every backend, keeps the fastest and remembers which it was."""
     # Torch lays the frozen weights out anew, so it comes last.
-    names = reversed(available_backends())
+    names = reversed(automatic_backends())
     engines = {name: BACKENDS[name].open(avatar) for name in names}
     times_s = {name: measure_frame_s(engine) for name, engine in engines.items()}
     memory.remember(_key(avatar), times_s)

@@ -9,7 +9,7 @@ import pytest
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
 from styleavatar_core.engine import backends, selection
-from styleavatar_core.engine.backends import BACKENDS
+from styleavatar_core.engine.backends import automatic_backends
 from styleavatar_core.engine.base import RenderEngine, RenderInput
 from styleavatar_core.engine.cache import cache_folder
 from styleavatar_core.engine.loading import load_frozen
@@ -23,6 +23,7 @@ from styleavatar_core.errors import (
 from styleavatar_core.export.parity import random_input
 from tests.fakes.nano_bundle import write_nano_bundle
 
+BACKENDS = automatic_backends()
 CACHED = [name for name in BACKENDS if name != "torch"]
 
 
@@ -149,6 +150,10 @@ def test_auto_really_measures(bundle: AvatarBundle, cache: Path) -> None:
     engine = open_engine(bundle, thread_count=1)
     assert engine.render(random_input(engine)).image.any()
     assert engine.info.backend in (cache / "calibration.json").read_text()
+
+
+def test_nothing_is_skipped_for_want_of_a_runtime() -> None:
+    assert BACKENDS == ["torch", "onnxruntime", "openvino"]
 
 
 def test_unknown_backend_is_refused(bundle: AvatarBundle) -> None:

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TensorRT plans from ONNX: built once per architecture and GPU, refitted for each avatar.
+
+Strongly typed: the types are those of the graph. Works with TensorRT 10 and 11. Written against the
+published bindings; has not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import tensorrt
+
+from styleavatar_core.errors import AssetError
+
+logger = logging.getLogger(__name__)
+
+_WORKSPACE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPlan:
+    """What a build gives.
+
+    Attributes:
+        plan: The serialized engine, for this version and GPU only; its weights can be refitted.
+        timing_cache: Measurements of kernels, which make later builds on this GPU fast.
+    """
+
+    plan: bytes
+    timing_cache: bytes
+
+
+def make_logger() -> tensorrt.ILogger:
+    """Returns a logger that only speaks of warnings."""
+    return tensorrt.Logger(tensorrt.Logger.WARNING)
+
+
+def build_plan(model: bytes, timing_cache: bytes = b"") -> BuiltPlan:
+    """Builds a plan on the GPU that will run it.
+
+    Args:
+        model: The ONNX model; its weights keep their names for :func:`refit_plan`.
+        timing_cache: What an earlier build on this GPU gave, or nothing.
+
+    Raises:
+        AssetError: TensorRT refuses the model.
+    """
+    builder = tensorrt.Builder(make_logger())
+    typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(typed)
+    parser = tensorrt.OnnxParser(network, make_logger())
+    if not parser.parse(model):
+        reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
+        raise AssetError(f"TensorRT {tensorrt.__version__} cannot read the graph: {reasons}")
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
+    config.set_flag(tensorrt.BuilderFlag.REFIT)
+    timings = config.create_timing_cache(timing_cache)
+    config.set_timing_cache(timings, ignore_mismatch=False)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise AssetError(
+            f"TensorRT {tensorrt.__version__} could not build an engine from the graph; "
+            "its log says why"
+        )
+    return BuiltPlan(bytes(plan), bytes(timings.serialize()))
+
+
+def load_plan(plan: bytes) -> tensorrt.ICudaEngine:
+    """Loads a plan.
+
+    Raises:
+        AssetError: It was built by another version, for another GPU, or is damaged.
+    """
+    runtime = tensorrt.Runtime(make_logger())
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise AssetError(
+            f"the engine does not fit TensorRT {tensorrt.__version__} on this GPU; "
+            "it will be built anew"
+        )
+    return engine
+
+
+def refit_plan(engine: tensorrt.ICudaEngine, model: bytes) -> None:
+    """Puts another avatar's weights into an engine of the same architecture.
+
+    The result must pass the quality gate: a refit can be wrong without failing.
+
+    Args:
+        engine: A loaded engine; changed.
+        model: The avatar's ONNX model.
+
+    Raises:
+        AssetError: The architectures differ.
+    """
+    refitter = tensorrt.Refitter(engine, make_logger())
+    parser_refitter = tensorrt.OnnxParserRefitter(refitter, make_logger())
+    if not parser_refitter.refit_from_bytes(model):
+        raise AssetError("the avatar's weights do not fit the engine of its preset")
+    missing = refitter.get_missing_weights()
+    if missing:
+        raise AssetError(
+            f"the engine lacks {len(missing)} weights after its refit, {missing[0]} first"
+        )
+    if not refitter.refit_cuda_engine():
+        raise AssetError("TensorRT could not refit the engine; its log says why")

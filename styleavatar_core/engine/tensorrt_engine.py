@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exported generator in TensorRT: persistent bindings, one CUDA graph per frame.
+
+Has not run on a GPU yet; every name that it uses is compared with the published bindings.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorrt
+import torch
+
+from styleavatar_core.engine.base import EngineInfo, RenderInput, RenderOutput, blank_input
+from styleavatar_core.errors import AssetError, RenderError
+
+_INPUTS = {
+    "texture_rendering": torch.uint8,
+    "uv_rendering": torch.float32,
+    "face_mask": torch.uint8,
+}
+_OUTPUTS = {"image": torch.uint8, "mask": torch.uint8}
+
+
+class TensorRtEngine:
+    """Runs a loaded engine on the current CUDA device, one sample at a time.
+
+    Args:
+        engine: What ``load_plan`` gave, refitted if need be.
+        precision: What the graph computes in.
+        note: Goes into ``EngineInfo``.
+
+    Raises:
+        AssetError: The engine is not one of a generator.
+    """
+
+    def __init__(
+        self, engine: tensorrt.ICudaEngine, *, precision: str = "fp16", note: str = ""
+    ) -> None:
+        names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+        if names != {*_INPUTS, *_OUTPUTS}:
+            raise AssetError(f"the engine has other inputs and outputs: {', '.join(sorted(names))}")
+        shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
+        self._engine = engine
+        self._context = engine.create_execution_context()
+        self._stream = torch.cuda.Stream()
+        kinds = _INPUTS | _OUTPUTS
+        self._device = {
+            name: torch.zeros(shapes[name], dtype=kind, device="cuda")
+            for name, kind in kinds.items()
+        }
+        self._host = {
+            name: torch.zeros(shapes[name], dtype=kind, pin_memory=True)
+            for name, kind in kinds.items()
+        }
+        for name, tensor in self._device.items():
+            self._context.set_tensor_address(name, tensor.data_ptr())
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._info = EngineInfo(
+            "tensorrt",
+            precision,
+            int(shapes["image"][1]),
+            int(shapes["texture_rendering"][1]),
+            int(shapes["uv_rendering"][1]),
+            note,
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is."""
+        return self._info
+
+    def render(self, inputs: RenderInput) -> RenderOutput:
+        """Renders a batch."""
+        results = [self._render_one(inputs, index) for index in range(len(inputs.face_mask))]
+        images, masks = zip(*results, strict=True)
+        return RenderOutput(np.concatenate(images), np.concatenate(masks))
+
+    def _render_one(self, inputs: RenderInput, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Renders one sample: (1, H, W, 3) and (1, H, W), valid until the next call."""
+        try:
+            for name in _INPUTS:
+                sample = np.ascontiguousarray(getattr(inputs, name)[index : index + 1])
+                self._host[name].copy_(torch.from_numpy(sample))
+            with torch.cuda.stream(self._stream):
+                if self._graph is None:
+                    self._enqueue()
+                else:
+                    self._graph.replay()
+            self._stream.synchronize()
+        except RuntimeError as error:
+            raise RenderError(f"TensorRT could not render this frame: {error}") from error
+        return self._host["image"].numpy(), self._host["mask"].numpy()
+
+    def _enqueue(self) -> None:
+        """Copies to the device, runs the network and copies back, all on the engine's stream."""
+        for name in _INPUTS:
+            self._device[name].copy_(self._host[name], non_blocking=True)
+        if not self._context.execute_async_v3(self._stream.cuda_stream):
+            raise RuntimeError("the network could not be started")
+        for name in _OUTPUTS:
+            self._host[name].copy_(self._device[name], non_blocking=True)
+
+    def warm_up(self) -> None:
+        """Renders once, then captures the whole frame as a CUDA graph."""
+        self.render(blank_input(self._info))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream):
+            self._enqueue()
+        self._graph = graph
+
+    def close(self) -> None:
+        """Frees the engine and its memory."""
+        self._graph = None
+        del self._context, self._engine, self._device, self._host

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether TensorRT's parser takes a graph: every operator, type and attribute is on its list.
+
+The list is NVIDIA's documentation of its ONNX parser, for the operators that we emit; there is no
+need of TensorRT or a GPU to check against it.
+"""
+
+from __future__ import annotations
+
+from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
+NUMBERS = FLOATS | {TensorProto.INT32, TensorProto.INT64}
+CASTS = NUMBERS | {TensorProto.UINT8}
+
+# By operator: the types of its output.
+OPERATOR_TYPES: dict[str, frozenset[int]] = {
+    "Add": NUMBERS,
+    "AveragePool": FLOATS,
+    "Cast": CASTS,
+    "Clip": FLOATS,
+    "Concat": NUMBERS,
+    "Conv": FLOATS,
+    "ConvTranspose": FLOATS,
+    "DepthToSpace": FLOATS,
+    "Div": NUMBERS,
+    "Expand": NUMBERS,
+    "Floor": FLOATS,
+    "Gather": NUMBERS,
+    "GridSample": FLOATS,
+    "LeakyRelu": FLOATS,
+    "Mul": NUMBERS,
+    "Pad": NUMBERS,
+    "Reshape": NUMBERS,
+    "Resize": FLOATS,
+    "Round": FLOATS,
+    "Slice": NUMBERS,
+    "Sub": NUMBERS,
+    "Tanh": FLOATS,
+    "Transpose": NUMBERS,
+    "Unsqueeze": NUMBERS,
+}
+# By operator and attribute: the values that the parser takes, where it does not take all.
+ATTRIBUTE_VALUES: dict[tuple[str, str], frozenset[str]] = {
+    ("DepthToSpace", "mode"): frozenset({"CRD", "DCR"}),
+    ("GridSample", "mode"): frozenset({"bilinear", "nearest"}),
+    ("GridSample", "padding_mode"): frozenset({"zeros", "border"}),
+    ("Pad", "mode"): frozenset({"constant"}),
+    ("Resize", "mode"): frozenset({"linear", "nearest"}),
+    ("Resize", "coordinate_transformation_mode"): frozenset({"half_pixel", "asymmetric"}),
+}
+# By operator: the inputs that must be constants.
+CONSTANT_INPUTS = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Pad": (1, 2),
+    "Reshape": (1,),
+    "Resize": (2, 3),
+    "Slice": (1, 2, 3, 4),
+    "Unsqueeze": (1,),
+}
+
+
+def unsupported_parts(model: ModelProto) -> list[str]:
+    """Returns what TensorRT's parser would refuse, in words; nothing if it takes the graph.
+
+    Args:
+        model: The ONNX model; static shapes.
+    """
+    inferred = shape_inference.infer_shapes(model, strict_mode=True).graph
+    types = {tensor.name: tensor.data_type for tensor in inferred.initializer}
+    for info in (*inferred.input, *inferred.value_info, *inferred.output):
+        types[info.name] = info.type.tensor_type.elem_type
+    constants = {tensor.name for tensor in inferred.initializer}
+    problems: list[str] = []
+    for node in inferred.node:
+        problems += _problems(node, types, constants)
+    return problems
+
+
+def _problems(node: NodeProto, types: dict[str, int], constants: set[str]) -> list[str]:
+    """Returns what is wrong with a node."""
+    if node.op_type not in OPERATOR_TYPES:
+        return [f"{node.name}: {node.op_type} is not supported"]
+    problems = []
+    if types[node.output[0]] not in OPERATOR_TYPES[node.op_type]:
+        name = TensorProto.DataType.Name(types[node.output[0]])
+        problems.append(f"{node.name}: {node.op_type} cannot give {name}")
+    for source in node.input:
+        # Bytes exist at the ends of a network only.
+        if source and types[source] == TensorProto.UINT8 and node.op_type != "Cast":
+            problems.append(f"{node.name}: {node.op_type} cannot take UINT8")
+    floats = {types[source] for source in node.input if source and types[source] in FLOATS}
+    if len(floats) > 1 and node.op_type != "Resize":
+        problems.append(f"{node.name}: {node.op_type} mixes types, which strong typing forbids")
+    for attribute in node.attribute:
+        allowed = ATTRIBUTE_VALUES.get((node.op_type, attribute.name))
+        value = helper.get_attribute_value(attribute)
+        if allowed is not None and value.decode() not in allowed:
+            problems.append(f"{node.name}: {attribute.name} may not be {value.decode()}")
+    for position in CONSTANT_INPUTS.get(node.op_type, ()):
+        if position < len(node.input) and node.input[position]:
+            source = node.input[position]
+            if source not in constants:
+                problems.append(f"{node.name}: input {position} must be a constant")
+    return problems
