@@ -34,7 +34,12 @@ async def run(settings: TrackingSettings) -> None:
             "log_format": settings.log_format,
         },
         # The solvers' matrices are small: more threads only wait for each other.
-        environment={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        # MediaPipe starts threads for each stream; glibc would keep an arena of memory for each.
+        environment={
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "1",
+        },
         slot_bytes=MESSAGE_BYTES_LIMIT,
     )
     pool = TrackingPool(options, settings.worker_count, settings.frame_timeout_s, metrics)

@@ -7,7 +7,7 @@ import logging
 
 import numpy as np
 
-from styleavatar_core.errors import FaceNotFoundError
+from styleavatar_core.errors import FaceNotFoundError, InvalidInputError
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import from_pixels, quaternion_from_matrix
 from styleavatar_core.face3d.model import FaceModel
@@ -21,6 +21,9 @@ from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, Floa
 logger = logging.getLogger(__name__)
 
 
+_IDENTITY_LIMIT = 100.0  # standard deviations; far beyond any face
+
+
 class Tracker:
     """Tracks one face through the frames of one stream.
 
@@ -29,6 +32,9 @@ class Tracker:
         identity: Who is seen, if known; else solved from the first good frames, then fixed.
         filtered: Whether parameters are smoothed (One-Euro); for live use.
         detector: Its own detector if None. A detector serves one stream only.
+
+    Raises:
+        InvalidInputError: The identity is none of this face model's.
     """
 
     def __init__(
@@ -40,6 +46,8 @@ class Tracker:
         detector: LandmarkDetector | None = None,
     ) -> None:
         self._model = model or builtin_model()
+        if identity is not None:
+            _check_identity(identity, self._model)
         self._detector = detector or LandmarkDetector()
         self._fitter = FaceFitter(self._model, identity.identity if identity else None)
         self._texture: FloatArray | None = identity.texture if identity else None
@@ -99,6 +107,20 @@ class Tracker:
     def close(self) -> None:
         """Frees the detector."""
         self._detector.close()
+
+
+def _check_identity(identity: FaceIdentity, model: FaceModel) -> None:
+    count = model.identity_basis.shape[-1]
+    values = np.asarray(identity.identity)
+    if identity.model_id != model.model_id or values.shape != (count,):
+        raise InvalidInputError(
+            f"The identity has {values.size} coefficients of face model '{identity.model_id}'; "
+            f"this tracker needs {count} of '{model.model_id}'."
+        )
+    if not (np.abs(values) <= _IDENTITY_LIMIT).all():
+        raise InvalidInputError(
+            f"An identity coefficient is no number within {_IDENTITY_LIMIT:g} standard deviations."
+        )
 
 
 def fit_to_parameters(
