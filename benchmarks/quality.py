@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quality of avatars trained from real clips, on their held-out fifth (paper, Tables 2-3).
 
-``python -m benchmarks.quality --clips a.mp4 b.mp4 --preset lite --minutes 25``
+``python -m benchmarks.quality --clips a.mp4 --clips b.mp4 --preset lite --minutes 25``; every
+ablation too with ``--variants all``. With ``--folder`` the pictures stay: ``ablations.jpg`` (as
+Fig. 7) and ``translation.jpg`` (as Fig. 4) beside each clip's avatars.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -13,97 +19,239 @@ from typing import Annotated
 import typer
 
 from benchmarks.report import build_report, print_report, write_report
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.sample_clip import make_sample_clip
-from styleavatar_core.provenance.consent import make_consent
-from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.create import (
-    DATASET_FOLDER,
-    SHEET_NAME,
-    TRAINING_FOLDER,
-    create_avatar,
+from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.evaluation.baselines import NearestSample
+from styleavatar_core.evaluation.comparison import comparison_sheet
+from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth, spread_evenly
+from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
+from styleavatar_core.evaluation.translation import (
+    SHIFTS,
+    ShiftedRenderer,
+    ShiftResult,
+    measure_translation,
+    translation_figures,
+    translation_sheet,
 )
-from styleavatar_core.training.measure import measure_avatar, measure_control
+from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.face3d.camera import parameters_in_crop
+from styleavatar_core.networks import ABLATIONS, ablate, get_preset
+from styleavatar_core.networks.ablations import MOVES_WINDOWS
+from styleavatar_core.provenance.consent import make_consent
+from styleavatar_core.tracking.landmarks import LandmarkDetector
+from styleavatar_core.training.avatar_networks import AvatarNetworks
+from styleavatar_core.training.batches import FIXED_STYLE_TIME
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.create import DATASET_FOLDER, TRAINING_FOLDER, create_avatar
+from styleavatar_core.training.loop import CHECKPOINT_NAME, load_average, train
+from styleavatar_core.training.measure import measure_control
+from styleavatar_core.training.prepare import prepare_dataset
+from styleavatar_core.training.reporter import NetworkRenderer
+from styleavatar_core.types import ByteArray, FloatArray
 
-VARIANTS = {"full": "", "nearest_sample": "nearest_sample_", "mean_frame": "mean_frame_"}
-_METRICS = ("psnr_db", "ssim", "sharpness")
+BASELINES = {"nearest_sample": "nearest_sample_", "mean_frame": "mean_frame_"}
+_DEFAULT_VARIANTS = ("full", *BASELINES)
+_METRICS = (
+    "psnr_db",
+    "ssim",
+    "sharpness",
+    "flicker",
+    "no_background_psnr_db",
+    "no_background_ssim",
+    "lpips",
+    "fid",
+)
 _CONTROLS = ("rotation_r", "mouth_r", "smile_r", "lids_r", "gaze_r")
 _QUICK_STEPS = 4
+_SHOWN_FRAMES = 4
+
+Render = Callable[[int], tuple[ByteArray, ByteArray]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all clips have in common."""
+
+    preset: str
+    config: TrainConfig
+    variants: list[str]
+    driver: Path | None
+    frame_limit: int | None
+    lpips_weights: Path | None
+    fid_weights: Path | None
 
 
 def main(
     clips: Annotated[list[Path] | None, typer.Option(help="Videos; none makes a sample.")] = None,
     preset: Annotated[str, typer.Option(help="Network preset.")] = "lite",
-    minutes: Annotated[float, typer.Option(help="Training time per clip.")] = 25.0,
-    variants: Annotated[list[str] | None, typer.Option(help="Variants to show.")] = None,
+    minutes: Annotated[float, typer.Option(help="Training time per clip and variant.")] = 25.0,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Of {', '.join((*ABLATIONS, *BASELINES))}; or all."),
+    ] = None,
     driver: Annotated[Path | None, typer.Option(help="Video of another person.")] = None,
+    lpips_weights: Annotated[Path | None, typer.Option(help="TorchScript, for LPIPS.")] = None,
+    fid_weights: Annotated[Path | None, typer.Option(help="TorchScript, for FID.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Keeps avatars and sheets here.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Report file.")] = None,
     quick: Annotated[bool, typer.Option(help="Cheap values, never quoted.")] = False,
 ) -> None:
+    chosen = list(variants or _DEFAULT_VARIANTS)
+    if "all" in chosen:
+        chosen = [*ABLATIONS, *BASELINES]
+    if unknown := set(chosen) - {*ABLATIONS, *BASELINES}:
+        raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}", param_hint="--variants")
+    options = Options(
+        preset="nano" if quick else preset,
+        config=TrainConfig(minutes=minutes, step_count=_QUICK_STEPS if quick else None),
+        variants=chosen,
+        driver=driver,
+        frame_limit=4 if quick else None,
+        lpips_weights=lpips_weights,
+        fid_weights=fid_weights,
+    )
     with TemporaryDirectory() as temporary:
         work = folder or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
         if not clips:
             clips = [make_sample_clip(work / "sample.mp4", 6.0, size_px=256, seed=0).path]
-        figures: dict[str, float] = {}
+        figures: dict[str, float | None] = {}
         for clip in clips:
-            figures |= measure_clip(
-                clip,
-                work / clip.stem,
-                preset="nano" if quick else preset,
-                config=TrainConfig(minutes=minutes, step_count=_QUICK_STEPS if quick else None),
-                variants=variants or list(VARIANTS),
-                driver=driver,
-                frame_limit=4 if quick else None,
-            )
-    options = {"preset": preset, "minutes": minutes, "quick": quick}
-    report = build_report("quality", figures, options)
+            measured = measure_clip(clip, work / clip.stem, options)
+            figures |= {f"{clip.stem}.{name}": value for name, value in measured.items()}
+    described = {"preset": options.preset, "minutes": minutes, "variants": chosen, "quick": quick}
+    report = build_report("quality", figures, described)
     print_report(report)
     if json_path is not None:
         write_report(report, json_path)
 
 
-def measure_clip(
-    clip: Path,
-    work: Path,
-    *,
-    preset: str,
-    config: TrainConfig,
-    variants: list[str],
-    driver: Path | None,
-    frame_limit: int | None,
-) -> dict[str, float]:
-    """Trains an avatar of a clip and measures it through its engine."""
-    bundle = create_avatar(
-        clip,
-        work,
-        work / "avatar",
-        preset=preset,
-        minutes=config.minutes,
-        config=config,
-        consent=make_consent("This clip was given to this benchmark for the purpose of measuring."),
-    )
-    measured = measure_avatar(
-        bundle, work / DATASET_FOLDER, frame_limit=frame_limit, sheet_path=work / SHEET_NAME
-    )
-    figures = {
-        f"{clip.stem}.{variant}.{metric}": measured[VARIANTS[variant] + metric]
-        for variant in variants
-        for metric in _METRICS
-    }
-    figures[f"{clip.stem}.full.train_minutes"] = train_minutes(work / TRAINING_FOLDER, preset)
-    if driver is not None:
-        control = measure_control(bundle, driver, frame_limit=frame_limit)
-        figures |= {f"{clip.stem}.full.{name}": control[name] for name in _CONTROLS}
+def measure_clip(clip: Path, work: Path, options: Options) -> dict[str, float]:
+    """Trains every variant on a clip, with equal time, and measures and pictures them."""
+    dataset = prepare_dataset(clip, work / DATASET_FOLDER, get_preset(options.preset))
+    figures: dict[str, float] = {}
+    evaluated: dict[str, float] = {}
+    renders: dict[str, Render] = {}
+    translations: list[list[ShiftResult]] = []
+    for variant in [name for name in options.variants if name in ABLATIONS] or ["full"]:
+        networks, minutes = train_variant(clip, dataset, work, variant, options)
+        renders[variant] = NetworkRenderer(dataset, networks)
+        bundle = work / "avatar" if variant == "full" else None
+        evaluated = evaluate_variant(dataset, renders[variant], bundle, options)
+        if variant in options.variants:
+            figures |= _named(variant, evaluated, "")
+            figures[f"{variant}.train_minutes"] = minutes
+        if variant in ("full", "no_sliding_window"):
+            results = shift_heads(dataset, networks, has_windows=variant == "full")
+            translations.append(results)
+            shifted = translation_figures(results)
+            figures |= {f"{variant}.translation.{name}": v for name, v in shifted.items()}
+    for variant in [name for name in options.variants if name in BASELINES]:
+        figures |= _named(variant, evaluated, BASELINES[variant])
+    (work / "ablations.jpg").write_bytes(encode_jpeg(ablation_sheet(dataset, renders)))
+    if translations:
+        (work / "translation.jpg").write_bytes(encode_jpeg(translation_sheet(translations)))
+    if options.driver is not None and "full" in renders:
+        control = measure_control(work / "avatar", options.driver, frame_limit=options.frame_limit)
+        figures |= {f"full.{name}": control[name] for name in _CONTROLS}
     return figures
 
 
-def train_minutes(folder: Path, preset: str) -> float:
-    from styleavatar_core.networks import get_preset
-    from styleavatar_core.training.loop import CHECKPOINT_NAME, load_average
+def train_variant(
+    clip: Path, dataset: AvatarDataset, work: Path, variant: str, options: Options
+) -> tuple[AvatarNetworks, float]:
+    """Trains a variant, or takes up its training; returns the networks and the minutes."""
+    generator_config = ablate(get_preset(options.preset), variant)
+    config = options.config
+    if variant == "full":
+        consent = make_consent("This clip was given to this benchmark for measuring.")
+        create_avatar(
+            clip,
+            work,
+            work / "avatar",
+            preset=options.preset,
+            minutes=config.minutes,
+            config=config,
+            consent=consent,
+        )
+        checkpoint = work / TRAINING_FOLDER / CHECKPOINT_NAME
+    else:
+        if (
+            variant not in MOVES_WINDOWS
+        ):  # all boxes in the middle, everybody where the clip has them
+            config = replace(config, centered_share=1.0, shifted_share=0.0)
+        checkpoint = train(dataset, generator_config, config, work / f"training-{variant}")
+    networks, clock = load_average(checkpoint, generator_config)
+    return networks, clock.elapsed_s / 60
 
-    _, clock = load_average(folder / CHECKPOINT_NAME, get_preset(preset))
-    return clock.elapsed_s / 60
+
+def evaluate_variant(
+    dataset: AvatarDataset, render: Render, bundle: Path | None, options: Options
+) -> dict[str, float]:
+    """Measures a variant by its networks, or by its engine, as users see it, if it has a bundle."""
+    learned = LearnedMetrics(lpips_weights=options.lpips_weights, fid_weights=options.fid_weights)
+    limit = options.frame_limit
+    if bundle is None:
+        return evaluate_frames(dataset, render, frame_limit=limit, learned=learned).figures
+    with closing(AvatarRenderer(bundle)) as renderer:
+
+        def render_live(index: int) -> tuple[ByteArray, ByteArray]:
+            local = parameters_in_crop(dataset.parameters[index], dataset.info.crop)
+            frame = renderer.render(local)
+            return frame.image, frame.mask
+
+        return evaluate_frames(dataset, render_live, frame_limit=limit, learned=learned).figures
+
+
+def shift_heads(
+    dataset: AvatarDataset, networks: AvatarNetworks, *, has_windows: bool
+) -> list[ShiftResult]:
+    """Moves the head of the middle held-out frame to both sides."""
+    middle = dataset.held_out_indices[len(dataset.held_out_indices) // 2]
+    size = networks.config.rendering_size_px
+    renderer = ShiftedRenderer(
+        networks.generator,
+        networks.static_maps(),
+        ConditioningRenderer(builtin_model(), dataset.info.face_identity, size),
+        parameters_in_crop(dataset.parameters[middle], dataset.info.crop),
+        FIXED_STYLE_TIME,
+        has_windows=has_windows,
+    )
+    return measure_translation(renderer, _detect, [(share, 0.0) for share in SHIFTS])
+
+
+def ablation_sheet(dataset: AvatarDataset, renders: dict[str, Render]) -> ByteArray:
+    """Shows held-out frames: the truth, the nearest sample and all variants."""
+    train_parameters = [dataset.parameters[index] for index in dataset.train_indices]
+    nearest = NearestSample(train_parameters, dataset.info.crop)
+    columns: dict[str, Callable[[int], ByteArray]] = {
+        "truth": lambda index: held_out_truth(dataset, index),
+        "nearest_sample": lambda index: held_out_truth(
+            dataset, nearest.find(dataset.parameters[index])
+        ),
+    }
+    columns |= {name: partial(_picture, render) for name, render in renders.items()}
+    return comparison_sheet(columns, spread_evenly(dataset.held_out_indices, _SHOWN_FRAMES))
+
+
+def _picture(render: Render, index: int) -> ByteArray:
+    return render(index)[0]
+
+
+def _named(variant: str, evaluated: dict[str, float], prefix: str) -> dict[str, float]:
+    return {
+        f"{variant}.{metric}": evaluated[prefix + metric]
+        for metric in _METRICS
+        if prefix + metric in evaluated
+    }
+
+
+def _detect(image: ByteArray) -> FloatArray | None:
+    with LandmarkDetector() as detector:
+        return detector.detect(image)
 
 
 if __name__ == "__main__":

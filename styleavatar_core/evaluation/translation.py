@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Translation generalisation (paper, Fig. 4): the head driven to where the clip never had it.
+
+With sliding windows the foreground is drawn where it was trained and its window moved, while the
+background stays; without them the network sees its rendering where it never saw one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.data.picture import contact_sheet
+from styleavatar_core.networks import FeatureMaps, PortraitGenerator, position_code
+from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
+
+SHIFTS = (-0.25, -0.125, 0.0, 0.125, 0.25)  # shares of the picture's side
+LIMIT = 0.1  # mask area and landmarks must stay within this of what is expected
+
+Shift = tuple[float, float]
+RenderShifted = Callable[[Shift], tuple[ByteArray, ByteArray]]
+"""Renders with the head moved by (x, y) shares of the side: (S, S, 3) picture, (F, F) mask."""
+DetectLandmarks = Callable[[ByteArray], FloatArray | None]
+"""Finds (K, 2 or more) landmarks in pixels, or None where there is no face."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftResult:
+    """What came out for one shift.
+
+    Attributes:
+        shift: (x, y) shares of the side.
+        area_error: Relative error of the foreground's area.
+        landmark_error: Mean distance of landmarks from where they should be, over the face's
+            height; NaN where no face is found.
+        image: (S, S, 3) uint8.
+        mask: (F, F) uint8, 255 = person.
+    """
+
+    shift: Shift
+    area_error: float
+    landmark_error: float
+    image: ByteArray
+    mask: ByteArray
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing tore: a face is where it should be, and the person is whole."""
+        return self.area_error <= LIMIT and self.landmark_error <= LIMIT
+
+
+class ShiftedRenderer:
+    """Renders one frame of an avatar with its head moved.
+
+    Args:
+        generator: The trained generator.
+        maps: Static maps of face and background.
+        conditioning: Renders the avatar's face at the generator's rendering size.
+        parameters: The frame, in the coordinates of the avatar's window.
+        style_time: The z_tmp of inference.
+        has_windows: Whether the foreground's window moves; else its rendering does.
+    """
+
+    def __init__(
+        self,
+        generator: PortraitGenerator,
+        maps: tuple[FeatureMaps, FeatureMaps],
+        conditioning: ConditioningRenderer,
+        parameters: FaceParameters,
+        style_time: float,
+        *,
+        has_windows: bool,
+    ) -> None:
+        self._generator = generator
+        self._maps = maps
+        self._conditioning = conditioning
+        self._parameters = parameters
+        config = generator.config
+        self._style = position_code(
+            torch.tensor([style_time]), config.style.style_dim, config.position_octaves
+        )
+        self._has_windows = has_windows
+
+    def __call__(self, shift: Shift) -> tuple[ByteArray, ByteArray]:
+        """Renders with the head moved by a shift, rounded to texels."""
+        config = self._generator.config
+        texels = np.rint(np.multiply(shift, config.feature_size)).astype(np.int64)
+        x, y = (float(offset) / config.feature_size for offset in texels)
+        moved = self._conditioning.render(shift_head(self._parameters, (x, y)))
+        still = self._conditioning.render(self._parameters) if self._has_windows else moved
+        step = config.rendering_size_px // config.uv_size
+        offset = -texels if self._has_windows else np.zeros(2, np.int64)
+        with torch.inference_mode():
+            output = self._generator(
+                self._style,
+                torch.from_numpy(still.texture_rendering)[None].permute(0, 3, 1, 2) / 127.5 - 1.0,
+                torch.from_numpy(moved.uv_rendering[None, ::step, ::step]).permute(0, 3, 1, 2),
+                torch.from_numpy(moved.face_mask[None, None, ::step, ::step]).float(),
+                *self._maps,
+                torch.from_numpy(offset)[None],
+                torch.zeros(1, 2, dtype=torch.int64),
+            )
+        image = ((output.image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        mask = (output.mask[0, 0].clamp(0, 1) * 255).round().to(torch.uint8)
+        return np.ascontiguousarray(image.permute(1, 2, 0).numpy()), mask.numpy()
+
+
+def shift_head(parameters: FaceParameters, shift: Shift) -> FaceParameters:
+    """Returns the same head moved in the picture by (x, y) shares of its side."""
+    # The side is 2 frame units; the translation is in model units, before the scale.
+    moved = np.array([*shift, 0.0], np.float32) * np.float32(2.0 / parameters.scale)
+    return replace(parameters, translation=np.asarray(parameters.translation, np.float32) + moved)
+
+
+def measure_translation(
+    render: RenderShifted, detect: DetectLandmarks, shifts: Sequence[Shift]
+) -> list[ShiftResult]:
+    """Renders a frame at several shifts and compares each with the unshifted one, moved.
+
+    Args:
+        render: The avatar.
+        detect: Finds the face in a picture; new for every picture, as heads jump.
+        shifts: (x, y) shares of the side.
+    """
+    image, mask = render((0.0, 0.0))
+    landmarks = detect(image)
+    results = []
+    for shift in shifts:
+        shifted, shifted_mask = render(shift)
+        wanted = float((_move(mask, shift) > 127).mean())
+        area = float((shifted_mask > 127).mean())
+        found = detect(shifted)
+        error = float("nan")
+        if landmarks is not None and found is not None:
+            there = landmarks[:, :2] + np.multiply(shift, image.shape[0])
+            height = float(np.ptp(landmarks[:, 1]))
+            error = float(np.linalg.norm(found[:, :2] - there, axis=1).mean() / height)
+        area_error = abs(area - wanted) / max(wanted, 1e-6)
+        results.append(ShiftResult(shift, area_error, error, shifted, shifted_mask))
+    return results
+
+
+def translation_figures(results: Sequence[ShiftResult]) -> dict[str, float]:
+    """Returns ``area_error_percent`` and ``landmark_error_percent`` (worst), ``held_percent``.
+
+    The landmark error is missing when a face was not found at some shift.
+    """
+    figures = {
+        "area_error_percent": 100 * max(result.area_error for result in results),
+        "held_percent": 100 * float(np.mean([result.holds for result in results])),
+    }
+    errors = [result.landmark_error for result in results]
+    if np.isfinite(errors).all():
+        figures["landmark_error_percent"] = 100 * max(errors)
+    return figures
+
+
+def translation_sheet(rows: Sequence[Sequence[ShiftResult]], cell_px: int = 192) -> ByteArray:
+    """Puts the pictures of each avatar, and their masks below, into a grid (as Fig. 4)."""
+    lines: list[list[ByteArray]] = []
+    for results in rows:
+        lines.append([result.image for result in results])
+        lines.append([result.mask for result in results])
+    return contact_sheet(lines, cell_px)
+
+
+def _move(mask: ByteArray, shift: Shift) -> ByteArray:
+    """Moves a mask; what comes in from outside goes on as the border was."""
+    side = mask.shape[0]
+    x, y = (round(share * side) for share in shift)
+    rows = np.clip(np.arange(side) - y, 0, side - 1)
+    columns = np.clip(np.arange(side) - x, 0, side - 1)
+    return mask[rows][:, columns]
