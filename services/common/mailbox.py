@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Generic, TypeVar
@@ -40,9 +41,16 @@ class FrameMailbox(Generic[ItemT]):
         self._closed = False
         self._error: Exception | None = None
         self._superseded_count = 0
+        self._put_s = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the last frame came."""
+        return time.monotonic() - self._put_s
 
     async def put(self, item: ItemT) -> None:
         """Leaves a frame; one that comes after the closing is not taken."""
+        self._put_s = time.monotonic()
         if self._latest_only and self._items and not self._closed:
             item = self._merge(self._items.pop(), item)
             self._superseded_count += 1

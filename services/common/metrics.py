@@ -64,6 +64,29 @@ class RenderingMetrics:
         self.loaded_avatars = Gauge(
             f"{prefix}loaded_avatars", "Avatars held ready by the workers.", registry=registry
         )
+        self.avatar_uses = Counter(
+            f"{prefix}avatar_uses",
+            "Streams opened, by whether a worker held the avatar: hit, miss.",
+            ["cache"],
+            registry=registry,
+        )
+        self.evicted_avatars = Counter(
+            f"{prefix}evicted_avatars", "Avatars put out for others.", registry=registry
+        )
+        self.refused_streams = Counter(
+            f"{prefix}refused_streams",
+            "Streams refused, by reason: limit, capacity.",
+            ["reason"],
+            registry=registry,
+        )
+        self.utilization = Gauge(
+            f"{prefix}utilization",
+            "Share of the workers' measured time that open streams need.",
+            registry=registry,
+        )
+        self.worker_memory = Gauge(
+            f"{prefix}worker_memory_bytes", "Memory of all workers.", registry=registry
+        )
         self.worker_restarts = Counter(
             f"{prefix}worker_restarts", "Worker processes replaced.", registry=registry
         )

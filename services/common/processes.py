@@ -37,3 +37,10 @@ def is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def memory_bytes() -> int:
+    """Returns the resident memory of this process."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

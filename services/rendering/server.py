@@ -37,6 +37,7 @@ async def run(settings: RenderingSettings) -> None:
             "log_format": settings.log_format,
         },
         slot_bytes=SLOT_BYTES,
+        memory_limit_bytes=1_000_000 * settings.worker_memory_limit_mb,
     )
     timeouts = PoolTimeouts(load_s=settings.load_timeout_s, render_s=settings.render_timeout_s)
     pool = RenderPool(options, settings.worker_count, timeouts, metrics, settings.utilization_limit)
@@ -50,6 +51,7 @@ async def run(settings: RenderingSettings) -> None:
         server.leaving,
         stream_limit=settings.stream_limit,
         frames_per_second=settings.frames_per_second,
+        idle_timeout_s=settings.idle_timeout_s,
     )
     rendering_service_pb2_grpc.add_RenderingServiceServicer_to_server(servicer, server.server)
 

@@ -22,6 +22,7 @@ from services.rendering.pool.pool import RenderPool
 from services.rendering.requests import StreamItem, merge_items, read_config, read_frames
 from services.rendering.session import RenderSession
 from styleavatar_core.errors import (
+    ConflictError,
     EngineUnavailableError,
     NotFoundError,
     OverloadedError,
@@ -29,8 +30,8 @@ from styleavatar_core.errors import (
     StyleAvatarError,
 )
 
-# How often a running stream looks whether its avatar was deleted.
-EXISTENCE_CHECK_S = 1.0
+# How often a running stream is looked at: is its avatar still there, does its caller send?
+WATCH_INTERVAL_S = 1.0
 
 
 class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
@@ -45,6 +46,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         *,
         stream_limit: int,
         frames_per_second: int = 30,
+        idle_timeout_s: float = 300.0,
     ) -> None:
         """Connects the parts.
 
@@ -55,6 +57,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             leaving: Says when this server stops.
             stream_limit: Open streams; more are refused.
             frames_per_second: Rate of a stream that does not say its own.
+            idle_timeout_s: A stream that sends no frame for so long is ended.
         """
         self._catalog = catalog
         self._pool = pool
@@ -62,6 +65,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         self._leaving = leaving
         self._stream_limit = stream_limit
         self._frames_per_second = frames_per_second
+        self._idle_timeout_s = idle_timeout_s
         self._stream_count = 0
 
     async def ListAvatars(
@@ -106,6 +110,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         context: grpc.aio.ServicerContext,
     ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
         if self._stream_count >= self._stream_limit:
+            self._metrics.refused_streams.labels("limit").inc()
             raise OverloadedError(
                 f"All {self._stream_limit} streams of this service are in use; try again later.",
                 retry_delay_s=2.0,
@@ -132,11 +137,10 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
         mailbox = FrameMailbox(latest_only=latest_only, merge=merge_items)
         async with self._pool.stream_lane(entry, config.frames_per_second) as lane:
-            self._metrics.loaded_avatars.set(self._pool.loaded_count)
             yield rendering_service_pb2.StreamFramesResponse(config=config)
             session = RenderSession(config, lane, writer, self._metrics, self._leaving.has_begun)
             reading = read_frames(requests, mailbox)
-            watching = self._watch_avatar(entry.avatar_id, mailbox)
+            watching = self._watch(entry.avatar_id, mailbox)
             leaving = self._leave_in_time(mailbox)
             async with (
                 running(reading, watching, leaving),
@@ -149,12 +153,16 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
                         self._metrics.first_frame.observe(time.perf_counter() - opened_s)
                         is_first = False
 
-    async def _watch_avatar(self, avatar_id: str, mailbox: FrameMailbox[StreamItem]) -> None:
-        """Ends a stream whose avatar was deleted."""
+    async def _watch(self, avatar_id: str, mailbox: FrameMailbox[StreamItem]) -> None:
+        """Ends a stream whose avatar was deleted or whose caller has fallen silent."""
         try:
-            while True:
-                await asyncio.sleep(EXISTENCE_CHECK_S)
+            while mailbox.idle_s < self._idle_timeout_s:
+                await asyncio.sleep(WATCH_INTERVAL_S)
                 await self._entry(avatar_id)
+            raise ConflictError(
+                f"The stream was ended: no frame came for {self._idle_timeout_s:g} s.",
+                reason="IDLE_TIMEOUT",
+            )
         except StyleAvatarError as error:
             await mailbox.close(error)
 

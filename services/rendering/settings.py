@@ -46,6 +46,12 @@ class RenderingSettings(GrpcSettings):
     warm_avatars: int = Field(
         default=1, ge=0, le=256, description="Newest avatars that are loaded and measured at start."
     )
+    worker_memory_limit_mb: int = Field(
+        default=0, ge=0, description="A worker that takes more memory is replaced; 0: no limit."
+    )
+    idle_timeout_s: float = Field(
+        default=300.0, gt=0, description="A stream that sends no frame for so long is ended."
+    )
     render_timeout_s: float = Field(
         default=20.0, gt=0, description="A worker that takes longer for a picture is replaced."
     )

@@ -197,6 +197,18 @@ def test_a_caller_that_vanishes_frees_its_stream(service: ServiceProcess) -> Non
     assert eventually(lambda: open_streams(service) == 0)
 
 
+def test_a_caller_that_falls_silent_is_let_go(avatars: Path) -> None:
+    service = start(avatars, worker_count=1, idle_timeout_s=0.5)
+
+    async def silent() -> Driven:
+        return await drive(service.address, "anna", lambda driven: False, interval_s=60)
+
+    driven = asyncio.run(silent())
+    assert (driven.code, driven.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "IDLE_TIMEOUT")
+    assert driven.indices == [0]
+    assert service.stop() == 0
+
+
 def test_a_caller_that_does_not_read_costs_no_memory(service: ServiceProcess) -> None:
     front = psutil.Process(service.process.pid)
 

@@ -9,12 +9,16 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from services.common.processes import memory_bytes
 from services.common.worker.arena import SharedArena
 from services.common.worker.messages import (
+    BEAT_ID,
+    BEAT_INTERVAL_S,
     READY_ID,
     Answer,
     Command,
@@ -75,6 +79,7 @@ class ChildChannel:
             self._send(Answer(READY_ID, failure=_describe(error)))
             return
         self._send(Answer(READY_ID))
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
         slow = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
         with self._connection.makefile("rb") as lines:
             for line in lines:
@@ -92,12 +97,18 @@ class ChildChannel:
             answer = Answer(command.command_id, failure=_describe(error))
         self._send(answer)
 
-    def _send(self, answer: Answer) -> None:
+    def _beat(self) -> None:
+        while self._send(Answer(BEAT_ID, {"memory_bytes": memory_bytes()})):
+            time.sleep(BEAT_INTERVAL_S)
+
+    def _send(self, answer: Answer) -> bool:
         try:
             with self._send_lock:
                 self._connection.sendall(encode_line(answer))
         except OSError:
             logger.debug("the parent is gone")
+            return False
+        return True
 
 
 def _describe(error: Exception) -> Failure:

@@ -59,6 +59,9 @@ class Answer:
 
 
 READY_ID = 0
+# Answers that nobody asked for: the worker is alive; the body says how much memory it takes.
+BEAT_ID = -1
+BEAT_INTERVAL_S = 1.0
 
 
 def encode_line(message: Command | Answer) -> bytes:

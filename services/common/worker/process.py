@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 from services.common.errors import error_from_words
 from services.common.worker.arena import SharedArena
 from services.common.worker.messages import (
+    BEAT_ID,
     LINE_BYTES_LIMIT,
     READY_ID,
     Answer,
@@ -45,6 +47,9 @@ class WorkerOptions:
         slot_bytes: Bytes of each slot.
         start_timeout_s: How long imports and warm-up may take.
         stop_timeout_s: How long a stop may take before the process is killed.
+        silence_timeout_s: A worker that gives no sign of life for so long counts as hung, unless it
+            is at a command that may take longer.
+        memory_limit_bytes: A worker that takes more is replaced; 0 for no limit.
     """
 
     module: str
@@ -54,6 +59,8 @@ class WorkerOptions:
     slot_bytes: int = 4 * 1024 * 1024
     start_timeout_s: float = 120.0
     stop_timeout_s: float = 3.0
+    silence_timeout_s: float = 10.0
+    memory_limit_bytes: int = 0
 
 
 class WorkerProcess:
@@ -62,12 +69,18 @@ class WorkerProcess:
     Attributes:
         arena: Shared memory.
         ended: Set when the process is gone, for whatever reason.
+        memory_bytes: What it took when it was last heard of.
+        has_served: Whether it has done anything that it was asked for.
     """
 
     def __init__(self, options: WorkerOptions) -> None:
         self.arena = SharedArena.create(options.slot_count, options.slot_bytes)
         self.ended = asyncio.Event()
+        self.memory_bytes = 0
+        self.has_served = False
         self._options = options
+        self._heard_s = time.monotonic()
+        self._timeouts_s: dict[int, float] = {}
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next_id = READY_ID + 1
         self._borrowed: set[asyncio.Future[Any]] = set()
@@ -95,15 +108,19 @@ class WorkerProcess:
         arguments = ["-m", self._options.module, "--socket", str(theirs.fileno())]
         arguments += ["--arena", *map(str, (arena.descriptor, arena.slot_count, arena.slot_bytes))]
         arguments += ["--options", json.dumps(self._options.options)]
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                env={**os.environ, **self._options.environment},
-                pass_fds=(theirs.fileno(), arena.descriptor),
-            )
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_LIMIT)
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    *arguments,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env={**os.environ, **self._options.environment},
+                    pass_fds=(theirs.fileno(), arena.descriptor),
+                )
+            reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_LIMIT)
+        except BaseException:  # also when the whole service is stopped at this moment
+            ours.close()
+            raise
         ready = asyncio.get_running_loop().create_future()
         self._waiting[READY_ID] = ready
         self._reading = asyncio.create_task(self._read(reader))
@@ -137,6 +154,7 @@ class WorkerProcess:
         self._next_id += 1
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[command.command_id] = future
+        self._timeouts_s[command.command_id] = timeout_s
         try:
             self._writer.write(encode_line(command))
             async with asyncio.timeout(timeout_s):
@@ -149,6 +167,7 @@ class WorkerProcess:
             ) from None
         finally:
             self._waiting.pop(command.command_id, None)
+            self._timeouts_s.pop(command.command_id, None)
 
     async def with_slot(self, work: Callable[[int], Awaitable[ResultT]]) -> ResultT:
         """Does something with a slot of the shared memory, lent in the order of asking.
@@ -209,11 +228,28 @@ class WorkerProcess:
                 future.set_exception(WorkerLostError("The worker process died."))
                 future.exception()  # a caller that has gone must not leave a warning
 
+    def complaint(self) -> str:
+        """Says why this worker should be replaced though it lives; empty when it should not."""
+        limit = self._options.memory_limit_bytes
+        if limit and self.memory_bytes > limit:
+            return f"it takes {self.memory_bytes / 1e6:.0f} MB, more than {limit / 1e6:.0f} MB"
+        silent_s = time.monotonic() - self._heard_s
+        patience_s = max(self._options.silence_timeout_s, *self._timeouts_s.values(), 0.0)
+        may_take_longer = patience_s > self._options.silence_timeout_s
+        if silent_s > self._options.silence_timeout_s and not may_take_longer:
+            return f"it has been silent for {silent_s:.0f} s"
+        return ""
+
     def _settle(self, answer: Answer) -> None:
+        self._heard_s = time.monotonic()
+        if answer.command_id == BEAT_ID:
+            self.memory_bytes = answer.body["memory_bytes"]
+            return
         future = self._waiting.get(answer.command_id)
         if future is None or future.done():
             return
         if answer.failure is None:
+            self.has_served |= answer.command_id != READY_ID
             future.set_result(answer.body)
         else:
             failure = answer.failure

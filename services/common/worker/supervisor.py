@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -17,6 +18,10 @@ BACK_OFF_FIRST_S = 0.1
 BACK_OFF_MAX_S = 10.0
 # A worker that lived this long is not in a crash loop.
 HEALTHY_AFTER_S = 30.0
+# Workers in a row that died before they had served anybody, after which callers are refused
+# instead of kept waiting.
+BREAKER_DEATHS = 5
+CHECK_INTERVAL_S = 1.0
 
 
 class WorkerSupervisor:
@@ -36,6 +41,7 @@ class WorkerSupervisor:
             on_restart: Called each time that a process is replaced.
         """
         self.restart_count = 0
+        self._useless_deaths = 0
         self._options = options
         self._on_restart = on_restart
         self._worker: WorkerProcess | None = None
@@ -67,8 +73,12 @@ class WorkerSupervisor:
         """Returns the present process; waits while it is being replaced.
 
         Raises:
-            WorkerLostError: When there is none in time.
+            WorkerLostError: When there is none in time, or workers keep dying.
         """
+        if self._useless_deaths >= BREAKER_DEATHS and not self.is_ready:
+            raise WorkerLostError(
+                f"Worker processes died {self._useless_deaths} times in a row; the log says why."
+            )
         try:
             async with asyncio.timeout(timeout_s):
                 await self._ready.wait()
@@ -89,6 +99,22 @@ class WorkerSupervisor:
             await self._worker.stop()
             self._worker = None
 
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of the present worker when it was last heard of."""
+        return self._worker.memory_bytes if self._worker and self.is_ready else 0
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Waits for the end of a process, and brings it about when it is of no more use."""
+        while not worker.ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_INTERVAL_S):
+                    await worker.ended.wait()
+            if not worker.ended.is_set() and (complaint := worker.complaint()):
+                logger.error("worker is replaced", extra={"pid": worker.pid, "reason": complaint})
+                worker.kill()
+                await worker.ended.wait()
+
     def _adopt(self, worker: WorkerProcess) -> None:
         self._worker = worker
         self._started_at = time.monotonic()
@@ -99,8 +125,9 @@ class WorkerSupervisor:
         back_off_s = BACK_OFF_FIRST_S
         while True:
             assert self._worker is not None
-            await self._worker.ended.wait()
+            await self._watch(self._worker)
             self._ready.clear()
+            self._useless_deaths = 0 if self._worker.has_served else self._useless_deaths + 1
             if time.monotonic() - self._started_at > HEALTHY_AFTER_S:
                 back_off_s = BACK_OFF_FIRST_S
             logger.warning("worker died", extra={"worker_pid": self._worker.pid})

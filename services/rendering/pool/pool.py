@@ -71,7 +71,7 @@ class PoolSlot:
         """Whether the present worker holds the avatar ready."""
         return self.supervisor.is_ready and any(
             key[0] == avatar_id and load.done() and load.exception() is None
-            for key, load in self._loads.items()
+            for key, load in list(self._loads.items())
             if not load.cancelled()
         )
 
@@ -85,7 +85,7 @@ class PoolSlot:
         """Share of the worker's time that its streams need; those not measured yet need none."""
         return sum(
             frames_per_second * (self.costs.frame_s(entry) or 0.0)
-            for entry, frames_per_second in self.reserved.values()
+            for entry, frames_per_second in list(self.reserved.values())
         )
 
     async def ready_worker(self, entry: AvatarEntry) -> WorkerProcess:
@@ -136,6 +136,7 @@ class PoolSlot:
         }
         answer = await worker.call("load", body, timeout_s=self._timeouts.load_s)
         self._metrics.avatar_load.observe(answer["load_s"])
+        self._metrics.evicted_avatars.inc(len(answer["evicted"]))
         self.costs.calibrate(entry, answer["frame_s"])
         for key in [key for key in self._loads if key[0] in answer["evicted"]]:
             del self._loads[key]
@@ -231,10 +232,18 @@ class RenderPool:
         """
         self.timeouts = timeouts
         self._utilization_limit = utilization_limit
+        self._metrics = metrics
         self._costs = FrameCosts()
         self._slots = [
             PoolSlot(options, timeouts, metrics, self._costs) for _ in range(worker_count)
         ]
+        metrics.utilization.set_function(
+            lambda: sum(slot.utilization for slot in self._slots) / worker_count
+        )
+        metrics.worker_memory.set_function(
+            lambda: sum(slot.supervisor.memory_bytes for slot in self._slots)
+        )
+        metrics.loaded_avatars.set_function(lambda: self.loaded_count)
 
     @property
     def loaded_count(self) -> int:
@@ -294,8 +303,11 @@ class RenderPool:
         needed = frames_per_second * (self._costs.frame_s(entry) or 0.0)
         roomy = [slot for slot in self._slots if self._has_room(slot, needed)]
         if not roomy:
+            self._metrics.refused_streams.labels("capacity").inc()
             raise _overloaded(self._utilization_limit)
         slot = min(roomy, key=lambda slot: self._preference(slot, entry))
+        cache = "hit" if slot.is_loaded(entry.avatar_id) else "miss"
+        self._metrics.avatar_uses.labels(cache).inc()
         stream = object()
         with _pinned(slot, entry.avatar_id):
             slot.reserved[stream] = (entry, frames_per_second)

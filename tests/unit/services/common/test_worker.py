@@ -8,13 +8,14 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from services.common.worker.arena import SharedArena
 from services.common.worker.process import WorkerOptions, WorkerProcess
-from services.common.worker.supervisor import WorkerSupervisor
+from services.common.worker.supervisor import BREAKER_DEATHS, WorkerSupervisor
 from styleavatar_core.errors import (
     EngineUnavailableError,
     InvalidInputError,
@@ -164,3 +165,51 @@ def test_a_worker_ends_when_its_parent_is_gone() -> None:
     while child.is_running() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not child.is_running()
+
+
+@pytest.mark.parametrize(
+    ("change", "number"),
+    [({"silence_timeout_s": 1.5}, signal.SIGSTOP), ({"memory_limit_bytes": 1_000_000}, 0)],
+)
+def test_a_worker_that_falls_silent_or_grows_is_replaced(change: dict, number: int) -> None:
+    async def scenario() -> None:
+        replaced = asyncio.Event()
+        supervisor = WorkerSupervisor(replace(OPTIONS, **change), replaced.set)
+        await supervisor.start()
+        os.kill(supervisor.pid, number)
+        async with asyncio.timeout(30):
+            await replaced.wait()
+        await supervisor.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_command_that_may_take_long_is_no_silence() -> None:
+    async def scenario(worker: WorkerProcess) -> None:
+        slow = asyncio.create_task(worker.call("sleep", {"seconds": 30}, timeout_s=60))
+        await asyncio.sleep(0)
+        os.kill(worker.pid, signal.SIGSTOP)
+        await asyncio.sleep(0.5)
+        assert worker.complaint() == ""
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+        assert "silent" in worker.complaint()
+        worker.kill()
+
+    with_worker(scenario, replace(OPTIONS, silence_timeout_s=0.3))
+
+
+def test_callers_are_not_kept_waiting_when_workers_keep_dying() -> None:
+    async def scenario() -> None:
+        supervisor = WorkerSupervisor(OPTIONS)
+        await supervisor.start()
+        for _ in range(BREAKER_DEATHS):
+            worker = await supervisor.worker(30)
+            worker.kill()
+            await worker.ended.wait()
+            await asyncio.sleep(0.01)
+        with pytest.raises(WorkerLostError, match="in a row"):
+            await supervisor.worker(30)
+        await supervisor.stop()
+
+    asyncio.run(scenario())
