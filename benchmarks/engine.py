@@ -1,106 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast each engine renders: ``python -m benchmarks.engine --presets nano lite``.
 
-Weights are untrained: they cost the same as trained ones. The eager generator, not frozen, is the
-baseline of the speed-up and the truth of the PSNR.
+Weights are untrained: they cost the same as trained ones. The generator run eagerly, not frozen, is
+the baseline of the speed-up and the truth of the PSNR; ``naive`` is its plain export, in ONNX
+Runtime. Each engine runs in a process of its own. A frame of ``paper`` takes seconds on two cores:
+give it ``--frames 7``.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
+import multiprocessing
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
 
-import numpy as np
-import torch
-
+from benchmarks.engine_first_frame import first_frame_s
+from benchmarks.engine_measure import Case, Figures, Untrained, frozen_error, measure
+from benchmarks.engine_work import frozen_work, peak_gflops, roofline_ms, trained_gflop
 from benchmarks.report import build_report, print_report, write_report
-from styleavatar_core.engine.base import RenderEngine
-from styleavatar_core.engine.freeze import freeze
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import write_onnx
-from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.evaluation.metrics import psnr
-from styleavatar_core.export.parity import random_input
-from styleavatar_core.networks import PRESETS, FeatureGenerator, PortraitGenerator, get_preset
+from styleavatar_core.engine.backends import automatic_backends
+from styleavatar_core.networks import PRESETS, get_preset
+
+Result = TypeVar("Result")
 
 
-def time_ms(render: Callable[[], object], count: int) -> np.ndarray:
-    """Returns the milliseconds of each of ``count`` calls, after two that do not count."""
-    times = []
-    for _ in range(count + 2):
-        start = time.perf_counter()
-        render()
-        times.append((time.perf_counter() - start) * 1e3)
-    return np.array(times[2:])
+def apart(function: Callable[..., Result], *arguments: object) -> Result:
+    """Calls a function in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(function, *arguments).result()
 
 
-@torch.no_grad()
-def measure_preset(name: str, backends: list[str], count: int) -> dict[str, float | None]:
-    """Measures one preset: eager generator first, then each engine."""
-    torch.manual_seed(0)
-    config = get_preset(name)
-    generator = PortraitGenerator(config).eval()
-    style = torch.randn(1, config.style.style_dim)
-    face = FeatureGenerator(config.face).eval()(style)
-    background = FeatureGenerator(config.background).eval()(style)
-    frozen = freeze(generator, style, face, background)
-    sample = random_input(TorchEngine(freeze(generator, style, face, background)))
-    inputs = (
-        torch.from_numpy(sample.texture_rendering).permute(0, 3, 1, 2) / 127.5 - 1,
-        torch.from_numpy(sample.uv_rendering).permute(0, 3, 1, 2),
-        torch.from_numpy(sample.face_mask)[:, None].float(),
-    )
-    window = torch.zeros(1, 2, dtype=torch.int64)
-
-    def eager() -> torch.Tensor:
-        return generator(style, *inputs, face, background, window).image
-
-    eager_ms = float(np.median(time_ms(eager, count)))
-    truth = ((eager()[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    figures: dict[str, float | None] = {f"{name}.eager.fp32.b1.ms_p50": eager_ms}
-    fastest = eager_ms
-    with tempfile.TemporaryDirectory() as folder:
-        for backend in backends:
-            prefix = f"{name}.{backend}.fp32.b1"
-            start = time.perf_counter()
-            engine: RenderEngine
-            if backend == "torch":
-                engine = TorchEngine(frozen)
-            else:
-                path = write_onnx(frozen, Path(folder) / f"{name}.onnx")
-                figures[f"{prefix}.build_s"] = time.perf_counter() - start
-                start = time.perf_counter()
-                engine = OnnxEngine(path)
-            figures[f"{prefix}.load_s"] = time.perf_counter() - start
-            times = time_ms(lambda engine=engine: engine.render(sample), count)
-            figures[f"{prefix}.ms_p50"] = float(np.percentile(times, 50))
-            figures[f"{prefix}.ms_p99"] = float(np.percentile(times, 99))
-            figures[f"{prefix}.psnr_db"] = float(
-                psnr(engine.render(sample).image[0], truth.numpy())
-            )
-            fastest = min(fastest, figures[f"{prefix}.ms_p50"] or fastest)
-            engine.close()
-    figures[f"{name}.speedup_over_eager_fp32"] = eager_ms / fastest
+def measure_preset(preset: str, options: argparse.Namespace, peak: float) -> Figures:
+    """Measures one preset: work, baselines, then each engine."""
+    gflop, gigabytes = frozen_work(Untrained(preset).freeze())
+    figures: Figures = {
+        f"{preset}.trained_gflop": trained_gflop(get_preset(preset)),
+        f"{preset}.frozen_gflop": gflop,
+        f"{preset}.h200_fp16_roofline_ms": roofline_ms(gflop, gigabytes),
+        f"{preset}.frozen_max_error": apart(frozen_error, preset),
+    }
+    fastest_ms = float("inf")
+    baselines: dict[str, float] = {}
+    for case in cases(preset, options):
+        measured = apart(measure, case)
+        milliseconds = measured["ms_p50"]
+        assert milliseconds is not None
+        if case.backend in ("eager", "naive"):
+            baselines[case.backend] = milliseconds
+        else:
+            rate = gflop * case.batch_size / milliseconds * 1e3
+            measured["peak_flops_percent"] = 100 * rate / peak
+            if (case.precision, case.batch_size) == ("fp32", 1):
+                fastest_ms = min(fastest_ms, milliseconds)
+        figures |= {f"{case.name}.{name}": value for name, value in measured.items()}
+    figures[f"{preset}.speedup_over_eager_fp32"] = baselines["eager"] / fastest_ms
+    figures[f"{preset}.speedup_over_naive_onnx"] = baselines["naive"] / fastest_ms
+    with TemporaryDirectory() as folder:
+        figures[f"{preset}.first_frame_s"] = apart(first_frame_s, preset, folder, options.threads)
     return figures
+
+
+def cases(preset: str, options: argparse.Namespace) -> list[Case]:
+    """Returns what is measured of a preset, baselines first."""
+    rest = (options.frames, options.threads)
+    engines = [
+        Case(preset, backend, precision, batch_size, *rest)
+        for backend in options.backends
+        for precision in options.precisions
+        for batch_size in options.batches
+        if not (backend == "torch" and precision == "fp16")  # far slower than fp32 on a CPU
+    ]
+    return [Case(preset, name, "fp32", 1, *rest) for name in ("eager", "naive")] + engines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    backends = automatic_backends()
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["nano", "lite"])
-    backends = ["onnxruntime", "torch"]  # torch re-lays the frozen weights, so it comes last
     parser.add_argument("--backends", nargs="+", choices=backends, default=backends)
+    parser.add_argument("--precisions", nargs="+", choices=["fp32", "fp16"], default=["fp32"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="a few frames of the smallest preset")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    presets, count = (["nano"], 3) if options.quick else (options.presets, options.frames)
-    figures: dict[str, float | None] = {}
-    for name in presets:
-        figures |= measure_preset(name, options.backends, count)
-    report = build_report("engine", figures, {"presets": presets, "frames": count})
+    if options.quick:
+        options.presets, options.frames = ["nano"], 3
+    peak = peak_gflops(is_quick=options.quick)
+    figures: Figures = {"peak_gflops": peak}
+    for preset in options.presets:
+        figures |= measure_preset(preset, options, peak)
+    used = {name: value for name, value in vars(options).items() if name != "json"}
+    report = build_report("engine", figures, used)
     print_report(report)
     if options.json:
         write_report(report, options.json)

@@ -32,7 +32,7 @@ def _fold_matrix(
 
 def _convolve_full(weight: torch.Tensor, taps: tuple[float, ...], gain: float) -> torch.Tensor:
     """Returns each (K, K) slice of a weight convolved with a FIR: (..., K + N - 1, K + N - 1)."""
-    size = weight.shape[-1]
+    size = int(weight.shape[-1])
     matrix = _fold_matrix(size, taps, gain, weight.dtype, weight.device)
     full_size = size + len(taps) - 1
     return (weight.flatten(2) @ matrix).unflatten(2, (full_size, full_size))

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a new avatar on disk to its first picture, in a worker that has shown another one before."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.types import FaceParameters
+from tests.fakes.nano_bundle import write_nano_bundle
+
+
+def first_frame_s(preset: str, folder: str, thread_count: int) -> float:
+    """Returns the seconds until the second avatar of a process shows its first picture.
+
+    Args:
+        preset: Name of the preset.
+        folder: For bundles and for an engine cache that starts empty.
+        thread_count: Threads of a runtime.
+    """
+    os.environ["XDG_CACHE_HOME"] = folder
+    torch.set_num_threads(thread_count)
+    model = builtin_model()
+    face = FaceParameters(
+        model.model_id,
+        np.array([1, 0, 0, 0], np.float32),
+        np.zeros(3, np.float32),
+        0.4,
+        np.zeros(model.expression_basis.shape[2], np.float32),
+        np.zeros((2, 2), np.float32),
+    )
+    elapsed = 0.0
+    for seed in (0, 1):
+        path = write_nano_bundle(Path(folder) / f"avatar-{seed}", seed=seed, preset=preset)
+        start = time.perf_counter()
+        renderer = AvatarRenderer(path, thread_count=thread_count)
+        renderer.render(face)
+        elapsed = time.perf_counter() - start
+        renderer.close()
+    return elapsed
