@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Killed workers, garbage, and many frames: what a service does about them."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import grpc
+import numpy as np
+import psutil
+
+from benchmarks.streaming_parts.service import (
+    RunningService,
+    Stream,
+    config_request,
+    face_request,
+)
+
+METHOD = "/styleavatar.v1.RenderingService/StreamFrames"
+
+
+def measure_recovery(service: RunningService, avatar_id: str, count: int) -> float:
+    """Kills the worker under a stream, again and again; the longest wait for a good frame, s."""
+    stream = Stream(service.channel, avatar_id)
+    waits_s = []
+    for index in range(count):
+        stream.send(2 * index)
+        stream.receive()
+        for worker in service.workers():
+            worker.send_signal(signal.SIGKILL)
+        begun = time.perf_counter()
+        stream.send(2 * index + 1)
+        if stream.receive().frame_index != 2 * index + 1:
+            raise RuntimeError("a frame of another index was answered")
+        waits_s.append(time.perf_counter() - begun)
+    stream.close()
+    return max(waits_s)
+
+
+def send_garbage(service: RunningService, avatar_id: str, count: int) -> dict[str, float]:
+    """Sends malformed streams; counts those refused, and workers that are gone afterwards."""
+    call = service.channel.stream_stream(METHOD)
+    before = {worker.pid for worker in service.workers()}
+    chance = random.Random(0)
+    refused = 0
+    for index in range(count):
+        try:
+            list(call(iter(_garbage(chance, index, avatar_id)), timeout=30))
+        except grpc.RpcError as error:
+            codes = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+            refused += error.code() in codes
+    lost = before - {worker.pid for worker in service.workers()}
+    return {
+        "malformed.messages": float(count),
+        "malformed.refused_percent": 100 * refused / count,
+        "malformed.workers_lost": float(len(lost)),
+    }
+
+
+def _garbage(chance: random.Random, index: int, avatar_id: str) -> list[bytes]:
+    start = config_request(avatar_id)
+    face = face_request(index)
+    kind = index % 5
+    if kind == 0:
+        face.parameters.scale = chance.choice([float("nan"), float("inf"), -1.0, 0.0, 1e30])
+    elif kind == 1:
+        del face.parameters.expression[chance.randrange(52) :]
+    elif kind == 2:
+        start.config.avatar_id = "".join(chance.choices("../\x00abcÄ", k=chance.randrange(60)))
+    elif kind == 3:
+        start.config.image_size_px = chance.choice([-1, 1, 1 << 30])
+    else:
+        return [start.SerializeToString(), b"\xff" + chance.randbytes(chance.randrange(1, 2000))]
+    return [start.SerializeToString(), face.SerializeToString()]
+
+
+def measure_soak(service: RunningService, avatar_id: str, count: int) -> dict[str, float]:
+    """Renders many frames; memory slopes of front and worker, and what is left in /dev/shm."""
+    shared = set(os.listdir("/dev/shm"))  # noqa: PTH208 - names of the kernel's folder
+    stream = Stream(service.channel, avatar_id)
+    processes = {"front": service.process, "worker": service.workers()[0]}
+    samples: dict[str, list[float]] = {name: [] for name in processes}
+    marks: list[int] = []
+    every = max(1, count // 50)
+    for index in range(3):
+        stream.send(index)
+    for index in range(count):
+        stream.send(index)
+        stream.receive()
+        if index % every == 0:
+            marks.append(index)
+            for name, process in processes.items():
+                samples[name].append(_memory_mb(process))
+    for _ in range(3):
+        stream.receive()
+    stream.close()
+    figures = {"soak.frames": float(count)}
+    half = len(marks) // 2  # the first frames fill caches
+    for name, values in samples.items():
+        slope = np.polyfit(marks[half:], values[half:], 1)[0]
+        figures[f"soak.{name}_mb_per_100000_frames"] = float(slope) * 1e5
+        figures[f"soak.{name}_mb"] = values[-1]
+    figures["soak.segments_left"] = float(len(set(os.listdir("/dev/shm")) - shared))  # noqa: PTH208
+    return figures
+
+
+def _memory_mb(process: psutil.Process) -> float:
+    return float(process.memory_info().rss) / 1e6
