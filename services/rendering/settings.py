@@ -22,7 +22,7 @@ class RenderingSettings(GrpcSettings):
         default=9102, ge=0, le=65535, description="Port of /metrics; 0 takes a free one."
     )
     worker_count: int = Field(default=1, ge=1, le=64, description="Worker processes.")
-    backend: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
+    backend: Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"] = Field(
         default="auto",
         description="Engine; auto takes the fastest that is installed, by a short calibration.",
     )

@@ -40,7 +40,7 @@ class AvatarRenderer:
 
     Args:
         bundle_path: The bundle, directory or zip.
-        backend: ``auto``, ``torch``, ``onnxruntime`` or ``openvino``.
+        backend: ``auto``, ``torch``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
         thread_count: Threads of a CPU runtime.
 
     Raises:

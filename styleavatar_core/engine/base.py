@@ -16,7 +16,7 @@ class EngineInfo:
     """What runs an avatar.
 
     Attributes:
-        backend: ``torch``, ``onnxruntime`` or ``openvino``.
+        backend: ``torch``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
         precision: ``fp32`` or ``fp16``.
         image_size_px: Side of the pictures.
         rendering_size_px: Side R of the texture rendering.
