@@ -8,6 +8,7 @@ are between the two, so with ``latest_frame`` the newest frame is still tracked 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from styleavatar_core.errors import EngineError
 # Frames that are being rendered while the next is tracked; more would only add delay.
 IN_FLIGHT_LIMIT = 2
 CALL_TIMEOUT_S = 10.0
+END_TIMEOUT_S = 2.0
 
 AVATAR_HEADER = "x-avatar-id"
 
@@ -79,12 +81,22 @@ class RenderingClient:
         try:
             await call.write(rendering_service_pb2.StreamFramesRequest(config=config))
             yield call
+            await _end(call)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
             # A write to a stream that has ended does not say why; the call does.
             metadata = await call.trailing_metadata()
             raise error_from_status(await call.code(), await call.details(), metadata) from error
         finally:
             call.cancel()
+
+
+async def _end(call: StreamCall) -> None:
+    """Lets the other side end the stream, so that its place is free when our caller hears of it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_TIMEOUT_S):
+            await call.done_writing()
+            while await call.read() is not grpc.aio.EOF:
+                pass
 
 
 async def read_response(call: StreamCall) -> rendering_service_pb2.StreamFramesResponse:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -24,6 +25,9 @@ from styleavatar_core.errors import OverloadedError, RenderError
 from styleavatar_core.types import FaceParameters
 
 logger = logging.getLogger(__name__)
+
+# A caller that ends one stream and opens another must not be refused for the one that it ended.
+ADMISSION_WAIT_S = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +236,7 @@ class RenderPool:
         """
         self.timeouts = timeouts
         self._utilization_limit = utilization_limit
+        self._stream_left = asyncio.Event()
         self._metrics = metrics
         self._costs = FrameCosts()
         self._slots = [
@@ -300,8 +305,7 @@ class RenderPool:
             OverloadedError: When no worker could hold the rate of all its streams.
             StyleAvatarError: When the avatar cannot be loaded.
         """
-        needed = frames_per_second * (self._costs.frame_s(entry) or 0.0)
-        roomy = [slot for slot in self._slots if self._has_room(slot, needed)]
+        roomy = await self._find_room(entry, frames_per_second)
         if not roomy:
             self._metrics.refused_streams.labels("capacity").inc()
             raise _overloaded(self._utilization_limit)
@@ -321,6 +325,20 @@ class RenderPool:
                 yield Lane(slot, entry, self.timeouts)
             finally:
                 slot.reserved.pop(stream, None)
+                self._stream_left.set()
+
+    async def _find_room(self, entry: AvatarEntry, frames_per_second: float) -> list[PoolSlot]:
+        """Returns the workers with room for a stream, in a moment if one is just leaving."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ADMISSION_WAIT_S):
+                while True:
+                    needed = frames_per_second * (self._costs.frame_s(entry) or 0.0)
+                    roomy = [slot for slot in self._slots if self._has_room(slot, needed)]
+                    if roomy:
+                        return roomy
+                    self._stream_left.clear()
+                    await self._stream_left.wait()
+        return []
 
     def _has_room(self, slot: PoolSlot, needed: float) -> bool:
         """A worker without streams takes any one, at whatever rate it can hold."""
