@@ -18,7 +18,7 @@ from styleavatar_core.types import FloatArray
 # y down, z away): from above, the front and a little from the left; the second order hardens it.
 _LIGHT = np.array([0.72, -0.10, -0.22, -0.34, 0.0, 0.05, -0.08, 0.03, -0.06], np.float32)
 
-_BLOCK = 4096  # numbers that are moved at a time: they and their directions stay in the cache
+_BLOCK = 1024  # numbers that are moved at a time; blocks that a direction leaves alone are skipped
 
 
 class MovingMesh:
@@ -34,6 +34,8 @@ class MovingMesh:
         count = model.expression_basis.shape[-1]
         # One direction after the other: those at rest, usually half of them, are never read.
         self._directions = np.ascontiguousarray(model.expression_basis.reshape(-1, count).T)
+        starts = np.arange(0, self._directions.shape[1], _BLOCK)
+        self._is_moved = np.maximum.reduceat(np.abs(self._directions), starts, axis=1) > 0
         self._eyes = []
         for start, stop in model.eye_vertices:
             center = self._neutral[start:stop].mean(axis=0)
@@ -51,7 +53,8 @@ class MovingMesh:
         """
         moved = self._neutral.copy()
         coefficients = np.asarray(expression, np.float32)
-        _move(moved.reshape(-1), self._directions, coefficients, np.flatnonzero(coefficients))
+        active = np.flatnonzero(coefficients)
+        _move(moved.reshape(-1), self._directions, self._is_moved, coefficients, active)
         for (span, center, ball), (pitch, yaw) in zip(self._eyes, eye_rotation, strict=True):
             rotation = eye_matrix(float(pitch), float(yaw)).astype(np.float32)
             moved[span] = ball @ rotation.T + center
@@ -88,19 +91,22 @@ def irradiance(normals: FloatArray) -> FloatArray:
 
 
 @njit(cache=True, nogil=True)
-def _move(moved, directions, coefficients, active):  # noqa: ANN001, ANN202
-    for start in range(0, len(moved), _BLOCK):
-        stop = min(start + _BLOCK, len(moved))
+def _move(moved, directions, is_moved, coefficients, active):  # noqa: ANN001, ANN202
+    for block in range(is_moved.shape[1]):
+        start, stop = block * _BLOCK, min((block + 1) * _BLOCK, len(moved))
+        part = moved[start:stop]
         for n in active:
-            share, direction = coefficients[n], directions[n]
-            for i in range(start, stop):
-                moved[i] += share * direction[i]
+            if is_moved[n, block]:
+                share, direction = coefficients[n], directions[n, start:stop]
+                for i in range(len(part)):
+                    part[i] += share * direction[i]
 
 
 @njit(cache=True, nogil=True)
 def _sum_normals(faces, points, normals):  # noqa: ANN001, ANN202
     for f in range(faces.shape[0]):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        # Unsigned indices spare the test for negative ones.
+        a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
         ux, uy, uz = (
             points[c, 0] - points[a, 0],
             points[c, 1] - points[a, 1],

@@ -105,7 +105,8 @@ def warm_up() -> None:
 def _rasterize(points, faces, face_index, barycentric, depth):  # noqa: ANN001, ANN202
     height, width = face_index.shape
     for f in range(faces.shape[0]):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+        # Unsigned indices spare the test for negative ones.
+        a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
         ax, ay = np.float64(points[a, 0]), np.float64(points[a, 1])
         bx, by = np.float64(points[b, 0]), np.float64(points[b, 1])
         cx, cy = np.float64(points[c, 0]), np.float64(points[c, 1])
@@ -168,7 +169,7 @@ def _shade(face_index, barycentric, faces, colors, coordinates, image, uv, mask)
             f = face_index[row, column]
             if f < 0:
                 continue
-            a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+            a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
             s, t, r = barycentric[row, column]
             mask[row, column] = 1
             for channel in range(3):

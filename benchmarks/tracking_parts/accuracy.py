@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well faces are tracked: real clips, known truth, noise, another person's face."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import matplotlib.figure
+import numpy as np
+
+from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
+from styleavatar_core.data.sample_clip import animate, fit_portrait, make_sample_clip
+from styleavatar_core.data.sample_motion import sample_curves
+from styleavatar_core.data.sample_warp import PortraitWarp
+from styleavatar_core.evaluation.control import control_fidelity, pearson
+from styleavatar_core.face3d import landmark_groups as groups
+from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.face3d.camera import (
+    matrix_from_quaternion,
+    quaternion_from_matrix,
+    quaternion_from_rotation_vector,
+    rotation_vector_from_quaternion,
+    to_pixels,
+)
+from styleavatar_core.tracking.fitter import FaceFitter
+from styleavatar_core.tracking.solver import Pose
+from styleavatar_core.tracking.tracker import Tracker
+from styleavatar_core.tracking.video import TrackedVideo, fit_landmarks, track_video
+from styleavatar_core.types import CropBox, FaceParameters, FloatArray
+
+_NOISES_MM = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def clip_figures(name: str, video: TrackedVideo) -> dict[str, float | None]:
+    """Reprojection error and openings of one clip, the identity fixed for all of it."""
+    fits, fitter = fit_landmarks(builtin_model(), video.landmarks, video.width, video.height)
+    found = [index for index, fit in enumerate(fits) if fit is not None]
+    predicted = np.stack(
+        [to_pixels(fitter.predicted(fits[index]), video.width, video.height) for index in found]
+    )[..., :2]
+    seen = video.landmarks[found][..., :2]
+    left, right = (list(c) for c in (groups.LEFT_EYE_CORNERS, groups.RIGHT_EYE_CORNERS))
+    eye_distance = np.linalg.norm(seen[:, left].mean(1) - seen[:, right].mean(1), axis=1)
+    errors = 100 * np.linalg.norm(predicted - seen, axis=-1) / eye_distance[:, None]
+
+    def opening(points: FloatArray, *pairs: tuple[int, int]) -> FloatArray:
+        gaps = [np.linalg.norm(points[:, a] - points[:, b], axis=1) for a, b in pairs]
+        return np.sum(gaps, axis=0) / eye_distance
+
+    lids = ((159, 145), (386, 374))
+    return {
+        f"{name}.nme_percent": errors[:, : groups.FACE_LANDMARK_COUNT].mean(),
+        f"{name}.lips_nme_percent": errors[:, list(groups.LIPS)].mean(),
+        f"{name}.lids_nme_percent": errors[:, list(groups.LIDS)].mean(),
+        f"{name}.mouth_r": _correlation(opening(predicted, (13, 14)), opening(seen, (13, 14))),
+        f"{name}.lids_r": _correlation(opening(predicted, *lids), opening(seen, *lids)),
+        f"{name}.detected_percent": 100 * len(found) / len(fits),
+    }
+
+
+def sample_figures(seconds: float) -> dict[str, float | None]:
+    """Errors against the known parameters of the sample clip."""
+    with tempfile.TemporaryDirectory() as folder:
+        clip = make_sample_clip(Path(folder) / "sample.mp4", seconds=seconds, fps=25, size_px=512)
+        tracked = track_video(clip.path)
+    pairs = [
+        (p, t) for p, t in zip(tracked.parameters, clip.parameters, strict=True) if p is not None
+    ]
+    turns = []
+    for seen, truth in pairs:
+        relative = matrix_from_quaternion(seen.rotation) @ matrix_from_quaternion(truth.rotation).T
+        turns.append(rotation_vector_from_quaternion(quaternion_from_matrix(relative)))
+    expressions = np.array([p.expression - t.expression for p, t in pairs])
+    eyes = np.array([p.eye_rotation - t.eye_rotation for p, t in pairs])
+    return {
+        "sample.rotation_error_deg": np.degrees(np.linalg.norm(turns, axis=1)).mean(),
+        "sample.expression_rmse": np.sqrt((expressions**2).mean()),
+        "sample.eye_rotation_error_deg": np.degrees(np.abs(eyes)).mean(),
+    }
+
+
+def noise_curve(sample_count: int) -> dict[str, list[float]]:
+    """Errors on projections of known faces, by the noise of their landmarks.
+
+    Returns:
+        ``noise_mm``, ``rotation_error_deg`` and ``expression_rmse``, one value per noise.
+    """
+    model, rng = builtin_model(), np.random.default_rng(0)
+    curve: dict[str, list[float]] = {"noise_mm": list(_NOISES_MM)}
+    turns: list[list[float]] = [[] for _ in _NOISES_MM]
+    errors: list[list[float]] = [[] for _ in _NOISES_MM]
+    for _ in range(sample_count):
+        identity = rng.normal(size=model.identity_basis.shape[-1])
+        expression = np.zeros(len(model.expression_names), np.float32)
+        shown = rng.choice(len(expression), 6, replace=False)
+        expression[shown] = rng.uniform(0, 1, 6)
+        rotation = matrix_from_quaternion(
+            quaternion_from_rotation_vector(rng.normal(size=3) * [0.15, 0.35, 0.1])
+        )
+        pose = Pose(rotation, rng.normal(size=3) * 0.2, 0.7)
+        gaze = np.zeros((2, 2), np.float32)
+        points = model.vertices(model.neutral(identity), expression, gaze)
+        points = points[model.landmark_indices].astype(np.float64)
+        fitter = FaceFitter(model, identity)
+        for index, noise in enumerate(_NOISES_MM):
+            fit = fitter.fit(pose.apply(points + rng.normal(size=points.shape) * noise / 100))
+            cosine = (np.trace(fit.pose.rotation @ rotation.T) - 1) / 2
+            turns[index].append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+            errors[index].append(np.sqrt(((fit.expression - expression) ** 2).mean()))
+    curve["rotation_error_deg"] = [float(np.mean(values)) for values in turns]
+    curve["expression_rmse"] = [float(np.mean(values)) for values in errors]
+    return curve
+
+
+def plot_noise(curve: dict[str, list[float]], path: Path) -> None:
+    """Draws a noise curve as a PNG."""
+    figure = matplotlib.figure.Figure(figsize=(7, 3.2), layout="constrained")
+    for axes, name, unit in zip(
+        figure.subplots(1, 2),
+        ("rotation_error_deg", "expression_rmse"),
+        ("rotation error, degrees", "expression error, rms"),
+        strict=True,
+    ):
+        axes.plot(curve["noise_mm"], curve[name], marker="o")
+        axes.set(xlabel="noise of a landmark, mm", ylabel=unit, ylim=(0, None))
+        axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def cross_figures(driver: TrackedVideo, frame_count: int) -> dict[str, float | None]:
+    """Drives the sample portrait with another person and tracks the result again."""
+    portrait, model = fit_portrait(512), builtin_model()
+    seen = animate(portrait.params, sample_curves(200, 25, 0), model, 25)
+    statistics = ParameterStatistics.from_parameters(seen, CropBox(0.0, 0.0, 1.0))
+    retargeter, warp = Retargeter(statistics), PortraitWarp(portrait, model)
+    tracker = Tracker(model, portrait.identity, filtered=False)
+    found = [params for params in driver.parameters if params is not None]
+    asked: list[FaceParameters] = []
+    output: list[FaceParameters] = []
+    for index, params in enumerate(found[: 4 * frame_count]):
+        wanted = retargeter.retarget(params).parameters
+        if index % 4:
+            continue
+        again = tracker.track(warp.render(wanted), index / 30, index)
+        if again is not None:
+            asked.append(params)
+            output.append(again)
+    tracker.close()
+    if len(asked) < 3:
+        return {}
+    figures = control_fidelity(asked, output)
+    coefficients = [np.stack([p.expression for p in params]) for params in (asked, output)]
+    moving = np.flatnonzero(coefficients[0].std(axis=0) > 0.08)
+    each = [pearson(coefficients[0][:, k], coefficients[1][:, k]) for k in moving]
+    return {
+        "cross.rotation_r": figures["rotation_r"],
+        "cross.expression_r": float(np.nanmean(each)) if len(moving) else None,
+        "cross.gaze_r": figures["gaze_r"],
+    }
+
+
+def _correlation(a: FloatArray, b: FloatArray) -> float | None:
+    return float(np.corrcoef(a, b)[0, 1]) if len(a) > 2 and a.std() > 0 and b.std() > 0 else None
