@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -15,15 +14,18 @@ from rich.console import Console
 from rich.table import Table
 
 from styleavatar_core.cli.bundle_path import find_bundle
-from styleavatar_core.errors import ConflictError, NotFoundError
+from styleavatar_core.errors import ConflictError, FaceNotFoundError, NotFoundError
 
 if TYPE_CHECKING:
+    from styleavatar_core.data.dataset import AvatarDataset
     from styleavatar_core.engine.avatar_renderer import AvatarRenderer
     from styleavatar_core.evaluation.evaluate import HeldOutEvaluation
     from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
     from styleavatar_core.evaluation.page import Driven
     from styleavatar_core.types import ByteArray, FaceParameters
 
+_PICTURE_STEP = 15  # of the driver's frames, one in so many may be shown
+_DRIVER_CELL_PX = 208
 _NO_WEIGHTS = "no weights given (--{name}-weights)"
 
 
@@ -50,6 +52,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure an avatar on held-out frames, and write a report to look at."""
+    from styleavatar_core.data.dataset import AvatarDataset
     from styleavatar_core.engine.avatar_renderer import AvatarRenderer
     from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 
@@ -61,15 +64,17 @@ def evaluate(
         )
     learned = LearnedMetrics(lpips_weights=lpips_weights, fid_weights=fid_weights)
     page = html_path or avatar / "evaluation.html"
-    driven = [] if driver is None else [_drive(bundle, driver, backend, limit)]
-    figures = dict(driven[0].figures) if driven else {}
-    if has_dataset:
-        renderer = AvatarRenderer(bundle, backend=backend)
-        try:
-            own = _evaluate_own(renderer, bundle, avatar, limit, learned, driven, page)
-        finally:
-            renderer.close()
-        figures = {**own, **{f"driver.{name}": value for name, value in figures.items()}}
+    figures: dict[str, float] = {}
+    renderer = AvatarRenderer(bundle, backend=backend)
+    try:
+        dataset = AvatarDataset(avatar / "dataset") if has_dataset else None
+        driven = [] if driver is None else [_drive(renderer, driver, limit, dataset)]
+        figures = dict(driven[0].figures) if driven else {}
+        if dataset is not None:
+            own = _evaluate_own(renderer, bundle, avatar, dataset, limit, learned, driven, page)
+            figures = {**own, **{f"driver.{name}": value for name, value in figures.items()}}
+    finally:
+        renderer.close()
     path = json_path or avatar / ("evaluation.json" if has_dataset else "control.json")
     path.write_text(json.dumps(_measured(figures), indent=2) + "\n")
     console = Console()
@@ -93,23 +98,61 @@ def _measured(figures: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
-def _drive(bundle: Path, driver: Path, backend: str, limit: int) -> Driven:
-    """Drives the avatar with another person's video."""
+def _drive(
+    renderer: AvatarRenderer, driver: Path, limit: int, dataset: AvatarDataset | None
+) -> Driven:
+    """Drives the avatar with another person's video and tracks what comes out."""
+    from styleavatar_core.avatar.reenactment import Retargeter
+    from styleavatar_core.avatar.statistics import ParameterStatistics
+    from styleavatar_core.data.picture import contact_sheet, encode_jpeg
+    from styleavatar_core.data.video import read_frames
+    from styleavatar_core.evaluation.baselines import nearest_parameters
+    from styleavatar_core.evaluation.control import control_fidelity, control_series
+    from styleavatar_core.evaluation.evaluate import spread_evenly
     from styleavatar_core.evaluation.page import Driven
-    from styleavatar_core.training.measure import measure_control
+    from styleavatar_core.face3d.camera import parameters_in_crop
+    from styleavatar_core.tracking.tracker import Tracker
+    from styleavatar_core.types import CropBox
 
-    with TemporaryDirectory() as folder:
-        sheet = Path(folder) / "sheet.jpg"
-        figures = measure_control(
-            bundle, driver, backend=backend, frame_limit=limit, sheet_path=sheet
-        )
-        return Driven(f"driven by {driver.name}", figures, {}, sheet.read_bytes())
+    retargeter = Retargeter(ParameterStatistics.from_dict(renderer.manifest.statistics))
+    driver_tracker, output_tracker = Tracker(filtered=False), Tracker(filtered=False)
+    asked, seen, given, pictures = [], [], [], []
+    try:
+        for index, time_s, frame in read_frames(driver):
+            if index >= limit:
+                break
+            wanted = driver_tracker.track(frame, time_s, index)
+            if wanted is None:
+                continue
+            retargeted = retargeter.retarget(wanted).parameters
+            image = renderer.render(retargeted).image
+            result = output_tracker.track(image, time_s, index)
+            if result is not None:
+                asked.append(wanted)
+                seen.append(result)
+                given.append(retargeted)
+            if index % _PICTURE_STEP == 0 or not pictures:
+                pictures.append((frame, image))
+    finally:
+        driver_tracker.close()
+        output_tracker.close()
+    if len(seen) < 2:
+        raise FaceNotFoundError(f"too few faces were found in {driver.name} or the avatar's output")
+    figures = control_fidelity(asked, seen)
+    if dataset is not None:
+        crop, train = dataset.info.crop, dataset.train_indices
+        local = [parameters_in_crop(dataset.parameters[i], crop) for i in train]
+        figures |= nearest_parameters(local, given, CropBox(0.0, 0.0, 1.0))
+    rows = [pictures[place] for place in spread_evenly(range(len(pictures)))]
+    sheet = encode_jpeg(contact_sheet(rows, _DRIVER_CELL_PX))
+    return Driven(f"driven by {driver.name}", figures, control_series(asked, seen), sheet)
 
 
 def _evaluate_own(
     renderer: AvatarRenderer,
     bundle: Path,
     avatar: Path,
+    dataset: AvatarDataset,
     limit: int,
     learned: LearnedMetrics,
     driven: list[Driven],
@@ -117,7 +160,6 @@ def _evaluate_own(
 ) -> dict[str, float]:
     """Measures the avatar on its own video, writes the report and returns the figures."""
     from styleavatar_core.avatar.bundle import read_bundle
-    from styleavatar_core.data.dataset import AvatarDataset
     from styleavatar_core.evaluation.control import (
         control_fidelity,
         control_series,
@@ -128,7 +170,6 @@ def _evaluate_own(
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.tracking.tracker import Tracker
 
-    dataset = AvatarDataset(avatar / "dataset")
     if renderer.manifest.source.sha256 != dataset.info.source_sha256:
         raise ConflictError(f"{bundle} was not trained on the video of {avatar / 'dataset'}")
 

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from styleavatar_core.avatar.bundle import read_bundle, write_bundle
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.picture import encode_jpeg
-from styleavatar_core.errors import ConflictError, NotFoundError
+from styleavatar_core.data.video import VideoWriter
+from styleavatar_core.errors import ConflictError, FaceNotFoundError, NotFoundError
 from styleavatar_core.evaluation.charts import HEIGHT, WIDTH, Line, line_chart
 from tests.fakes.nano_bundle import write_nano_bundle
 from tests.fakes.prepared_clip import write_prepared_clip
@@ -99,3 +100,16 @@ def test_evaluate_refuses_what_does_not_belong_together(trained: Path, tmp_path:
     arguments = ["evaluate", str(alone), "--backend", "torch"]
     with pytest.raises(ConflictError, match="was not trained on the video"):
         CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
+
+
+def test_a_driver_without_a_face_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "wall.mp4", 25.0, 128, 128) as writer:
+        for level in range(0, 60, 10):
+            writer.write(np.full((128, 128, 3), level, np.uint8))
+    arguments = ["evaluate", str(trained), "--backend", "torch"]
+    with pytest.raises(FaceNotFoundError, match=r"wall\.mp4"):
+        CliRunner().invoke(
+            build_app(),
+            [*arguments, "--driver", str(tmp_path / "wall.mp4")],
+            catch_exceptions=False,
+        )
