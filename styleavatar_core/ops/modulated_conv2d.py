@@ -24,7 +24,7 @@ def _fold_matrix(
 ) -> torch.Tensor:
     """Returns the (K*K, M*M) matrix that convolves a K x K kernel with a FIR, M = K + N - 1."""
     with torch.inference_mode(False), torch.no_grad():
-        deltas = torch.eye(size * size, dtype=torch.float64).reshape(-1, 1, size, size)
+        deltas = torch.eye(size**2, dtype=torch.float64, device="cpu").reshape(-1, 1, size, size)
         kernel = fir_kernel(taps, gain, 1, torch.float64, torch.device("cpu")).flip(2, 3)
         full = F.conv2d(deltas, kernel, padding=len(taps) - 1)
         return full.flatten(1).to(device=device, dtype=dtype)

@@ -33,7 +33,7 @@ def fir_kernel(
     """
     # A cached tensor serves training too, even if inference asked for it first.
     with torch.inference_mode(False):
-        row = torch.tensor(taps, dtype=torch.float64)
+        row = torch.tensor(taps, dtype=torch.float64, device="cpu")
         kernel = torch.outer(row, row)
         kernel = kernel * (gain / kernel.sum())
         kernel = kernel.to(device=device, dtype=dtype)
