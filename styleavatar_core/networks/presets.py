@@ -76,6 +76,9 @@ def _fast(
 ) -> GeneratorConfig:
     """Returns a preset of our own: fused map at pack resolution, skips up to it, small channels.
 
+    The neural texture has as many texels per side as the image has pixels: a face fills a part of
+    either, and coarser maps cannot hold what is thin (glasses, hair).
+
     Args:
         name: Name of the preset.
         image_size_px: Output side; the fused map has half of it.
@@ -100,7 +103,7 @@ def _fast(
         rendering_size_px=image_size_px,
         rendering_pack_levels=2,
         style=style,
-        face=FeatureGeneratorConfig(style, 4, 128, (*static[:-1], face_channels)),
+        face=FeatureGeneratorConfig(style, 8, 128, (*static[:-1], face_channels)),
         background=FeatureGeneratorConfig(style, 6, 128, (*static[:-1], base)),
         foreground=StyleUNetConfig(
             style,

@@ -14,9 +14,9 @@ class LossWeights:
 
     l1: float = 1.0
     perceptual: float = 0.1  # VGG19, when its weights are given
-    structure: float = 1.0  # stands in for the perceptual loss when they are not
+    structure: float = 3.0  # stands in for the perceptual loss when they are not
     mask: float = 0.3
-    adversarial: float = 0.01
+    adversarial: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class TrainConfig:
     shifted_share: float = 0.3
     shift_deviation: float = 0.03
     fixed_style_share: float = 0.5
-    static_share: float = 0.5
-    adversarial_start: float = 0.6
+    static_share: float = 0.6
+    adversarial_start: float = 0.75
     r1_weight: float = 1.0
     r1_interval: int = 16
     checkpoint_interval_s: float = 45.0
