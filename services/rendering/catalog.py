@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,14 @@ class AvatarEntry:
         avatar_id: Its id.
         path: Folder of its bundle.
         revision: Changes when the bundle is replaced.
+        digest: Key of what was derived from the bundle, ``AvatarBundle.digest``.
         manifest: What the bundle says about itself.
     """
 
     avatar_id: str
     path: Path
     revision: str
+    digest: str
     manifest: AvatarManifest
 
 
@@ -38,6 +41,7 @@ class AvatarCatalog:
     def __init__(self, store: AvatarStore) -> None:
         self._store = store
         self._entries: dict[str, AvatarEntry] = {}
+        self._vanished: list[AvatarEntry] = []
 
     def get(self, avatar_id: str) -> AvatarEntry:
         """Returns an avatar as it is in the store now.
@@ -50,10 +54,20 @@ class AvatarCatalog:
         entry = self._entries.get(avatar_id)
         if entry is None or entry.revision != revision:
             path = self._store.path(avatar_id)
-            manifest = read_bundle(path, verify=False).manifest
-            entry = AvatarEntry(avatar_id, path, revision, manifest)
+            bundle = read_bundle(path, verify=False)
+            if entry is not None:
+                self._vanished.append(entry)
+            entry = AvatarEntry(avatar_id, path, revision, bundle.digest, bundle.manifest)
             self._entries[avatar_id] = entry
         return entry
+
+    def take_vanished(self) -> list[AvatarEntry]:
+        """Returns the bundles that were deleted or replaced since the last call."""
+        for avatar_id in tuple(self._entries):
+            with contextlib.suppress(NotFoundError):
+                self.revision(avatar_id)
+        vanished, self._vanished = self._vanished, []
+        return vanished
 
     def newest(self, count: int) -> list[AvatarEntry]:
         """Returns the avatars made last, newest first; those that cannot be used are left out."""
@@ -79,7 +93,8 @@ class AvatarCatalog:
         try:
             status = (self._store.path(avatar_id) / MANIFEST_NAME).stat()
         except (NotFoundError, FileNotFoundError):  # the latter: deleted since path() looked
-            self._entries.pop(avatar_id, None)
+            if (entry := self._entries.pop(avatar_id, None)) is not None:
+                self._vanished.append(entry)
             raise NotFoundError(
                 f"There is no avatar '{avatar_id}'; ListAvatars names those there are.",
                 reason="AVATAR_NOT_FOUND",

@@ -13,9 +13,11 @@ from services.common.security import ServerSecurity
 from services.common.storage import AvatarStore
 from services.common.worker.process import WorkerOptions
 from services.rendering.catalog import AvatarCatalog
+from services.rendering.deletion import keep_forgetting
 from services.rendering.pool.pool import PoolTimeouts, RenderPool
 from services.rendering.servicer import RenderingServicer
 from services.rendering.settings import RenderingSettings
+from styleavatar_core.engine.cache import EngineCache
 
 SERVICE_NAME = rendering_service_pb2.DESCRIPTOR.services_by_name["RenderingService"].full_name
 # The largest picture (1024 x 1024 RGB) with room to spare.
@@ -60,7 +62,9 @@ async def run(settings: RenderingSettings) -> None:
         entries = await asyncio.to_thread(catalog.newest, settings.warm_avatars)
         await pool.warm_up(entries)
 
+    sweeping = asyncio.create_task(keep_forgetting(catalog, pool.forget, EngineCache()))
     try:
         await run_until_signal(server, prepare, pool.stop, settings.drain_timeout_s)
     finally:
+        sweeping.cancel()
         stop_metrics()

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deleted avatars leave the workers' memory and the cache of derived engines.
+
+Both hold a person's weights. The store is the truth: what is gone from it is let go within seconds,
+whether anybody asks for it or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from services.rendering.catalog import AvatarCatalog
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.errors import NotFoundError
+
+SWEEP_INTERVAL_S = 5.0
+
+
+async def keep_forgetting(
+    catalog: AvatarCatalog, unload: Callable[[str], Awaitable[None]], cache: EngineCache
+) -> None:
+    """Sweeps until it is cancelled."""
+    while True:
+        await asyncio.sleep(SWEEP_INTERVAL_S)
+        await forget_deleted(catalog, unload, cache)
+
+
+async def forget_deleted(
+    catalog: AvatarCatalog, unload: Callable[[str], Awaitable[None]], cache: EngineCache
+) -> None:
+    """Lets go of every bundle that was deleted or replaced since the last sweep.
+
+    Args:
+        catalog: Knows the avatars that were seen.
+        unload: Takes an avatar out of the workers.
+        cache: Where engines derived from bundles are kept.
+    """
+    for entry in await asyncio.to_thread(catalog.take_vanished):
+        await asyncio.to_thread(cache.forget, entry.digest)
+        try:
+            await asyncio.to_thread(catalog.revision, entry.avatar_id)
+        except NotFoundError:
+            await unload(entry.avatar_id)

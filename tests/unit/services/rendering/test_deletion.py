@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was made of a deleted avatar goes with it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from services.common.storage import AvatarStore
+from services.rendering.catalog import AvatarCatalog
+from services.rendering.deletion import forget_deleted
+from styleavatar_core.engine.cache import EngineCache, EngineKey
+from tests.fakes.bundle import write_fake_bundle
+
+
+def test_deleted_and_replaced_bundles_leave_memory_and_cache(tmp_path: Path) -> None:
+    catalog = AvatarCatalog(AvatarStore(tmp_path / "avatars"))
+    cache = EngineCache(tmp_path / "engines")
+    unloaded: list[str] = []
+
+    async def unload(avatar_id: str) -> None:
+        unloaded.append(avatar_id)
+
+    def kept() -> set[str]:
+        """Names of the avatars whose engines are in the cache."""
+        files = [path.name for path in (tmp_path / "engines").glob("*.engine")]
+        return {name for name, key in keys.items() if key.file_name in files}
+
+    keys = {}
+    for mark, name in enumerate(("anna", "bob", "carla")):
+        write_fake_bundle(tmp_path / "avatars" / name, mark)
+        keys[name] = EngineKey(catalog.get(name).digest, "onnxruntime", "1.0")
+        cache.replace(keys[name], b"weights of " + name.encode())
+    asyncio.run(forget_deleted(catalog, unload, cache))
+    assert kept() == {"anna", "bob", "carla"}
+    assert unloaded == []
+
+    shutil.rmtree(tmp_path / "avatars" / "anna")  # and nobody asks for it
+    write_fake_bundle(tmp_path / "avatars" / "bob", 9)
+    catalog.get("bob")
+    asyncio.run(forget_deleted(catalog, unload, cache))
+    assert kept() == {"carla"}
+    assert unloaded == ["anna"]
