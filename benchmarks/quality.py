@@ -26,6 +26,7 @@ from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.evaluation.baselines import NearestSample
 from styleavatar_core.evaluation.comparison import comparison_sheet
+from styleavatar_core.evaluation.control import control_fidelity
 from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth, spread_evenly
 from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 from styleavatar_core.evaluation.translation import (
@@ -47,7 +48,7 @@ from styleavatar_core.training.batches import FIXED_STYLE_TIME
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER, TRAINING_FOLDER, create_avatar
 from styleavatar_core.training.loop import CHECKPOINT_NAME, load_average, train
-from styleavatar_core.training.measure import measure_control
+from styleavatar_core.training.measure import drive_avatar
 from styleavatar_core.training.prepare import prepare_dataset
 from styleavatar_core.training.reporter import NetworkRenderer
 from styleavatar_core.types import ByteArray, FloatArray
@@ -155,7 +156,9 @@ def measure_clip(clip: Path, work: Path, options: Options) -> dict[str, float]:
     if translations:
         (work / "translation.jpg").write_bytes(encode_jpeg(translation_sheet(translations)))
     if options.driver is not None and "full" in renders:
-        control = measure_control(work / "avatar", options.driver, frame_limit=options.frame_limit)
+        with closing(AvatarRenderer(work / "avatar")) as renderer:
+            frames = drive_avatar(renderer, options.driver, frame_limit=options.frame_limit)
+        control = control_fidelity(frames.wanted, frames.seen)
         figures |= {f"full.{name}": control[name] for name in _CONTROLS}
     return figures
 
@@ -179,9 +182,7 @@ def train_variant(
         )
         checkpoint = work / TRAINING_FOLDER / CHECKPOINT_NAME
     else:
-        if (
-            variant not in MOVES_WINDOWS
-        ):  # all boxes in the middle, everybody where the clip has them
+        if variant not in MOVES_WINDOWS:  # boxes in the middle, everybody where the clip has them
             config = replace(config, centered_share=1.0, shifted_share=0.0)
         checkpoint = train(dataset, generator_config, config, work / f"training-{variant}")
     networks, clock = load_average(checkpoint, generator_config)

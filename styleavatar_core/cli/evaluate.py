@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from styleavatar_core.cli.bundle_path import find_bundle
-from styleavatar_core.errors import ConflictError, FaceNotFoundError, NotFoundError
+from styleavatar_core.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from styleavatar_core.data.dataset import AvatarDataset
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from styleavatar_core.evaluation.page import Driven
     from styleavatar_core.types import ByteArray, FaceParameters
 
-_PICTURE_STEP = 15  # of the driver's frames, one in so many may be shown
 _DRIVER_CELL_PX = 208
 _NO_WEIGHTS = "no weights given (--{name}-weights)"
 
@@ -102,50 +101,25 @@ def _drive(
     renderer: AvatarRenderer, driver: Path, limit: int, dataset: AvatarDataset | None
 ) -> Driven:
     """Drives the avatar with another person's video and tracks what comes out."""
-    from styleavatar_core.avatar.reenactment import Retargeter
-    from styleavatar_core.avatar.statistics import ParameterStatistics
     from styleavatar_core.data.picture import contact_sheet, encode_jpeg
-    from styleavatar_core.data.video import read_frames
     from styleavatar_core.evaluation.baselines import nearest_parameters
     from styleavatar_core.evaluation.control import control_fidelity, control_series
     from styleavatar_core.evaluation.evaluate import spread_evenly
     from styleavatar_core.evaluation.page import Driven
     from styleavatar_core.face3d.camera import parameters_in_crop
-    from styleavatar_core.tracking.tracker import Tracker
+    from styleavatar_core.training.measure import drive_avatar
     from styleavatar_core.types import CropBox
 
-    retargeter = Retargeter(ParameterStatistics.from_dict(renderer.manifest.statistics))
-    driver_tracker, output_tracker = Tracker(filtered=False), Tracker(filtered=False)
-    asked, seen, given, pictures = [], [], [], []
-    try:
-        for index, time_s, frame in read_frames(driver):
-            if index >= limit:
-                break
-            wanted = driver_tracker.track(frame, time_s, index)
-            if wanted is None:
-                continue
-            retargeted = retargeter.retarget(wanted).parameters
-            image = renderer.render(retargeted).image
-            result = output_tracker.track(image, time_s, index)
-            if result is not None:
-                asked.append(wanted)
-                seen.append(result)
-                given.append(retargeted)
-            if index % _PICTURE_STEP == 0 or not pictures:
-                pictures.append((frame, image))
-    finally:
-        driver_tracker.close()
-        output_tracker.close()
-    if len(seen) < 2:
-        raise FaceNotFoundError(f"too few faces were found in {driver.name} or the avatar's output")
-    figures = control_fidelity(asked, seen)
+    frames = drive_avatar(renderer, driver, frame_limit=limit)
+    figures = control_fidelity(frames.wanted, frames.seen)
     if dataset is not None:
         crop, train = dataset.info.crop, dataset.train_indices
         local = [parameters_in_crop(dataset.parameters[i], crop) for i in train]
-        figures |= nearest_parameters(local, given, CropBox(0.0, 0.0, 1.0))
-    rows = [pictures[place] for place in spread_evenly(range(len(pictures)))]
+        figures |= nearest_parameters(local, frames.given, CropBox(0.0, 0.0, 1.0))
+    rows = [frames.pictures[place] for place in spread_evenly(range(len(frames.pictures)))]
     sheet = encode_jpeg(contact_sheet(rows, _DRIVER_CELL_PX))
-    return Driven(f"driven by {driver.name}", figures, control_series(asked, seen), sheet)
+    curves = control_series(frames.wanted, frames.seen)
+    return Driven(f"driven by {driver.name}", figures, curves, sheet)
 
 
 def _evaluate_own(
