@@ -41,11 +41,13 @@ class ConditioningRenderer:
         size_px: Side of the square, pixels.
 
     Raises:
-        InvalidInputError: The identity belongs to another face model.
+        InvalidInputError: The identity belongs to another face model, or to another version of it.
     """
 
     def __init__(self, model: FaceModel, identity: FaceIdentity, size_px: int) -> None:
         _require_model(model, identity.model_id, "identity")
+        _require_count("identity", len(identity.identity), model.identity_basis.shape[-1])
+        _require_count("texture", len(identity.texture), model.texture_basis.shape[-1])
         self._model = model
         self._mesh = MovingMesh(model, model.neutral(identity.identity))
         self._renderer = FaceRenderer(model, model.albedo(identity.texture), size_px)
@@ -71,4 +73,12 @@ def _require_model(model: FaceModel, model_id: str, what: str) -> None:
     if model_id != model.model_id:
         raise InvalidInputError(
             f"The {what} belong to face model '{model_id}', but '{model.model_id}' is in use."
+        )
+
+
+def _require_count(what: str, count: int, wanted: int) -> None:
+    if count != wanted:
+        raise InvalidInputError(
+            f"There are {count} {what} coefficients, but the face model has {wanted}: they come "
+            "from another version of it. Train the avatar again."
         )

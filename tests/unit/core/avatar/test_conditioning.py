@@ -96,3 +96,10 @@ def test_parameters_of_another_model_are_refused(renderer: ConditioningRenderer)
         renderer.render(replace(make(), model_id="faceverse-v3"))
     with pytest.raises(InvalidInputError, match="faceverse-v3"):
         ConditioningRenderer(model, replace(IDENTITY, model_id="faceverse-v3"), SIZE)
+
+
+@pytest.mark.parametrize("what", ["identity", "texture"])
+def test_coefficients_of_another_version_of_the_model_are_refused(what: str) -> None:
+    old = replace(IDENTITY, **{what: np.zeros(3, np.float32)})
+    with pytest.raises(InvalidInputError, match=f"3 {what} coefficients"):
+        ConditioningRenderer(model, old, SIZE)
