@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may call: TLS, mutual TLS and API keys of the gRPC services.
+"""Who may call: API keys of the gateway and the gRPC services, TLS and mutual TLS of the latter.
 
 A keys file has one line per key, ``NAME SHA256``: the digest, so that nobody who reads the file can
 call. ``python -m services.common.security NAME`` makes a key and its line.

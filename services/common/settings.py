@@ -122,8 +122,18 @@ class RedisSettings(ServiceSettings):
     )
 
 
-class GrpcSettings(ServiceSettings):
-    """Adds who may call a gRPC service, and how it calls others."""
+class CallerSettings(ServiceSettings):
+    """Adds who may call, for the services that people and other systems talk to."""
+
+    api_keys_file: Path | None = Field(
+        default=None,
+        validation_alias="STYLEAVATAR_API_KEYS_FILE",
+        description="Keys that callers must show, `NAME SHA256` a line; none when unset.",
+    )
+
+
+class GrpcSettings(CallerSettings):
+    """Adds how a gRPC service encrypts, and how it calls others."""
 
     tls_certificate: Path | None = Field(
         default=None,
@@ -144,11 +154,6 @@ class GrpcSettings(ServiceSettings):
         default=None,
         validation_alias="STYLEAVATAR_TLS_CA",
         description="PEM authority of the services' certificates, for calls between them.",
-    )
-    api_keys_file: Path | None = Field(
-        default=None,
-        validation_alias="STYLEAVATAR_API_KEYS_FILE",
-        description="Keys that gRPC callers must show, `NAME SHA256` a line; none when unset.",
     )
     api_key: SecretStr | None = Field(
         default=None,

@@ -8,15 +8,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from redis.asyncio import Redis as AsyncRedis
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.common.jobs import JobRecords, connect_redis
 from services.common.logging import request_id
 from services.common.metrics import GatewayMetrics
+from services.common.security import ApiKeys
 from services.common.storage import AvatarStore, JobFolders, new_id
-from services.gateway.dependencies import Parts
+from services.gateway.dependencies import Parts, require_key
 from services.gateway.errors import answer_error, install_error_handlers
 from services.gateway.routers import avatars, jobs, system
 from services.gateway.settings import GatewaySettings
@@ -45,6 +46,7 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
 
     Raises:
         ConflictError: The data folder cannot be written.
+        InvalidInputError: The file of API keys cannot be read.
     """
     _make_folders(settings)
     redis = connect_redis(settings.redis_url, retries=_REDIS_RETRIES)
@@ -56,6 +58,7 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
         folders=JobFolders(settings.jobs_folder),
         store=AvatarStore(settings.avatars_folder),
         metrics=metrics or GatewayMetrics(),
+        api_keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
     )
 
     @asynccontextmanager
@@ -68,8 +71,9 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
         title="StyleAvatar", version=__version__, description=_DESCRIPTION, lifespan=lifespan
     )
     app.state.parts = parts
-    for router in (system.router, avatars.router, jobs.router):
-        app.include_router(router)
+    app.include_router(system.router)
+    for router in (avatars.router, jobs.router):
+        app.include_router(router, dependencies=[Depends(require_key)])
     install_error_handlers(app)
     app.add_middleware(RequestObserver, metrics=parts.metrics)
     return app

@@ -12,6 +12,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from services.common.jobs import JobRecords
 from services.common.metrics import GatewayMetrics
+from services.common.security import KEY_HEADER, KEY_PREFIX, ApiKeys
 from services.common.storage import AvatarStore, JobFolders
 from services.gateway.settings import GatewaySettings
 
@@ -28,6 +29,7 @@ class Parts:
         folders: Files of jobs.
         store: Finished avatars.
         metrics: The gateway's metrics.
+        api_keys: Keys that callers must show; None lets everybody in.
     """
 
     settings: GatewaySettings
@@ -37,6 +39,7 @@ class Parts:
     folders: JobFolders
     store: AvatarStore
     metrics: GatewayMetrics
+    api_keys: ApiKeys | None
 
 
 def get_parts(request: Request) -> Parts:
@@ -45,3 +48,13 @@ def get_parts(request: Request) -> Parts:
 
 
 PartsDependency = Annotated[Parts, Depends(get_parts)]
+
+
+def require_key(request: Request, parts: PartsDependency) -> None:
+    """Lets callers with a valid key pass, where keys are asked for.
+
+    Raises:
+        AuthenticationError: The key is missing or not known.
+    """
+    if parts.api_keys is not None:
+        parts.api_keys.check(request.headers.get(KEY_HEADER, "").removeprefix(KEY_PREFIX))

@@ -6,10 +6,10 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.common.settings import RedisSettings
+from services.common.settings import CallerSettings, RedisSettings
 
 
-class GatewaySettings(RedisSettings):
+class GatewaySettings(RedisSettings, CallerSettings):
     """Variables ``STYLEAVATAR_GATEWAY_*`` and those that all services share."""
 
     model_config = SettingsConfigDict(env_prefix="STYLEAVATAR_GATEWAY_")

@@ -14,10 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 from styleavatar_client.connection import Credentials
 from styleavatar_client.errors import ClientError
+from styleavatar_client.rest import GatewayClient
 from styleavatar_client.streaming import AvatarStreams, DriverFrame
 
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import read_mark
+from tests.integration.job_system import JobSystem
 from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import picture
 
@@ -137,3 +139,31 @@ def test_settings_that_cannot_work_are_refused_at_start(tmp_path: Path) -> None:
         service = ServiceProcess("rendering", tmp_path)
         assert service.process.wait(30) == 2
     assert "STYLEAVATAR_TLS_KEY" in Path(service._log_file.name).read_text()
+
+
+def test_the_gateway_asks_for_the_same_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / "keys"
+    key = make_key("tests", keys)
+    monkeypatch.setenv("STYLEAVATAR_API_KEYS_FILE", str(keys))
+    write_fake_bundle(tmp_path / "data" / "avatars" / "anna", MARK)
+    system = JobSystem(tmp_path / "data")
+    try:
+        system.start_redis()
+        system.start_gateway()
+        assert system.http.get("/readyz").status_code == 200
+        for headers in ({}, {"Authorization": "Bearer nonsense"}):
+            for method, path in (
+                ("GET", "/v1/avatars"),
+                ("DELETE", "/v1/avatars/anna"),
+                ("GET", "/v1/avatars/anna/bundle"),
+                ("GET", "/v1/training-jobs"),
+            ):
+                answer = system.http.request(method, path, headers=headers)
+                assert (answer.status_code, answer.json()["status"]) == (401, 401)
+                assert "API key" in answer.json()["detail"]
+        with GatewayClient(str(system.http.base_url), api_key=key) as client:
+            assert [avatar["avatar_id"] for avatar in client.list_avatars()] == ["anna"]
+    finally:
+        system.stop()

@@ -48,11 +48,14 @@ def create(
     gateway: Annotated[
         str, typer.Option(help="URL of the gateway.", envvar="STYLEAVATAR_URL")
     ] = DEFAULT_GATEWAY,
+    api_key: Annotated[
+        str, typer.Option(help="API key, where one is asked for.", envvar="STYLEAVATAR_API_KEY")
+    ] = "",
 ) -> None:
     """Upload a video and its consent, follow the training, and fetch the avatar."""
     console = Console()
     try:
-        with GatewayClient(gateway) as client:
+        with GatewayClient(gateway, api_key=api_key) as client:
             accepted = client.create_avatar(
                 video,
                 consent,

@@ -24,11 +24,17 @@ _RECONNECT_LIMIT_S = 120.0
 
 
 class GatewayClient:
-    """Talks to one gateway; its /docs describe the dictionaries that come back."""
+    """Talks to one gateway; its /docs describe the dictionaries that come back.
 
-    def __init__(self, url: str = DEFAULT_GATEWAY) -> None:
+    Args:
+        url: Of the gateway.
+        api_key: Shown to it, where it asks for one.
+    """
+
+    def __init__(self, url: str = DEFAULT_GATEWAY, *, api_key: str = "") -> None:
         self._url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self._url, timeout=_TIMEOUT)
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=self._url, timeout=_TIMEOUT, headers=headers)
 
     def close(self) -> None:
         """Closes the connections."""
