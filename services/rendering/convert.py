@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from google.protobuf.duration_pb2 import Duration
 from styleavatar.v1 import image_pb2, rendering_service_pb2
@@ -14,6 +15,7 @@ from services.common.face_messages import (
     seconds_from_duration,
 )
 from services.rendering.catalog import AvatarEntry
+from styleavatar_core.avatar.driver_gains import DriverGains
 from styleavatar_core.errors import InvalidInputError
 
 DEFAULT_JPEG_QUALITY = 90
@@ -58,6 +60,7 @@ def grant_config(
         frames_per_second=asked.frames_per_second or frames_per_second,
         frame_deadline=_grant_deadline(asked),
         crop=_grant_crop(asked.crop),
+        gains=rendering_service_pb2.DriverGains(**asdict(gains_from_message(asked.gains))),
     )
     for name in _DEFAULTS:
         setattr(granted, name, _grant_choice(asked, name))
@@ -84,6 +87,15 @@ def grant_config(
     if is_transparent and granted.image_format != image_pb2.IMAGE_FORMAT_PNG:
         raise InvalidInputError("A transparent background needs the image format PNG.")
     return granted
+
+
+def gains_from_message(message: rendering_service_pb2.DriverGains) -> DriverGains:
+    """Reads gains; those not given are 1.
+
+    Raises:
+        InvalidInputError: When one is out of range.
+    """
+    return DriverGains(**{field.name: value for field, value in message.ListFields()})
 
 
 def _grant_choice(asked: rendering_service_pb2.RenderConfig, name: str) -> int:

@@ -15,7 +15,7 @@ from services.common.errors import describe_error
 from services.common.face_messages import duration_from_seconds, seconds_from_duration
 from services.common.mailbox import FrameMailbox
 from services.common.metrics import RenderingMetrics
-from services.rendering.convert import stage_durations
+from services.rendering.convert import gains_from_message, stage_durations
 from services.rendering.output import PictureWriter
 from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
 from services.rendering.pool.pool import Lane
@@ -85,6 +85,7 @@ class RenderSession:
         self._retargeter = Retargeter(
             ParameterStatistics.from_dict(lane.entry.manifest.statistics),
             "same_person" if same_person else "other_person",
+            gains_from_message(config.gains),
         )
         self._dropped = {"superseded": 0, "worker_lost": 0, "slow_reader": 0, "late": 0}
         self._last_answer_s: float | None = None

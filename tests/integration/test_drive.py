@@ -144,3 +144,13 @@ def test_no_service_gets_a_sentence(portrait: ByteArray) -> None:
     ):
         list(streams.drive("anna", [DriverFrame(0, 0.0, portrait)]))
     assert caught.value.code == "UNAVAILABLE"
+
+
+def test_a_gain_out_of_range_gets_a_sentence(
+    services: list[ServiceProcess], portrait: ByteArray
+) -> None:
+    frames = [DriverFrame(0, 0.0, portrait)]
+    with AvatarStreams(services[0].address) as streams:
+        with pytest.raises(ClientError, match=r"gain of mouth is 5\.0"):
+            list(streams.drive("anna", frames, every_frame=True, gains={"mouth": 5.0}))
+        assert list(streams.drive("anna", frames, every_frame=True, gains={"mouth": 1.5}))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 
 import grpc
@@ -78,6 +78,7 @@ class AvatarStreams:
         every_frame: bool = False,
         same_person: bool = False,
         image_size_px: int = 0,
+        gains: Mapping[str, float] | None = None,
     ) -> Iterator[AvatarFrame]:
         """Drives an avatar with frames; a live source paces itself.
 
@@ -91,6 +92,8 @@ class AvatarStreams:
             every_frame: Answer every frame in order, at whatever rate; else the newest wins.
             same_person: The driver is the avatar's person filmed as in the training video.
             image_size_px: Side of the pictures; 0 for the avatar's own.
+            gains: How much of the movement the avatar makes, from 0 to 3, by ``gaze``, ``blink``,
+                ``mouth`` and ``head``; 1 where nothing is said.
 
         Yields:
             One answer for each frame that was not dropped.
@@ -109,6 +112,7 @@ class AvatarStreams:
             image_size_px=image_size_px,
             frame_mode=modes[every_frame],
             driver=drivers[same_person],
+            gains=rendering_service_pb2.DriverGains(**(gains or {})),
         )
         source = FrameSource(frames, IN_FLIGHT_LIMIT if every_frame else None)
         patience = _Patience(len(self._connection.addresses), self._reconnect_timeout_s)

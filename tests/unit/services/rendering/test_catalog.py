@@ -68,7 +68,18 @@ def test_defaults_are_granted(tmp_path: Path) -> None:
         crop=rendering_service_pb2.Region(side=1),
         frame_deadline=Duration(seconds=1),
         frames_per_second=30,
+        gains=rendering_service_pb2.DriverGains(gaze=1, blink=1, mouth=1, head=1),
     )
+
+
+def test_gains_are_granted_as_asked_none_included(tmp_path: Path) -> None:
+    write_fake_bundle(tmp_path / "anna", 1)
+    entry = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+    asked = rendering_service_pb2.RenderConfig(
+        gains=rendering_service_pb2.DriverGains(mouth=1.5, head=0)
+    )
+    gains = grant_config(asked, entry).gains
+    assert (gains.gaze, gains.blink, gains.mouth, gains.head) == (1, 1, 1.5, 0)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +97,8 @@ def test_defaults_are_granted(tmp_path: Path) -> None:
         {"crop": rendering_service_pb2.Region(left=float("nan"), side=0.5)},
         {"crop": rendering_service_pb2.Region(left=0.5)},
         {"background": rendering_service_pb2.BACKGROUND_TRANSPARENT},
+        {"gains": rendering_service_pb2.DriverGains(gaze=3.5)},
+        {"gains": rendering_service_pb2.DriverGains(head=float("nan"))},
         {"image_format": image_pb2.IMAGE_FORMAT_H264, "image_size_px": 65},
         {"image_format": image_pb2.IMAGE_FORMAT_H264, "bits_per_second": 10},
     ],
