@@ -3,7 +3,7 @@
 # Pass --build-arg PIP_EXTRA_INDEX_URL=... with PyTorch's CPU index to avoid the CUDA libraries.
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 \
-    STYLEAVATAR_DATA=/data \
+    STYLEAVATAR_DATA=/data XDG_CACHE_HOME=/var/cache/styleavatar \
     NUMBA_CACHE_DIR=/var/cache/styleavatar/numba MPLCONFIGDIR=/var/cache/styleavatar/matplotlib
 RUN useradd --create-home --uid 10001 styleavatar \
     && mkdir -p /data /var/cache/styleavatar \

@@ -3,7 +3,7 @@
 # driver comes from the host through the NVIDIA container runtime.
 FROM python:3.11-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 \
-    STYLEAVATAR_DATA=/data \
+    STYLEAVATAR_DATA=/data XDG_CACHE_HOME=/var/cache/styleavatar \
     NUMBA_CACHE_DIR=/var/cache/styleavatar/numba MPLCONFIGDIR=/var/cache/styleavatar/matplotlib \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,graphics
 RUN useradd --create-home --uid 10001 styleavatar \
