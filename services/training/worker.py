@@ -7,7 +7,9 @@ What differs from rq's own SpawnWorker, and why:
   would train the same avatar);
 * SIGTERM stops the job at its next step and puts it back (rq waits for its end);
 * Redis being away does not end worker and job;
-* the lease of a job is short, so that another trainer takes over soon.
+* the lease of a job is short, so that another trainer takes over soon;
+* a worker that ends while it looks for abandoned jobs keeps the others from it for seconds only
+  (rq's lock outlives its holder by a quarter of an hour).
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from services.common.processes import die_with_parent
 logger = logging.getLogger(__name__)
 
 _REAP_LIMIT_S = 20.0
+# Looking for abandoned jobs takes milliseconds: a lock this old has no living holder.
+_CLEANING_LIMIT_S = 10
 
 
 class TrainingWorker(SpawnWorker):
@@ -74,6 +78,14 @@ class TrainingWorker(SpawnWorker):
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Returns the seconds until a job without a sign of life counts as abandoned."""
         return self.lease_s
+
+    def clean_registries(self) -> None:
+        """Looks for abandoned jobs, unless another worker is just doing it."""
+        for queue in self.queues:
+            key = queue.registry_cleaning_key
+            if queue.connection.ttl(key) > _CLEANING_LIMIT_S:
+                queue.connection.expire(key, _CLEANING_LIMIT_S)
+        super().clean_registries()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         """Gives signs of life; while Redis is away, work goes on without them."""

@@ -104,6 +104,10 @@ class JobSystem:
         for key in self._redis.scan_iter("rq:execution:*"):
             self._redis.delete(key)
 
+    def leave_cleaning_lock(self) -> None:
+        """Leaves rq's lock behind, as a trainer does that is ended while it cleans registries."""
+        assert training_queue(self._redis).acquire_maintenance_lock()
+
     def is_in_queue(self, job_id: str) -> bool:
         """Says whether rq still knows the job."""
         return training_queue(self._redis).fetch_job(job_id) is not None

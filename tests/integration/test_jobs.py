@@ -174,13 +174,34 @@ def test_another_trainer_takes_over_when_the_lease_ends(system: JobSystem, clip:
     job = job_process(first)
     for process in (first, job):
         process.send_signal(signal.SIGSTOP)  # as a machine that has lost its network
-    system.start_trainer(lease_s=5)
-    finished = system.wait_until(job_id, lambda job: job.state.is_final)
-    assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
-    for process in (job, first):
-        process.send_signal(signal.SIGCONT)
+    try:
+        system.start_trainer(lease_s=5)
+        finished = system.wait_until(job_id, lambda job: job.state.is_final)
+        assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
+    finally:
+        for process in (job, first):
+            process.send_signal(signal.SIGCONT)
     wait_for(lambda: not job.is_running() or job.status() == "zombie")
     assert system.records.get(job_id) == finished, "the old copy must not write any more"
+
+
+def test_a_trainer_ended_while_it_cleaned_keeps_nobody_from_taking_over(
+    system: JobSystem, clip: Path
+) -> None:
+    first = system.start_trainer(lease_s=5)
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress)
+    job = job_process(first)
+    for process in (first, job):
+        process.send_signal(signal.SIGSTOP)
+    try:
+        system.leave_cleaning_lock()
+        system.start_trainer(lease_s=5)
+        finished = system.wait_until(job_id, lambda job: job.state.is_final)
+        assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
+    finally:
+        for process in (job, first):
+            process.send_signal(signal.SIGCONT)
 
 
 def test_redis_away_for_a_while(system: JobSystem, clip: Path) -> None:
