@@ -84,6 +84,7 @@ def test_every_frame_is_answered_once_in_order(stub: Stub) -> None:
     granted.background = rendering_service_pb2.BACKGROUND_ORIGINAL
     granted.crop.side = 1
     granted.frame_deadline.seconds = 1
+    granted.gains.MergeFrom(rendering_service_pb2.DriverGains(gaze=1, blink=1, mouth=1, head=1))
     assert config.config == granted
     assert [response.frame.frame_index for response in frames] == list(range(40))
     for index, response in enumerate(frames):
