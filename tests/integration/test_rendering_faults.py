@@ -183,9 +183,11 @@ def test_a_caller_that_vanishes_frees_its_stream(service: ServiceProcess) -> Non
         "import asyncio, sys\n"
         "from tests.integration.live_stream import drive\n"
         "def until(driven):\n"
-        "    if len(driven.frames) == 3: print('streaming', flush=True)\n"
+        "    if len(driven.frames) >= 3: print('streaming', flush=True)\n"
         "    return False\n"
-        "asyncio.run(drive(sys.argv[1], 'anna', until, interval_s=0.01))\n"
+        "while True:  # comes back when it is sent away\n"
+        "    driven = asyncio.run(drive(sys.argv[1], 'anna', until, interval_s=0.01))\n"
+        "    print(driven.code, driven.reason, file=sys.stderr, flush=True)\n"
     )
     assert eventually(lambda: open_streams(service) == 0)
     command = [sys.executable, "-c", program, service.address]
