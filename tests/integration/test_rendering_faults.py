@@ -268,8 +268,11 @@ def test_sigterm_under_load_loses_no_frame(avatars: Path) -> None:
     service = start(avatars, worker_count=1)
 
     async def scenario() -> tuple[Driven, Driven, Driven]:
+        told: list[int] = []
+
         def polite(driven: Driven) -> bool:
-            if len(driven.frames) == 10:
+            if len(driven.frames) >= 10 and not told:
+                told.append(service.process.pid)
                 service.process.send_signal(signal.SIGTERM)
             return bool(driven.frames) and driven.frames[-1].going_away
 
