@@ -13,7 +13,7 @@ import torch
 from onnx import ModelProto
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.base import RenderEngine
+from styleavatar_core.engine.base import FP32, EngineLabel, RenderEngine
 from styleavatar_core.engine.cache import EngineCache, EngineKey
 from styleavatar_core.engine.freeze import FrozenGenerator, with_precision
 from styleavatar_core.engine.loading import load_frozen
@@ -30,25 +30,18 @@ class OpeningAvatar:
         bundle: The avatar.
         cache: Where derived engines are kept.
         thread_count: Threads of a CPU runtime.
-        precision: What the network computes in.
-        note: Goes into ``EngineInfo``.
+        label: What the engine says of itself; its precision is what the network computes in.
     """
 
     bundle: AvatarBundle
     cache: EngineCache
     thread_count: int
-    precision: str = "fp32"
-    note: str = ""
+    label: EngineLabel = FP32
 
     @cached_property
     def generator(self) -> FrozenGenerator:
         """The frozen generator."""
-        return with_precision(load_frozen(self.bundle), self.precision)
-
-    @property
-    def about(self) -> dict[str, str]:
-        """What an engine says of itself."""
-        return {"precision": self.precision, "note": self.note}
+        return with_precision(load_frozen(self.bundle), self.label.precision)
 
     def onnx(self) -> bytes:
         """Writes the frozen generator as ONNX."""
@@ -60,19 +53,21 @@ class OpeningAvatar:
 
     def key(self, backend: str) -> EngineKey:
         """Returns the key of a derived engine."""
-        return EngineKey(self.bundle.digest, backend, backend_version(backend), self.precision)
+        return EngineKey(
+            self.bundle.digest, backend, backend_version(backend), self.label.precision
+        )
 
 
 def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TorchEngine(avatar.generator, device=device, note=avatar.note)
+    return TorchEngine(avatar.generator, device=device, note=avatar.label.note)
 
 
 def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.onnx_engine import OnnxEngine
 
     def load(contents: bytes) -> OnnxEngine:
-        return OnnxEngine(contents, thread_count=avatar.thread_count, **avatar.about)
+        return OnnxEngine(contents, thread_count=avatar.thread_count, label=avatar.label)
 
     def build() -> tuple[OnnxEngine, bytes]:
         contents = avatar.onnx()
@@ -85,11 +80,11 @@ def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
     def load(contents: bytes) -> OpenVinoEngine:
-        return OpenVinoEngine.load(contents, thread_count=avatar.thread_count, **avatar.about)
+        return OpenVinoEngine.load(contents, thread_count=avatar.thread_count, label=avatar.label)
 
     def build() -> tuple[OpenVinoEngine, bytes]:
         engine = OpenVinoEngine.compile(
-            avatar.onnx(), thread_count=avatar.thread_count, **avatar.about
+            avatar.onnx(), thread_count=avatar.thread_count, label=avatar.label
         )
         return engine, engine.export()
 

@@ -3,12 +3,34 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 
+from styleavatar_core.errors import RenderError
 from styleavatar_core.types import ByteArray, FloatArray
+
+INPUT_NAMES = ("texture_rendering", "uv_rendering", "face_mask")
+OUTPUT_NAMES = ("image", "mask")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLabel:
+    """What an engine says of itself beside what its graph tells.
+
+    Attributes:
+        precision: What the network computes in.
+        note: Why it is not what was asked for, or how far it is from fp32; for people.
+    """
+
+    precision: str = "fp32"
+    note: str = ""
+
+
+FP32 = EngineLabel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +82,22 @@ class RenderOutput:
     mask: ByteArray
 
 
-class RenderEngine(Protocol):
-    """Renders one avatar. Not thread-safe."""
+class RenderEngine(ABC):
+    """Renders one avatar. Not thread-safe.
+
+    Args:
+        info: What it is.
+    """
+
+    runtime: ClassVar[str]  # for people
+
+    def __init__(self, info: EngineInfo) -> None:
+        self._info = info
 
     @property
     def info(self) -> EngineInfo:
         """What it is."""
+        return self._info
 
     def render(self, inputs: RenderInput) -> RenderOutput:
         """Renders a batch.
@@ -73,12 +105,59 @@ class RenderEngine(Protocol):
         Raises:
             RenderError: This batch failed; the engine lives.
         """
+        try:
+            return self._render(inputs)
+        except Exception as error:  # the runtimes' exceptions have no common base
+            raise RenderError(f"{self.runtime} could not render this frame: {error}") from error
+
+    @abstractmethod
+    def _render(self, inputs: RenderInput) -> RenderOutput:
+        """Renders a batch; may raise what its runtime raises."""
 
     def warm_up(self) -> None:
         """Renders once, so that the next call is as fast as all others."""
+        self.render(blank_input(self._info))
 
+    @abstractmethod
     def close(self) -> None:
         """Frees what it holds; no other call may follow."""
+
+
+class SampleEngine(RenderEngine):
+    """An engine whose graph takes one sample at a time.
+
+    Args:
+        backend: Name of the backend.
+        shapes: Of the graph's inputs and outputs, by name.
+        label: What it says of itself.
+    """
+
+    def __init__(
+        self, backend: str, shapes: Mapping[str, Sequence[int]], label: EngineLabel
+    ) -> None:
+        super().__init__(
+            EngineInfo(
+                backend,
+                label.precision,
+                int(shapes["image"][1]),
+                int(shapes["texture_rendering"][1]),
+                int(shapes["uv_rendering"][1]),
+                label.note,
+            )
+        )
+
+    def _render(self, inputs: RenderInput) -> RenderOutput:
+        """Renders sample by sample."""
+        results = []
+        for index in range(len(inputs.face_mask)):
+            sample = slice(index, index + 1)
+            results.append(self._run({name: getattr(inputs, name)[sample] for name in INPUT_NAMES}))
+        images, masks = zip(*results, strict=True)
+        return RenderOutput(np.concatenate(images), np.concatenate(masks))
+
+    @abstractmethod
+    def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Renders one sample: (1, H, W, 3) and (1, H, W), valid until the next call."""
 
 
 def blank_input(info: EngineInfo) -> RenderInput:

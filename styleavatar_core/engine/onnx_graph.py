@@ -11,14 +11,13 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
+from styleavatar_core.engine.base import INPUT_NAMES, OUTPUT_NAMES
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.onnx_operators import OPERATORS
 from styleavatar_core.engine.tracing import TracedGraph, Tracer
 
 OPSET = 17
 _IR_VERSION = 8
-INPUT_NAMES = ("texture_rendering", "uv_rendering", "face_mask")
-OUTPUT_NAMES = ("image", "mask")
 _ELEMENT_TYPES = {
     torch.uint8: TensorProto.UINT8,
     torch.int64: TensorProto.INT64,

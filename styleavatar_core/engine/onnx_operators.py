@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,41 @@ def _pair(values: int | Sequence[int]) -> list[int]:
     """Returns two numbers for height and width."""
     numbers = [values] if isinstance(values, int) else list(values)
     return numbers * 2 if len(numbers) == 1 else numbers
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What a kernel covers: its sides, its steps and the margins around what it moves over."""
+
+    sides: list[int]
+    steps: list[int]
+    margins: list[int]
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, stride: Sequence[int], padding: Sequence[int]) -> _Window:
+        """Returns the window of a convolution's weight (O, I, K, L)."""
+        return cls(list(weight.shape[2:]), _pair(stride), _pair(padding))
+
+    @property
+    def attributes(self) -> dict[str, list[int]]:
+        """The attributes that ONNX operators have for it."""
+        return {"kernel_shape": self.sides, "strides": self.steps, "pads": self.margins * 2}
+
+    def shrink(self, x: torch.Tensor) -> list[int]:
+        """Returns height and width of what a convolution makes of x (B, C, H, W)."""
+        return [
+            (length + 2 * margin - side) // step + 1 for length, side, step, margin in self._axes(x)
+        ]
+
+    def grow(self, x: torch.Tensor) -> list[int]:
+        """Returns height and width of what a transposed convolution makes of x (B, C, H, W)."""
+        return [
+            (length - 1) * step - 2 * margin + side for length, side, step, margin in self._axes(x)
+        ]
+
+    def _axes(self, x: torch.Tensor) -> Iterator[tuple[int, int, int, int]]:
+        """Gives length, side, step and margin of height, then of width."""
+        return zip(x.shape[2:], self.sides, self.steps, self.margins, strict=True)
 
 
 def _elementwise(operator: str) -> Translation:
@@ -105,21 +141,10 @@ def _conv2d(
 ) -> torch.Tensor:
     assert isinstance(x, torch.Tensor)
     assert _pair(dilation) == [1, 1]
-    steps, margins, sides = _pair(stride), _pair(padding), list(weight.shape[2:])
-    size = [
-        (length + 2 * margin - side) // step + 1
-        for length, margin, side, step in zip(x.shape[2:], margins, sides, steps, strict=True)
-    ]
-    return graph.node(
-        "Conv",
-        [x, weight, bias],
-        (x.shape[0], weight.shape[0], *size),
-        x.dtype,
-        kernel_shape=sides,
-        strides=steps,
-        pads=margins * 2,
-        group=groups,
-    )
+    window = _Window.of(weight, stride, padding)
+    shape = (x.shape[0], weight.shape[0], *window.shrink(x))
+    attributes = window.attributes | {"group": groups}
+    return graph.node("Conv", [x, weight, bias], shape, x.dtype, **attributes)
 
 
 @_translates(_aten.conv_transpose2d.input)
@@ -131,20 +156,9 @@ def _conv_transpose2d(
     stride: Sequence[int] = (1,),
     padding: Sequence[int] = (0,),
 ) -> torch.Tensor:
-    steps, margins, sides = _pair(stride), _pair(padding), list(weight.shape[2:])
-    size = [
-        (length - 1) * step - 2 * margin + side
-        for length, margin, side, step in zip(x.shape[2:], margins, sides, steps, strict=True)
-    ]
-    return graph.node(
-        "ConvTranspose",
-        [x, weight, bias],
-        (x.shape[0], weight.shape[1], *size),
-        x.dtype,
-        kernel_shape=sides,
-        strides=steps,
-        pads=margins * 2,
-    )
+    window = _Window.of(weight, stride, padding)
+    shape = (x.shape[0], weight.shape[1], *window.grow(x))
+    return graph.node("ConvTranspose", [x, weight, bias], shape, x.dtype, **window.attributes)
 
 
 @_translates(_aten.avg_pool2d.default)
@@ -152,13 +166,9 @@ def _avg_pool2d(
     graph: TracedGraph, x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int] = ()
 ) -> torch.Tensor:
     sides = _pair(kernel)
-    steps = _pair(stride) if stride else sides
-    size = [
-        (length - side) // step + 1
-        for length, side, step in zip(x.shape[2:], sides, steps, strict=True)
-    ]
-    shape = (*x.shape[:2], *size)
-    return graph.node("AveragePool", [x], shape, x.dtype, kernel_shape=sides, strides=steps)
+    window = _Window(sides, _pair(stride) if stride else sides, [0, 0])
+    shape = (*x.shape[:2], *window.shrink(x))
+    return graph.node("AveragePool", [x], shape, x.dtype, **window.attributes)
 
 
 @_translates(_aten.cat.default)

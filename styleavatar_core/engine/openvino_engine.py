@@ -8,8 +8,8 @@ import io
 import numpy as np
 import openvino
 
-from styleavatar_core.engine.base import EngineInfo, RenderInput, RenderOutput, blank_input
-from styleavatar_core.errors import AssetError, RenderError
+from styleavatar_core.engine.base import FP32, EngineLabel, SampleEngine
+from styleavatar_core.errors import AssetError
 
 _DEVICE = "CPU"
 
@@ -25,38 +25,32 @@ def _properties(thread_count: int) -> dict[str, object]:
     }
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(SampleEngine):
     """Runs a compiled avatar, one sample at a time; made by ``compile`` or ``load``.
 
     Args:
         model: The compiled model.
-        precision: What the graph's weights are in, for those who ask.
-        note: Goes into ``EngineInfo``.
+        label: What it says of itself.
     """
 
-    def __init__(
-        self, model: openvino.CompiledModel, *, precision: str = "fp32", note: str = ""
-    ) -> None:
+    runtime = "OpenVINO"
+
+    def __init__(self, model: openvino.CompiledModel, label: EngineLabel = FP32) -> None:
+        ends = (*model.inputs, *model.outputs)
+        super().__init__("openvino", {port.any_name: port.shape for port in ends}, label)
         self._model = model
         self._request = model.create_infer_request()
-        shapes = {port.any_name: port.shape for port in (*model.inputs, *model.outputs)}
-        self._info = EngineInfo(
-            "openvino",
-            precision,
-            int(shapes["image"][1]),
-            int(shapes["texture_rendering"][1]),
-            int(shapes["uv_rendering"][1]),
-            note,
-        )
 
     @classmethod
-    def compile(cls, model: bytes, *, thread_count: int = 2, **about: str) -> OpenVinoEngine:
+    def compile(
+        cls, model: bytes, *, thread_count: int = 2, label: EngineLabel = FP32
+    ) -> OpenVinoEngine:
         """Compiles an ONNX model for this machine.
 
         Args:
             model: The ONNX model.
             thread_count: Threads within an operator.
-            about: ``precision`` and ``note``.
+            label: What it says of itself.
 
         Raises:
             AssetError: OpenVINO refuses the model.
@@ -64,18 +58,20 @@ class OpenVinoEngine:
         core = openvino.Core()
         try:
             graph = core.read_model(model=model)
-            return cls(core.compile_model(graph, _DEVICE, _properties(thread_count)), **about)
+            return cls(core.compile_model(graph, _DEVICE, _properties(thread_count)), label)
         except RuntimeError as error:
             raise AssetError(f"OpenVINO cannot compile the graph: {error}") from error
 
     @classmethod
-    def load(cls, compiled: bytes, *, thread_count: int = 2, **about: str) -> OpenVinoEngine:
+    def load(
+        cls, compiled: bytes, *, thread_count: int = 2, label: EngineLabel = FP32
+    ) -> OpenVinoEngine:
         """Loads what :meth:`export` gave.
 
         Args:
             compiled: The compiled model.
             thread_count: Threads within an operator.
-            about: ``precision`` and ``note``.
+            label: What it says of itself.
 
         Raises:
             AssetError: The model was compiled by another version or is damaged.
@@ -83,7 +79,7 @@ class OpenVinoEngine:
         core = openvino.Core()
         try:
             model = core.import_model(io.BytesIO(compiled), _DEVICE, _properties(thread_count))
-            return cls(model, **about)
+            return cls(model, label)
         except RuntimeError as error:
             raise AssetError(f"the graph cannot be loaded by OpenVINO: {error}") from error
 
@@ -92,34 +88,9 @@ class OpenVinoEngine:
         exported: bytes = self._model.export_model().getvalue()
         return exported
 
-    @property
-    def info(self) -> EngineInfo:
-        """What it is."""
-        return self._info
-
-    def render(self, inputs: RenderInput) -> RenderOutput:
-        """Renders a batch."""
-        results = [self._render_one(inputs, index) for index in range(len(inputs.face_mask))]
-        images, masks = zip(*results, strict=True)
-        return RenderOutput(np.concatenate(images), np.concatenate(masks))
-
-    def _render_one(self, inputs: RenderInput, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Renders one sample: (1, H, W, 3) and (1, H, W)."""
-        sample = slice(index, index + 1)
-        feed = {
-            "texture_rendering": inputs.texture_rendering[sample],
-            "uv_rendering": inputs.uv_rendering[sample],
-            "face_mask": inputs.face_mask[sample],
-        }
-        try:
-            results = self._request.infer(feed)
-        except RuntimeError as error:
-            raise RenderError(f"OpenVINO could not render this frame: {error}") from error
+    def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        results = self._request.infer(feed)
         return results["image"], results["mask"]
-
-    def warm_up(self) -> None:
-        """Renders once."""
-        self.render(blank_input(self._info))
 
     def close(self) -> None:
         """Frees the model."""

@@ -16,7 +16,7 @@ from styleavatar_core.engine.backends import (
     backend_version,
     get_backend,
 )
-from styleavatar_core.engine.base import RenderEngine
+from styleavatar_core.engine.base import EngineLabel, RenderEngine
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.calibration import (
     CalibrationMemory,
@@ -75,10 +75,10 @@ def open_engine(
     chosen = get_backend(name)
     return open_gated(
         wanted,
-        lambda at, note: chosen.open(replace(avatar, precision=at, note=note)),
+        lambda at, note: chosen.open(replace(avatar, label=EngineLabel(at, note))),
         lambda engine: typical_inputs(bundle.manifest, engine.info, _GATE_FRAMES),
         memory=memory,
-        memory_key=lambda at: "gate/" + replace(avatar, precision=at).key(name).file_name,
+        memory_key=lambda at: "gate/" + replace(avatar, label=EngineLabel(at)).key(name).file_name,
     )
 
 

@@ -32,7 +32,7 @@ def plan_key(avatar: OpeningAvatar, version: str) -> EngineKey:
     """
     architecture = json.dumps(avatar.bundle.manifest.generator, sort_keys=True)
     digest = hashlib.sha256(architecture.encode()).hexdigest()
-    return EngineKey(digest, "tensorrt", f"{version}-{_gpu()}", avatar.precision)
+    return EngineKey(digest, "tensorrt", f"{version}-{_gpu()}", avatar.label.precision)
 
 
 def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
@@ -67,7 +67,7 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
 
     engine = avatar.cache.open(plan_key(avatar, tensorrt.__version__), build, load_plan)
     refit_plan(engine, contents)
-    return TensorRtEngine(engine, **avatar.about)
+    return TensorRtEngine(engine, avatar.label)
 
 
 def _gpu() -> str:

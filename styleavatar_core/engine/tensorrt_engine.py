@@ -10,8 +10,8 @@ import numpy as np
 import tensorrt
 import torch
 
-from styleavatar_core.engine.base import EngineInfo, RenderInput, RenderOutput, blank_input
-from styleavatar_core.errors import AssetError, RenderError
+from styleavatar_core.engine.base import EngineLabel, SampleEngine
+from styleavatar_core.errors import AssetError
 
 _INPUTS = {
     "texture_rendering": torch.uint8,
@@ -21,25 +21,25 @@ _INPUTS = {
 _OUTPUTS = {"image": torch.uint8, "mask": torch.uint8}
 
 
-class TensorRtEngine:
+class TensorRtEngine(SampleEngine):
     """Runs a loaded engine on the current CUDA device, one sample at a time.
 
     Args:
         engine: What ``load_plan`` gave, refitted if need be.
-        precision: What the graph computes in.
-        note: Goes into ``EngineInfo``.
+        label: What it says of itself.
 
     Raises:
         AssetError: The engine is not one of a generator.
     """
 
-    def __init__(
-        self, engine: tensorrt.ICudaEngine, *, precision: str = "fp16", note: str = ""
-    ) -> None:
+    runtime = "TensorRT"
+
+    def __init__(self, engine: tensorrt.ICudaEngine, label: EngineLabel) -> None:
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
         if names != {*_INPUTS, *_OUTPUTS}:
             raise AssetError(f"the engine has other inputs and outputs: {', '.join(sorted(names))}")
         shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
+        super().__init__("tensorrt", shapes, label)
         self._engine = engine
         self._context = engine.create_execution_context()
         self._stream = torch.cuda.Stream()
@@ -55,40 +55,16 @@ class TensorRtEngine:
         for name, tensor in self._device.items():
             self._context.set_tensor_address(name, tensor.data_ptr())
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._info = EngineInfo(
-            "tensorrt",
-            precision,
-            int(shapes["image"][1]),
-            int(shapes["texture_rendering"][1]),
-            int(shapes["uv_rendering"][1]),
-            note,
-        )
 
-    @property
-    def info(self) -> EngineInfo:
-        """What it is."""
-        return self._info
-
-    def render(self, inputs: RenderInput) -> RenderOutput:
-        """Renders a batch."""
-        results = [self._render_one(inputs, index) for index in range(len(inputs.face_mask))]
-        images, masks = zip(*results, strict=True)
-        return RenderOutput(np.concatenate(images), np.concatenate(masks))
-
-    def _render_one(self, inputs: RenderInput, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Renders one sample: (1, H, W, 3) and (1, H, W), valid until the next call."""
-        try:
-            for name in _INPUTS:
-                sample = np.ascontiguousarray(getattr(inputs, name)[index : index + 1])
-                self._host[name].copy_(torch.from_numpy(sample))
-            with torch.cuda.stream(self._stream):
-                if self._graph is None:
-                    self._enqueue()
-                else:
-                    self._graph.replay()
-            self._stream.synchronize()
-        except RuntimeError as error:
-            raise RenderError(f"TensorRT could not render this frame: {error}") from error
+    def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        for name, sample in feed.items():
+            self._host[name].copy_(torch.from_numpy(np.ascontiguousarray(sample)))
+        with torch.cuda.stream(self._stream):
+            if self._graph is None:
+                self._enqueue()
+            else:
+                self._graph.replay()
+        self._stream.synchronize()
         return self._host["image"].numpy(), self._host["mask"].numpy()
 
     def _enqueue(self) -> None:
@@ -102,7 +78,7 @@ class TensorRtEngine:
 
     def warm_up(self) -> None:
         """Renders once, then captures the whole frame as a CUDA graph."""
-        self.render(blank_input(self._info))
+        super().warm_up()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream):
             self._enqueue()

@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import torch
 
-from styleavatar_core.engine.base import EngineInfo, RenderInput, RenderOutput, blank_input
+from styleavatar_core.engine.base import (
+    INPUT_NAMES,
+    EngineInfo,
+    RenderEngine,
+    RenderInput,
+    RenderOutput,
+)
 from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.errors import RenderError
 
 
-class TorchEngine:
+class TorchEngine(RenderEngine):
     """Runs the frozen generator eagerly.
 
     Args:
@@ -19,42 +24,25 @@ class TorchEngine:
         note: Goes into ``EngineInfo``.
     """
 
+    runtime = "torch"
+
     def __init__(self, generator: FrozenGenerator, *, device: str = "cpu", note: str = "") -> None:
+        config = generator.config
+        is_half = generator.face_feature.dtype == torch.float16
+        precision = "fp16" if is_half else "fp32"
+        sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
+        super().__init__(EngineInfo("torch", precision, *sizes, note))
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
-        config = generator.config
-        is_half = generator.face_feature.dtype == torch.float16
-        self._info = EngineInfo(
-            "torch",
-            "fp16" if is_half else "fp32",
-            config.image_size_px,
-            config.rendering_size_px,
-            config.uv_size,
-            note,
-        )
 
-    @property
-    def info(self) -> EngineInfo:
-        """What it is."""
-        return self._info
-
-    def render(self, inputs: RenderInput) -> RenderOutput:
-        """Renders a batch."""
-        tensors = [
-            torch.from_numpy(array).to(self._device)
-            for array in (inputs.texture_rendering, inputs.uv_rendering, inputs.face_mask)
-        ]
-        try:
-            with torch.inference_mode():
-                image, mask = self._generator(*tensors)
-        except RuntimeError as error:
-            raise RenderError(f"torch could not render this frame: {error}") from error
+    def _render(self, inputs: RenderInput) -> RenderOutput:
+        arrays = [getattr(inputs, name) for name in INPUT_NAMES]
+        with torch.inference_mode():
+            image, mask = self._generator(
+                *(torch.from_numpy(array).to(self._device) for array in arrays)
+            )
         return RenderOutput(image.cpu().contiguous().numpy(), mask.cpu().contiguous().numpy())
-
-    def warm_up(self) -> None:
-        """Renders once."""
-        self.render(blank_input(self._info))
 
     def close(self) -> None:
         """Frees the weights."""

@@ -10,6 +10,7 @@ import torch
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.engine import gate
 from styleavatar_core.engine.backends import BACKENDS
+from styleavatar_core.engine.base import EngineLabel
 from styleavatar_core.engine.calibration import CalibrationMemory
 from styleavatar_core.engine.freeze import freeze, with_precision
 from styleavatar_core.engine.gate import Verdict, judge
@@ -75,7 +76,9 @@ def test_overflow_is_refused(bundle: AvatarBundle) -> None:
     for parameter in broken.generator.synthesis.decoder.parameters():
         parameter.data *= 3e4  # beyond fp16: infinite, then not a number
     inputs = typical_inputs(bundle.manifest, TorchEngine(frozen).info, 1)
-    engine = OnnxEngine(onnx_model(broken).SerializeToString(), thread_count=1, precision="fp16")
+    engine = OnnxEngine(
+        onnx_model(broken).SerializeToString(), thread_count=1, label=EngineLabel("fp16")
+    )
     verdict = judge(engine, TorchEngine(frozen), inputs)
     assert not verdict.is_accepted
     assert verdict.psnr_db < 20
@@ -102,7 +105,7 @@ def test_fp16_graph_is_strongly_typed_with_exact_coordinates() -> None:
     noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))
     frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background, noise=noise)
     model = onnx_model(with_precision(frozen, "fp16"))
-    half = OnnxEngine(model.SerializeToString(), thread_count=1, precision="fp16")
+    half = OnnxEngine(model.SerializeToString(), thread_count=1, label=EngineLabel("fp16"))
     reference = TorchEngine(frozen)
     verdict = judge(half, reference, [random_input(reference)])
     assert verdict.is_accepted, verdict.reason
