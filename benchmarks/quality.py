@@ -37,7 +37,6 @@ from styleavatar_core.evaluation.translation import (
     translation_figures,
     translation_sheet,
 )
-from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import ABLATIONS, ablate, get_preset
 from styleavatar_core.networks.ablations import MOVES_WINDOWS
@@ -216,7 +215,7 @@ def shift_heads(
     renderer = ShiftedRenderer(
         networks.generator,
         networks.static_maps(),
-        ConditioningRenderer(builtin_model(), dataset.info.face_identity, size),
+        ConditioningRenderer(dataset.info.face_model(), dataset.info.face_identity, size),
         parameters_in_crop(dataset.parameters[middle], dataset.info.crop),
         FIXED_STYLE_TIME,
         has_windows=has_windows,

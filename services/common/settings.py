@@ -42,7 +42,7 @@ class ServiceSettings(BaseSettings):
     data_folder: Path = Field(
         default_factory=default_data_folder,
         validation_alias=DATA_VARIABLE,
-        description="Folder of avatars, uploads and job files, shared by all services.",
+        description="Folder of avatars, face models, uploads and job files, shared by all.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO",

@@ -29,10 +29,12 @@ class TrackerOptions:
     """How a stream is tracked.
 
     Attributes:
-        identity: The person, when known.
+        model_id: Face model to track with; the built-in one if empty.
+        identity: The person, when known; of that model.
         filtered: Whether parameters are smoothed over time.
     """
 
+    model_id: str = ""
     identity: FaceIdentity | None = None
     filtered: bool = True
 
@@ -74,6 +76,7 @@ class TrackingLane:
             identity = self._options.identity
             body = {
                 "stream_id": self._stream_id,
+                "model_id": self._options.model_id,
                 "identity": identity_to_body(identity) if identity else None,
                 "filtered": self._options.filtered,
             }

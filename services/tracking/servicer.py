@@ -29,7 +29,8 @@ from services.tracking.session import (
     read_config,
     read_frames,
 )
-from styleavatar_core.errors import OverloadedError
+from styleavatar_core.errors import InvalidInputError, OverloadedError
+from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID
 
 
 class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
@@ -57,9 +58,8 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         with self._admitted("Track"):
             config = (await read_config(request_iterator)).config
             config.frame_mode = granted_frame_mode(config.frame_mode)
-            known = config.HasField("face_identity")
-            identity = identity_from_message(config.face_identity) if known else None
-            options = TrackerOptions(identity, filtered=_is_live(config.frame_mode))
+            options = _track_options(config)
+            config.model_id = options.model_id
             async with self._pool.lane(options) as lane:
                 yield tracking_service_pb2.TrackResponse(config=config)
                 session = TrackSession(lane, config.frame_mode, self._metrics)
@@ -93,11 +93,11 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
                             yield answer
 
     async def _tracker_options(self, asked: rendering_service_pb2.RenderConfig) -> TrackerOptions:
+        identity = identity_from_message(await self._rendering.face_identity(asked.avatar_id))
         if asked.driver != rendering_service_pb2.DRIVER_SAME_PERSON:
-            return TrackerOptions()
+            return TrackerOptions(identity.model_id)
         # The avatar was trained on unfiltered parameters: offline, stay as close to them as can be.
-        message = await self._rendering.face_identity(asked.avatar_id)
-        return TrackerOptions(identity_from_message(message), filtered=_is_live(asked.frame_mode))
+        return TrackerOptions(identity.model_id, identity, filtered=_is_live(asked.frame_mode))
 
     @contextmanager
     def _admitted(self, rpc: str) -> Iterator[None]:
@@ -113,6 +113,25 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         finally:
             self._stream_count -= 1
             self._metrics.streams.labels(rpc).dec()
+
+
+def _track_options(config: tracking_service_pb2.TrackConfig) -> TrackerOptions:
+    """Reads how a stream of `Track` is to be tracked.
+
+    Raises:
+        InvalidInputError: The identity is of another face model than the one that is asked for.
+    """
+    identity = None
+    model_id = config.model_id or BUILTIN_MODEL_ID
+    if config.HasField("face_identity"):
+        identity = identity_from_message(config.face_identity)
+        model_id = config.model_id or identity.model_id
+        if model_id != identity.model_id:
+            raise InvalidInputError(
+                f"The identity is of face model '{identity.model_id}', but '{model_id}' is asked "
+                "for."
+            )
+    return TrackerOptions(model_id, identity, filtered=_is_live(config.frame_mode))
 
 
 def _is_live(frame_mode: int) -> bool:

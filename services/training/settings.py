@@ -30,6 +30,10 @@ class TrainingSettings(RedisSettings):
         ge=1,
         description="Interruptions in a row without any progress after which a job fails.",
     )
+    face_model: str = Field(
+        default="",
+        description="Id of the face model that new avatars are made with; empty: the built-in one.",
+    )
     maker: str = Field(
         default="services.training.tasks:make_avatar",
         pattern=r"^[\w.]+:\w+$",

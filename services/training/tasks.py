@@ -81,6 +81,7 @@ def make_avatar(job: TrainingJob, video: Path, work: Path, reporter: JobReporter
         preset=job.preset,
         minutes=job.minutes,
         consent=job.consent,
+        face_model=TrainingSettings().face_model,
         on_progress=reporter.on_progress,
         should_stop=reporter.should_stop,
     )

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from styleavatar_core.face3d.library import find_face_model
+from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.provenance.consent import ConsentRecord
 from styleavatar_core.types import CropBox, FaceIdentity
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class BundleFile(BaseModel):
@@ -57,6 +59,7 @@ class AvatarManifest(BaseModel):
         generator: ``GeneratorConfig.to_dict()``.
         style_time: Argument of ``position_code`` for the z_tmp that inference uses (Sec. 3.4).
         model_id: Face model of identity and expression coefficients.
+        model_digest: ``FaceModel.digest`` of it; empty in bundles of version 1.
         identity: (I,) identity coefficients.
         texture: (T,) texture coefficients.
         window: Portrait window in the source's frame coordinates: center_x, center_y, half_size.
@@ -78,6 +81,7 @@ class AvatarManifest(BaseModel):
     generator: dict[str, Any]
     style_time: float
     model_id: str
+    model_digest: str = ""
     identity: list[float]
     texture: list[float]
     window: tuple[float, float, float]
@@ -103,6 +107,14 @@ class AvatarManifest(BaseModel):
             np.asarray(self.identity, np.float32),
             np.asarray(self.texture, np.float32),
         )
+
+    def face_model(self) -> FaceModel:
+        """Returns the face model that the avatar is driven with.
+
+        Raises:
+            AssetError: It is not here, or another file of the same id is.
+        """
+        return find_face_model(self.model_id, self.model_digest)
 
     @property
     def image_size_px(self) -> int:

@@ -154,7 +154,7 @@ def _evaluate_own(
         frame = renderer.render(local(index))
         return frame.image, frame.mask
 
-    tracker = Tracker(filtered=False)
+    tracker = Tracker(renderer.manifest.face_model(), filtered=False)
     wanted: list[FaceParameters] = []
     seen: list[FaceParameters] = []
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
+from styleavatar_core.cli.face_model_option import FaceModelOption
 from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
 from styleavatar_core.errors import InvalidInputError
 
@@ -24,20 +25,16 @@ def track(
     overlay: Annotated[
         Path | None, typer.Option(help="Also write this mp4: the face model over the video.")
     ] = None,
-    face_model: Annotated[
-        Path | None,
-        typer.Option(help="Face model (.safetensors, from import-faceverse); else the built-in."),
-    ] = None,
+    face_model: FaceModelOption = "",
 ) -> None:
     """Track the face of a video: pose, expression, gaze and identity (paper, Eq. 1-3)."""
-    from styleavatar_core.face3d.builtin import builtin_model
-    from styleavatar_core.face3d.model import load_face_model
+    from styleavatar_core.face3d.library import choose_face_model
     from styleavatar_core.tracking.capture import FrameObserver, assess_capture
     from styleavatar_core.tracking.video import track_video
 
     if output.suffix not in (".npz", ".json"):
         raise InvalidInputError(f"{output.name} must end in .npz or .json")
-    model = load_face_model(face_model) if face_model else builtin_model()
+    model = choose_face_model(face_model)
     observer = FrameObserver()
     with stop_on_interrupt() as should_stop, progress_bars() as on_progress:
         tracked = track_video(video, model, on_progress, should_stop, observer.see)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from styleavatar_core.cli.face_model_option import FaceModelOption
 from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
 from styleavatar_core.errors import ConflictError
 
@@ -36,6 +37,7 @@ def train(
     resume: Annotated[
         bool, typer.Option(help="Go on from the checkpoint in OUT, if there is one.")
     ] = True,
+    face_model: FaceModelOption = "",
     vgg19: Annotated[
         Path | None, typer.Option(help="VGG19 weights (safetensors) for the perceptual loss.")
     ] = None,
@@ -47,6 +49,7 @@ def train(
     from styleavatar_core.provenance.consent import make_consent
 
     record = make_consent(consent, subject=subject, source_description=source)
+    from styleavatar_core.face3d.library import choose_face_model
     from styleavatar_core.training.create import FIGURES_NAME, TRAINING_FOLDER, create_avatar
 
     if not resume and (out / TRAINING_FOLDER).exists():
@@ -64,6 +67,7 @@ def train(
             consent=record,
             adversarial=adversarial,
             seed=seed,
+            face_model=choose_face_model(face_model).model_id,
             perceptual_weights=vgg19,
             matting_weights=matting,
             on_progress=on_progress,

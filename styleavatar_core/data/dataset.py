@@ -16,6 +16,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from styleavatar_core.errors import AssetError
+from styleavatar_core.face3d.library import find_face_model
+from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.types import ByteArray, CropBox, FaceIdentity, FaceParameters, FloatArray
 
 DATASET_NAME = "dataset.json"
@@ -48,6 +50,7 @@ class DatasetInfo:
         landmarks: Which detector made the landmarks.
         frame_cap: Most frames that were asked for.
         format: Version of this layout.
+        model_digest: ``FaceModel.digest`` of it; empty in older datasets.
     """
 
     source_name: str
@@ -69,6 +72,7 @@ class DatasetInfo:
     landmarks: str
     frame_cap: int
     format: int = _FORMAT
+    model_digest: str = ""
 
     @property
     def canvas_size_px(self) -> int:
@@ -93,6 +97,14 @@ class DatasetInfo:
             np.asarray(self.identity, np.float32),
             np.asarray(self.texture, np.float32),
         )
+
+    def face_model(self) -> FaceModel:
+        """Returns the face model of the coefficients.
+
+        Raises:
+            AssetError: It is not here, or another file of the same id is.
+        """
+        return find_face_model(self.model_id, self.model_digest)
 
 
 class DatasetWriter:

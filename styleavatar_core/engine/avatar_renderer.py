@@ -13,8 +13,6 @@ from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.engine.base import EngineInfo
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.typical_inputs import to_render_input
-from styleavatar_core.errors import AssetError
-from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.types import ByteArray, FaceParameters
 
 
@@ -45,7 +43,7 @@ class AvatarRenderer:
 
     Raises:
         NotFoundError: There is no such bundle.
-        AssetError: It is damaged or of another face model.
+        AssetError: It is damaged, or its face model is not here.
         EngineUnavailableError: The backend is not installed.
     """
 
@@ -54,12 +52,7 @@ class AvatarRenderer:
     ) -> None:
         bundle = read_bundle(Path(bundle_path))
         self.manifest: AvatarManifest = bundle.manifest
-        model = builtin_model()
-        if self.manifest.model_id != model.model_id:
-            raise AssetError(
-                f"the avatar needs face model '{self.manifest.model_id}', "
-                f"but this installation has '{model.model_id}'"
-            )
+        model = self.manifest.face_model()
         self._engine = open_engine(bundle, backend, thread_count=thread_count)
         self._conditioning = ConditioningRenderer(
             model, self.manifest.face_identity, self._engine.info.rendering_size_px

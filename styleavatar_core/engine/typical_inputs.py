@@ -9,7 +9,6 @@ from styleavatar_core.avatar.conditioning import Conditioning, ConditioningRende
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.avatar.statistics import ParameterStatistics, Spread
 from styleavatar_core.engine.base import EngineInfo, RenderInput
-from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import quaternion_from_rotation_vector
 from styleavatar_core.types import FaceParameters, FloatArray
 
@@ -44,10 +43,11 @@ def typical_inputs(
         ``count`` batches of one.
 
     Raises:
-        AssetError: The manifest's statistics cannot be read.
+        AssetError: The manifest's statistics cannot be read, or its face model is not here.
     """
     statistics = ParameterStatistics.from_dict(manifest.statistics)
-    renderer = ConditioningRenderer(builtin_model(), manifest.face_identity, info.rendering_size_px)
+    model, side = manifest.face_model(), info.rendering_size_px
+    renderer = ConditioningRenderer(model, manifest.face_identity, side)
     rng = np.random.default_rng(seed)
     return [to_render_input(renderer.render(_draw(statistics, rng)), info) for _ in range(count)]
 

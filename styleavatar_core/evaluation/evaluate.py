@@ -16,7 +16,6 @@ from styleavatar_core.data.picture import contact_sheet, encode_jpeg
 from styleavatar_core.evaluation.baselines import NearestSample, mean_frame, nearest_parameters
 from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 from styleavatar_core.evaluation.metrics import flicker, psnr, remove_background, sharpness, ssim
-from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import parameters_in_crop, project, to_pixels
 from styleavatar_core.face3d.landmark_groups import FACE_LANDMARK_COUNT
 from styleavatar_core.types import ByteArray
@@ -222,7 +221,7 @@ def _is_next(dataset: AvatarDataset, index: int, later: int) -> bool:
 
 def _face_mask(dataset: AvatarDataset, index: int, side: int) -> ByteArray:
     """Returns the convex hull of the 468 face landmarks of the fitted mesh, (side, side) uint8."""
-    model, identity = builtin_model(), dataset.info.face_identity
+    model, identity = dataset.info.face_model(), dataset.info.face_identity
     parameters = parameters_in_crop(dataset.parameters[index], dataset.info.crop)
     neutral = model.neutral(identity.identity)
     vertices = model.vertices(neutral, parameters.expression, parameters.eye_rotation)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class FaceModel:
         landmark_indices: (478,) int32. Vertex of each MediaPipe landmark; irises are 468-477.
         eye_vertices: Vertex ranges (start, stop) of the subject's left and right eyeball. An
             eyeball turns about the mean of its vertices.
+        digest: sha256 of what its file holds; empty when it was made in memory.
     """
 
     model_id: str
@@ -61,6 +63,7 @@ class FaceModel:
     uv_coordinates: FloatArray
     landmark_indices: IntArray
     eye_vertices: tuple[tuple[int, int], tuple[int, int]]
+    digest: str = ""
 
     def neutral(self, identity: FloatArray) -> FloatArray:
         """Returns a person's face at rest, (V, 3) float32, for (I,) identity coefficients."""
@@ -136,5 +139,15 @@ def load_face_model(path: Path) -> FaceModel:
         model_id=metadata["model_id"],
         expression_names=tuple(json.loads(metadata["expression_names"])),
         eye_vertices=((left[0], left[1]), (right[0], right[1])),
+        digest=_digest(arrays, metadata),
         **floats,
     )
+
+
+def _digest(arrays: dict[str, npt.NDArray[np.generic]], metadata: dict[str, str]) -> str:
+    """Returns the sha256 of contents; files of equal contents may differ in their order."""
+    total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in _ARRAYS:
+        total.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
+        total.update(np.ascontiguousarray(arrays[name]).data)
+    return total.hexdigest()

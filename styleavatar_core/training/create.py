@@ -53,6 +53,7 @@ def create_avatar(
     adversarial: bool = True,
     seed: int = 0,
     config: TrainConfig | None = None,
+    face_model: str = "",
     frame_cap: int = DEFAULT_FRAME_CAP,
     perceptual_weights: Path | None = None,
     matting_weights: Path | None = None,
@@ -71,6 +72,7 @@ def create_avatar(
         adversarial: Whether the discriminator joins in the last part.
         seed: Of everything random.
         config: Other settings of the training; ``minutes``, ``seed`` and ``adversarial`` win.
+        face_model: Id of the face model to track and drive with; the built-in one if empty.
         frame_cap: Most frames to keep.
         perceptual_weights: VGG19 weights (safetensors) for the perceptual loss.
         matting_weights: Robust Video Matting (TorchScript).
@@ -98,6 +100,7 @@ def create_avatar(
         video,
         folder / DATASET_FOLDER,
         generator_config,
+        face_model=face_model,
         frame_cap=frame_cap,
         matting_weights=matting_weights,
         on_progress=on_progress,
@@ -173,6 +176,7 @@ def _manifest(
         generator=generator_config.to_dict(),
         style_time=style_time,
         model_id=info.model_id,
+        model_digest=info.model_digest,
         identity=info.identity,
         texture=info.texture,
         window=info.window,

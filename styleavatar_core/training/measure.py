@@ -48,7 +48,8 @@ def drive_avatar(
         FaceNotFoundError: Driver or output shows no face.
     """
     retargeter = Retargeter(ParameterStatistics.from_dict(renderer.manifest.statistics))
-    driver_tracker, output_tracker = Tracker(filtered=False), Tracker(filtered=False)
+    model = renderer.manifest.face_model()
+    driver_tracker, output_tracker = (Tracker(model, filtered=False) for _ in range(2))
     frames = DrivenFrames()
     try:
         for index, time_s, frame in read_frames(driver):

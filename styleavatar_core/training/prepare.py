@@ -17,8 +17,9 @@ from styleavatar_core.data.matting import ForegroundMatting
 from styleavatar_core.data.portrait import CANVAS_FACTOR, choose_window
 from styleavatar_core.data.video import probe, read_frames
 from styleavatar_core.errors import FaceNotFoundError, TrainingCanceled
-from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import parameters_in_crop
+from styleavatar_core.face3d.library import find_face_model
+from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.tracking.silhouette import fit_silhouette
 from styleavatar_core.tracking.video import TrackedVideo, track_video
@@ -41,6 +42,7 @@ def prepare_dataset(
     folder: Path,
     config: GeneratorConfig,
     *,
+    face_model: str = "",
     frame_cap: int = DEFAULT_FRAME_CAP,
     matting_weights: Path | None = None,
     on_progress: OnProgress | None = None,
@@ -52,6 +54,7 @@ def prepare_dataset(
         video: The clip.
         folder: Where the dataset goes.
         config: The preset: sizes of pictures and renderings.
+        face_model: Id of the face model to track with; the built-in one if empty.
         frame_cap: Most frames to keep; longer clips are thinned evenly.
         matting_weights: TorchScript file of Robust Video Matting, if there is one.
         on_progress: Told how far it is.
@@ -59,21 +62,23 @@ def prepare_dataset(
 
     Raises:
         InvalidInputError: The video cannot be used.
+        AssetError: There is no such face model.
         TrainingCanceled: ``should_stop`` said so.
     """
+    model = find_face_model(face_model)
     digest = _sha256(video)
     known = read_info(folder)
-    if known is not None and _matches(known, digest, config, frame_cap):
+    if known is not None and _matches(known, digest, config, model, frame_cap):
         logger.info("dataset reused", extra={"folder": str(folder)})
         return AvatarDataset(folder)
     (folder / "dataset.json").unlink(missing_ok=True)
     probe(video)
     report = on_progress or (lambda _: None)
-    tracked = track_video(video, on_progress=report, should_stop=should_stop)
+    tracked = track_video(video, model, on_progress=report, should_stop=should_stop)
     chosen = _choose_frames(tracked, frame_cap)
     window = choose_window(tracked.landmarks, tracked.width, tracked.height)
     parameters = [tracked.parameters[index] for index in chosen]
-    identity = _fit_head(video, tracked, chosen, window)
+    identity = _fit_head(video, model, tracked, chosen, window)
     matting = ForegroundMatting(matting_weights)
     info = DatasetInfo(
         source_name=video.name,
@@ -88,7 +93,8 @@ def prepare_dataset(
         rendering_size_px=config.rendering_size_px,
         canvas_factor=CANVAS_FACTOR,
         window=(window.center_x, window.center_y, window.half_size),
-        model_id=tracked.identity.model_id,
+        model_id=model.model_id,
+        model_digest=model.digest,
         identity=[float(x) for x in identity],
         texture=[float(x) for x in tracked.identity.texture],
         matting=matting.name,
@@ -102,7 +108,9 @@ def prepare_dataset(
     return AvatarDataset(folder)
 
 
-def _fit_head(video: Path, tracked: TrackedVideo, chosen: list[int], window: CropBox) -> FloatArray:
+def _fit_head(
+    video: Path, model: FaceModel, tracked: TrackedVideo, chosen: list[int], window: CropBox
+) -> FloatArray:
     """Returns the identity with hair and neck fitted to the outline in frames of all headings."""
     train = chosen[: int(len(chosen) * _TRAIN_SHARE)]
     known = {index: params for index in train if (params := tracked.parameters[index]) is not None}
@@ -121,7 +129,7 @@ def _fit_head(video: Path, tracked: TrackedVideo, chosen: list[int], window: Cro
                 break
     finally:
         matting.close()
-    return fit_silhouette(builtin_model(), tracked.identity.identity, parameters, masks)
+    return fit_silhouette(model, tracked.identity.identity, parameters, masks)
 
 
 def _render_frames(
@@ -136,8 +144,9 @@ def _render_frames(
 ) -> None:
     """Second pass over the video: crops, mattes and renderings of the chosen frames."""
     canvas = info.crop.enlarged(info.canvas_factor)
-    renderer = ConditioningRenderer(builtin_model(), info.face_identity, info.rendering_canvas_px)
-    writer = DatasetWriter(folder, len(chosen), info.canvas_size_px, info.rendering_canvas_px)
+    side = info.rendering_canvas_px
+    renderer = ConditioningRenderer(info.face_model(), info.face_identity, side)
+    writer = DatasetWriter(folder, len(chosen), info.canvas_size_px, side)
     positions = {frame_index: position for position, frame_index in enumerate(chosen)}
     for index, _, frame in read_frames(video):
         if should_stop is not None and should_stop():
@@ -175,13 +184,17 @@ def _choose_frames(tracked: TrackedVideo, frame_cap: int) -> list[int]:
     return [found[i] for i in np.linspace(0, len(found) - 1, frame_cap).round().astype(int)]
 
 
-def _matches(info: DatasetInfo, digest: str, config: GeneratorConfig, frame_cap: int) -> bool:
-    wanted = (digest, config.image_size_px, config.rendering_size_px, frame_cap)
-    return wanted == (
+def _matches(
+    info: DatasetInfo, digest: str, config: GeneratorConfig, model: FaceModel, frame_cap: int
+) -> bool:
+    wanted = (digest, config.image_size_px, config.rendering_size_px, frame_cap, model.model_id)
+    is_same_model = info.model_digest in ("", model.digest)
+    return is_same_model and wanted == (
         info.source_sha256,
         info.image_size_px,
         info.rendering_size_px,
         info.frame_cap,
+        info.model_id,
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes ``tests/data/avatar-schema-1.zip``, the bundle that every later version must load.
+"""Makes ``tests/data/avatar-schema-2.zip``, a bundle that every later version must load.
 
 ``python -m tests.fakes.tiny_bundle PATH`` made it once. When the schema changes, make another file
 beside it; the old one stays, as users' avatars do. Its weights are random and show nobody.
@@ -77,6 +77,7 @@ def write_tiny_bundle(path: Path) -> Path:
         style_time=0.5,
         generator=config.to_dict(),
         model_id=model.model_id,
+        model_digest=model.digest,
         identity=[0.0] * model.identity_basis.shape[2],
         texture=[0.0] * model.texture_basis.shape[2],
         created_time=_MADE_TIME,

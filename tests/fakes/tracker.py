@@ -34,5 +34,5 @@ class FakeTracker:
         pass
 
 
-def open_fake_tracker(identity: FaceIdentity | None, filtered: bool) -> FakeTracker:
+def open_fake_tracker(model_id: str, identity: FaceIdentity | None, filtered: bool) -> FakeTracker:
     return FakeTracker()

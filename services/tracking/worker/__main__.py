@@ -28,7 +28,7 @@ def main() -> None:
         # Imports, models, compiled code: warm before any stream. With this protobuf, importing
         # MediaPipe prints one error line that means nothing.
         with contextlib.redirect_stderr(io.StringIO()):
-            open_one(None, False).close()
+            open_one("", None, False).close()
         runner = Runner(channel.arena, open_one)
         return {"open": runner.open, "close": runner.close, "track": runner.track}
 

@@ -31,20 +31,21 @@ class FaceTracker(Protocol):
         """Frees the landmark model."""
 
 
-OpenTracker = Callable[[FaceIdentity | None, bool], FaceTracker]
+OpenTracker = Callable[[str, FaceIdentity | None, bool], FaceTracker]
 
 
-def open_tracker(identity: FaceIdentity | None, filtered: bool) -> FaceTracker:
+def open_tracker(model_id: str, identity: FaceIdentity | None, filtered: bool) -> FaceTracker:
     """Makes a tracker; the heavy libraries come with it.
 
     Args:
+        model_id: Face model to track with; the built-in one if empty.
         identity: The person, when known.
         filtered: Whether parameters are smoothed over time.
     """
-    from styleavatar_core.face3d.builtin import builtin_model
+    from styleavatar_core.face3d.library import find_face_model
     from styleavatar_core.tracking.tracker import Tracker
 
-    return Tracker(builtin_model(), identity, filtered=filtered)
+    return Tracker(find_face_model(model_id), identity, filtered=filtered)
 
 
 class Runner:
@@ -56,9 +57,14 @@ class Runner:
         self._trackers: dict[str, FaceTracker] = {}
 
     def open(self, body: Body) -> Body:
-        """Makes the tracker of a stream: ``stream_id``, ``identity`` or None, ``filtered``."""
+        """Makes the tracker of a stream.
+
+        Args:
+            body: ``stream_id``, ``model_id``, ``identity`` or None, ``filtered``.
+        """
         identity = body["identity"] and identity_from_body(body["identity"])
-        self._trackers[body["stream_id"]] = self._open(identity, body["filtered"])
+        tracker = self._open(body["model_id"], identity, body["filtered"])
+        self._trackers[body["stream_id"]] = tracker
         return {}
 
     def close(self, body: Body) -> Body:

@@ -19,10 +19,10 @@ class Opened:
     """Remembers how trackers were asked for."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[FaceIdentity | None, bool]] = []
+        self.calls: list[tuple[str, FaceIdentity | None, bool]] = []
 
-    def __call__(self, identity: FaceIdentity | None, filtered: bool) -> FakeTracker:
-        self.calls.append((identity, filtered))
+    def __call__(self, model_id: str, identity: FaceIdentity | None, filtered: bool) -> FakeTracker:
+        self.calls.append((model_id, identity, filtered))
         return FakeTracker()
 
 
@@ -46,10 +46,12 @@ def test_frames_are_tracked_by_the_streams_own_tracker() -> None:
     opened = Opened()
     runner = Runner(arena, opened)
     identity = FaceIdentity("m", np.ones(2, np.float32), np.zeros(1, np.float32))
-    runner.open({"stream_id": "a", "identity": None, "filtered": True})
-    runner.open({"stream_id": "b", "identity": identity_to_body(identity), "filtered": False})
-    assert opened.calls[0] == (None, True)
-    assert opened.calls[1][0].identity.tolist() == [1, 1]
+    runner.open({"stream_id": "a", "model_id": "", "identity": None, "filtered": True})
+    known = {"identity": identity_to_body(identity), "filtered": False}
+    runner.open({"stream_id": "b", "model_id": "m", **known})
+    assert opened.calls[0] == ("", None, True)
+    assert opened.calls[1][0] == "m"
+    assert opened.calls[1][1].identity.tolist() == [1, 1]
     frame = np.full((32, 32, 3), 51, np.uint8)
     for name in ("raw_rgb", "png"):
         answer = track(runner, arena, "a", encode_image(frame, name), name)

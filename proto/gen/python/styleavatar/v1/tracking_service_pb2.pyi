@@ -49,12 +49,14 @@ class ReenactResponse(_message.Message):
     def __init__(self, config: _Optional[_Union[ReenactConfig, _Mapping]] = ..., frame: _Optional[_Union[_rendering_service_pb2.RenderedFrame, _Mapping]] = ..., failure: _Optional[_Union[_image_pb2.FrameFailure, _Mapping]] = ...) -> None: ...
 
 class TrackConfig(_message.Message):
-    __slots__ = ("frame_mode", "face_identity")
+    __slots__ = ("frame_mode", "face_identity", "model_id")
     FRAME_MODE_FIELD_NUMBER: _ClassVar[int]
     FACE_IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     frame_mode: _image_pb2.FrameMode
     face_identity: _face_pb2.FaceIdentity
-    def __init__(self, frame_mode: _Optional[_Union[_image_pb2.FrameMode, str]] = ..., face_identity: _Optional[_Union[_face_pb2.FaceIdentity, _Mapping]] = ...) -> None: ...
+    model_id: str
+    def __init__(self, frame_mode: _Optional[_Union[_image_pb2.FrameMode, str]] = ..., face_identity: _Optional[_Union[_face_pb2.FaceIdentity, _Mapping]] = ..., model_id: _Optional[str] = ...) -> None: ...
 
 class ReenactConfig(_message.Message):
     __slots__ = ("rendering",)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An avatar on an imported face model: from the file to pictures, and what says it is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.cli.main import build_app
+from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.data.sample_clip import SampleClip
+from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.errors import AssetError
+from styleavatar_core.face3d.camera import parameters_in_crop
+from styleavatar_core.face3d.library import find_face_model, models_folder
+from styleavatar_core.provenance.consent import make_consent
+from styleavatar_core.training.create import create_avatar
+from styleavatar_core.training.measure import drive_avatar
+from tests.fakes.faceverse import faceverse_contents, write_faceverse
+
+CONSENT = make_consent("A painted photograph moves; nobody is asked.", subject="nobody")
+
+
+def test_an_imported_model_carries_an_avatar_from_video_to_picture(
+    tmp_path: Path, sample_clip: SampleClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEAVATAR_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = write_faceverse(tmp_path / "faceverse.npy", faceverse_contents("v3"))
+    result = CliRunner().invoke(build_app(), ["import-faceverse", str(file)])
+    assert "--face-model faceverse-v3" in result.output
+    path = create_avatar(
+        sample_clip.path,
+        tmp_path / "work",
+        tmp_path / "avatar",
+        preset="nano",
+        minutes=0.01,
+        consent=CONSENT,
+        face_model="faceverse-v3",
+        frame_cap=60,
+    )
+    model, manifest = find_face_model("faceverse-v3"), read_bundle(path).manifest
+    dataset = AvatarDataset(tmp_path / "work" / "dataset")
+    for recorded in (manifest, dataset.info):
+        assert (recorded.model_id, recorded.model_digest) == ("faceverse-v3", model.digest)
+    assert len(manifest.identity) == model.identity_basis.shape[2]
+
+    renderer = AvatarRenderer(path, backend="torch")
+    frames = [parameters_in_crop(dataset.parameters[i], manifest.crop) for i in (0, 30)]
+    pictures = [renderer.render(frame).image for frame in frames]
+    assert pictures[0].shape == (128, 128, 3)
+    assert not np.array_equal(*pictures)
+    wanted = drive_avatar(renderer, sample_clip.path, frame_limit=4).wanted
+    assert {frame.model_id for frame in wanted} == {"faceverse-v3"}
+    renderer.close()
+
+    (models_folder() / "faceverse-v3.safetensors").unlink()
+    with pytest.raises(AssetError, match="import-faceverse"):
+        AvatarRenderer(path, backend="torch")
