@@ -46,6 +46,7 @@ _TURNED_FROM, _TURNED_TO = 0.25, 0.45  # a driver who always looks aside is take
 _MARGIN_STD = 0.5  # the trained range reaches this far beyond what was seen
 
 _BLINK = tuple(ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right"))
+_JAW_OPEN = ARKIT_NAMES.index("jawOpen")
 _LOOK = tuple(i for i, name in enumerate(ARKIT_NAMES) if name.startswith("eyeLook"))
 
 
@@ -197,6 +198,10 @@ class Retargeter:
             if expression[index] > self._neutral[index]:
                 share = (expression[index] - self._neutral[index]) / room
                 moved[index] = rest[index] + (1.0 - rest[index]) * share
+        if self._is_arkit:
+            # A closed mouth is closed for everyone, also for an avatar that talked all the time.
+            opened = max(expression[_JAW_OPEN] - self._neutral[_JAW_OPEN], 0.0)
+            moved[_JAW_OPEN] = opened / max(1.0 - self._neutral[_JAW_OPEN], 1e-3)
         # Where one looks is absolute, and the lids follow it.
         if self._is_arkit:
             moved[list(_LOOK)] = expression[list(_LOOK)]
