@@ -106,7 +106,11 @@ def main(
         raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}", param_hint="--variants")
     options = Options(
         preset="nano" if quick else preset,
-        config=TrainConfig(minutes=minutes, step_count=_QUICK_STEPS if quick else None),
+        config=TrainConfig(
+            minutes=minutes,
+            step_count=_QUICK_STEPS if quick else None,
+            plateau_gain_db=None,  # the same minutes for every row
+        ),
         variants=chosen,
         driver=driver,
         frame_limit=4 if quick else None,

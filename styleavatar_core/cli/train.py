@@ -33,6 +33,9 @@ def train(
     adversarial: Annotated[
         bool, typer.Option(help="Whether the discriminator joins in the last part.")
     ] = True,
+    stop_early: Annotated[
+        bool, typer.Option(help="Whether to finish sooner when quality has stopped rising.")
+    ] = True,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     resume: Annotated[
         bool, typer.Option(help="Go on from the checkpoint in OUT, if there is one.")
@@ -50,6 +53,7 @@ def train(
 
     record = make_consent(consent, subject=subject, source_description=source)
     from styleavatar_core.face3d.library import choose_face_model
+    from styleavatar_core.training.config import TrainConfig
     from styleavatar_core.training.create import FIGURES_NAME, TRAINING_FOLDER, create_avatar
 
     if not resume and (out / TRAINING_FOLDER).exists():
@@ -57,6 +61,7 @@ def train(
             f"{out} already holds a training; remove it, use another folder, or leave out "
             "--no-resume to go on"
         )
+    config = TrainConfig() if stop_early else TrainConfig(plateau_gain_db=None)
     with stop_on_interrupt() as should_stop, progress_bars() as on_progress:
         bundle = create_avatar(
             video,
@@ -68,6 +73,7 @@ def train(
             adversarial=adversarial,
             seed=seed,
             face_model=choose_face_model(face_model).model_id,
+            config=config,
             perceptual_weights=vgg19,
             matting_weights=matting,
             on_progress=on_progress,

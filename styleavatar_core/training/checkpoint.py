@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -13,25 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from styleavatar_core.errors import AssetError, ConflictError
+from styleavatar_core.training.clock import Clock
 
 _FORMAT = "styleavatar-checkpoint-1"
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """How far a training is.
-
-    Attributes:
-        step: Steps done.
-        elapsed_s: Seconds of training, over all resumptions.
-        rate_factor: Factor on the learning rate, halved after each divergence.
-        resume_count: How often it was taken up again.
-    """
-
-    step: int = 0
-    elapsed_s: float = 0.0
-    rate_factor: float = 1.0
-    resume_count: int = 0
 
 
 def save_checkpoint(
@@ -48,7 +30,7 @@ def save_checkpoint(
         clock: How far it is. Order of frames and randomness follow from its step.
         modules: By name; all parameters and buffers are kept.
         optimizers: By name; Adam's moments are kept.
-        fingerprint: What must agree on resumption: preset, dataset and seed.
+        fingerprint: What must agree on resumption: video, preset and seed.
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, module in modules.items():
@@ -58,7 +40,7 @@ def save_checkpoint(
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value).contiguous()
-    metadata = {"format": _FORMAT, "clock": json.dumps(asdict(clock)), "fingerprint": fingerprint}
+    metadata = {"format": _FORMAT, "clock": clock.to_json(), "fingerprint": fingerprint}
     path.parent.mkdir(parents=True, exist_ok=True)
     incoming = path.with_name(f".{path.name}")
     save_file(tensors, incoming, metadata=metadata)
@@ -87,7 +69,7 @@ def load_checkpoint(
         module.load_state_dict(_part(tensors, f"module/{name}/"))
     for name, optimizer in optimizers.items():
         _load_optimizer(optimizer, f"optimizer/{name}/", tensors)
-    return Clock(**json.loads(metadata["clock"]))
+    return Clock.from_json(metadata["clock"])
 
 
 def _load_optimizer(
@@ -110,7 +92,7 @@ def read_module(path: Path, name: str, module: nn.Module) -> Clock:
     """Restores one module of a checkpoint, whatever video it belongs to."""
     tensors, metadata = _read(path)
     module.load_state_dict(_part(tensors, f"module/{name}/"))
-    return Clock(**json.loads(metadata["clock"]))
+    return Clock.from_json(metadata["clock"])
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -44,7 +44,10 @@ class TrainConfig:
         r1_interval: Steps between penalties.
         checkpoint_interval_s: Seconds of training between checkpoints.
         preview_interval_s: Seconds between pictures.
-        evaluation_interval_s: Seconds between quick looks at the held-out frames.
+        evaluation_share: Share of the budget between quick looks at the held-out frames.
+        plateau_share: Share of the budget over which these looks are averaged.
+        plateau_gain_db: PSNR that must be gained from one such average to the next; with less, the
+            final part of the training begins at once. None leaves the budget as it is.
         seed: Of weights, order of frames, sample boxes and noise.
         loss_weights: Weights of the terms.
     """
@@ -67,7 +70,9 @@ class TrainConfig:
     r1_interval: int = 16
     checkpoint_interval_s: float = 45.0
     preview_interval_s: float = 20.0
-    evaluation_interval_s: float = 60.0
+    evaluation_share: float = 0.025
+    plateau_share: float = 0.15
+    plateau_gain_db: float | None = 0.05
     seed: int = 0
     loss_weights: LossWeights = field(default_factory=LossWeights)
 

@@ -23,11 +23,12 @@ from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.provenance.consent import ConsentRecord
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import FIXED_STYLE_TIME
-from styleavatar_core.training.checkpoint import Clock
+from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.prepare import DEFAULT_FRAME_CAP, prepare_dataset
 from styleavatar_core.training.reporter import NetworkRenderer
+from styleavatar_core.training.schedule import stopped_by
 from styleavatar_core.types import Progress
 
 logger = logging.getLogger(__name__)
@@ -199,6 +200,7 @@ def _manifest(
             "steps": clock.step,
             "minutes": round(clock.elapsed_s / 60, 3),
             "resume_count": clock.resume_count,
+            "stopped_by": stopped_by(clock, settings),
             "settings": settings.to_dict(),
         },
     )

@@ -3,50 +3,42 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.errors import TrainingCanceled, TrainingError
-from styleavatar_core.networks import Discriminator, FeatureMaps, GeneratorConfig, sample_noise
-from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
-from styleavatar_core.training.batches import Batch, BatchSampler
-from styleavatar_core.training.checkpoint import (
-    Clock,
-    load_checkpoint,
-    read_module,
-    save_checkpoint,
-)
+from styleavatar_core.networks import GeneratorConfig, sample_noise
+from styleavatar_core.training.avatar_networks import AvatarNetworks
+from styleavatar_core.training.batches import BatchSampler
+from styleavatar_core.training.checkpoint import load_checkpoint, read_module, save_checkpoint
+from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.losses import (
-    discriminator_loss,
-    generator_adversarial_loss,
-    gradient_penalty,
-    reconstruction_losses,
-)
 from styleavatar_core.training.memory import keep_freed_memory
-from styleavatar_core.training.perceptual import PerceptualLoss
 from styleavatar_core.training.reporter import TrainingReporter
+from styleavatar_core.training.schedule import (
+    after_evaluation,
+    budget_share,
+    evaluation_is_due,
+    phase_at,
+)
+from styleavatar_core.training.trainer import Trainer
 from styleavatar_core.types import Progress
 
 logger = logging.getLogger(__name__)
-
-StaticMaps = tuple[FeatureMaps, FeatureMaps]
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _MAX_DIVERGENCES = 3
 
 
-def train(  # noqa: PLR0915 - the one long function, read from top to bottom
+def train(
     dataset: AvatarDataset,
     generator_config: GeneratorConfig,
     config: TrainConfig,
@@ -57,6 +49,8 @@ def train(  # noqa: PLR0915 - the one long function, read from top to bottom
     should_stop: Callable[[], bool] | None = None,
 ) -> Path:
     """Trains until the budget is used up; goes on from the folder's checkpoint if there is one.
+
+    The budget is cut when held-out quality has stopped rising, see ``schedule``.
 
     Args:
         dataset: The prepared clip.
@@ -75,49 +69,30 @@ def train(  # noqa: PLR0915 - the one long function, read from top to bottom
         TrainingError: The training diverged again and again.
     """
     keep_freed_memory()
-    torch.manual_seed(config.seed)
-    networks = AvatarNetworks(generator_config).to(memory_format=torch.channels_last)
-    average = MovingAverage(networks, config.ema_decay)
-    judge = Discriminator(generator_config.discriminator).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(networks.parameters(), betas=(0.9, 0.99), fused=True)
-    judge_optimizer = torch.optim.Adam(judge.parameters(), betas=(0.0, 0.99), fused=True)
-    perceptual = PerceptualLoss(perceptual_weights) if perceptual_weights else None
+    trainer = Trainer(generator_config, config, perceptual_weights)
     sampler = BatchSampler(dataset, generator_config, config)
-    reporter = TrainingReporter(dataset, average.networks, config, folder, on_progress)
-
+    reporter = TrainingReporter(dataset, trainer.average.networks, config, folder, on_progress)
     path = folder / CHECKPOINT_NAME
-    modules = {"networks": networks, "average": average.networks, "judge": judge}
-    optimizers = {"networks": optimizer, "judge": judge_optimizer}
     fingerprint = _fingerprint(dataset, generator_config, config)
+    state = (trainer.modules, trainer.optimizers, fingerprint)
     clock = Clock()
     if path.exists():
-        clock = load_checkpoint(path, modules, optimizers, fingerprint)
+        clock = load_checkpoint(path, *state)
         if budget_share(clock, config) < 1.0:
-            clock = dataclasses.replace(clock, resume_count=clock.resume_count + 1)
+            clock = replace(clock, resume_count=clock.resume_count + 1)
             logger.info("training resumed", extra={"step": clock.step})
     else:
-        save_checkpoint(path, clock, modules, optimizers, fingerprint)
+        save_checkpoint(path, clock, *state)
     saved_s, divergence_count = clock.elapsed_s, 0
-    maps: StaticMaps | None = None
 
-    while (share := budget_share(clock, config)) < 1.0:
+    while budget_share(clock, config) < 1.0:
         started = time.monotonic()
+        phase = phase_at(clock, config)
         batch = sampler.at_step(clock.step)
-        is_adversarial = share >= config.adversarial_start
-        rate = learning_rate(config, share) * clock.rate_factor
         noise_source = torch.Generator().manual_seed(config.seed * 1_000_003 + clock.step)
         noise = sample_noise(generator_config, config.batch_size, generator=noise_source)
-
-        maps = _draw_maps(networks, maps, is_frozen=share >= config.static_share)
-        output = networks(batch, maps, noise)
-        losses = reconstruction_losses(output, batch, config.loss_weights, perceptual)
-        if is_adversarial:
-            judge.requires_grad_(False)
-            scores = judge(output.image, _prior(batch))
-            weight = config.loss_weights.adversarial
-            losses.add("adversarial", weight, generator_adversarial_loss(scores))
-        total = losses.total()
-        if not math.isfinite(float(total.detach())):
+        result = trainer.step(batch, noise, phase, clock.step)
+        if not result.is_finite:
             divergence_count += 1
             if divergence_count > _MAX_DIVERGENCES:
                 raise TrainingError(
@@ -125,31 +100,22 @@ def train(  # noqa: PLR0915 - the one long function, read from top to bottom
                     "use a smaller learning rate"
                 )
             factor = clock.rate_factor * 0.5
-            clock = load_checkpoint(path, modules, optimizers, fingerprint)
-            clock = dataclasses.replace(clock, rate_factor=factor)
-            maps = None
+            clock = replace(load_checkpoint(path, *state), rate_factor=factor)
+            trainer.forget_maps()
             logger.warning("training diverged", extra={"back_to_step": clock.step})
             continue
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(networks.parameters(), config.gradient_norm)
-        _step(optimizer, rate)
-        if is_adversarial:
-            judge.requires_grad_(True)
-            _train_judge(judge, judge_optimizer, batch, output.image, rate, config, clock.step)
-        average.update(networks, clock.step)
-
-        elapsed_s = clock.elapsed_s + time.monotonic() - started
-        clock = dataclasses.replace(clock, step=clock.step + 1, elapsed_s=elapsed_s)
-        spent_s = reporter.after_step(clock, budget_share(clock, config), rate, losses)
-        clock = dataclasses.replace(clock, elapsed_s=clock.elapsed_s + spent_s)
+        clock = replace(clock, step=clock.step + 1)
+        if evaluation_is_due(clock, config):
+            clock = after_evaluation(clock, reporter.evaluate(), config)
+        reporter.after_step(clock, budget_share(clock, config), phase.rate, result.losses)
+        clock = replace(clock, elapsed_s=clock.elapsed_s + time.monotonic() - started)
         stops = should_stop is not None and should_stop()
         if stops or clock.elapsed_s - saved_s >= config.checkpoint_interval_s:
-            save_checkpoint(path, clock, modules, optimizers, fingerprint)
+            save_checkpoint(path, clock, *state)
             saved_s = clock.elapsed_s
         if stops:
             raise TrainingCanceled
-    save_checkpoint(path, clock, modules, optimizers, fingerprint)
+    save_checkpoint(path, clock, *state)
     reporter.finish(clock)
     return path
 
@@ -159,71 +125,6 @@ def load_average(path: Path, config: GeneratorConfig) -> tuple[AvatarNetworks, C
     networks = AvatarNetworks(config)
     clock = read_module(path, "average", networks)
     return networks.eval().requires_grad_(False), clock
-
-
-def budget_share(clock: Clock, config: TrainConfig) -> float:
-    """Returns how much of the budget is used up: steps if they are counted, else time."""
-    if config.step_count is not None:
-        return clock.step / config.step_count
-    return clock.elapsed_s / (60.0 * config.minutes)
-
-
-def learning_rate(config: TrainConfig, share: float) -> float:
-    """Returns the rate at a share of the budget: a linear rise, then a cosine down."""
-    if share < config.warm_up_share:
-        return config.learning_rate * max(share / config.warm_up_share, 0.05)
-    rest = min((share - config.warm_up_share) / (1.0 - config.warm_up_share), 1.0)
-    cosine = 0.5 + 0.5 * math.cos(math.pi * rest)
-    return config.learning_rate * (
-        config.final_rate_share + (1.0 - config.final_rate_share) * cosine
-    )
-
-
-def _draw_maps(
-    networks: AvatarNetworks, known: StaticMaps | None, *, is_frozen: bool
-) -> StaticMaps:
-    """Returns the static maps; once the feature generators are frozen they are drawn only once."""
-    if is_frozen and known is not None and not known[0].feature.requires_grad:
-        return known
-    with torch.set_grad_enabled(not is_frozen):
-        return networks.static_maps()
-
-
-def _train_judge(
-    judge: Discriminator,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    fake: torch.Tensor,
-    rate: float,
-    config: TrainConfig,
-    step: int,
-) -> None:
-    """One step of the discriminator, with the lazy gradient penalty (R1)."""
-    prior = _prior(batch)
-    penalized = step % config.r1_interval == 0
-    real = batch.image.detach().requires_grad_(penalized)
-    real_scores = judge(real, prior)
-    loss = discriminator_loss(real_scores, judge(fake.detach(), prior))
-    if penalized:
-        weight = config.r1_weight / 2 * config.r1_interval
-        loss = loss + weight * gradient_penalty(real_scores, real)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    _step(optimizer, rate)
-
-
-def _prior(batch: Batch) -> torch.Tensor:
-    """Returns the texture rendering of the box at the picture's size (Sec. 3.3)."""
-    size = batch.image.shape[-2:]
-    if batch.box_rendering.shape[-2:] == size:
-        return batch.box_rendering
-    return F.interpolate(batch.box_rendering, size=size, mode="nearest")
-
-
-def _step(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
 
 
 def _fingerprint(

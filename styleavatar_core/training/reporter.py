@@ -15,7 +15,7 @@ from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.evaluation.evaluate import mean_psnr, write_sheet
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import image_array, make_batch
-from styleavatar_core.training.checkpoint import Clock
+from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.losses import LossTable
 from styleavatar_core.types import ByteArray, Progress
@@ -81,17 +81,16 @@ class TrainingReporter:
         self._folder = folder
         self._on_progress = on_progress or (lambda _: None)
         self._next_event = self._next_preview = 0.0
-        self._next_evaluation = time.monotonic() + config.evaluation_interval_s
         held_out = np.asarray(dataset.held_out_indices)
         places = np.linspace(0, len(held_out) - 1, _QUICK_FRAME_COUNT).round().astype(int)
         self._shown = [int(index) for index in held_out[places]]
         self._psnr_db: float | None = None
 
-    def after_step(self, clock: Clock, share: float, rate: float, losses: LossTable) -> float:
-        """Reports if it is time to; returns the seconds that it took."""
+    def after_step(self, clock: Clock, share: float, rate: float, losses: LossTable) -> None:
+        """Reports if it is time to."""
         started = time.monotonic()
         if started < self._next_event:
-            return 0.0
+            return
         self._next_event = started + _EVENT_INTERVAL_S
         preview = None
         if started >= self._next_preview:
@@ -100,8 +99,6 @@ class TrainingReporter:
                 self._dataset, self._render, self._shown[:3], self._folder / SAMPLES_NAME
             )
             self._next_preview = time.monotonic() + self._config.preview_interval_s
-        if started >= self._next_evaluation:
-            self._evaluate()
         values = losses.values()
         eta_s = clock.elapsed_s * (1.0 - share) / share if share > 0 else None
         figures = {"step": clock.step, "elapsed_s": clock.elapsed_s, "rate": rate, **values}
@@ -120,11 +117,10 @@ class TrainingReporter:
                 preview_jpeg=preview,
             )
         )
-        return time.monotonic() - started
 
     def finish(self, clock: Clock) -> None:
         """Reports the end."""
-        self._evaluate()
+        self.evaluate()
         path = self._folder / SAMPLES_NAME
         preview = write_sheet(self._dataset, self._render, self._shown, path)
         self._on_progress(
@@ -139,10 +135,11 @@ class TrainingReporter:
             )
         )
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> float:
+        """Looks at some held-out frames; returns their PSNR, dB, which later events tell too."""
         self._render.refresh()
         self._psnr_db = mean_psnr(self._dataset, self._render, self._shown)
-        self._next_evaluation = time.monotonic() + self._config.evaluation_interval_s
+        return self._psnr_db
 
     def _log(self, figures: dict[str, float]) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a step does at which point of the budget, and when quality has stopped rising.
+
+Rate, frozen generators and discriminator follow the share of the budget that is used up. When the
+held-out PSNR no longer rises, the budget is cut so that the present is where its final part
+begins: the rate still falls to its end and the discriminator still has its turn, in proportion to
+the time that was needed until then. All of it is a function of :class:`Clock`, which checkpoints
+hold, so a resumed run decides as an unbroken one does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from styleavatar_core.training.clock import Clock
+from styleavatar_core.training.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What a step does.
+
+    Attributes:
+        rate: Learning rate of the networks.
+        adversarial_weight: Weight of the discriminator's loss; 0 leaves it out.
+        is_static_frozen: Whether the feature generators no longer learn.
+    """
+
+    rate: float
+    adversarial_weight: float
+    is_static_frozen: bool
+
+
+def phase_at(clock: Clock, config: TrainConfig) -> Phase:
+    """Returns what the next step does."""
+    share = budget_share(clock, config)
+    has_judge = share >= config.adversarial_start
+    return Phase(
+        rate=learning_rate(config, share) * clock.rate_factor,
+        adversarial_weight=config.loss_weights.adversarial * has_judge,
+        is_static_frozen=share >= config.static_share,
+    )
+
+
+def budget_share(clock: Clock, config: TrainConfig) -> float:
+    """Returns how much of the budget is used up: steps if they are counted, else time."""
+    if config.step_count is not None:
+        return clock.step / (config.step_count * clock.budget_factor)
+    return clock.elapsed_s / (60.0 * config.minutes * clock.budget_factor)
+
+
+def learning_rate(config: TrainConfig, share: float) -> float:
+    """Returns the rate at a share of the budget: a linear rise, then a cosine down."""
+    if share < config.warm_up_share:
+        return config.learning_rate * max(share / config.warm_up_share, 0.05)
+    rest = min((share - config.warm_up_share) / (1.0 - config.warm_up_share), 1.0)
+    cosine = 0.5 + 0.5 * math.cos(math.pi * rest)
+    return config.learning_rate * (
+        config.final_rate_share + (1.0 - config.final_rate_share) * cosine
+    )
+
+
+def evaluation_is_due(clock: Clock, config: TrainConfig) -> bool:
+    """Says whether the next look at the held-out frames has come."""
+    return budget_share(clock, config) >= clock.next_evaluation_share
+
+
+def after_evaluation(clock: Clock, psnr_db: float, config: TrainConfig) -> Clock:
+    """Takes in a look at the held-out frames; cuts the budget if quality has stopped rising."""
+    share = budget_share(clock, config)
+    clock = replace(clock, psnr_history=(*clock.psnr_history, psnr_db))
+    if share < config.static_share and not clock.has_plateaued and _is_level(clock, config):
+        clock = replace(clock, budget_factor=share / config.static_share)
+    done = math.floor(budget_share(clock, config) / config.evaluation_share)
+    return replace(clock, next_evaluation_share=(done + 1) * config.evaluation_share)
+
+
+def _is_level(clock: Clock, config: TrainConfig) -> bool:
+    """Says whether the last window of looks is hardly better, on average, than the one before."""
+    if config.plateau_gain_db is None:
+        return False
+    count = max(round(config.plateau_share / config.evaluation_share), 1)
+    history = clock.psnr_history
+    if len(history) < 2 * count:
+        return False
+    gain_db = sum(history[-count:]) / count - sum(history[-2 * count : -count]) / count
+    return gain_db < config.plateau_gain_db
+
+
+def stopped_by(clock: Clock, config: TrainConfig) -> str:
+    """Says what ended a training, for its manifest."""
+    if clock.has_plateaued:
+        return "plateau"
+    return "time" if config.step_count is None else "steps"
