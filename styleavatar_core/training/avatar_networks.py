@@ -17,6 +17,7 @@ from styleavatar_core.networks import (
     PortraitOutput,
     position_code,
 )
+from styleavatar_core.ops.haar import haar_transform
 from styleavatar_core.training.batches import Batch
 
 _IDENTITY = 0.0  # argument of z_id's code: one video, one identity
@@ -25,9 +26,15 @@ _IDENTITY = 0.0  # argument of z_id's code: one video, one identity
 class AvatarNetworks(nn.Module):
     """Feature generators of face and background, and the portrait generator.
 
+    The RGB parts of the static maps are what a generator gives added to a fixed picture, zero until
+    :meth:`start_from` is told what the clip shows.
+
     Args:
         config: The preset.
     """
+
+    face_start: torch.Tensor
+    background_start: torch.Tensor
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -35,11 +42,29 @@ class AvatarNetworks(nn.Module):
         self.face = FeatureGenerator(config.face)
         self.background = FeatureGenerator(config.background)
         self.generator = PortraitGenerator(config)
+        for name, part in (("face_start", config.face), ("background_start", config.background)):
+            self.register_buffer(name, torch.zeros(1, 12, part.size, part.size))
+
+    def start_from(self, texture: torch.Tensor, backplate: torch.Tensor) -> None:
+        """Sets what the RGB parts of the static maps start from.
+
+        Args:
+            texture: (1, 3, 2F, 2F) float32 in [-1, 1], colours of the face in UV space; F is the
+                side of its map.
+            backplate: (1, 3, 2G, 2G) float32 in [-1, 1], the canvas without the person; G is the
+                side of the background's map.
+        """
+        self.face_start.copy_(haar_transform(texture))
+        self.background_start.copy_(haar_transform(backplate))
 
     def static_maps(self) -> tuple[FeatureMaps, FeatureMaps]:
         """Returns the maps of face and background, batch 1: the same for every frame."""
         code = self.code(torch.tensor([_IDENTITY]))
-        return self.face(code), self.background(code)
+        face, background = self.face(code), self.background(code)
+        return (
+            FeatureMaps(face.feature, face.rgb_pack + self.face_start),
+            FeatureMaps(background.feature, background.rgb_pack + self.background_start),
+        )
 
     def code(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the (B, style_dim) positional codes of times or identities."""

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.networks.config import GeneratorConfig
-from styleavatar_core.training.backplate import backplate
+from styleavatar_core.training.appearance import backplate
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.types import ByteArray
 

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.errors import TrainingCanceled, TrainingError
 from styleavatar_core.networks import GeneratorConfig, sample_noise
+from styleavatar_core.training.appearance import backplate, unwrapped_texture
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import BatchSampler
+from styleavatar_core.training.batches import BatchSampler, image_tensor
 from styleavatar_core.training.checkpoint import load_checkpoint, read_module, save_checkpoint
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
@@ -70,6 +72,9 @@ def train(
     """
     keep_freed_memory()
     trainer = Trainer(generator_config, config, perceptual_weights)
+    texture, plate = _appearance(dataset, generator_config)
+    for networks in (trainer.networks, trainer.average.networks):
+        networks.start_from(texture, plate)
     sampler = BatchSampler(dataset, generator_config, config)
     reporter = TrainingReporter(dataset, trainer.average.networks, config, folder, on_progress)
     path = folder / CHECKPOINT_NAME
@@ -125,6 +130,16 @@ def load_average(path: Path, config: GeneratorConfig) -> tuple[AvatarNetworks, C
     networks = AvatarNetworks(config)
     clock = read_module(path, "average", networks)
     return networks.eval().requires_grad_(False), clock
+
+
+def _appearance(
+    dataset: AvatarDataset, config: GeneratorConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the unwrapped texture and the backplate, as large as the RGB of their maps."""
+    texture = unwrapped_texture(dataset, 2 * config.face.size)
+    side = 2 * config.background.size
+    plate = cv2.resize(backplate(dataset), (side, side), interpolation=cv2.INTER_AREA)
+    return image_tensor(texture[None]), image_tensor(plate[None])
 
 
 def _fingerprint(

@@ -15,9 +15,17 @@ SOURCE_SHA256 = "0" * 64
 
 
 def write_prepared_clip(
-    folder: Path, *, size_px: int = 64, frame_count: int = 20, train_count: int = 14
+    folder: Path,
+    *,
+    size_px: int = 64,
+    frame_count: int = 20,
+    train_count: int = 14,
+    invalid_columns: int = 0,
 ) -> AvatarDataset:
-    """Writes a clip whose window has ``size_px`` pixels; the canvas is half as large again."""
+    """Writes a clip whose window has ``size_px`` pixels; the canvas is half as large again.
+
+    The canvas's first ``invalid_columns`` columns count as outside of the source frame.
+    """
     model = builtin_model()
     side = size_px * 3 // 2
     info = DatasetInfo(
@@ -46,7 +54,7 @@ def write_prepared_clip(
     for index in range(frame_count):
         x = 0.5 + 0.08 * np.sin(index)
         inside = (columns - x) ** 2 + (rows - 0.5) ** 2 < 0.04
-        frame = np.stack([columns * 190, rows * 190, np.full_like(rows, 90)], axis=2)
+        frame = np.stack([columns * 192, rows * 192, np.full_like(rows, 90)], axis=2)
         frame[inside] = (220, 150, 120)
         uv = np.stack([(columns - x) * 2 + 0.5, (rows - 0.5) * 2 + 0.5], axis=2)
         writer.put(
@@ -68,5 +76,7 @@ def write_prepared_clip(
                 frame_index=index,
             )
         )
-    writer.finish(info, parameters, np.ones((side, side), np.uint8))
+    valid = np.ones((side, side), np.uint8)
+    valid[:, :invalid_columns] = 0
+    writer.finish(info, parameters, valid)
     return AvatarDataset(folder)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+
+from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.training.appearance import backplate, unwrapped_texture
+from styleavatar_core.types import ByteArray
+from tests.fakes.prepared_clip import write_prepared_clip
+
+
+def test_backplate_shows_what_is_behind_the_person(tiny_dataset):
+    plate = backplate(tiny_dataset).astype(int)
+    rows, columns = np.indices((96, 96)) + 0.5
+    truth = np.stack([columns * 2, rows * 2, np.full_like(rows, 90)], axis=2)
+    error = np.abs(plate - truth).max(axis=2)
+    always_hidden = np.abs(columns - 48) < 22
+    always_hidden &= np.abs(rows - 48) < 22
+    assert error[~always_hidden].max() <= 1
+    assert (
+        error[always_hidden].max() < 40
+    )  # filled from around, not with the person (220, 150, 120)
+
+
+def pattern(uv: np.ndarray) -> ByteArray:
+    """Returns a smooth pattern in UV space: (..., 2) float to (..., 3) uint8."""
+    u, v = uv[..., 0], uv[..., 1]
+    waves = np.stack([np.sin(20 * u), np.sin(20 * v), np.cos(9 * (u + v))], axis=-1)
+    return np.rint(128 + 80 * waves).astype(np.uint8)
+
+
+def test_unwrapped_texture_finds_the_pattern_that_the_frames_show(tmp_path):
+    write_prepared_clip(tmp_path, frame_count=12, train_count=10)
+    frames = np.load(tmp_path / "frames.npy", mmap_mode="r+")
+    rows, columns = (np.indices(frames.shape[1:3]) + 0.5) / frames.shape[1]
+    for index in range(12):  # the patterned disc before green
+        x = 0.5 + 0.08 * np.sin(index)
+        inside = (columns - x) ** 2 + (rows - 0.5) ** 2 < 0.04
+        uv = np.stack([(columns - x) * 2 + 0.5, (rows - 0.5) * 2 + 0.5], axis=-1)
+        frames[index] = np.where(inside[..., None], pattern(uv), (0, 255, 0))
+    frames.flush()
+    texture = unwrapped_texture(AvatarDataset(tmp_path), 32).astype(int)
+    rows, columns = (np.indices((32, 32)) + 0.5) / 32
+    truth = pattern(np.stack([columns, rows], axis=-1)).astype(int)
+    seen = (columns - 0.5) ** 2 + (rows - 0.5) ** 2 < 0.36**2
+    assert np.abs(texture - truth)[seen].mean() < 3
+    assert texture[0, 0, 1] < 200  # beyond the disc: from the nearest texels, not the green
