@@ -58,7 +58,7 @@ def decode_image(
         InvalidInputError: When the bytes are no such image or have another size than declared.
     """
     if image_format == "raw_rgb":
-        _check_size(width_px, height_px)
+        check_size(width_px, height_px)
         expected = width_px * height_px * 3
         if len(data) != expected:
             raise InvalidInputError(
@@ -84,7 +84,12 @@ def resize_square(image: ByteArray, side_px: int) -> ByteArray:
     return np.asarray(resized)
 
 
-def _check_size(width_px: int, height_px: int) -> None:
+def check_size(width_px: int, height_px: int) -> None:
+    """Refuses frames that are too small or too large to be used.
+
+    Raises:
+        InvalidInputError: A side is out of its range.
+    """
     if not (SIDE_PX_MIN <= width_px <= SIDE_PX_MAX and SIDE_PX_MIN <= height_px <= SIDE_PX_MAX):
         raise InvalidInputError(
             f"A frame of {width_px}x{height_px} pixels cannot be used: each side must have "
@@ -96,7 +101,7 @@ def _check_size(width_px: int, height_px: int) -> None:
 def _decode_jpeg(data: bytes | memoryview) -> ByteArray:
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-        _check_size(width, height)
+        check_size(width, height)
         return simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError as error:
         raise InvalidInputError(
@@ -107,7 +112,7 @@ def _decode_jpeg(data: bytes | memoryview) -> ByteArray:
 def _decode_png(data: bytes | memoryview) -> ByteArray:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-            _check_size(*picture.size)
+            check_size(*picture.size)
             return np.asarray(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InvalidInputError(

@@ -23,6 +23,8 @@ from styleavatar_core.types import FaceIdentity, FaceParameters
 REPLACE_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 60.0
 
+_FORMAT_NAMES = {**IMAGE_FORMAT_NAMES, image_pb2.IMAGE_FORMAT_H264: "h264"}
+
 
 @dataclass(frozen=True, slots=True)
 class TrackerOptions:
@@ -91,27 +93,33 @@ class TrackingLane:
             with contextlib.suppress(StyleAvatarError):
                 await worker.call("close", {"stream_id": self._stream_id}, timeout_s=OPEN_TIMEOUT_S)
 
-    async def track(self, frame: image_pb2.VideoFrame) -> TrackedFrame:
+    async def track(
+        self, frame: image_pb2.VideoFrame, earlier: tuple[bytes, ...] = ()
+    ) -> TrackedFrame:
         """Tracks one frame.
+
+        Args:
+            frame: The frame.
+            earlier: H.264 access units to decode before its own.
 
         Raises:
             InvalidInputError: When the frame cannot be used.
             WorkerLostError: When the worker died on the way; another attempt goes to a new one.
         """
-        image_format = IMAGE_FORMAT_NAMES.get(frame.image.format)
+        image_format = _FORMAT_NAMES.get(frame.image.format)
         if image_format is None:
             raise InvalidInputError(
-                "A frame does not say its image format: JPEG, PNG or RAW_RGB.",
+                "A frame does not say its image format: JPEG, PNG, RAW_RGB or H264.",
                 reason="UNKNOWN_IMAGE_FORMAT",
             )
         worker = await self.open()
 
         async def track_from(slot: int) -> TrackedFrame:
-            worker.arena.write(slot, frame.image.data)
+            worker.arena.write(slot, b"".join((*earlier, frame.image.data)))
             body: dict[str, Any] = {
                 "stream_id": self._stream_id,
                 "slot": slot,
-                "byte_count": len(frame.image.data),
+                "byte_counts": [len(data) for data in (*earlier, frame.image.data)],
                 "image_format": image_format,
                 "width_px": frame.image.width_px,
                 "height_px": frame.image.height_px,

@@ -12,6 +12,7 @@ from styleavatar.v1 import image_pb2, tracking_service_pb2
 from services.common.errors import describe_error
 from services.common.mailbox import FrameMailbox, closing_mailbox
 from services.common.metrics import TrackingMetrics
+from services.tracking.h264 import backlog
 from services.tracking.pool import TrackedFrame, TrackingLane
 from styleavatar_core.errors import InvalidInputError, WorkerLostError
 
@@ -29,18 +30,24 @@ class FrameItem:
         frame: The frame.
         set_neutral: Whether the driver's face before this one is declared neutral.
         arrival_s: ``time.perf_counter()`` of its arrival.
+        earlier: Access units of superseded frames that its own builds on.
     """
 
     frame: image_pb2.VideoFrame
     set_neutral: bool
     arrival_s: float
+    earlier: tuple[bytes, ...] = ()
 
 
 def frame_mailbox(frame_mode: int) -> FrameMailbox[FrameItem]:
     """Makes the box that a granted frame mode asks for."""
 
     def merge(older: FrameItem, newer: FrameItem) -> FrameItem:
-        return replace(newer, set_neutral=newer.set_neutral or older.set_neutral)
+        set_neutral = newer.set_neutral or older.set_neutral
+        earlier: tuple[bytes, ...] = ()
+        if older.frame.image.format == newer.frame.image.format == image_pb2.IMAGE_FORMAT_H264:
+            earlier = backlog(older.earlier, older.frame.image.data, newer.frame.image.data)
+        return replace(newer, set_neutral=set_neutral, earlier=earlier)
 
     return FrameMailbox(
         latest_only=frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME, merge=merge, capacity=2
@@ -127,7 +134,7 @@ class TrackSession:
         attempts = 1 if self._live else ATTEMPT_LIMIT
         for attempt in range(1, attempts + 1):
             try:
-                tracked = await self._lane.track(item.frame)
+                tracked = await self._lane.track(item.frame, item.earlier)
             except WorkerLostError:
                 if attempt == attempts and not self._live:
                     raise

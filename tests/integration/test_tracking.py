@@ -20,6 +20,7 @@ from styleavatar.v1 import (
 )
 
 from services.common.image_codec import encode_image
+from services.rendering.h264 import H264Encoder
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import read_mark
 from tests.integration.service_process import ServiceProcess, free_port
@@ -109,6 +110,42 @@ def test_jpeg_and_png_frames_are_read(stub: Stub) -> None:
     assert responses[3].failure.reason == "UNREADABLE_IMAGE"
     for response in responses[1:3]:
         assert response.face.parameters.expression[0] == pytest.approx(200 / 255, abs=0.01)
+
+
+def redness(index: int) -> int:
+    return 40 + 8 * (index % 20)
+
+
+def h264_frames(count: int) -> list[image_pb2.VideoFrame]:
+    """Frames whose faces grow redder; every tenth is a key frame."""
+    encoder = H264Encoder(64, frames_per_second=5, bits_per_second=300_000)
+    frames = []
+    for index in range(count):
+        frame = video_frame(index, picture(0))
+        unit, _ = encoder.encode(picture(redness(index), side_px=64))
+        frame.image.CopyFrom(image_pb2.Image(format=image_pb2.IMAGE_FORMAT_H264, data=unit))
+        frames.append(frame)
+    return frames
+
+
+def test_h264_is_tracked_and_recovers_from_garbage_at_the_next_key_frame(stub: Stub) -> None:
+    frames = h264_frames(16)
+    frames[4].image.data = b"garbage"
+    responses = list(stub.Track(track_requests(frames), timeout=60))[1:]
+    assert kinds(responses) == ["face"] * 4 + ["failure"] * 6 + ["face"] * 6
+    reasons = [response.failure.reason for response in responses[4:10]]
+    assert reasons == ["UNREADABLE_IMAGE"] + ["KEY_FRAME_NEEDED"] * 5
+    for index in (3, 10, 15):
+        face = responses[index].face.parameters
+        assert face.expression[0] == pytest.approx(redness(index) / 255, abs=0.03)
+
+
+def test_live_h264_loses_no_reference_with_the_frames_it_drops(stub: Stub) -> None:
+    config = render_config("slow", frame_mode=LATEST)
+    responses = list(stub.Reenact(reenact_requests(config, h264_frames(60)), timeout=60))[1:]
+    assert {response.WhichOneof("response") for response in responses} == {"frame"}
+    assert len(responses) < 60
+    assert responses[-1].frame.frame_index == 59
 
 
 def test_live_tracking_counts_what_it_drops(stub: Stub) -> None:

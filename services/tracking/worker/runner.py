@@ -6,11 +6,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Protocol
 
 from services.common.image_codec import decode_image
 from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import identity_from_body, parameters_to_body
+from services.tracking.h264 import H264Decoder
 from styleavatar_core.errors import RenderError
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters
 
@@ -48,13 +51,33 @@ def open_tracker(model_id: str, identity: FaceIdentity | None, filtered: bool) -
     return Tracker(find_face_model(model_id), identity, filtered=filtered)
 
 
+@dataclass(slots=True)
+class _Stream:
+    """What one stream holds here: its tracker, and its decoder once it sends H.264."""
+
+    tracker: FaceTracker
+    decoder: H264Decoder | None = None
+
+    def decode(self, arena: SharedArena, body: Body) -> ByteArray:
+        """Returns the picture that lies in a slot, (H, W, 3) uint8 RGB; see ``Runner.track``."""
+        ends = list(accumulate(body["byte_counts"]))
+        data = arena.read(body["slot"], ends[-1])
+        if body["image_format"] != "h264":
+            return decode_image(data, body["image_format"], body["width_px"], body["height_px"])
+        self.decoder = self.decoder or H264Decoder()
+        units = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        for unit in units[:-1]:
+            self.decoder.skip(unit)
+        return self.decoder.decode(units[-1])
+
+
 class Runner:
     """The trackers of one worker."""
 
     def __init__(self, arena: SharedArena, open_one: OpenTracker) -> None:
         self._arena = arena
         self._open = open_one
-        self._trackers: dict[str, FaceTracker] = {}
+        self._streams: dict[str, _Stream] = {}
 
     def open(self, body: Body) -> Body:
         """Makes the tracker of a stream.
@@ -64,34 +87,34 @@ class Runner:
         """
         identity = body["identity"] and identity_from_body(body["identity"])
         tracker = self._open(body["model_id"], identity, body["filtered"])
-        self._trackers[body["stream_id"]] = tracker
+        self._streams[body["stream_id"]] = _Stream(tracker)
         return {}
 
     def close(self, body: Body) -> Body:
         """Ends the tracker of a stream: ``stream_id``."""
-        tracker = self._trackers.pop(body["stream_id"], None)
-        if tracker is not None:
-            tracker.close()
+        stream = self._streams.pop(body["stream_id"], None)
+        if stream is not None:
+            stream.tracker.close()
         return {}
 
     def track(self, body: Body) -> Body:
         """Tracks one frame.
 
         Args:
-            body: ``stream_id``, ``slot``, ``byte_count``, ``image_format``, ``width_px``,
-                ``height_px``, ``capture_time_s``, ``frame_index``.
+            body: ``stream_id``, ``slot``, ``byte_counts`` of what lies there one after the other,
+                the frame last, ``image_format``, ``width_px``, ``height_px``, ``capture_time_s``,
+                ``frame_index``.
 
         Returns:
             ``parameters`` or None when there is no face; ``timings_s`` by stage.
         """
-        tracker = self._trackers.get(body["stream_id"])
-        if tracker is None:
+        stream = self._streams.get(body["stream_id"])
+        if stream is None:
             raise RenderError("The stream is not open here.", reason="STREAM_NOT_OPEN")
         started = time.perf_counter()
-        data = self._arena.read(body["slot"], body["byte_count"])
-        frame = decode_image(data, body["image_format"], body["width_px"], body["height_px"])
+        frame = stream.decode(self._arena, body)
         decoded = time.perf_counter()
-        parameters = tracker.track(frame, body["capture_time_s"], body["frame_index"])
+        parameters = stream.tracker.track(frame, body["capture_time_s"], body["frame_index"])
         return {
             "parameters": parameters_to_body(parameters) if parameters else None,
             "timings_s": {

@@ -31,7 +31,7 @@ def track(runner: Runner, arena: SharedArena, stream_id: str, data: bytes, name:
     body = {
         "stream_id": stream_id,
         "slot": 0,
-        "byte_count": len(data),
+        "byte_counts": [len(data)],
         "image_format": name,
         "width_px": 32,
         "height_px": 32,
