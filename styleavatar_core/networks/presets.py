@@ -15,6 +15,8 @@ from styleavatar_core.networks.config import (
 )
 from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
 
+_FOREGROUND_BOTTOM = 3  # texels per side at the bottom of the first StyleUNet
+
 
 def _paper() -> GeneratorConfig:
     """Returns the published topology, with what it does differently from ours spelled out."""
@@ -77,7 +79,8 @@ def _fast(
     """Returns a preset of our own: fused map at pack resolution, skips up to it, small channels.
 
     The neural texture has as many texels per side as the image has pixels: a face fills a part of
-    either, and coarser maps cannot hold what is thin (glasses, hair).
+    either, and coarser maps cannot hold what is thin (glasses, hair). The first StyleUNet goes down
+    until each cell sees the whole canvas, as shoulders depend on where the head is.
 
     Args:
         name: Name of the preset.
@@ -92,7 +95,8 @@ def _fast(
     canvas = size * 3 // 2
     deep = widths + (widths[-1],) * (levels - 3)
     narrow = tuple(min(width, limit) for width, limit in zip(widths, (16, 24, 40, 64), strict=True))
-    depth = len(narrow) - 1
+    depth = (canvas // (2 * _FOREGROUND_BOTTOM)).bit_length() - 1
+    narrow += (narrow[-1],) * (depth + 1 - len(narrow))
     doublings = (size // 8).bit_length() - 1
     static = tuple(min(96, 8 << k) for k in reversed(range(doublings + 1)))
     return GeneratorConfig(

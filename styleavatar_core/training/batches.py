@@ -1,28 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training batches: order of frames, random sample boxes and sliding windows (paper, Sec. 3.2).
 
-Some samples show the person moved before the background that stays (*shift*). In a clip, where the
-head is and what it does go together; moved apart, the networks learn to draw the person wherever
-the renderings are, instead of where the clip had them.
-
 What a step sees is a function of seed and step alone, so a resumed run goes on as if unbroken.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.networks.config import GeneratorConfig
-from styleavatar_core.training.appearance import backplate
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.types import ByteArray
 
 FIXED_STYLE_TIME = 0.5  # the z_tmp that inference uses
 _OFFSET_DEVIATIONS = 2.5  # the largest offset is so many standard deviations away
@@ -75,7 +67,6 @@ class BatchSampler:
         count = len(dataset.train_indices)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._count = count
-        self._backplate = backplate(dataset) if config.shifted_share else None
 
     def at_step(self, step: int) -> Batch:
         """Returns the batch of a step."""
@@ -89,15 +80,7 @@ class BatchSampler:
         offsets[rng.random(size) < config.centered_share] = 0
         times = np.array([self._time(index) for index in indices])
         times[rng.random(size) < config.fixed_style_share] = FIXED_STYLE_TIME
-        is_shifted = rng.random(size) < config.shifted_share
-        shifts = rng.normal(0.0, config.shift_deviation * generator_config.feature_size, (size, 2))
-        shifts = np.clip(np.rint(shifts), -limit, limit).astype(np.int64)
-        offsets = np.where(is_shifted[:, None], shifts, offsets)
-        batch = make_batch(self._dataset, generator_config, indices, offsets, times)
-        if self._backplate is None:
-            return batch
-        behind, valid = map(self._dataset.window, (self._backplate, self._dataset.valid))
-        return shift_person(batch, behind, valid, is_shifted)
+        return make_batch(self._dataset, generator_config, indices, offsets, times)
 
     def _frame(self, position: int) -> int:
         """Returns the frame at a place in the endless order: one permutation after another."""
@@ -161,30 +144,6 @@ def make_batch(
         face_mask=torch.from_numpy(face_mask)[:, None],
         window=torch.from_numpy(offsets),
         style_time=torch.from_numpy(times.astype(np.float32)),
-    )
-
-
-def shift_person(
-    batch: Batch, behind: ByteArray, valid: ByteArray, is_shifted: np.ndarray
-) -> Batch:
-    """Puts persons, cut out of their boxes, before the background of the middle window.
-
-    Args:
-        batch: Samples cut from boxes away from the middle.
-        behind: (H, W, 3) uint8, the background of the middle window.
-        valid: (H, W) uint8, 0 where the middle window leaves the source frame.
-        is_shifted: (B,) bool, the samples that this is done to.
-    """
-    chosen = torch.from_numpy(is_shifted)[:, None, None, None]
-    picture = image_tensor(behind[None])
-    matte = F.interpolate(batch.mask, size=picture.shape[-2:], mode="bilinear", align_corners=False)
-    own_valid = torch.from_numpy(valid)[None, None].float()
-    return dataclasses.replace(
-        batch,
-        image=torch.where(chosen, picture + (batch.image - picture) * matte, batch.image),
-        valid=torch.where(chosen & (matte == 0), own_valid, batch.valid),
-        rendering=torch.where(chosen, batch.box_rendering, batch.rendering),
-        window=torch.where(chosen[:, 0, 0], 0, batch.window),
     )
 
 

@@ -34,8 +34,6 @@ class TrainConfig:
         gradient_norm: Gradients longer than this are shortened.
         ema_decay: Of the averaged weights, at the end of its ramp.
         centered_share: Share of sample boxes that stay in the middle.
-        shifted_share: Share of samples whose person is moved before the background.
-        shift_deviation: Standard deviation of those moves, share of the window's side.
         fixed_style_share: Share of samples with the z_tmp that inference will use, so that this
             code has seen every pose (Sec. 3.4 only says that one is selected).
         static_share: Share of the budget after which the feature generators are frozen.
@@ -61,8 +59,6 @@ class TrainConfig:
     gradient_norm: float = 1.0
     ema_decay: float = 0.995
     centered_share: float = 0.5
-    shifted_share: float = 0.3
-    shift_deviation: float = 0.03
     fixed_style_share: float = 0.5
     static_share: float = 0.6
     adversarial_start: float = 0.75

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,6 @@ from styleavatar_core.training.batches import (
     image_array,
     image_tensor,
     make_batch,
-    shift_person,
 )
 from styleavatar_core.training.config import TrainConfig
 
@@ -66,45 +63,3 @@ def test_image_round_trip():
 def test_an_unfinished_dataset_is_refused(tmp_path):
     with pytest.raises(AssetError, match="no complete dataset"):
         AvatarDataset(tmp_path)
-
-
-def test_a_shifted_person_moves_with_the_rendering_and_the_background_stays(
-    tiny_dataset, tiny_config
-):
-    offset = np.array([[5, -3], [5, -3]])  # texels; two pixels each
-    boxes = make_batch(tiny_dataset, tiny_config, [4, 4], offset)
-    behind = np.full((64, 64, 3), 7, np.uint8)
-    valid = np.zeros((64, 64), np.uint8)
-    batch = shift_person(boxes, behind, valid, np.array([True, False]))
-    image = image_array(batch.image)
-    person = batch.face_mask[0, 0].numpy() > 0
-    core = cv2.erode(person.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-    assert core.sum() > 400
-    assert (np.abs(image[0][core].astype(int) - (220, 150, 120)) <= 1).all()
-    far = cv2.dilate(person.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0
-    assert (image[0][far] == 7).all()
-    assert batch.valid[0, 0].numpy()[far].max() == 0
-    assert batch.valid[0, 0].numpy()[core].min() == 1
-    assert batch.window.tolist() == [[0, 0], [5, -3]]
-    assert torch.equal(batch.rendering[0], boxes.box_rendering[0])
-    assert torch.equal(batch.rendering[1], boxes.rendering[1])
-    np.testing.assert_array_equal(image[1], image_array(boxes.image)[1])
-
-
-def test_shifts_are_small_and_only_in_their_share_of_samples(tiny_dataset, tiny_config):
-    config = TrainConfig(batch_size=4, centered_share=1.0, shifted_share=0.5, shift_deviation=0.1)
-    sampler = BatchSampler(tiny_dataset, tiny_config, config)
-    moved = []
-    for step in range(20):
-        batch = sampler.at_step(step)
-        assert batch.window.abs().max() == 0
-        moved += [
-            not torch.equal(a, b) for a, b in zip(batch.image, plain(sampler, step), strict=True)
-        ]
-    assert 20 < sum(moved) < 60
-
-
-def plain(sampler, step):
-    """The same step's pictures without anything moved."""
-    config = dataclasses.replace(sampler._config, shifted_share=0.0)
-    return BatchSampler(sampler._dataset, sampler._generator_config, config).at_step(step).image
