@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
 from tests.fakes.renderer import read_mark
 from tests.integration.stream_helpers import face, pixels, render_config
+
+Request = rendering_service_pb2.StreamFramesRequest
 
 TIMEOUT_S = 60
 
@@ -34,6 +37,17 @@ class Driven:
     dropped: int = 0
     code: grpc.StatusCode | None = None
     reason: str = ""
+
+    def take(self, response: rendering_service_pb2.StreamFramesResponse) -> None:
+        """Notes an answer."""
+        if response.HasField("frame"):
+            self.frames.append(response.frame)
+            self.dropped += sum(count for _, count in response.frame.dropped.ListFields())
+
+    def end(self, code: grpc.StatusCode, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Notes how the stream ended."""
+        self.code = code
+        self.reason = str(dict(metadata).get("styleavatar-reason", ""))
 
     @property
     def indices(self) -> list[int]:
@@ -76,29 +90,52 @@ async def drive(
             while not until(driven):
                 if window:
                     await room.acquire()
-                message = rendering_service_pb2.StreamFramesRequest(parameters=face(driven.sent))
-                await call.write(message)
+                await call.write(Request(parameters=face(driven.sent)))
                 driven.sent += 1
                 await asyncio.sleep(interval_s)
             await call.done_writing()
 
         try:
-            await call.write(
-                rendering_service_pb2.StreamFramesRequest(config=render_config(avatar_id, **config))
-            )
+            await call.write(Request(config=render_config(avatar_id, **config)))
             await call.read()
             async with sending(send()):
                 while (response := await call.read()) is not grpc.aio.EOF:
                     room.release()
-                    if response.HasField("frame"):
-                        driven.frames.append(response.frame)
-                        counts = response.frame.dropped.ListFields()
-                        driven.dropped += sum(count for _, count in counts)
+                    driven.take(response)
         except grpc.aio.AioRpcError:
             pass
-        driven.code = await call.code()
-        metadata = dict(await call.trailing_metadata() or ())
-        driven.reason = str(metadata.get("styleavatar-reason", ""))
+        driven.end(await call.code(), await call.trailing_metadata() or ())
+    return driven
+
+
+def drive_to_the_end(
+    address: str, avatar_id: str, *, interval_s: float, **config: object
+) -> Driven:
+    """Sends frames until the service ends the stream, and says how it did.
+
+    Not through asyncio: if that client of gRPC meets the end of a stream while it writes, it
+    forgets the status and tells of an internal error.
+    """
+    driven = Driven()
+    ended = threading.Event()
+
+    def requests() -> Iterator[Request]:
+        yield Request(config=render_config(avatar_id, **config))
+        while not ended.wait(interval_s):
+            yield Request(parameters=face(driven.sent))
+            driven.sent += 1
+
+    with grpc.insecure_channel(address) as channel:
+        stub = rendering_service_pb2_grpc.RenderingServiceStub(channel)
+        call = stub.StreamFrames(requests(), timeout=TIMEOUT_S)
+        try:
+            for response in call:
+                driven.take(response)
+        except grpc.RpcError:
+            pass
+        finally:
+            ended.set()
+        driven.end(call.code(), call.trailing_metadata())
     return driven
 
 

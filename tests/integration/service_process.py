@@ -30,6 +30,8 @@ def free_port() -> int:
 class ServiceProcess:
     """One running service on free ports of its own choice; ``stop`` gives the exit code.
 
+    As a ``with`` block it is killed at the end of it unless it was stopped there.
+
     Attributes:
         log: What it wrote to stderr, after ``stop``.
     """
@@ -47,6 +49,13 @@ class ServiceProcess:
                 env={**os.environ, **variables},
                 stderr=sink,
             )
+
+    def __enter__(self) -> ServiceProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._log_file.closed:
+            self.stop(signal.SIGKILL)
 
     @cached_property
     def address(self) -> str:

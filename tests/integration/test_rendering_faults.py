@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
 
 from tests.fakes.bundle import write_fake_bundle
-from tests.integration.live_stream import Driven, drive
+from tests.integration.live_stream import Driven, drive, drive_to_the_end
 from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import EVERY, LATEST, RAW, face, render_config
 
@@ -56,15 +56,20 @@ def start(avatars: Path, **changes: object) -> ServiceProcess:
         "drain_timeout_s": 3,
         **changes,
     }
-    return ServiceProcess("rendering", avatars.parent, **settings).wait_until_serving()
+    service = ServiceProcess("rendering", avatars.parent, **settings)
+    try:
+        return service.wait_until_serving()
+    except BaseException:
+        service.stop(signal.SIGKILL)
+        raise
 
 
 @pytest.fixture(scope="module")
 def service(avatars: Path) -> Iterator[ServiceProcess]:
     shared_memory = set(os.listdir("/dev/shm"))  # noqa: PTH208 - names of the kernel's folder
-    process = start(avatars)
-    yield process
-    assert process.stop() == 0
+    with start(avatars) as process:
+        yield process
+        assert process.stop() == 0
     broken = [line for line in process.log.splitlines() if "Traceback" in line]
     assert broken == []
     assert set(os.listdir("/dev/shm")) <= shared_memory  # noqa: PTH208
@@ -200,15 +205,12 @@ def test_a_caller_that_vanishes_frees_its_stream(service: ServiceProcess) -> Non
 
 
 def test_a_caller_that_falls_silent_is_let_go(avatars: Path) -> None:
-    service = start(avatars, worker_count=1, idle_timeout_s=0.5)
-
-    async def silent() -> Driven:
-        return await drive(service.address, "anna", lambda driven: False, interval_s=60)
-
-    driven = asyncio.run(silent())
-    assert (driven.code, driven.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "IDLE_TIMEOUT")
-    assert driven.indices == [0]
-    assert service.stop() == 0
+    with start(avatars, worker_count=1, idle_timeout_s=0.5) as service:
+        silent = drive(service.address, "anna", lambda driven: False, interval_s=60)
+        driven = asyncio.run(silent)
+        assert (driven.code, driven.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "IDLE_TIMEOUT")
+        assert driven.indices == [0]
+        assert service.stop() == 0
 
 
 def test_a_caller_that_does_not_read_costs_no_memory(service: ServiceProcess) -> None:
@@ -262,6 +264,51 @@ def test_streams_beyond_what_workers_can_hold_are_refused(service: ServiceProces
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_CAPACITY")
     # Those that were admitted ended well, and what they left is free at once.
     assert [driven.code for driven in held] == [grpc.StatusCode.OK] * 5
+
+
+def test_sigterm_under_load_loses_no_frame(avatars: Path) -> None:
+    with start(avatars, worker_count=1, drain_timeout_s=6) as service:
+
+        async def scenario() -> tuple[Driven, Driven, Driven]:
+            told: list[int] = []
+
+            def until(driven: Driven) -> bool:
+                if len(driven.frames) >= 10 and not told:
+                    told.append(service.process.pid)
+                    service.process.send_signal(signal.SIGTERM)
+                return bool(driven.frames) and driven.frames[-1].going_away
+
+            streams = asyncio.gather(
+                drive(service.address, "anna", until, interval_s=0.005),
+                asyncio.to_thread(drive_to_the_end, service.address, "ben", interval_s=0.005),
+            )
+            await refusing(service.address)
+            late = await drive(service.address, "anna", lambda driven: True)
+            return *(await streams), late
+
+        polite, stubborn, late = asyncio.run(scenario())
+        assert polite.code is grpc.StatusCode.OK
+        assert polite.indices == list(range(polite.sent))
+        polite.assert_own(MARKS["anna"])
+        assert (stubborn.code, stubborn.reason) == (grpc.StatusCode.UNAVAILABLE, "GOING_AWAY")
+        assert stubborn.indices == list(range(len(stubborn.frames)))
+        assert stubborn.frames[-1].going_away
+        stubborn.assert_own(MARKS["ben"])
+        assert late.code is grpc.StatusCode.UNAVAILABLE
+        assert service.process.wait(30) == 0
+
+
+async def refusing(address: str) -> None:
+    """Waits until a service takes no new calls."""
+    request = rendering_service_pb2.ListAvatarsRequest()
+    code = None
+    while code is not grpc.StatusCode.UNAVAILABLE:
+        await asyncio.sleep(0.05)
+        try:
+            async with grpc.aio.insecure_channel(address) as channel:
+                await Stub(channel).ListAvatars(request, timeout=5)
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
 
 
 REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
