@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from styleavatar_core.face3d.camera import project, to_pixels
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.raster.mesh import irradiance, vertex_normals
-from styleavatar_core.raster.software import rasterize, shade
+from styleavatar_core.raster.opengl import choose_rasterizer
+from styleavatar_core.raster.software import shade
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
 # Eyeballs are drawn this much (decimetres) behind where they are, so that a closed lid hides them
@@ -47,6 +48,7 @@ class FaceRenderer:
         self._model = model
         self._albedo = albedo
         self._size_px = size_px
+        self._rasterize = choose_rasterizer()
 
     def render(self, vertices: FloatArray, params: FaceParameters) -> FaceRendering:
         """Draws a moved face.
@@ -62,5 +64,5 @@ class FaceRenderer:
         points = to_pixels(points, size, size)
         for start, stop in model.eye_vertices:
             points[start:stop, 2] += _EYEBALL_DEPTH * params.scale * size / 2
-        fragments = rasterize(points, model.faces, size, size)
+        fragments = self._rasterize(points, model.faces, size, size)
         return FaceRendering(*shade(fragments, model.faces, colors, model.uv_coordinates))
