@@ -16,6 +16,7 @@ from types import TracebackType
 import av
 import numpy as np
 
+from styleavatar_core.data.tone import HLG, PQ, to_screen
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.types import ByteArray
 
@@ -110,8 +111,7 @@ def read_frames(path: Path | str) -> Iterator[tuple[int, float, ByteArray]]:
             for frame in container.decode(stream):
                 time_s = frame.time if frame.time is not None else index / fps
                 start_s = time_s if start_s is None else start_s
-                image = frame.to_ndarray(format="rgb24")
-                yield index, time_s - start_s, _upright(image, frame.rotation)
+                yield index, time_s - start_s, _upright(_to_rgb(frame), frame.rotation)
                 index += 1
         except av.error.FFmpegError as error:
             raise _damaged(path, index) from error
@@ -244,6 +244,13 @@ def _damaged(path: Path, frame_count: int) -> InvalidInputError:
         "export or upload it again",
         reason="VIDEO_DAMAGED",
     )
+
+
+def _to_rgb(frame: av.VideoFrame) -> ByteArray:
+    """Returns a decoded frame as (H, W, 3) uint8 sRGB, whatever its depth and range."""
+    if frame.color_trc not in (PQ, HLG):
+        return frame.to_ndarray(format="rgb24")
+    return to_screen(frame.to_ndarray(format="rgb48le"), int(frame.color_trc))
 
 
 def _upright(image: ByteArray, rotation_degrees: int) -> ByteArray:
