@@ -117,6 +117,11 @@ class AvatarManifest(BaseModel):
         return find_face_model(self.model_id, self.model_digest)
 
     @property
+    def is_imported(self) -> bool:
+        """Whether it was imported from a checkpoint of the published code."""
+        return "imported" in self.training
+
+    @property
     def image_size_px(self) -> int:
         """Side of the square picture that the avatar renders."""
         return int(self.generator["image_size_px"])

@@ -81,7 +81,9 @@ class AvatarRenderer:
         start = time.perf_counter()
         conditioning = self._conditioning.render(parameters)
         conditioned = time.perf_counter()
-        output = self._engine.render(to_render_input(conditioning, self._engine.info))
+        output = self._engine.render(
+            to_render_input(conditioning, self._engine.info, self.manifest)
+        )
         end = time.perf_counter()
         return RenderedFrame(
             image=output.image[0],

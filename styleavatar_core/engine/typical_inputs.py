@@ -10,22 +10,33 @@ from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.avatar.statistics import ParameterStatistics, Spread
 from styleavatar_core.engine.base import EngineInfo, RenderInput
 from styleavatar_core.face3d.camera import quaternion_from_rotation_vector
-from styleavatar_core.types import FaceParameters, FloatArray
+from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
 
-def to_render_input(conditioning: Conditioning, info: EngineInfo) -> RenderInput:
+def to_render_input(
+    conditioning: Conditioning, info: EngineInfo, manifest: AvatarManifest
+) -> RenderInput:
     """Returns the conditioning as a batch of one, UV maps at the network's resolution.
 
     Args:
         conditioning: Of one frame.
         info: The engine that will render it.
+        manifest: The avatar's; networks of the published code see the face without its rim.
     """
     step = info.rendering_size_px // info.uv_size
+    mask = conditioning.face_mask[::step, ::step]
     return RenderInput(
         conditioning.texture_rendering[None],
         conditioning.uv_rendering[None, ::step, ::step],
-        conditioning.face_mask[None, ::step, ::step],
+        (_without_rim(mask) if manifest.is_imported else mask)[None],
     )
+
+
+def _without_rim(mask: ByteArray) -> ByteArray:
+    """Takes those texels away that have a neighbour in a row or column outside the mask."""
+    wide = np.pad(mask, 1, mode="edge")
+    beside = (wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2], wide[1:-1, 2:])
+    return np.minimum.reduce([mask, *beside])
 
 
 def typical_inputs(
@@ -49,7 +60,8 @@ def typical_inputs(
     model, side = manifest.face_model(), info.rendering_size_px
     renderer = ConditioningRenderer(model, manifest.face_identity, side)
     rng = np.random.default_rng(seed)
-    return [to_render_input(renderer.render(_draw(statistics, rng)), info) for _ in range(count)]
+    drawn = (renderer.render(_draw(statistics, rng)) for _ in range(count))
+    return [to_render_input(conditioning, info, manifest) for conditioning in drawn]
 
 
 def _draw(statistics: ParameterStatistics, rng: np.random.Generator) -> FaceParameters:

@@ -27,6 +27,7 @@ from styleavatar_core.engine.base import blank_input
 from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError, NotFoundError
+from styleavatar_core.face3d.library import find_face_model
 from styleavatar_core.networks import (
     FeatureMaps,
     GeneratorConfig,
@@ -141,7 +142,7 @@ def _manifest(
     face_model: str,
 ) -> AvatarManifest:
     """Says what is known of the avatar, and marks what is not."""
-    identity_count, _, texture_count = _COEFFICIENT_COUNTS
+    model_digest, (identity_count, expression_count, texture_count) = _face_model(face_model)
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return AvatarManifest(
@@ -149,10 +150,11 @@ def _manifest(
         generator=config.to_dict(),
         style_time=STYLE_TIME,
         model_id=face_model,
+        model_digest=model_digest,
         identity=[0.0] * identity_count,
         texture=[0.0] * texture_count,
         window=(_WHOLE_FRAME.center_x, _WHOLE_FRAME.center_y, _WHOLE_FRAME.half_size),
-        statistics=_unlimited(face_model).to_dict(),
+        statistics=_unlimited(face_model, expression_count).to_dict(),
         consent=consent or make_consent(_UNRECORDED, given_by="nobody"),
         source=AvatarSource(
             file_name=checkpoint.name,
@@ -168,7 +170,18 @@ def _manifest(
     )
 
 
-def _unlimited(face_model: str) -> ParameterStatistics:
+def _face_model(model_id: str) -> tuple[str, tuple[int, int, int]]:
+    """Returns digest and coefficient counts of the face model, as published if it is not here."""
+    try:
+        model = find_face_model(model_id)
+    except AssetError:
+        return "", _COEFFICIENT_COUNTS
+    bases = (model.identity_basis, model.expression_basis, model.texture_basis)
+    identity_count, expression_count, texture_count = (basis.shape[-1] for basis in bases)
+    return model.digest, (identity_count, expression_count, texture_count)
+
+
+def _unlimited(face_model: str, expression_count: int) -> ParameterStatistics:
     """Returns statistics that clamp nothing: the checkpoint does not say what was trained."""
     extremes = [
         FaceParameters(
@@ -176,7 +189,7 @@ def _unlimited(face_model: str) -> ParameterStatistics:
             rotation=np.array([1.0, sign, 0.0, 0.0], np.float32) / np.sqrt(2, dtype=np.float32),
             translation=np.full(3, sign * 10.0, np.float32),
             scale=1.0 + 0.9 * sign,
-            expression=np.full(_COEFFICIENT_COUNTS[1], 0.5 + 0.5 * sign, np.float32),
+            expression=np.full(expression_count, 0.5 + 0.5 * sign, np.float32),
             eye_rotation=np.full((2, 2), sign, np.float32),
         )
         for sign in (-1, 1)

@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.picture import decode_jpeg
+from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import AssetError, NotFoundError
 from styleavatar_core.export.official import import_official
 from styleavatar_core.export.parity import random_input
+from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.face3d.library import add_face_model
 from styleavatar_core.networks import (
     FeatureMaps,
     GeneratorConfig,
@@ -26,6 +33,7 @@ from styleavatar_core.networks import (
 )
 from styleavatar_core.networks.weights import convert_published
 from styleavatar_core.provenance.consent import make_consent
+from styleavatar_core.types import FaceParameters
 from tests.fakes.published import narrow_paper, write_published_checkpoint
 
 
@@ -64,6 +72,35 @@ def test_the_bundle_gives_the_image_of_the_checkpoints_weights(
     expected = ((output.image.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1)
     assert expected.std() > 5  # there is a picture to compare
     assert (torch.from_numpy(rendered.image).float() - expected).abs().max() < 0.6
+
+
+def test_with_its_face_model_it_is_driven_and_sees_no_rim(
+    config: GeneratorConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEAVATAR_DATA", str(tmp_path))
+    model = add_face_model(replace(builtin_model(), model_id="faceverse-v3"))
+    checkpoint = tmp_path / "a.pt"
+    write_published_checkpoint(checkpoint, config)
+    bundle = import_official(checkpoint, tmp_path / "avatar", config=config)
+    manifest = read_bundle(bundle).manifest
+    assert manifest.model_digest == model.digest
+    zeros, ahead = np.zeros((2, 2), np.float32), np.array([1, 0, 0, 0], np.float32)
+    face = FaceParameters(
+        "faceverse-v3", ahead, np.zeros(3, np.float32), 0.5, np.zeros(52, np.float32), zeros
+    )
+    renderer = AvatarRenderer(bundle, backend="torch")
+    first, second = (renderer.render(replace(face, scale=scale)).image for scale in (0.5, 0.7))
+    info = renderer.engine_info
+    renderer.close()
+    assert first.shape == (1024, 1024, 3)
+    assert not np.array_equal(first, second)
+    drawn = ConditioningRenderer(model, manifest.face_identity, info.rendering_size_px).render(face)
+    own = manifest.model_copy(update={"training": {}})
+    seen, whole = (to_render_input(drawn, info, m).face_mask[0] for m in (manifest, own))
+    rows, columns = np.nonzero(seen)
+    for down, right in ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)):
+        assert whole[rows + down, columns + right].all()
+    assert 0 < whole.sum() - seen.sum() < 0.1 * whole.sum()
 
 
 def test_the_bundle_says_what_it_is(config: GeneratorConfig, tmp_path: Path) -> None:
