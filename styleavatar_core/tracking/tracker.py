@@ -16,6 +16,7 @@ from styleavatar_core.tracking.fitter import FaceFitter, Fit
 from styleavatar_core.tracking.identity import IdentityLearner
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.texture import solve_texture
+from styleavatar_core.tracking.views import ViewSampler
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Tracker:
         self._fitter = FaceFitter(self._model, identity.identity if identity else None)
         self._texture: FloatArray | None = identity.texture if identity else None
         self._learner = IdentityLearner(self._fitter) if identity is None else None
-        self._sample: tuple[Fit, ByteArray] | None = None
+        self._sampler: ViewSampler[Fit] = ViewSampler()
         self._last: Fit | None = None
         self._filter = ParameterFilter() if filtered else None
 
@@ -63,14 +64,15 @@ class Tracker:
         Raises:
             FaceNotFoundError: No frame has shown a face yet.
         """
-        if self._texture is None:
-            if self._sample is None:
+        texture = self._texture
+        if texture is None:
+            if not self._sampler.views:
                 raise FaceNotFoundError("No face has been seen yet, so there is no identity.")
             # Solved when asked for: tracking needs no texture, and a live frame has no time for it.
-            self._texture = solve_texture(self._model, self._fitter, *self._sample)
-        return FaceIdentity(
-            self._model.model_id, self._fitter.identity.astype(np.float32), self._texture
-        )
+            texture = solve_texture(self._model, self._fitter, self._sampler.views)
+            if self._learner is None or self._learner.is_settled:
+                self._texture = texture
+        return FaceIdentity(self._model.model_id, self._fitter.identity.astype(np.float32), texture)
 
     def track(
         self, frame_rgb: ByteArray, capture_time_s: float = 0.0, frame_index: int = 0
@@ -98,10 +100,9 @@ class Tracker:
         fit = self._fitter.fit(landmarks, self._last)
         self._last = fit
         params = fit_to_parameters(self._model, fit, capture_time_s, frame_index)
-        if self._learner:
+        if self._learner and not self._learner.is_settled:
             self._learner.learn(landmarks, fit)
-            if self._sample is None:
-                self._sample = (fit, frame_rgb.copy())
+            self._sampler.offer(fit, frame_rgb)
         return self._filter.apply(params) if self._filter else params
 
     def close(self) -> None:

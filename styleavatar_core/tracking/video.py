@@ -20,6 +20,7 @@ from styleavatar_core.tracking.identity import fit_identity
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.texture import solve_texture
 from styleavatar_core.tracking.tracker import fit_to_parameters
+from styleavatar_core.tracking.views import ViewSampler
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray, Progress
 
 logger = logging.getLogger(__name__)
@@ -78,14 +79,16 @@ def track_video(
     info = probe(path)
     landmarks: list[FloatArray] = []
     times: list[float] = []
-    sample: tuple[int, ByteArray] | None = None
+    sampler: ViewSampler[int] = ViewSampler()
+    width = height = 0
     with LandmarkDetector() as detector:
         for index, time_s, frame in read_frames(path):
             if should_stop and should_stop():
                 raise TrainingCanceled("Tracking was stopped.")
             found = detector.detect(frame)
-            if found is not None and sample is None:
-                sample = (index, frame.copy())
+            if found is not None:
+                sampler.offer(index, frame)
+                height, width = frame.shape[:2]
             landmarks.append(np.full((478, 3), np.nan, np.float32) if found is None else found)
             times.append(time_s)
             if on_frame:
@@ -93,16 +96,14 @@ def track_video(
             if on_progress and index % _PROGRESS_STEP == 0:
                 fraction = min(0.95 * (index + 1) / max(info.frame_count, 1), 0.95)
                 on_progress(Progress("tracking", fraction, f"landmarks of frame {index + 1}"))
-    if sample is None:
+    if not sampler.views:
         raise FaceNotFoundError(
             f"No face was found in {path.name}: film one person, facing the camera, in good light."
         )
-    width, height = sample[1].shape[1], sample[1].shape[0]
     stacked = np.stack(landmarks)
     fits, fitter = fit_landmarks(model, stacked, width, height)
-    first = fits[sample[0]]
-    assert first is not None
-    texture = solve_texture(model, fitter, first, sample[1])
+    views = [(fit, frame) for index, frame in sampler.views if (fit := fits[index]) is not None]
+    texture = solve_texture(model, fitter, views)
     parameters = [
         None if fit is None else fit_to_parameters(model, fit, time_s, index)
         for index, (fit, time_s) in enumerate(zip(fits, times, strict=True))
@@ -128,14 +129,18 @@ def fit_landmarks(
         The fit of each frame (None without a face), and the fitter that holds the identity.
     """
     fitter = FaceFitter(model)
-    found = np.flatnonzero(np.isfinite(landmarks[:, 0, 0]))
+    has_face = np.isfinite(landmarks[:, 0, 0])
+    found = np.flatnonzero(has_face)
     count = min(_IDENTITY_FRAME_COUNT, len(found))
     chosen = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
-    points = {int(i): from_pixels(landmarks[i], width, height).astype(np.float64) for i in found}
-    fit_identity(fitter, [points[int(i)] for i in chosen])
+
+    def points(index: int) -> FloatArray:
+        return from_pixels(landmarks[index], width, height).astype(np.float64)
+
+    fit_identity(fitter, [points(index) for index in chosen])
     fits: list[Fit | None] = []
     last: Fit | None = None
     for index in range(len(landmarks)):
-        last = fitter.fit(points[index], last) if index in points else None
+        last = fitter.fit(points(index), last) if has_face[index] else None
         fits.append(last)
     return fits, fitter

@@ -12,6 +12,7 @@ from styleavatar_core.face3d.camera import (
     rotation_vector_from_quaternion,
 )
 from styleavatar_core.face3d.camera import quaternion_from_matrix as to_quaternion
+from styleavatar_core.raster.mesh import vertex_normals
 from styleavatar_core.tracking.fitter import FaceFitter
 from styleavatar_core.tracking.identity import IdentityLearner, fit_identity
 from styleavatar_core.tracking.solver import Pose
@@ -142,3 +143,23 @@ def test_lids_follow_the_gaze_as_far_as_they_are_seen_to() -> None:
     assert follows[left] == pytest.approx(0.6, abs=0.15)
     assert 0.05 < stays[left] < 0.4
     assert follows[ARKIT_INDEX["eyeLookUpLeft"]] < 0.05
+
+
+def test_what_a_turned_head_hides_has_little_say() -> None:
+    rotation = (0.0, 0.7, 0.0)
+    landmarks, random = synthesize(rotation), np.random.default_rng(5)
+    matrix = matrix_from_quaternion(quaternion_from_rotation_vector(np.array(rotation)))
+    turned = (model.neutral(IDENTITY) @ matrix.T).astype(np.float32)
+    facing = -vertex_normals(model.faces, turned)[model.landmark_indices[:468], 2]
+    order = np.argsort(facing)
+    error = random.normal(size=(50, 3)) * 0.03 + [0.04, 0.0, 0.0]
+
+    def error_of_pose(landmarks_moved: np.ndarray) -> float:
+        moved = landmarks.copy()
+        moved[landmarks_moved] += error
+        return angle_degrees(FaceFitter(model, IDENTITY).fit(moved).pose, rotation)
+
+    hidden, shown = error_of_pose(order[:50]), error_of_pose(order[-50:])
+    assert facing[order[49]] < 0.0
+    assert hidden < 1.0
+    assert hidden < 0.5 * shown

@@ -99,6 +99,23 @@ def test_the_identity_settles_and_stays(tracker: Tracker, frames: list[np.ndarra
     assert np.array_equal(shapes[75], shapes[-1])
 
 
+def test_a_webcam_that_changes_its_exposure_moves_no_head(
+    tracked: TrackedVideo, frames: list[np.ndarray]
+) -> None:
+    known = Tracker(identity=tracked.identity, filtered=False)
+    turns = []
+    for index, frame in enumerate(frames[:16]):
+        gain = (1.0, 0.45, 1.5, 0.7)[index // 4]
+        params = known.track(np.clip(frame * gain, 0, 255).astype(np.uint8), index / 25, index)
+        usual = tracked.parameters[index]
+        assert params is not None
+        assert usual is not None
+        turns.append(to_vector(params.rotation) - to_vector(usual.rotation))
+    known.close()
+    assert np.degrees(np.abs(turns)).max() < 3.0
+    assert np.degrees(np.abs(turns)).mean() < 1.0
+
+
 def test_a_given_identity_is_kept(tracked: TrackedVideo, frames: list[np.ndarray]) -> None:
     known = Tracker(identity=tracked.identity)
     for index in range(5):
