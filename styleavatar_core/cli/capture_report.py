@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +18,9 @@ def capture_report(
     face_model: FaceModelOption = "",
 ) -> None:
     """Say what a clip covers before anything is trained, and what to film again."""
-    from PIL import Image
-
     from styleavatar_core.face3d.library import choose_face_model
     from styleavatar_core.tracking.capture import FrameObserver, assess_capture
-    from styleavatar_core.tracking.capture_picture import draw_capture_report
+    from styleavatar_core.tracking.capture_files import write_capture_report
     from styleavatar_core.tracking.video import track_video
 
     observer = FrameObserver()
@@ -32,8 +29,5 @@ def capture_report(
             clip, choose_face_model(face_model), on_progress, should_stop, observer.see
         )
     report = assess_capture(clip.name, tracked, observer)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "report.txt").write_text(report.to_text() + "\n")
-    (out / "report.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n")
-    Image.fromarray(draw_capture_report(report)).save(out / "report.png")
+    write_capture_report(report, out)
     typer.echo(report.to_text())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from styleavatar_core.cli.face_model_option import FaceModelOption
 from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
 from styleavatar_core.errors import ConflictError
+from styleavatar_core.types import Progress
 
 BUNDLE_FOLDER = "avatar"
 
@@ -53,8 +55,15 @@ def train(
 
     record = make_consent(consent, subject=subject, source_description=source)
     from styleavatar_core.face3d.library import choose_face_model
+    from styleavatar_core.tracking.capture_files import REPORT_NAME
     from styleavatar_core.training.config import TrainConfig
-    from styleavatar_core.training.create import FIGURES_NAME, TRAINING_FOLDER, create_avatar
+    from styleavatar_core.training.create import (
+        DATASET_FOLDER,
+        FIGURES_NAME,
+        TRAINING_FOLDER,
+        create_avatar,
+    )
+    from styleavatar_core.training.prepare import CAPTURE_FOLDER
 
     if not resume and (out / TRAINING_FOLDER).exists():
         raise ConflictError(
@@ -76,10 +85,26 @@ def train(
             config=config,
             perceptual_weights=vgg19,
             matting_weights=matting,
-            on_progress=on_progress,
+            on_progress=_telling(on_progress, out / DATASET_FOLDER / CAPTURE_FOLDER / REPORT_NAME),
             should_stop=should_stop,
         )
     _show(bundle, out / FIGURES_NAME)
+
+
+def _telling(
+    on_progress: Callable[[Progress], None], capture_report: Path
+) -> Callable[[Progress], None]:
+    """Prints the capture report once, after tracking and before anything is trained."""
+    told = False
+
+    def show(event: Progress) -> None:
+        nonlocal told
+        if event.stage == "rendering" and not told:
+            typer.echo(capture_report.read_text())
+            told = True
+        on_progress(event)
+
+    return show
 
 
 def _show(bundle: Path, figures_path: Path) -> None:

@@ -21,6 +21,12 @@ def encode_jpeg(image: ByteArray, quality: int = 92) -> bytes:
     return data.tobytes()
 
 
+def encode_png(image: ByteArray) -> bytes:
+    """Encodes an (H, W, 3) uint8 RGB picture without loss."""
+    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return data.tobytes()
+
+
 def decode_jpeg(data: bytes) -> ByteArray:
     """Decodes a picture to (H, W, 3) uint8 RGB.
 

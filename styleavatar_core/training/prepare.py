@@ -21,6 +21,8 @@ from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.face3d.library import find_face_model
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.networks.config import GeneratorConfig
+from styleavatar_core.tracking.capture import CaptureReport, FrameObserver, assess_capture
+from styleavatar_core.tracking.capture_files import write_capture_report
 from styleavatar_core.tracking.silhouette import fit_silhouette
 from styleavatar_core.tracking.video import TrackedVideo, track_video
 from styleavatar_core.types import CropBox, FaceParameters, FloatArray, Progress
@@ -32,6 +34,7 @@ ShouldStop = Callable[[], bool]
 
 DEFAULT_FRAME_CAP = 3000
 MIN_FACE_FRAMES = 60
+CAPTURE_FOLDER = "capture"
 _TRAIN_SHARE = 0.8  # Sec. 4.1
 _OUTLINE_FRAME_COUNT = 16
 _OUTLINE_SIZE_PX = 128
@@ -74,8 +77,10 @@ def prepare_dataset(
     (folder / "dataset.json").unlink(missing_ok=True)
     probe(video)
     report = on_progress or (lambda _: None)
-    tracked = track_video(video, model, on_progress=report, should_stop=should_stop)
+    observer = FrameObserver()
+    tracked = track_video(video, model, report, should_stop, observer.see)
     chosen = _choose_frames(tracked, frame_cap)
+    _report_capture(assess_capture(video.name, tracked, observer), folder, report)
     window = choose_window(tracked.landmarks, tracked.width, tracked.height)
     parameters = [tracked.parameters[index] for index in chosen]
     identity = _fit_head(video, model, tracked, chosen, window)
@@ -106,6 +111,18 @@ def prepare_dataset(
     finally:
         matting.close()
     return AvatarDataset(folder)
+
+
+def _report_capture(capture: CaptureReport, folder: Path, report: OnProgress) -> None:
+    """Says before the training what the clip lacks; it stops nothing."""
+    write_capture_report(capture, folder / CAPTURE_FOLDER)
+    if not capture.findings:
+        message = "the clip shows all that an avatar needs"
+    else:
+        worst, *others = capture.findings
+        more = f" ({len(others)} more in the capture report)" if others else ""
+        message = f"{worst.seen} {worst.advice}{more}"
+    report(Progress("tracking", 1.0, message))
 
 
 def _fit_head(

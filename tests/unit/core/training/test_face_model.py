@@ -20,6 +20,7 @@ from styleavatar_core.face3d.library import find_face_model, models_folder
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.training.create import create_avatar
 from styleavatar_core.training.measure import drive_avatar
+from styleavatar_core.types import Progress
 from tests.fakes.faceverse import faceverse_contents, write_faceverse
 
 CONSENT = make_consent("A painted photograph moves; nobody is asked.", subject="nobody")
@@ -33,6 +34,7 @@ def test_an_imported_model_carries_an_avatar_from_video_to_picture(
     file = write_faceverse(tmp_path / "faceverse.npy", faceverse_contents("v3"))
     result = CliRunner().invoke(build_app(), ["import-faceverse", str(file)])
     assert "--face-model faceverse-v3" in result.output
+    told: list[Progress] = []
     path = create_avatar(
         sample_clip.path,
         tmp_path / "work",
@@ -42,7 +44,12 @@ def test_an_imported_model_carries_an_avatar_from_video_to_picture(
         consent=CONSENT,
         face_model="faceverse-v3",
         frame_cap=60,
+        on_progress=told.append,
     )
+    # Before any training, what the clip lacks is said and stored: this one is 6 s long.
+    tracked = [event for event in told if event.stage == "tracking"]
+    assert "Film one to two minutes." in tracked[-1].message
+    assert "Film again:" in (tmp_path / "work/dataset/capture/report.txt").read_text()
     model, manifest = find_face_model("faceverse-v3"), read_bundle(path).manifest
     dataset = AvatarDataset(tmp_path / "work" / "dataset")
     for recorded in (manifest, dataset.info):
