@@ -14,6 +14,10 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from styleavatar_core.tracking import kernels
 from styleavatar_core.types import FloatArray
 
+# Of an iris point's squared distance across to its radius: beyond, it lies near the eyeball's rim.
+_RIM_SHARE = 0.85
+_RIM_TURN_COUNT = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Pose:
@@ -60,6 +64,7 @@ def solve_eye_rotation(
     """Solves Eq. 1 for one eyeball, whose centre and size are known: rotation by SVD.
 
     The depth of an iris is not observed; it follows from its distance to the eyeball's centre.
+    Near the eyeball's rim that says little, so there it follows from the rotation found so far.
 
     Args:
         offsets: (5, 3) the iris points relative to the eyeball's centre at rest, model units.
@@ -69,10 +74,13 @@ def solve_eye_rotation(
     Returns:
         Pitch (down positive) and yaw (towards image right positive), radians, in the head.
     """
-    radii = (offsets**2).sum(axis=1)
-    depth = -np.sqrt(np.maximum(radii - (seen**2).sum(axis=1), 0.05 * radii))
-    in_head = np.concatenate([seen, depth[:, None]], axis=1) @ head_rotation
-    rotation, _ = kernels.nearest_rotation(in_head.T @ offsets)
+    radii, across = (offsets**2).sum(axis=1), (seen**2).sum(axis=1)
+    depth = -np.sqrt(np.maximum(radii - across, 0.05 * radii))
+    at_rim = across > _RIM_SHARE * radii
+    for _ in range(_RIM_TURN_COUNT if at_rim.any() else 1):
+        in_head = np.concatenate([seen, depth[:, None]], axis=1) @ head_rotation
+        rotation, _ = kernels.nearest_rotation(in_head.T @ offsets)
+        depth[at_rim] = offsets[at_rim] @ rotation.T @ head_rotation[2]
     gaze = -rotation[:, 2]  # an eyeball does not roll: its axis says all
     return float(np.arcsin(np.clip(gaze[1], -1, 1))), float(np.arctan2(gaze[0], -gaze[2]))
 
