@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +39,9 @@ def train(
     stop_early: Annotated[
         bool, typer.Option(help="Whether to finish sooner when quality has stopped rising.")
     ] = True,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures per step; fewer need less memory.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     resume: Annotated[
         bool, typer.Option(help="Go on from the checkpoint in OUT, if there is one.")
@@ -70,7 +74,11 @@ def train(
             f"{out} already holds a training; remove it, use another folder, or leave out "
             "--no-resume to go on"
         )
-    config = TrainConfig() if stop_early else TrainConfig(plateau_gain_db=None)
+    config = TrainConfig()
+    if not stop_early:
+        config = replace(config, plateau_gain_db=None)
+    if batch_size is not None:
+        config = replace(config, batch_size=batch_size)
     with stop_on_interrupt() as should_stop, progress_bars() as on_progress:
         bundle = create_avatar(
             video,

@@ -9,6 +9,35 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Health:
+    """Running means that tell whether a training goes well, see ``recovery``.
+
+    Attributes:
+        step_count: Steps since the start or the last recovery.
+        loss: Running mean of the reconstruction loss.
+        lowest_loss: Lowest value of that mean.
+        judge_step_count: Steps with the discriminator.
+        judge_lead: Running mean of its lead over the networks, in [-1, 1]: 0 when it guesses, 1
+            when it is sure and right.
+    """
+
+    step_count: int = 0
+    loss: float = 0.0
+    lowest_loss: float | None = None
+    judge_step_count: int = 0
+    judge_lead: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A return to the last checkpoint: why, when, and how far back."""
+
+    cause: str
+    step: int
+    back_to_step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Clock:
     """How far a training is.
 
@@ -17,18 +46,25 @@ class Clock:
         elapsed_s: Seconds of training, over all resumptions.
         resume_count: How often it was taken up again.
         rate_factor: Factor on the learning rate, halved after each divergence.
+        judge_factor: Factor on rate and weight of the discriminator, smaller after each time that
+            it won.
         budget_factor: Factor on the budget; less than 1 once quality has stopped rising.
         next_evaluation_share: Share of the budget at which held-out frames are looked at next.
         psnr_history: What these looks gave, dB.
+        health: Whether it goes well.
+        recoveries: What went wrong until now.
     """
 
     step: int = 0
     elapsed_s: float = 0.0
     resume_count: int = 0
     rate_factor: float = 1.0
+    judge_factor: float = 1.0
     budget_factor: float = 1.0
     next_evaluation_share: float = 0.0
     psnr_history: tuple[float, ...] = ()
+    health: Health = Health()
+    recoveries: tuple[Recovery, ...] = ()
 
     @property
     def has_plateaued(self) -> bool:
@@ -43,4 +79,7 @@ class Clock:
     def from_json(cls, text: str) -> Clock:
         """Restores what :meth:`to_json` wrote; fields of later versions start at their defaults."""
         values = json.loads(text)
-        return cls(**values | {"psnr_history": tuple(values.get("psnr_history", ()))})
+        values["psnr_history"] = tuple(values.get("psnr_history", ()))
+        values["health"] = Health(**values.get("health", {}))
+        values["recoveries"] = tuple(Recovery(**one) for one in values.get("recoveries", ()))
+        return cls(**values)

@@ -75,3 +75,8 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Restores a config from ``to_dict``'s values, also after a trip through JSON."""
+        return cls(**values | {"loss_weights": LossWeights(**values["loss_weights"])})

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +201,7 @@ def _manifest(
             "minutes": round(clock.elapsed_s / 60, 3),
             "resume_count": clock.resume_count,
             "stopped_by": stopped_by(clock, settings),
+            "recoveries": [asdict(recovery) for recovery in clock.recoveries],
             "settings": settings.to_dict(),
         },
     )

@@ -15,7 +15,7 @@ import cv2
 import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.errors import TrainingCanceled, TrainingError
+from styleavatar_core.errors import TrainingCanceled
 from styleavatar_core.networks import GeneratorConfig, sample_noise
 from styleavatar_core.training.appearance import backplate, unwrapped_texture
 from styleavatar_core.training.avatar_networks import AvatarNetworks
@@ -24,6 +24,8 @@ from styleavatar_core.training.checkpoint import load_checkpoint, read_module, s
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.memory import keep_freed_memory
+from styleavatar_core.training.recovery import find_trouble, observe, recover
+from styleavatar_core.training.rehearsal import is_out_of_memory, too_large_batch
 from styleavatar_core.training.reporter import TrainingReporter
 from styleavatar_core.training.schedule import (
     after_evaluation,
@@ -37,7 +39,6 @@ from styleavatar_core.types import Progress
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
-_MAX_DIVERGENCES = 3
 
 
 def train(
@@ -68,9 +69,30 @@ def train(
 
     Raises:
         TrainingCanceled: ``should_stop`` said so.
-        TrainingError: The training diverged again and again.
+        TrainingError: The training diverged again and again, or memory does not suffice.
     """
     keep_freed_memory()
+    try:
+        return _train(
+            dataset, generator_config, config, folder, perceptual_weights, on_progress, should_stop
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside the handler: what the failed step held is free now.
+    raise too_large_batch(dataset, generator_config, config, perceptual_weights)
+
+
+def _train(
+    dataset: AvatarDataset,
+    generator_config: GeneratorConfig,
+    config: TrainConfig,
+    folder: Path,
+    perceptual_weights: Path | None,
+    on_progress: Callable[[Progress], None] | None,
+    should_stop: Callable[[], bool] | None,
+) -> Path:
+    """The training itself, read from top to bottom; see :func:`train`."""
     trainer = Trainer(generator_config, config, perceptual_weights)
     texture, plate = _appearance(dataset, generator_config)
     for networks in (trainer.networks, trainer.average.networks):
@@ -88,7 +110,7 @@ def train(
             logger.info("training resumed", extra={"step": clock.step})
     else:
         save_checkpoint(path, clock, *state)
-    saved_s, divergence_count = clock.elapsed_s, 0
+    saved_s = clock.elapsed_s
 
     while budget_share(clock, config) < 1.0:
         started = time.monotonic()
@@ -97,17 +119,11 @@ def train(
         noise_source = torch.Generator().manual_seed(config.seed * 1_000_003 + clock.step)
         noise = sample_noise(generator_config, config.batch_size, generator=noise_source)
         result = trainer.step(batch, noise, phase, clock.step)
-        if not result.is_finite:
-            divergence_count += 1
-            if divergence_count > _MAX_DIVERGENCES:
-                raise TrainingError(
-                    f"the training diverged {divergence_count} times near step {clock.step}; "
-                    "use a smaller learning rate"
-                )
-            factor = clock.rate_factor * 0.5
-            clock = replace(load_checkpoint(path, *state), rate_factor=factor)
+        clock = replace(clock, health=observe(clock.health, result))
+        if trouble := find_trouble(clock.health, result):
+            clock = recover(load_checkpoint(path, *state), clock, trouble)
             trainer.forget_maps()
-            logger.warning("training diverged", extra={"back_to_step": clock.step})
+            save_checkpoint(path, clock, *state)
             continue
         clock = replace(clock, step=clock.step + 1)
         if evaluation_is_due(clock, config):
@@ -150,7 +166,6 @@ def _fingerprint(
         dataset.info.source_sha256,
         dataset.info.frame_count,
         generator_config.to_dict(),
-        config.batch_size,
         config.seed,
     )
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -23,11 +23,13 @@ class Phase:
 
     Attributes:
         rate: Learning rate of the networks.
+        judge_rate: Learning rate of the discriminator.
         adversarial_weight: Weight of the discriminator's loss; 0 leaves it out.
         is_static_frozen: Whether the feature generators no longer learn.
     """
 
     rate: float
+    judge_rate: float
     adversarial_weight: float
     is_static_frozen: bool
 
@@ -35,10 +37,12 @@ class Phase:
 def phase_at(clock: Clock, config: TrainConfig) -> Phase:
     """Returns what the next step does."""
     share = budget_share(clock, config)
-    has_judge = share >= config.adversarial_start
+    rate = learning_rate(config, share) * clock.rate_factor
+    weight = config.loss_weights.adversarial * clock.judge_factor
     return Phase(
-        rate=learning_rate(config, share) * clock.rate_factor,
-        adversarial_weight=config.loss_weights.adversarial * has_judge,
+        rate=rate,
+        judge_rate=rate * clock.judge_factor,
+        adversarial_weight=weight if share >= config.adversarial_start else 0.0,
         is_static_frozen=share >= config.static_share,
     )
 

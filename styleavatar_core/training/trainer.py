@@ -33,11 +33,13 @@ class StepResult:
 
     Attributes:
         losses: Terms of the networks' loss.
-        is_finite: Whether losses and gradients were numbers; if not, nothing was changed.
+        is_finite: Whether losses and gradients were numbers.
+        judge_lead: How surely the discriminator told real from made, in [-1, 1], if it took part.
     """
 
     losses: LossTable
     is_finite: bool
+    judge_lead: float | None = None
 
 
 class Trainer:
@@ -105,11 +107,11 @@ class Trainer:
         if not math.isfinite(float(length)):
             return StepResult(losses, is_finite=False)
         _apply(optimizer, phase.rate)
-        is_finite = True
+        judge_lead = None
         if phase.adversarial_weight:
-            is_finite = self._train_judge(batch, prior, output.image.detach(), phase.rate, number)
+            judge_lead = self._train_judge(batch, prior, output.image.detach(), phase, number)
         self.average.update(self.networks, number)
-        return StepResult(losses, is_finite=is_finite)
+        return StepResult(losses, judge_lead is None or math.isfinite(judge_lead), judge_lead)
 
     def _draw_maps(self, *, is_frozen: bool) -> StaticMaps:
         """Returns the static maps; of frozen feature generators they are drawn only once."""
@@ -121,9 +123,9 @@ class Trainer:
         return self._frozen_maps
 
     def _train_judge(
-        self, batch: Batch, prior: torch.Tensor, fake: torch.Tensor, rate: float, number: int
-    ) -> bool:
-        """One step of the discriminator, with the lazy gradient penalty (R1)."""
+        self, batch: Batch, prior: torch.Tensor, fake: torch.Tensor, phase: Phase, number: int
+    ) -> float:
+        """One step of the discriminator, with the lazy gradient penalty (R1); returns its lead."""
         config = self._config
         is_penalized = number % config.r1_interval == 0
         real = batch.image.detach().requires_grad_(is_penalized)
@@ -135,8 +137,8 @@ class Trainer:
         optimizer = self.optimizers["judge"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        _apply(optimizer, rate)
-        return math.isfinite(float(loss.detach()))
+        _apply(optimizer, phase.judge_rate)
+        return float((real_scores.sigmoid() - fake_scores.sigmoid()).mean().detach())
 
 
 def _prior(batch: Batch) -> torch.Tensor:

@@ -7,10 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from styleavatar_core.data.picture import decode_jpeg
-from styleavatar_core.errors import AssetError, ConflictError, TrainingCanceled
+from styleavatar_core.errors import AssetError, ConflictError, TrainingCanceled, TrainingError
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
-from styleavatar_core.training.checkpoint import load_checkpoint, save_checkpoint
-from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.schedule import stopped_by
@@ -98,17 +96,15 @@ def test_a_damaged_checkpoint_is_refused(tiny_config, tmp_path):
         load_average(tmp_path / "checkpoint.safetensors", tiny_config)
 
 
-def test_divergence_goes_back_to_the_checkpoint(tiny_dataset, tiny_config, tmp_path):
-    networks = AvatarNetworks(tiny_config)
-    optimizer = torch.optim.Adam(networks.parameters())
-    path = tmp_path / "c.safetensors"
-    save_checkpoint(path, Clock(step=3), {"n": networks}, {"o": optimizer}, "x")
-    before = networks.generator.mask_conv.weight.detach().clone()
-    with torch.no_grad():
-        networks.generator.mask_conv.weight.fill_(float("nan"))
-    clock = load_checkpoint(path, {"n": networks}, {"o": optimizer}, "x")
-    assert clock.step == 3
-    assert torch.equal(networks.generator.mask_conv.weight, before)
+def test_a_rate_that_is_too_high_is_halved_and_then_given_up(tiny_dataset, tiny_config, tmp_path):
+    config = replace(CONFIG, learning_rate=1e30, warm_up_share=0.01)
+    with pytest.raises(TrainingError, match=r"diverged 4 times.* smaller learning rate"):
+        train(tiny_dataset, tiny_config, config, tmp_path)
+    networks, clock = load_average(tmp_path / "checkpoint.safetensors", tiny_config)
+    assert clock.rate_factor == 1 / 8
+    assert [recovery.cause for recovery in clock.recoveries] == ["not finite"] * 3
+    assert all(recovery.back_to_step == 0 for recovery in clock.recoveries)
+    assert all(torch.isfinite(value).all() for value in networks.state_dict().values())
 
 
 def test_moving_average_in_closed_form(tiny_config):

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notices a training that goes wrong, and with which gentler setting it goes on.
+
+Three things go wrong: numbers that are none, a reconstruction that gets worse and worse, and a
+discriminator so sure that the networks learn nothing from it. The training then goes back to its
+last checkpoint; those are only written while all is well. A rate that was too high is halved. A
+discriminator that wins learns half as fast and counts half; the third time it is left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from enum import StrEnum
+
+from styleavatar_core.errors import TrainingError
+from styleavatar_core.training.clock import Clock, Health, Recovery
+from styleavatar_core.training.trainer import StepResult
+
+logger = logging.getLogger(__name__)
+
+_MEAN_STEPS = 50  # of running means
+_SETTLED_STEPS = 100  # before nobody judges
+_RISE_LIMIT = 2.0  # running mean of the loss over its lowest; healthy trainings stay below 1.2
+_LEAD_LIMIT = 0.9
+_MAX_DIVERGENCES = 3
+_MAX_GENTLER_JUDGES = 2
+
+
+class Trouble(StrEnum):
+    """What goes wrong."""
+
+    NOT_FINITE = "not finite"
+    LOSS_ROSE = "loss rose"
+    JUDGE_WON = "discriminator won"
+
+
+def observe(health: Health, result: StepResult) -> Health:
+    """Takes in a step."""
+    if not result.is_finite:
+        return health
+    terms = result.losses.values()
+    loss = sum(value for name, value in terms.items() if name != "adversarial")
+    count = health.step_count + 1
+    mean = health.loss + (loss - health.loss) / min(count, _MEAN_STEPS)
+    lowest = health.lowest_loss
+    if count >= _MEAN_STEPS:
+        lowest = mean if lowest is None else min(lowest, mean)
+    health = replace(health, step_count=count, loss=mean, lowest_loss=lowest)
+    if result.judge_lead is None:
+        return health
+    count = health.judge_step_count + 1
+    lead = health.judge_lead + (result.judge_lead - health.judge_lead) / min(count, _MEAN_STEPS)
+    return replace(health, judge_step_count=count, judge_lead=lead)
+
+
+def find_trouble(health: Health, result: StepResult) -> Trouble | None:
+    """Says what goes wrong, if anything does."""
+    if not result.is_finite:
+        return Trouble.NOT_FINITE
+    lowest = health.lowest_loss
+    is_settled = health.step_count >= _SETTLED_STEPS
+    if is_settled and lowest is not None and health.loss > _RISE_LIMIT * lowest:
+        return Trouble.LOSS_ROSE
+    if health.judge_step_count >= _SETTLED_STEPS and health.judge_lead > _LEAD_LIMIT:
+        return Trouble.JUDGE_WON
+    return None
+
+
+def recover(saved: Clock, now: Clock, trouble: Trouble) -> Clock:
+    """Returns how the training goes on from its last checkpoint.
+
+    Args:
+        saved: Of the checkpoint. Its step is gone back to; time that is spent stays spent.
+        now: When the trouble was found.
+        trouble: What it is.
+
+    Raises:
+        TrainingError: Gentler settings did not help.
+    """
+    causes = [recovery.cause for recovery in now.recoveries]
+    rate_factor, judge_factor = now.rate_factor, now.judge_factor
+    if trouble is Trouble.JUDGE_WON:
+        is_last = causes.count(trouble) >= _MAX_GENTLER_JUDGES
+        judge_factor = 0.0 if is_last else judge_factor / 2
+    elif len(causes) - causes.count(Trouble.JUDGE_WON) >= _MAX_DIVERGENCES:
+        raise TrainingError(
+            f"the training diverged {_MAX_DIVERGENCES + 1} times, the last time at step {now.step} "
+            f"({trouble}); use a smaller learning rate"
+        )
+    else:
+        rate_factor /= 2
+    logger.warning(
+        "training goes back to its checkpoint",
+        extra={"cause": str(trouble), "step": now.step, "back_to_step": saved.step},
+    )
+    return replace(
+        saved,
+        elapsed_s=now.elapsed_s,
+        rate_factor=rate_factor,
+        judge_factor=judge_factor,
+        health=Health(),
+        recoveries=(*now.recoveries, Recovery(str(trouble), now.step, saved.step)),
+    )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
+import pytest
+import torch
+
+from styleavatar_core.errors import TrainingError
+from styleavatar_core.training.batches import BatchSampler
+from styleavatar_core.training.clock import Clock, Health
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.losses import LossTable
+from styleavatar_core.training.recovery import Trouble, find_trouble, observe, recover
+from styleavatar_core.training.schedule import phase_at
+from styleavatar_core.training.trainer import StepResult, Trainer
+
+
+def result(loss=1.0, judge_lead=None):
+    table = LossTable()
+    table.add("l1", 1.0, torch.tensor(loss))
+    table.add("adversarial", 1.0, torch.tensor(100.0))  # says nothing about the reconstruction
+    return StepResult(table, is_finite=True, judge_lead=judge_lead)
+
+
+def first_trouble(results):
+    """Returns the step and what is found there, or None."""
+    health = Health()
+    for step, one in enumerate(results):
+        health = observe(health, one)
+        if trouble := find_trouble(health, one):
+            return step, trouble
+    return None
+
+
+def test_a_training_that_goes_well_is_left_alone():
+    falling = [result(1.0 / (1 + step / 50), judge_lead=0.5) for step in range(400)]
+    noisy = [result(3.0 if step % 10 == 0 else 1.0) for step in range(400)]
+    assert first_trouble(falling) is None
+    assert first_trouble(noisy) is None
+
+
+def test_a_loss_that_rises_is_noticed():
+    step, trouble = first_trouble([result(1.0)] * 150 + [result(4.0)] * 100)
+    assert trouble is Trouble.LOSS_ROSE
+    assert 150 < step < 200
+
+
+def test_a_discriminator_that_always_wins_is_noticed():
+    step, trouble = first_trouble([result()] * 300 + [result(judge_lead=0.95)] * 200)
+    assert (step, trouble) == (399, Trouble.JUDGE_WON)
+    assert first_trouble([result(judge_lead=0.8)] * 400) is None
+
+
+def test_numbers_that_are_none_are_noticed_at_once():
+    assert first_trouble([StepResult(LossTable(), is_finite=False)]) == (0, Trouble.NOT_FINITE)
+
+
+def test_a_discriminator_that_wins_becomes_gentler_and_is_then_left_out():
+    saved = Clock(step=100, elapsed_s=50.0)
+    now = replace(saved, step=300, elapsed_s=90.0, health=Health(judge_lead=0.95))
+    config = TrainConfig(step_count=1000, adversarial_start=0.0)
+    weights = []
+    for _ in range(3):
+        now = recover(saved, now, Trouble.JUDGE_WON)
+        phase = phase_at(now, config)
+        weights.append(phase.adversarial_weight / config.loss_weights.adversarial)
+        assert phase.judge_rate == phase.rate * weights[-1]
+    assert weights == [0.5, 0.25, 0.0]
+    assert (now.step, now.elapsed_s, now.health, now.rate_factor) == (100, 90.0, Health(), 1.0)
+    assert Clock.from_json(now.to_json()) == now
+
+
+def test_divergence_halves_the_rate_until_it_is_given_up():
+    now = Clock()
+    for factor in (0.5, 0.25, 0.125):
+        now = recover(Clock(), now, Trouble.LOSS_ROSE)
+        assert now.rate_factor == factor
+    now = recover(Clock(), now, Trouble.JUDGE_WON)  # does not count as a divergence
+    assert now.rate_factor == 0.125
+    with pytest.raises(TrainingError, match="4 times"):
+        recover(Clock(), now, Trouble.NOT_FINITE)
+
+
+def test_the_discriminator_says_how_far_it_leads(tiny_dataset, tiny_config):
+    config = TrainConfig(step_count=10, adversarial_start=0.0, batch_size=4)
+    trainer = Trainer(tiny_config, config)
+    phase = replace(phase_at(Clock(step=1), config), rate=0.0, judge_rate=2e-3)
+    batch = BatchSampler(tiny_dataset, tiny_config, config).at_step(0)
+    leads = [trainer.step(batch, None, phase, step).judge_lead for step in range(1, 16)]
+    assert all(-1 <= lead <= 1 for lead in leads)
+    assert leads[-1] > leads[0] + 0.1  # networks that stand still are soon found out
