@@ -186,7 +186,7 @@ def train_variant(
         checkpoint = work / TRAINING_FOLDER / CHECKPOINT_NAME
     else:
         if variant not in MOVES_WINDOWS:  # boxes in the middle, everybody where the clip has them
-            config = replace(config, centered_share=1.0)
+            config = replace(config, centered_share=1.0, apart_share=0.0)
         checkpoint = train(dataset, generator_config, config, work / f"training-{variant}")
     networks, clock = load_average(checkpoint, generator_config)
     return networks, clock.elapsed_s / 60

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from scipy import sparse
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.types import ByteArray, FloatArray
 
-_FRAME_COUNT = 96
+_FRAME_COUNT = 64
 _MARGIN_SHARE = 0.02  # of the canvas: mattes are soft and end a little too early
 _PERSON_LEVEL = 12  # of 255: more than this is the person
 _NEAR_WEIGHT = 0.05  # of background so close to the person
+_REFINEMENTS = 2  # each makes the texture sharper, until it learns the tracking's noise
 _COARSE_WEIGHT = 1.0  # observations that the next coarser level counts as
 
 
@@ -41,15 +43,16 @@ def backplate(dataset: AvatarDataset) -> ByteArray:
         seen = np.where(is_near, _NEAR_WEIGHT, 1.0) * (matte <= _PERSON_LEVEL)
         total += dataset.frames[index] * seen[..., None]
         weight += seen
-    return _picture(total, weight)
+    return _picture(_mean(total, weight))
 
 
 def unwrapped_texture(dataset: AvatarDataset, side: int) -> ByteArray:
-    """Averages the colours that the training frames show at each place of UV space.
+    """Finds the colours in UV space that, rendered, come closest to the training frames.
 
-    Each pixel of the face gives its colour to the four texels around its UV position, as far as the
-    matte says that it is the person's. Where the surface turns away fewer pixels fall on a texel,
-    so that views from the front count more.
+    Eq. 3 with a colour for each texel instead of coefficients, solved by a few steps of gradient
+    descent from the mean. Each pixel of the face tells the four texels around its UV position, as
+    far as the matte says that it is the person's. Where the surface turns away fewer pixels fall on
+    a texel, so that views from the front count more.
 
     Args:
         dataset: The clip.
@@ -58,23 +61,44 @@ def unwrapped_texture(dataset: AvatarDataset, side: int) -> ByteArray:
     Returns:
         (side, side, 3) uint8 RGB. Texels that no frame shows are filled smoothly.
     """
-    total, weight = np.zeros((side * side, 3)), np.zeros(side * side)
-    for index in _spread_frames(dataset):
-        uv, face_mask = decode_uv(dataset.uv[index])
-        shown = face_mask > 0
-        size = face_mask.shape[::-1]
-        colors = cv2.resize(dataset.frames[index], size, interpolation=cv2.INTER_AREA)[shown]
-        matte = cv2.resize(dataset.masks[index], size, interpolation=cv2.INTER_AREA)[shown]
-        place = np.clip(uv[shown].astype(np.float64) * side - 0.5, 0, side - 1.001)
-        corner = np.floor(place).astype(np.int64)
-        right, down = (place - corner).T
-        for x, y in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            share = (right if x else 1 - right) * (down if y else 1 - down) * (matte / 255.0)
-            texel = (corner[:, 1] + y) * side + corner[:, 0] + x
-            weight += np.bincount(texel, share, side * side)
-            for channel in range(3):
-                total[:, channel] += np.bincount(texel, share * colors[:, channel], side * side)
-    return _picture(total.reshape(side, side, 3), weight.reshape(side, side))
+    parts = [_seen_texture(dataset, index, side) for index in _spread_frames(dataset)]
+    looked_up, colors, matte = (list(values) for values in zip(*parts, strict=True))
+    look_up = sparse.vstack(looked_up, format="csr")  # (pixels, texels)
+    shown, share = np.concatenate(colors), np.concatenate(matte)[:, None]
+    weight = look_up.T @ share  # (texels, 1)
+    total = look_up.T @ (share * shown)
+    mean = _mean(total.reshape(side, side, 3), weight.reshape(side, side))
+    texture = mean.reshape(-1, 3)
+    for _ in range(_REFINEMENTS):
+        lacking = look_up.T @ (share * (shown - look_up @ texture))
+        texture = texture + lacking / (weight + _COARSE_WEIGHT)
+    return _picture(texture.reshape(side, side, 3))
+
+
+def _seen_texture(
+    dataset: AvatarDataset, index: int, side: int
+) -> tuple[sparse.csr_matrix, FloatArray, FloatArray]:
+    """Returns a frame's P pixels of the face: look-up (P, side * side), colours (P, 3), matte (P,).
+
+    The look-up takes each pixel's colour from the four texels around its UV position.
+    """
+    uv, face_mask = decode_uv(dataset.uv[index])
+    is_face = face_mask > 0
+    size = face_mask.shape[::-1]
+    colors = cv2.resize(dataset.frames[index], size, interpolation=cv2.INTER_AREA)[is_face]
+    matte = cv2.resize(dataset.masks[index], size, interpolation=cv2.INTER_AREA)[is_face]
+    place = np.clip(uv[is_face] * side - 0.5, 0, side - 1.01)
+    corner = np.floor(place).astype(np.int32)
+    right, down = (place - corner).T
+    first = corner[:, 1] * side + corner[:, 0]
+    texels = np.stack([first, first + 1, first + side, first + side + 1], axis=1)
+    shares = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
+    count = len(first)
+    look_up = sparse.csr_matrix(
+        (np.stack(shares, axis=1).ravel(), texels.ravel(), 4 * np.arange(count + 1)),
+        shape=(count, side * side),
+    )
+    return look_up, colors.astype(np.float32), matte.astype(np.float32) / 255
 
 
 def _spread_frames(dataset: AvatarDataset) -> list[int]:
@@ -84,13 +108,15 @@ def _spread_frames(dataset: AvatarDataset) -> list[int]:
     return [train[int(place)] for place in places.round()]
 
 
-def _picture(total: FloatArray, weight: FloatArray) -> ByteArray:
-    """Divides (S, S, 3) by (S, S); what was hardly seen comes from its surroundings."""
-    return np.rint(np.clip(_mean(total, weight), 0, 255)).astype(np.uint8)
+def _picture(colors: FloatArray) -> ByteArray:
+    return np.rint(np.clip(colors, 0, 255)).astype(np.uint8)
 
 
 def _mean(total: FloatArray, weight: FloatArray) -> FloatArray:
-    """Averages level by level of a pyramid: the coarser mean counts as a few observations more."""
+    """Divides sums (S, S, 3) by weights (S, S); what was hardly seen comes from its surroundings.
+
+    Level by level of a pyramid: the coarser mean counts as one observation more.
+    """
     side = len(weight)
     if side == 1:
         return total / np.maximum(weight, 1e-6)[..., None]

@@ -93,6 +93,7 @@ class AvatarNetworks(nn.Module):
             face,
             background,
             batch.window,
+            batch.background_window,
             noise=noise,
         )
 

@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training batches: order of frames, random sample boxes and sliding windows (paper, Sec. 3.2).
 
+In some samples the windows of person and background come *apart*: the person is put before the
+backplate, the room without the person, which stays in the middle. Otherwise a background could tell
+where the person is, and nothing would keep it from showing when the two are moved.
+
 What a step sees is a function of seed and step alone, so a resumed run goes on as if unbroken.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.networks.config import GeneratorConfig
+from styleavatar_core.training.appearance import backplate
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.types import ByteArray
 
 FIXED_STYLE_TIME = 0.5  # the z_tmp that inference uses
 _OFFSET_DEVIATIONS = 2.5  # the largest offset is so many standard deviations away
@@ -33,7 +41,8 @@ class Batch:
         box_rendering: (B, 3, R, R) float32 in [-1, 1], moved with the box, for the discriminator.
         uv: (B, 2, U, U) float32 in [0, 1], in the box.
         face_mask: (B, 1, U, U) float32, in the box.
-        window: (B, 2) int64, texels (x, y).
+        window: (B, 2) int64, texels (x, y), of the person.
+        background_window: (B, 2) int64, texels (x, y).
         style_time: (B,) float32, argument of the positional code of z_tmp.
     """
 
@@ -46,6 +55,7 @@ class Batch:
     uv: torch.Tensor
     face_mask: torch.Tensor
     window: torch.Tensor
+    background_window: torch.Tensor
     style_time: torch.Tensor
 
 
@@ -67,6 +77,7 @@ class BatchSampler:
         count = len(dataset.train_indices)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._count = count
+        self._backplate = backplate(dataset) if config.apart_share else None
 
     def at_step(self, step: int) -> Batch:
         """Returns the batch of a step."""
@@ -77,10 +88,15 @@ class BatchSampler:
         limit = _offset_limit(generator_config, self._dataset.info.canvas_factor)
         offsets = np.rint(rng.normal(0.0, limit / _OFFSET_DEVIATIONS, (size, 2)))
         offsets = np.clip(offsets, -limit, limit).astype(np.int64)
-        offsets[rng.random(size) < config.centered_share] = 0
+        is_apart = rng.random(size) < config.apart_share
+        offsets[(rng.random(size) < config.centered_share) & ~is_apart] = 0
         times = np.array([self._time(index) for index in indices])
         times[rng.random(size) < config.fixed_style_share] = FIXED_STYLE_TIME
-        return make_batch(self._dataset, generator_config, indices, offsets, times)
+        batch = make_batch(self._dataset, generator_config, indices, offsets, times)
+        if self._backplate is None:
+            return batch
+        behind, valid = map(self._dataset.window, (self._backplate, self._dataset.valid))
+        return move_apart(batch, behind, valid, is_apart)
 
     def _frame(self, position: int) -> int:
         """Returns the frame at a place in the endless order: one permutation after another."""
@@ -143,7 +159,29 @@ def make_batch(
         uv=torch.from_numpy(uv).permute(0, 3, 1, 2),
         face_mask=torch.from_numpy(face_mask)[:, None],
         window=torch.from_numpy(offsets),
+        background_window=torch.from_numpy(offsets),
         style_time=torch.from_numpy(times.astype(np.float32)),
+    )
+
+
+def move_apart(batch: Batch, behind: ByteArray, valid: ByteArray, is_apart: np.ndarray) -> Batch:
+    """Puts persons, cut out of their boxes, before the background of the middle window.
+
+    Args:
+        batch: Samples cut from boxes away from the middle.
+        behind: (H, W, 3) uint8, the background of the middle window.
+        valid: (H, W) uint8, 0 where the middle window leaves the source frame.
+        is_apart: (B,) bool, the samples that this is done to.
+    """
+    chosen = torch.from_numpy(is_apart)[:, None, None, None]
+    picture = image_tensor(behind[None])
+    matte = F.interpolate(batch.mask, size=picture.shape[-2:], mode="bilinear", align_corners=False)
+    own_valid = torch.from_numpy(valid)[None, None].float()
+    return dataclasses.replace(
+        batch,
+        image=torch.where(chosen, picture + (batch.image - picture) * matte, batch.image),
+        valid=torch.where(chosen & (matte == 0), own_valid, batch.valid),
+        background_window=torch.where(chosen[:, 0, 0], 0, batch.window),
     )
 
 

@@ -34,6 +34,8 @@ class TrainConfig:
         gradient_norm: Gradients longer than this are shortened.
         ema_decay: Of the averaged weights, at the end of its ramp.
         centered_share: Share of sample boxes that stay in the middle.
+        apart_share: Share of samples whose background stays in the middle while the person's window
+            moves, so that the two come apart (Sec. 3.2).
         fixed_style_share: Share of samples with the z_tmp that inference will use, so that this
             code has seen every pose (Sec. 3.4 only says that one is selected).
         static_share: Share of the budget after which the feature generators are frozen.
@@ -59,6 +61,7 @@ class TrainConfig:
     gradient_norm: float = 1.0
     ema_decay: float = 0.995
     centered_share: float = 0.5
+    apart_share: float = 0.2
     fixed_style_share: float = 0.5
     static_share: float = 0.6
     adversarial_start: float = 0.75

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from styleavatar_core.training.batches import (
     image_array,
     image_tensor,
     make_batch,
+    move_apart,
 )
 from styleavatar_core.training.config import TrainConfig
 
@@ -63,3 +65,32 @@ def test_image_round_trip():
 def test_an_unfinished_dataset_is_refused(tmp_path):
     with pytest.raises(AssetError, match="no complete dataset"):
         AvatarDataset(tmp_path)
+
+
+def test_a_person_moves_before_a_background_that_stays(tiny_dataset, tiny_config):
+    offset = np.array([[5, -3], [5, -3]])  # texels; two pixels each
+    boxes = make_batch(tiny_dataset, tiny_config, [4, 4], offset)
+    behind = np.full((64, 64, 3), 7, np.uint8)
+    valid = np.zeros((64, 64), np.uint8)
+    batch = move_apart(boxes, behind, valid, np.array([True, False]))
+    image = image_array(batch.image)
+    person = batch.face_mask[0, 0].numpy() > 0
+    core = cv2.erode(person.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    assert core.sum() > 400
+    assert (np.abs(image[0][core].astype(int) - (220, 150, 120)) <= 1).all()
+    far = cv2.dilate(person.astype(np.uint8), np.ones((7, 7), np.uint8)) == 0
+    assert (image[0][far] == 7).all()
+    assert batch.valid[0, 0].numpy()[far].max() == 0
+    assert batch.valid[0, 0].numpy()[core].min() == 1
+    assert batch.window.tolist() == [[5, -3], [5, -3]]
+    assert batch.background_window.tolist() == [[0, 0], [5, -3]]
+    np.testing.assert_array_equal(image[1], image_array(boxes.image)[1])
+
+
+def test_windows_come_apart_only_in_their_share_of_samples(tiny_dataset, tiny_config):
+    config = TrainConfig(batch_size=4, centered_share=1.0, apart_share=0.5)
+    sampler = BatchSampler(tiny_dataset, tiny_config, config)
+    batches = [sampler.at_step(step) for step in range(20)]
+    assert all(batch.background_window.abs().max() == 0 for batch in batches)
+    moved = torch.cat([batch.window.abs().amax(dim=1) > 0 for batch in batches])
+    assert 20 < moved.sum() < 60
