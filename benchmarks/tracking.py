@@ -11,10 +11,12 @@ from benchmarks.tracking_parts.accuracy import (
     clip_figures,
     cross_figures,
     noise_curve,
+    noise_figures,
     plot_noise,
     sample_figures,
 )
 from benchmarks.tracking_parts.cost import stage_figures
+from benchmarks.tracking_parts.service import service_figures
 from benchmarks.tracking_parts.stillness import filter_figures
 from styleavatar_core.tracking.video import track_video
 
@@ -32,10 +34,12 @@ def main() -> None:
         figures |= clip_figures(clip.stem, video)
     if videos:
         figures |= stage_figures(options.clips[0], 20 if quick else 200)
+        figures |= service_figures(options.clips[0], *((20, 40) if quick else (300, 1000)))
         figures |= filter_figures(videos)
         # The second clip's person drives the sample portrait; the first's where there is one clip.
         figures |= cross_figures(videos[min(1, len(videos) - 1)], 12 if quick else 100)
     curve = noise_curve(2 if quick else 40)
+    figures |= noise_figures(curve)
     named = {"clips": [clip.name for clip in options.clips], "quick": quick, "noise": curve}
     report = build_report("tracking", figures, named)
     print_report(report)

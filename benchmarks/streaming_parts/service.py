@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +34,7 @@ Request = rendering_service_pb2.StreamFramesRequest
 
 @dataclass(frozen=True)
 class RunningService:
-    """A rendering service.
+    """A service.
 
     Attributes:
         address: ``host:port``.
@@ -51,17 +51,24 @@ class RunningService:
         return self.process.children()
 
 
+def rendering_service(
+    data_folder: Path, **settings: object
+) -> AbstractContextManager[RunningService]:
+    """Runs the rendering service; see :func:`running_service`."""
+    return running_service("rendering", data_folder, **settings)
+
+
 @contextmanager
-def rendering_service(data_folder: Path, **settings: object) -> Iterator[RunningService]:
-    """Runs the service as users do, and ends it."""
+def running_service(name: str, data_folder: Path, **settings: object) -> Iterator[RunningService]:
+    """Runs a gRPC service as users do, and ends it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = {"port": port, "metrics_port": 0, **settings}
-    variables = {f"STYLEAVATAR_RENDERING_{k.upper()}": str(v) for k, v in settings.items()}
+    variables = {f"STYLEAVATAR_{name}_{k}".upper(): str(v) for k, v in settings.items()}
     variables |= {"STYLEAVATAR_DATA": str(data_folder), "STYLEAVATAR_LOG_LEVEL": "ERROR"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "services.rendering"], env={**os.environ, **variables}
+        [sys.executable, "-m", f"services.{name}"], env={**os.environ, **variables}
     )
     address = f"127.0.0.1:{port}"
     try:

@@ -30,6 +30,8 @@ from styleavatar_core.tracking.video import TrackedVideo, fit_landmarks, track_v
 from styleavatar_core.types import CropBox, FaceParameters, FloatArray
 
 _NOISES_MM = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+_USUAL_NOISE_MM = 1.0
+_CROSS_GROUPS = ("rotation", "mouth", "smile", "lids", "gaze")
 
 
 def clip_figures(name: str, video: TrackedVideo) -> dict[str, float | None]:
@@ -113,6 +115,15 @@ def noise_curve(sample_count: int) -> dict[str, list[float]]:
     return curve
 
 
+def noise_figures(curve: dict[str, list[float]]) -> dict[str, float | None]:
+    """Picks the figures of a usual noise out of a noise curve."""
+    usual = curve["noise_mm"].index(_USUAL_NOISE_MM)
+    return {
+        "synthetic.rotation_error_deg": curve["rotation_error_deg"][usual],
+        "synthetic.expression_rmse": curve["expression_rmse"][usual],
+    }
+
+
 def plot_noise(curve: dict[str, list[float]], path: Path) -> None:
     """Draws a noise curve as a PNG."""
     figure = matplotlib.figure.Figure(figsize=(7, 3.2), layout="constrained")
@@ -154,11 +165,8 @@ def cross_figures(driver: TrackedVideo, frame_count: int) -> dict[str, float | N
     coefficients = [np.stack([p.expression for p in params]) for params in (asked, output)]
     moving = np.flatnonzero(coefficients[0].std(axis=0) > 0.08)
     each = [pearson(coefficients[0][:, k], coefficients[1][:, k]) for k in moving]
-    return {
-        "cross.rotation_r": figures["rotation_r"],
-        "cross.expression_r": float(np.nanmean(each)) if len(moving) else None,
-        "cross.gaze_r": figures["gaze_r"],
-    }
+    groups_r = {f"cross.{name}_r": figures[f"{name}_r"] for name in _CROSS_GROUPS}
+    return {**groups_r, "cross.expression_r": float(np.nanmean(each)) if len(moving) else None}
 
 
 def _correlation(a: FloatArray, b: FloatArray) -> float | None:

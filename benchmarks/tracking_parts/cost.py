@@ -48,14 +48,12 @@ def stage_figures(path: Path, frame_count: int) -> dict[str, float | None]:
     if not points:
         return {}
     solve_ms, raster_ms = _solve_and_raster_ms(model, points)
-    per_frame_ms = landmarks_ms + solve_ms + raster_ms
     large = _solve_and_raster_ms(with_vertices(model, FACEVERSE_VERTEX_COUNT), points)
     return {
         "stage.landmarks_ms": landmarks_ms,
         "stage.solve_ms": solve_ms,
         "stage.raster_ms": raster_ms,
         "faceverse_sized.added_ms": sum(large),
-        "streams_30fps_per_core": 1000 / 30 / per_frame_ms,
     }
 
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from styleavatar.v1 import tracking_service_pb2, tracking_service_pb2_grpc
 
+from benchmarks.tracking_parts.malformed import answer_codes, malformed_frames, malformed_streams
 from styleavatar_core.data.video import read_frames
-from tests.integration.malformed import answer_codes, malformed_frames, malformed_streams
 from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import EVERY, video_frame
 

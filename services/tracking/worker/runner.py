@@ -14,7 +14,7 @@ from services.common.image_codec import decode_image
 from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import identity_from_body, parameters_to_body
 from services.tracking.h264 import H264Decoder
-from styleavatar_core.errors import RenderError
+from styleavatar_core.errors import AssetError, InvalidInputError, RenderError
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters
 
 logger = logging.getLogger(__name__)
@@ -44,11 +44,21 @@ def open_tracker(model_id: str, identity: FaceIdentity | None, filtered: bool) -
         model_id: Face model to track with; the built-in one if empty.
         identity: The person, when known.
         filtered: Whether parameters are smoothed over time.
+
+    Raises:
+        InvalidInputError: There is no such face model here, or the identity is of another one.
     """
     from styleavatar_core.face3d.library import find_face_model
     from styleavatar_core.tracking.tracker import Tracker
 
-    return Tracker(find_face_model(model_id), identity, filtered=filtered)
+    try:
+        model = find_face_model(model_id)
+    except AssetError as error:
+        logger.warning("face model not found", extra={"cause": str(error)})
+        raise InvalidInputError(
+            f"This service has no face model '{model_id[:64]}'.", reason=error.reason
+        ) from error
+    return Tracker(model, identity, filtered=filtered)
 
 
 @dataclass(slots=True)

@@ -10,13 +10,13 @@ import numpy as np
 from styleavatar.v1 import face_pb2, image_pb2, tracking_service_pb2
 
 from services.common.image_codec import encode_image
-from tests.integration.stream_helpers import EVERY
 
 JPEG, PNG, RAW = (
     image_pb2.IMAGE_FORMAT_JPEG,
     image_pb2.IMAGE_FORMAT_PNG,
     image_pb2.IMAGE_FORMAT_RAW_RGB,
 )
+EVERY = image_pb2.FRAME_MODE_EVERY_FRAME
 METHOD = "/styleavatar.v1.TrackingService/Track"
 Message = tracking_service_pb2.TrackRequest
 
