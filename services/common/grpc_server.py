@@ -134,6 +134,17 @@ class Leaving:
         await asyncio.sleep(LAST_CALL_SHARE * self._grace_s)
 
 
+class _Health(health.aio.HealthServicer):
+    async def Check(  # noqa: N802 - the name of the RPC
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """Answers NOT_FOUND for what is gone, as for what never was; watching tells it in-band."""
+        answer = await super().Check(request, context)
+        if answer.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"'{request.service}' is gone.")
+        return answer
+
+
 class GrpcServer:
     """A listening server; health says NOT_SERVING until ``set_serving(True)``.
 
@@ -161,7 +172,7 @@ class GrpcServer:
         self.port = 0
         self.leaving = Leaving()
         self._address = address
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         self._service_names = ("", *service_names)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         reflection.enable_server_reflection(
@@ -194,6 +205,17 @@ class GrpcServer:
         status = states.SERVING if serving else states.NOT_SERVING
         for name in self._service_names:
             await self._health.set(name, status)
+
+    async def tell_health(self, name: str, serving: bool | None) -> None:
+        """Changes what health checks hear of one thing.
+
+        Args:
+            name: Of what is checked.
+            serving: Whether it serves; None when there is no such thing any more.
+        """
+        states = health_pb2.HealthCheckResponse
+        status = states.SERVING if serving else states.NOT_SERVING
+        await self._health.set(name, states.SERVICE_UNKNOWN if serving is None else status)
 
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls, lets running ones end for ``grace_s`` seconds, then cancels them."""

@@ -8,7 +8,7 @@ Nothing is labelled by avatar, stream, job or client: labels stay bounded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import start_http_server as _start_http_server
@@ -29,7 +29,18 @@ REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10
 class RenderingMetrics:
     """What the rendering service measures."""
 
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry = REGISTRY,
+        read_devices: Callable[[], Iterable[tuple[int, int, float]]] = tuple,
+    ) -> None:
+        """Registers the metrics.
+
+        Args:
+            registry: Where.
+            read_devices: Gives index, used bytes and busy share of each GPU.
+        """
+        registry.register(_DeviceMetrics(read_devices))
         prefix = "styleavatar_rendering_"
         self.streams = Gauge(f"{prefix}streams", "Open streams.", registry=registry)
         self.frames = Counter(f"{prefix}frames", "Frames answered.", registry=registry)
@@ -87,9 +98,35 @@ class RenderingMetrics:
         self.worker_memory = Gauge(
             f"{prefix}worker_memory_bytes", "Memory of all workers.", registry=registry
         )
+        self.standby_workers = Gauge(
+            f"{prefix}standby_workers", "Workers that stand by, warm.", registry=registry
+        )
+        self.engine_bytes = Gauge(
+            f"{prefix}engine_bytes", "Memory of the avatars held ready.", registry=registry
+        )
         self.worker_restarts = Counter(
             f"{prefix}worker_restarts", "Worker processes replaced.", registry=registry
         )
+
+
+class _DeviceMetrics:
+    """GPUs, asked whenever somebody asks for metrics."""
+
+    def __init__(self, read_devices: Callable[[], Iterable[tuple[int, int, float]]]) -> None:
+        self._read_devices = read_devices
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metrics as they are now."""
+        prefix = "styleavatar_rendering_device_"
+        used = GaugeMetricFamily(f"{prefix}memory_bytes", "Memory in use.", labels=["device"])
+        busy = GaugeMetricFamily(
+            f"{prefix}utilization", "Share of the time that it was busy.", labels=["device"]
+        )
+        for index, used_bytes, share in self._read_devices():
+            used.add_metric([str(index)], used_bytes)
+            busy.add_metric([str(index)], share)
+        yield used
+        yield busy
 
 
 class TrackingMetrics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +35,24 @@ class AvatarEntry:
     digest: str
     manifest: AvatarManifest
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Tells its engine from those of other avatars, and of earlier bundles of this one."""
+        return self.avatar_id, self.revision
+
 
 class AvatarCatalog:
-    """Reads manifests from the store, each once per revision."""
+    """Reads manifests from the store, each once per revision.
+
+    Attributes:
+        on_change: Gets the id of an avatar that was found, replaced or missed; from any thread.
+    """
 
     def __init__(self, store: AvatarStore) -> None:
         self._store = store
         self._entries: dict[str, AvatarEntry] = {}
         self._vanished: list[AvatarEntry] = []
+        self.on_change: Callable[[str], None] = lambda avatar_id: None
 
     def get(self, avatar_id: str) -> AvatarEntry:
         """Returns an avatar as it is in the store now.
@@ -59,6 +70,7 @@ class AvatarCatalog:
                 self._vanished.append(entry)
             entry = AvatarEntry(avatar_id, path, revision, bundle.digest, bundle.manifest)
             self._entries[avatar_id] = entry
+            self.on_change(avatar_id)
         return entry
 
     def take_vanished(self) -> list[AvatarEntry]:
@@ -95,6 +107,7 @@ class AvatarCatalog:
         except (NotFoundError, FileNotFoundError):  # the latter: deleted since path() looked
             if (entry := self._entries.pop(avatar_id, None)) is not None:
                 self._vanished.append(entry)
+                self.on_change(avatar_id)
             raise NotFoundError(
                 f"There is no avatar '{avatar_id}'; ListAvatars names those there are.",
                 reason="AVATAR_NOT_FOUND",

@@ -8,11 +8,14 @@ whether anybody asks for it or not.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from services.rendering.catalog import AvatarCatalog
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.errors import NotFoundError
+from styleavatar_core.errors import NotFoundError, StyleAvatarError
+
+logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_S = 5.0
 
@@ -23,7 +26,10 @@ async def keep_forgetting(
     """Sweeps until it is cancelled."""
     while True:
         await asyncio.sleep(SWEEP_INTERVAL_S)
-        await forget_deleted(catalog, unload, cache)
+        try:
+            await forget_deleted(catalog, unload, cache)
+        except (StyleAvatarError, OSError) as error:
+            logger.error("a deleted avatar may not be gone", extra={"reason": str(error)})
 
 
 async def forget_deleted(

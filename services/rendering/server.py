@@ -8,13 +8,17 @@ import asyncio
 from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
 from services.common.grpc_server import GrpcServer, run_until_signal
+from services.common.mailbox import running
 from services.common.metrics import RenderingMetrics, serve_metrics
 from services.common.security import ServerSecurity
 from services.common.storage import AvatarStore
 from services.common.worker.process import WorkerOptions
 from services.rendering.catalog import AvatarCatalog
 from services.rendering.deletion import keep_forgetting
-from services.rendering.pool.pool import PoolTimeouts, RenderPool
+from services.rendering.health import AvatarHealth
+from services.rendering.pool.devices import device_options, device_reader
+from services.rendering.pool.pool import RenderPool
+from services.rendering.pool.slot import PoolLimits
 from services.rendering.servicer import RenderingServicer
 from services.rendering.settings import RenderingSettings
 from styleavatar_core.engine.cache import EngineCache
@@ -26,7 +30,7 @@ SLOT_BYTES = 4 * 1024 * 1024
 
 async def run(settings: RenderingSettings) -> None:
     """Serves until SIGTERM or SIGINT; health says SERVING once the workers are ready."""
-    metrics = RenderingMetrics()
+    metrics = RenderingMetrics(read_devices=device_reader())
     stop_metrics = serve_metrics(settings.host, settings.metrics_port)
     options = WorkerOptions(
         "services.rendering.worker",
@@ -34,18 +38,29 @@ async def run(settings: RenderingSettings) -> None:
             "renderer": settings.renderer,
             "backend": settings.backend,
             "thread_count": settings.threads_per_worker,
-            "avatar_limit": settings.avatars_per_worker,
             "log_level": settings.log_level,
             "log_format": settings.log_format,
         },
         slot_bytes=SLOT_BYTES,
         memory_limit_bytes=1_000_000 * settings.worker_memory_limit_mb,
     )
-    timeouts = PoolTimeouts(load_s=settings.load_timeout_s, render_s=settings.render_timeout_s)
-    pool = RenderPool(options, settings.worker_count, timeouts, metrics, settings.utilization_limit)
+    pool = RenderPool(
+        device_options(options, settings.devices),
+        settings.worker_count,
+        PoolLimits(
+            settings.engine_bytes_per_worker,
+            load_s=settings.load_timeout_s,
+            render_s=settings.render_timeout_s,
+        ),
+        metrics,
+        utilization_limit=settings.utilization_limit,
+        stand_by=settings.stand_by,
+    )
     catalog = AvatarCatalog(AvatarStore(settings.avatars_folder))
     security = ServerSecurity.from_settings(settings)
     server = GrpcServer(f"{settings.host}:{settings.port}", (SERVICE_NAME,), security)
+    health = AvatarHealth(catalog, pool.is_loaded, server.tell_health)
+    pool.on_change = catalog.on_change = health.change
     servicer = RenderingServicer(
         catalog,
         pool,
@@ -62,9 +77,9 @@ async def run(settings: RenderingSettings) -> None:
         entries = await asyncio.to_thread(catalog.newest, settings.warm_avatars)
         await pool.warm_up(entries)
 
-    sweeping = asyncio.create_task(keep_forgetting(catalog, pool.forget, EngineCache()))
+    sweeping = keep_forgetting(catalog, pool.forget, EngineCache())
     try:
-        await run_until_signal(server, prepare, pool.stop, settings.drain_timeout_s)
+        async with running(sweeping, health.keep_telling()):
+            await run_until_signal(server, prepare, pool.stop, settings.drain_timeout_s)
     finally:
-        sweeping.cancel()
         stop_metrics()

@@ -84,6 +84,14 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         avatar = avatar_to_message(entry, self._pool.is_loaded(entry.avatar_id))
         return rendering_service_pb2.GetAvatarResponse(avatar=avatar)
 
+    async def LoadAvatar(
+        self, request: rendering_service_pb2.LoadAvatarRequest, context: grpc.aio.ServicerContext
+    ) -> rendering_service_pb2.LoadAvatarResponse:
+        entry = await self._entry(request.avatar_id)
+        await self._pool.load(entry)
+        avatar = avatar_to_message(entry, loaded=True)
+        return rendering_service_pb2.LoadAvatarResponse(avatar=avatar)
+
     async def RenderFrame(
         self, request: rendering_service_pb2.RenderFrameRequest, context: grpc.aio.ServicerContext
     ) -> rendering_service_pb2.RenderFrameResponse:

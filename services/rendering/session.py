@@ -18,7 +18,7 @@ from services.common.metrics import RenderingMetrics
 from services.rendering.convert import gains_from_message, stage_durations
 from services.rendering.output import PictureWriter
 from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
-from services.rendering.pool.pool import Lane
+from services.rendering.pool.lane import Lane
 from services.rendering.requests import StreamItem
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
 from styleavatar_core.errors import EngineError, OverloadedError, WorkerLostError

@@ -21,7 +21,14 @@ class RenderingSettings(GrpcSettings):
     metrics_port: int = Field(
         default=9102, ge=0, le=65535, description="Port of /metrics; 0 takes a free one."
     )
-    worker_count: int = Field(default=1, ge=1, le=64, description="Worker processes.")
+    worker_count: int = Field(default=1, ge=1, le=64, description="Workers on each device.")
+    devices: str = Field(
+        default="",
+        description="GPU indices or cpu, with commas between; unset: all that workers see.",
+    )
+    stand_by: bool = Field(
+        default=True, description="One more worker a device waits, warm, for one that dies."
+    )
     backend: Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"] = Field(
         default="auto",
         description="Engine; auto takes the fastest that is installed, by a short calibration.",
@@ -29,8 +36,8 @@ class RenderingSettings(GrpcSettings):
     threads_per_worker: int = Field(
         default=2, ge=1, le=256, description="Threads that an engine may use on the CPU."
     )
-    avatars_per_worker: int = Field(
-        default=4, ge=1, le=256, description="Avatars that a worker holds ready at the same time."
+    engine_bytes_per_worker: int = Field(
+        default=2_000_000_000, ge=1, description="Memory that a worker's avatars may take."
     )
     stream_limit: int = Field(
         default=16, ge=1, le=4096, description="Open streams; more are refused."

@@ -114,23 +114,27 @@ class TrackingLane:
             )
         worker = await self.open()
 
-        async def track_from(slot: int) -> TrackedFrame:
-            worker.arena.write(slot, b"".join((*earlier, frame.image.data)))
-            body: dict[str, Any] = {
+        parts = (*earlier, frame.image.data)
+
+        def read(slot: int, answer: dict[str, Any]) -> TrackedFrame:
+            found = answer["parameters"]
+            return TrackedFrame(found and parameters_from_body(found), answer["timings_s"])
+
+        return await worker.call_with_slot(
+            "track",
+            {
                 "stream_id": self._stream_id,
-                "slot": slot,
-                "byte_counts": [len(data) for data in (*earlier, frame.image.data)],
+                "byte_counts": [len(data) for data in parts],
                 "image_format": image_format,
                 "width_px": frame.image.width_px,
                 "height_px": frame.image.height_px,
                 "capture_time_s": seconds_from_duration(frame.capture_offset),
                 "frame_index": frame.frame_index,
-            }
-            answer = await worker.call("track", body, timeout_s=self._frame_timeout_s)
-            found = answer["parameters"]
-            return TrackedFrame(found and parameters_from_body(found), answer["timings_s"])
-
-        return await worker.with_slot(track_from)
+            },
+            write=lambda slot: worker.arena.write(slot, b"".join(parts)),
+            read=read,
+            timeout_s=self._frame_timeout_s,
+        )
 
 
 class TrackingPool:

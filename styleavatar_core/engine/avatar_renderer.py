@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
@@ -41,6 +45,10 @@ class AvatarRenderer:
         backend: ``auto``, ``torch``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
         thread_count: Threads of a CPU runtime.
 
+    Attributes:
+        memory_bytes: By how much the process and its CUDA device grew when the avatar was opened,
+            at least the size of its bundle. The first of a process counts the runtime's libraries.
+
     Raises:
         NotFoundError: There is no such bundle.
         AssetError: It is damaged, or its face model is not here.
@@ -50,7 +58,9 @@ class AvatarRenderer:
     def __init__(
         self, bundle_path: Path | str, *, backend: str = "auto", thread_count: int = 2
     ) -> None:
-        bundle = read_bundle(Path(bundle_path))
+        path = Path(bundle_path)
+        taken_before = _occupied_bytes()
+        bundle = read_bundle(path)
         self.manifest: AvatarManifest = bundle.manifest
         model = self.manifest.face_model()
         self._engine = open_engine(bundle, backend, thread_count=thread_count)
@@ -59,6 +69,8 @@ class AvatarRenderer:
         )
         self._conditioning.warm_up()
         self._engine.warm_up()
+        # What another avatar had left behind may be used again without growing.
+        self.memory_bytes = max(_stored_bytes(path), _occupied_bytes() - taken_before)
 
     @property
     def engine_info(self) -> EngineInfo:
@@ -98,3 +110,17 @@ class AvatarRenderer:
     def close(self) -> None:
         """Frees the engine; no other call may follow."""
         self._engine.close()
+
+
+def _stored_bytes(path: Path) -> int:
+    """Returns the size of a bundle on disk."""
+    return sum(file.stat().st_size for file in (path, *path.glob("*")))
+
+
+def _occupied_bytes() -> int:
+    """Returns what this process holds in memory and on its CUDA device."""
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        host = pages * resource.getpagesize()
+        return host + (torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0)
+    return 0

@@ -18,6 +18,8 @@ from styleavatar_core.types import ByteArray, FaceParameters
 
 IMAGE_SIZE_PX = 64
 BEHAVIOR_NAME = "behavior.json"
+GATE_NAME = "gate"
+MEMORY_BYTES = 1_000_000
 
 
 @dataclass
@@ -29,7 +31,10 @@ class FakeFrame:
 
 
 class FakeRenderer:
-    """Marks each picture; a file ``behavior.json`` in the bundle makes it misbehave."""
+    """Marks each picture; a file ``behavior.json`` in the bundle makes it misbehave.
+
+    With ``load_gate`` it is not loaded before there is a file ``gate`` in the bundle.
+    """
 
     def __init__(self, bundle: Path, *, backend: str = "auto", thread_count: int = 1) -> None:
         self._mark = int(read_bundle(bundle).manifest.style_time)
@@ -39,7 +44,10 @@ class FakeRenderer:
             raise AssetError("This bundle is damaged on purpose.")
         if self._behavior.get("out_of_memory"):
             raise MemoryError
+        self.memory_bytes = self._behavior.get("memory_bytes", MEMORY_BYTES)
         time.sleep(self._behavior.get("load_s", 0.0))
+        while self._behavior.get("load_gate") and not (bundle / GATE_NAME).exists():
+            time.sleep(0.01)
 
     def render(self, parameters: FaceParameters) -> FakeFrame:
         time.sleep(self._behavior.get("render_s", 0.0))

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
 
 from tests.fakes.bundle import wide_statistics, write_fake_bundle
-from tests.fakes.renderer import read_mark
+from tests.fakes.renderer import MEMORY_BYTES, read_mark
 from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import (
     EVERY,
@@ -48,12 +48,9 @@ def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def service(avatars: Path) -> Iterator[ServiceProcess]:
     renderer = "tests.fakes.renderer:FakeRenderer"
-    process = ServiceProcess(
-        "rendering", avatars.parent, renderer=renderer, avatars_per_worker=2, stream_limit=4
-    )
-    try:
+    room = {"engine_bytes_per_worker": 2 * MEMORY_BYTES, "stream_limit": 4, "stand_by": False}
+    with ServiceProcess("rendering", avatars.parent, renderer=renderer, **room) as process:
         yield process.wait_until_serving()
-    finally:
         assert process.stop() == 0
         assert "Traceback" not in process.log
 

@@ -49,7 +49,6 @@ def start(avatars: Path, **changes: object) -> ServiceProcess:
     settings = {
         "renderer": "tests.fakes.renderer:FakeRenderer",
         "worker_count": 2,
-        "avatars_per_worker": 6,
         "stream_limit": 64,
         "utilization_limit": 5,
         "render_timeout_s": 1.0,
@@ -181,6 +180,14 @@ def test_an_avatar_that_cannot_be_loaded_harms_nobody(
     bad, good = asyncio.run(scenario())
     assert (bad.code, bad.reason) == (code, reason)
     assert good.indices == list(range(20))
+
+
+def test_streams_open_though_all_workers_have_just_died(service: ServiceProcess) -> None:
+    for _ in range(3):
+        signal_workers(service, signal.SIGKILL)
+        driven = asyncio.run(drive(service.address, "anna", lambda driven: driven.sent == 3))
+        assert driven.code is grpc.StatusCode.OK
+        assert driven.indices == [0, 1, 2]
 
 
 def test_a_caller_that_vanishes_frees_its_stream(service: ServiceProcess) -> None:

@@ -13,21 +13,20 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from services.common.errors import error_from_words
 from services.common.worker.arena import SharedArena
+from services.common.worker.lines import LineProtocol
 from services.common.worker.messages import (
     BEAT_ID,
-    LINE_BYTES_LIMIT,
     READY_ID,
-    Answer,
     Command,
     decode_answer,
     encode_line,
 )
+from services.common.worker.pending import PendingCommands
 from styleavatar_core.errors import EngineUnavailableError, WorkerLostError
 
 logger = logging.getLogger(__name__)
@@ -80,16 +79,12 @@ class WorkerProcess:
         self.has_served = False
         self._options = options
         self._heard_s = time.monotonic()
-        self._timeouts_s: dict[int, float] = {}
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._next_id = READY_ID + 1
-        self._borrowed: set[asyncio.Future[Any]] = set()
+        self._pending = PendingCommands(self._hangs)
         self._free_slots: asyncio.Queue[int] = asyncio.Queue()
         for slot in range(options.slot_count):
             self._free_slots.put_nowait(slot)
         self._process: asyncio.subprocess.Process | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
 
     @property
     def pid(self) -> int:
@@ -117,21 +112,22 @@ class WorkerProcess:
                     env={**os.environ, **self._options.environment},
                     pass_fds=(theirs.fileno(), arena.descriptor),
                 )
-            reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_LIMIT)
+            self._transport, _ = await asyncio.get_running_loop().create_connection(
+                lambda: LineProtocol(self._take, self._end), sock=ours
+            )
         except BaseException:  # also when the whole service is stopped at this moment
             ours.close()
             raise
-        ready = asyncio.get_running_loop().create_future()
-        self._waiting[READY_ID] = ready
-        self._reading = asyncio.create_task(self._read(reader))
+        _, ready = self._pending.expect("start", self._options.start_timeout_s, dict)
         try:
-            async with asyncio.timeout(self._options.start_timeout_s):
-                await ready
-        except TimeoutError:
+            await ready
+        except WorkerLostError as error:
+            if self.ended.is_set():
+                raise
             await self.stop()
             raise EngineUnavailableError(
                 f"A worker was not ready after {self._options.start_timeout_s:.0f} s."
-            ) from None
+            ) from error
 
     async def call(self, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Gives a command and waits for its result.
@@ -148,50 +144,65 @@ class WorkerProcess:
             WorkerLostError: When the worker died or hung.
             StyleAvatarError: What the worker reported.
         """
-        if self.ended.is_set() or self._writer is None:
-            raise WorkerLostError("The worker process has ended.")
-        command = Command(self._next_id, name, body)
-        self._next_id += 1
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[command.command_id] = future
-        self._timeouts_s[command.command_id] = timeout_s
-        try:
-            self._writer.write(encode_line(command))
-            async with asyncio.timeout(timeout_s):
-                return await future
-        except TimeoutError:
-            logger.error("worker hangs", extra={"pid": self.pid, "command": name})
-            self.kill()
-            raise WorkerLostError(
-                f"The worker did not answer '{name}' within {timeout_s:.0f} s and was stopped."
-            ) from None
-        finally:
-            self._waiting.pop(command.command_id, None)
-            self._timeouts_s.pop(command.command_id, None)
+        self._require_alive()
+        command_id, result = self._pending.expect(name, timeout_s, dict)
+        self._send(Command(command_id, name, body))
+        return await result
 
-    async def with_slot(self, work: Callable[[int], Awaitable[ResultT]]) -> ResultT:
-        """Does something with a slot of the shared memory, lent in the order of asking.
+    async def call_with_slot(
+        self,
+        name: str,
+        body: dict[str, Any],
+        *,
+        write: Callable[[int], None],
+        read: Callable[[int, dict[str, Any]], ResultT],
+        timeout_s: float,
+    ) -> ResultT:
+        """Gives a command with a slot of the shared memory, lent in the order of asking.
 
-        Work that has begun goes on to its end when the caller is cancelled: the worker may still
-        write into the slot, and nobody else may have it until then.
+        The slot is free again when the answer was read, also when the caller was cancelled before:
+        the worker may still write into it, and nobody else may have it until then.
 
         Args:
-            work: Gets the slot.
+            name: What to do.
+            body: JSON-able arguments; ``slot`` is added.
+            write: Puts what the worker needs into the slot; raises if it is not wanted any more.
+            read: Makes the result of slot and answer.
+            timeout_s: When this passes, the worker counts as hung and is killed.
 
         Returns:
-            Its result.
-        """
-        slot = await self._free_slots.get()
-        task = asyncio.ensure_future(work(slot))
-        self._borrowed.add(task)
-        task.add_done_callback(functools.partial(self._return_slot, slot))
-        return await asyncio.shield(task)
+            The result.
 
-    def _return_slot(self, slot: int, task: asyncio.Future[Any]) -> None:
-        self._borrowed.discard(task)
-        self._free_slots.put_nowait(slot)
-        if not task.cancelled():
-            task.exception()  # a caller that has gone must not leave a warning
+        Raises:
+            WorkerLostError: When the worker died or hung.
+            StyleAvatarError: What the worker reported.
+        """
+        self._require_alive()
+        slot = await self._free_slots.get()
+        release = functools.partial(self._free_slots.put_nowait, slot)
+        try:
+            self._require_alive()
+            write(slot)
+        except BaseException:
+            release()
+            raise
+        command_id, result = self._pending.expect(
+            name, timeout_s, functools.partial(read, slot), release
+        )
+        self._send(Command(command_id, name, {**body, "slot": slot}))
+        return await result
+
+    def _require_alive(self) -> None:
+        if self.ended.is_set():
+            raise WorkerLostError("The worker process has ended.")
+
+    def _send(self, command: Command) -> None:
+        assert self._transport is not None, "not started"
+        self._transport.write(encode_line(command))
+
+    def _hangs(self, name: str) -> None:
+        logger.error("worker hangs", extra={"pid": self.pid, "command": name})
+        self.kill()
 
     def kill(self) -> None:
         """Ends the child at once."""
@@ -202,8 +213,8 @@ class WorkerProcess:
 
     async def stop(self) -> None:
         """Ends the child: asks by closing the socket, then kills."""
-        if self._writer is not None:
-            self._writer.close()
+        if self._transport is not None:
+            self._transport.close()
         if self._process is not None:
             try:
                 async with asyncio.timeout(self._options.stop_timeout_s):
@@ -211,22 +222,9 @@ class WorkerProcess:
             except TimeoutError:
                 self.kill()
                 await self._process.wait()
-        if self._reading is not None:
-            await self._reading
+        if self._transport is not None:
+            await self.ended.wait()
         self.arena.close()
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while line := await reader.readline():
-                self._settle(decode_answer(line))
-        except (ConnectionError, ValueError):
-            logger.warning("worker channel broke", extra={"pid": self.pid})
-            self.kill()
-        self.ended.set()
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(WorkerLostError("The worker process died."))
-                future.exception()  # a caller that has gone must not leave a warning
 
     def complaint(self) -> str:
         """Says why this worker should be replaced though it lives; empty when it should not."""
@@ -234,24 +232,20 @@ class WorkerProcess:
         if limit and self.memory_bytes > limit:
             return f"it takes {self.memory_bytes / 1e6:.0f} MB, more than {limit / 1e6:.0f} MB"
         silent_s = time.monotonic() - self._heard_s
-        patience_s = max(self._options.silence_timeout_s, *self._timeouts_s.values(), 0.0)
-        may_take_longer = patience_s > self._options.silence_timeout_s
-        if silent_s > self._options.silence_timeout_s and not may_take_longer:
+        may_be_silent_s = self._options.silence_timeout_s
+        if silent_s > may_be_silent_s and self._pending.patience_s <= may_be_silent_s:
             return f"it has been silent for {silent_s:.0f} s"
         return ""
 
-    def _settle(self, answer: Answer) -> None:
+    def _take(self, line: bytes) -> None:
+        answer = decode_answer(line)
         self._heard_s = time.monotonic()
         if answer.command_id == BEAT_ID:
             self.memory_bytes = answer.body["memory_bytes"]
             return
-        future = self._waiting.get(answer.command_id)
-        if future is None or future.done():
-            return
-        if answer.failure is None:
-            self.has_served |= answer.command_id != READY_ID
-            future.set_result(answer.body)
-        else:
-            failure = answer.failure
-            future.set_exception(error_from_words(failure.kind, failure.reason, failure.message))
-            future.exception()
+        self.has_served |= answer.command_id != READY_ID and answer.failure is None
+        self._pending.settle(answer)
+
+    def _end(self) -> None:
+        self.ended.set()
+        self._pending.lose_all()

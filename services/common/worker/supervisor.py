@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.standby import StandBy
 from styleavatar_core.errors import StyleAvatarError, WorkerLostError
 
 logger = logging.getLogger(__name__)
@@ -32,17 +33,22 @@ class WorkerSupervisor:
     """
 
     def __init__(
-        self, options: WorkerOptions, on_restart: Callable[[], None] = lambda: None
+        self,
+        options: WorkerOptions,
+        on_restart: Callable[[], None] = lambda: None,
+        source: StandBy | None = None,
     ) -> None:
         """Prepares the place.
 
         Args:
             options: How to start the process.
             on_restart: Called each time that a process is replaced.
+            source: Where processes come from, when one stands by for several places.
         """
         self.restart_count = 0
         self._useless_deaths = 0
-        self._options = options
+        self._back_off_s = 0.0
+        self._source = source or StandBy(options)
         self._on_restart = on_restart
         self._worker: WorkerProcess | None = None
         self._ready = asyncio.Event()
@@ -51,22 +57,16 @@ class WorkerSupervisor:
     @property
     def pid(self) -> int:
         """Process id of the present worker, 0 when there is none."""
-        return self._worker.pid if self._worker and self._ready.is_set() else 0
+        return self._worker.pid if self._worker and self.is_ready else 0
 
     @property
     def is_ready(self) -> bool:
         """Whether a worker is there now."""
-        return self._ready.is_set()
+        return self._ready.is_set() and self._worker is not None and not self._worker.ended.is_set()
 
     async def start(self) -> None:
         """Starts the first process; its failure is the caller's to see."""
-        worker = WorkerProcess(self._options)
-        try:
-            await worker.start()
-        except StyleAvatarError:
-            await worker.stop()
-            raise
-        self._adopt(worker)
+        self._adopt(await self._source.take())
         self._keeping = asyncio.create_task(self._keep())
 
     async def worker(self, timeout_s: float) -> WorkerProcess:
@@ -75,13 +75,17 @@ class WorkerSupervisor:
         Raises:
             WorkerLostError: When there is none in time, or workers keep dying.
         """
-        if self._useless_deaths >= BREAKER_DEATHS and not self.is_ready:
+        if self._worker is not None and self.is_ready:
+            return self._worker
+        if self._useless_deaths >= BREAKER_DEATHS:
             raise WorkerLostError(
                 f"Worker processes died {self._useless_deaths} times in a row; the log says why."
             )
         try:
             async with asyncio.timeout(timeout_s):
-                await self._ready.wait()
+                while not self.is_ready:
+                    await self._ready.wait()
+                    await asyncio.sleep(0)  # one that has just ended is about to be noticed
         except TimeoutError:
             raise WorkerLostError(
                 "The worker process died and no new one has started yet; try again soon."
@@ -117,31 +121,33 @@ class WorkerSupervisor:
 
     def _adopt(self, worker: WorkerProcess) -> None:
         self._worker = worker
+        worker.has_served = False  # nor does a rehearsal count
         self._started_at = time.monotonic()
         self._ready.set()
         logger.info("worker ready", extra={"worker_pid": worker.pid})
 
     async def _keep(self) -> None:
-        back_off_s = BACK_OFF_FIRST_S
         while True:
             assert self._worker is not None
             await self._watch(self._worker)
             self._ready.clear()
+            logger.warning("worker died", extra={"worker_pid": self._worker.pid})
             self._useless_deaths = 0 if self._worker.has_served else self._useless_deaths + 1
             if time.monotonic() - self._started_at > HEALTHY_AFTER_S:
-                back_off_s = BACK_OFF_FIRST_S
-            logger.warning("worker died", extra={"worker_pid": self._worker.pid})
+                self._back_off_s = 0.0
+            self._worker.kill()
             await self._worker.stop()
-            await asyncio.sleep(back_off_s)
-            back_off_s = min(2 * back_off_s, BACK_OFF_MAX_S)
+            self._adopt(await self._replacement())
+
+    async def _replacement(self) -> WorkerProcess:
+        """Returns a new process: the first time at once, later and later if they keep dying."""
+        while True:
+            await asyncio.sleep(self._back_off_s)
+            self._back_off_s = min(max(2 * self._back_off_s, BACK_OFF_FIRST_S), BACK_OFF_MAX_S)
             self.restart_count += 1
             self._on_restart()
-            worker = self._worker = WorkerProcess(self._options)
             try:
-                await worker.start()
+                return await self._source.take()
             except StyleAvatarError as error:
                 logger.error("worker did not start", extra={"reason": str(error)})
-                worker.kill()
-                await worker.ended.wait()
-                continue
-            self._adopt(worker)
+                self._useless_deaths += 1

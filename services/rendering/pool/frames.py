@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from styleavatar_core.types import ByteArray
 
-# Reason of the error when a worker is asked for an avatar that it does not hold.
+# Reason of the error when a worker is asked for an engine that it does not hold.
 AVATAR_NOT_LOADED = "AVATAR_NOT_LOADED"
 # Reason of the error when a frame waited longer for a worker than its stream allows.
 FRAME_LATE = "FRAME_LATE"
@@ -22,9 +22,11 @@ class RenderedPicture:
         clamped: Whether the engine moved parameters into the trained range.
         timings_ms: Time of each stage inside the worker.
         mask: (S, S) uint8, 255 = person; None when it was not asked for.
+        busy_s: How long the worker was at it.
     """
 
     image: ByteArray
     clamped: bool
     timings_ms: dict[str, float]
     mask: ByteArray | None = None
+    busy_s: float = 0.0

@@ -20,7 +20,7 @@ def main() -> None:
         open_renderer = renderer_opener(
             options["renderer"], options["backend"], options["thread_count"]
         )
-        runner = Runner(channel.arena, open_renderer, options["avatar_limit"])
+        runner = Runner(channel.arena, open_renderer)
         return {"load": runner.load, "unload": runner.unload, "render": runner.render}
 
     channel.serve(prepare, background=frozenset({"load"}))

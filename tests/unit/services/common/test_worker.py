@@ -75,26 +75,47 @@ def test_background_commands_do_not_hold_up_others() -> None:
     with_worker(scenario)
 
 
+def take(worker: WorkerProcess, name: str = "echo", **body: object) -> Awaitable[int]:
+    """Has a command carried out with a slot; gives its number."""
+    return worker.call_with_slot(
+        name,
+        body,
+        write=lambda slot: worker.arena.write(slot, b"x"),
+        read=lambda slot, answer: slot,
+        timeout_s=10,
+    )
+
+
 def test_a_slot_is_not_lent_again_before_its_work_is_done() -> None:
     async def scenario(worker: WorkerProcess) -> None:
-        finished = asyncio.Event()
-
-        async def work(slot: int) -> int:
-            await finished.wait()
-            return slot
-
-        async def take(slot: int) -> int:
-            return slot
-
-        borrowed = [asyncio.create_task(worker.with_slot(work)) for _ in range(2)]
+        borrowed = [asyncio.create_task(take(worker, "sleep", seconds=0.5)) for _ in range(2)]
         await asyncio.sleep(0.01)
         for task in borrowed:
             task.cancel()  # the callers go, their work does not
-        waiting = asyncio.create_task(worker.with_slot(take))
-        await asyncio.sleep(0.01)
+        waiting = asyncio.create_task(take(worker))
+        await worker.call("echo", {}, timeout_s=5)
         assert not waiting.done()
-        finished.set()
-        assert await waiting in (0, 1)
+        assert await waiting == 0
+
+    with_worker(scenario)
+
+
+def test_a_slot_that_was_not_wanted_after_all_is_free() -> None:
+    async def scenario(worker: WorkerProcess) -> None:
+        for _ in range(2 * OPTIONS.slot_count):
+            with pytest.raises(InvalidInputError):
+                await worker.call_with_slot(
+                    "echo",
+                    {},
+                    write=lambda slot: worker.arena.write(slot, bytes(OPTIONS.slot_bytes + 1)),
+                    read=lambda slot, answer: answer,
+                    timeout_s=5,
+                )
+        assert await take(worker) in (0, 1)
+        os.kill(worker.pid, signal.SIGKILL)
+        for _ in range(2 * OPTIONS.slot_count):
+            with pytest.raises(WorkerLostError):
+                await take(worker)
 
     with_worker(scenario)
 
@@ -155,7 +176,7 @@ def test_a_worker_ends_when_its_parent_is_gone() -> None:
         worker = WorkerProcess(OPTIONS)
         await worker.start()
         child = psutil.Process(worker.pid)
-        worker._writer.transport.abort()  # as the kernel does when a parent is killed
+        worker._transport.abort()  # as the kernel does when a parent is killed
         await worker.ended.wait()
         await worker.stop()
         return child

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a rendering worker holds, lets go and refuses."""
+"""What a rendering worker holds, draws, lets go and refuses."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ import numpy as np
 import pytest
 
 from services.common.worker.arena import SharedArena
-from services.common.worker.parameters import parameters_to_body
+from services.common.worker.parameters import pack_parameters
 from services.rendering.worker.runner import Runner, renderer_opener
-from styleavatar_core.avatar.reenactment import Retargeter
-from styleavatar_core.errors import AssetError, OverloadedError, RenderError
-from tests.fakes.bundle import wide_statistics, write_fake_bundle
-from tests.fakes.renderer import read_mark
+from styleavatar_core.errors import AssetError, RenderError
+from tests.fakes.bundle import write_fake_bundle
+from tests.fakes.renderer import MEMORY_BYTES, half_mask, read_mark
 from tests.fakes.tracker import FakeTracker
 
-NAMES = ("anna", "ben", "carla")
+NAMES = ("anna", "ben")
 
 
 @pytest.fixture
 def arena() -> Iterator[SharedArena]:
-    arena = SharedArena.create(2, 64 * 64 * 3)
+    arena = SharedArena.create(2, 64 * 64 * 4)
     yield arena
     arena.close()
 
@@ -34,68 +33,59 @@ def runner(arena: SharedArena, tmp_path: Path) -> Runner:
         write_fake_bundle(tmp_path / name, mark)
     write_fake_bundle(tmp_path / "damaged", 9, {"refuse_to_load": True})
     opener = renderer_opener("tests.fakes.renderer:FakeRenderer", "auto", 1)
-    return Runner(arena, opener, avatar_limit=2)
+    return Runner(arena, opener)
 
 
-def load(runner: Runner, folder: Path, name: str, *pinned: str) -> list[str]:
-    body = {"avatar_id": name, "path": str(folder / name), "pinned": list(pinned)}
-    answer = runner.load(body | {"parameters": at_rest()})
-    assert 0 < answer["frame_s"] <= answer["load_s"]
-    return answer["evicted"]
+def load(runner: Runner, folder: Path, name: str, revision: str = "1") -> dict:
+    return runner.load({"engine": [name, revision], "path": str(folder / name)})
 
 
-def at_rest() -> dict:
-    return parameters_to_body(Retargeter(wide_statistics()).retarget(None).parameters)
-
-
-def render(runner: Runner, name: str, slot: int = 0) -> dict:
+def render(runner: Runner, arena: SharedArena, name: str, slot: int = 0, revision: str = "1"):
     parameters = FakeTracker().track(np.full((16, 16, 3), 102, np.uint8), 0.0, 7)
     assert parameters is not None
-    body = {"avatar_id": name, "slot": slot, "with_mask": False}
-    body["parameters"] = parameters_to_body(parameters)
-    return runner.render(body)
+    body, data = pack_parameters(parameters)
+    arena.write(slot, data)
+    return runner.render({**body, "engine": [name, revision], "slot": slot, "with_mask": slot == 0})
 
 
-def test_a_picture_lands_in_its_slot(runner: Runner, arena: SharedArena, tmp_path: Path) -> None:
-    load(runner, tmp_path, "anna")
+def test_a_picture_lands_in_the_slot_of_its_face(
+    runner: Runner, arena: SharedArena, tmp_path: Path
+) -> None:
+    assert load(runner, tmp_path, "anna")["size_bytes"] == MEMORY_BYTES
     load(runner, tmp_path, "ben")
-    answer = render(runner, "ben", slot=1)
+    answer = render(runner, arena, "ben", slot=1)
     assert answer["shape"] == [64, 64, 3]
     assert read_mark(arena.read_array(1, (64, 64, 3))) == (1, 7, 40)
     assert not arena.read_array(0, (64, 64, 3)).any()
+    render(runner, arena, "anna")
+    assert read_mark(arena.read_array(0, (64, 64, 3))) == (0, 7, 40)
+    assert (arena.read_array(0, (64, 64), 64 * 64 * 3) == half_mask()).all()
 
 
-def test_the_longest_unused_leaves_unless_pinned(runner: Runner, tmp_path: Path) -> None:
+def test_what_is_not_loaded_is_refused_and_nothing_else_harmed(
+    runner: Runner, arena: SharedArena, tmp_path: Path
+) -> None:
     load(runner, tmp_path, "anna")
-    load(runner, tmp_path, "ben")
-    render(runner, "anna")
-    assert load(runner, tmp_path, "carla") == ["ben"]
-    with pytest.raises(RenderError) as caught:
-        render(runner, "ben")
-    assert caught.value.reason == "AVATAR_NOT_LOADED"
-    assert load(runner, tmp_path, "ben", "anna") == ["carla"]
-    with pytest.raises(OverloadedError):
-        load(runner, tmp_path, "carla", "anna", "ben")
-
-
-def test_a_load_that_fails_puts_nobody_out(runner: Runner, tmp_path: Path) -> None:
-    load(runner, tmp_path, "anna")
-    load(runner, tmp_path, "ben")
     with pytest.raises(AssetError):
         load(runner, tmp_path, "damaged")
-    render(runner, "anna")
-    render(runner, "ben")
+    with pytest.raises(RenderError) as caught:
+        render(runner, arena, "ben")
+    assert caught.value.reason == "AVATAR_NOT_LOADED"
+    render(runner, arena, "anna")
 
 
-def test_loading_again_replaces_and_unloading_is_idempotent(
+def test_two_bundles_of_an_avatar_live_side_by_side_until_one_is_let_go(
     runner: Runner, arena: SharedArena, tmp_path: Path
 ) -> None:
     load(runner, tmp_path, "anna")
     write_fake_bundle(tmp_path / "anna", 77)
-    assert load(runner, tmp_path, "anna") == []
-    render(runner, "anna")
-    assert read_mark(arena.read_array(0, (64, 64, 3)))[0] == 77
-    runner.unload({"avatar_id": "anna"})
-    runner.unload({"avatar_id": "anna"})
+    load(runner, tmp_path, "anna")  # the same bundle, as its key says: not read again
+    load(runner, tmp_path, "anna", revision="2")
+    for revision, mark in (("1", 0), ("2", 77)):
+        render(runner, arena, "anna", revision=revision)
+        assert read_mark(arena.read_array(0, (64, 64, 3)))[0] == mark
+    for _ in range(2):
+        runner.unload({"engine": ["anna", "1"]})
     with pytest.raises(RenderError):
-        render(runner, "anna")
+        render(runner, arena, "anna")
+    render(runner, arena, "anna", revision="2")

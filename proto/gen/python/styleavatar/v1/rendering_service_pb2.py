@@ -27,17 +27,17 @@ from styleavatar.v1 import face_pb2 as styleavatar_dot_v1_dot_face__pb2
 from styleavatar.v1 import image_pb2 as styleavatar_dot_v1_dot_image__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&styleavatar/v1/rendering_service.proto\x12\x0estyleavatar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19styleavatar/v1/face.proto\x1a\x1astyleavatar/v1/image.proto\"\x14\n\x12ListAvatarsRequest\">\n\x13ListAvatarsResponse\x12\'\n\x07\x61vatars\x18\x01 \x03(\x0b\x32\x16.styleavatar.v1.Avatar\"%\n\x10GetAvatarRequest\x12\x11\n\tavatar_id\x18\x01 \x01(\t\";\n\x11GetAvatarResponse\x12&\n\x06\x61vatar\x18\x01 \x01(\x0b\x32\x16.styleavatar.v1.Avatar\"v\n\x12RenderFrameRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.styleavatar.v1.RenderConfig\x12\x32\n\nparameters\x18\x02 \x01(\x0b\x32\x1e.styleavatar.v1.FaceParameters\"C\n\x13RenderFrameResponse\x12,\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1d.styleavatar.v1.RenderedFrame\"\xe4\x01\n\x13StreamFramesRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.styleavatar.v1.RenderConfigH\x00\x12\x34\n\nparameters\x18\x02 \x01(\x0b\x32\x1e.styleavatar.v1.FaceParametersH\x00\x12\x31\n\x0bset_neutral\x18\x03 \x01(\x0b\x32\x1a.styleavatar.v1.SetNeutralH\x00\x12)\n\x04hold\x18\x04 \x01(\x0b\x32\x19.styleavatar.v1.HoldFrameH\x00\x42\t\n\x07request\"\xb3\x01\n\x14StreamFramesResponse\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.styleavatar.v1.RenderConfigH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.styleavatar.v1.RenderedFrameH\x00\x12/\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.styleavatar.v1.FrameFailureH\x00\x42\n\n\x08response\"\xf2\x03\n\x0cRenderConfig\x12\x11\n\tavatar_id\x18\x01 \x01(\t\x12\x31\n\x0cimage_format\x18\x02 \x01(\x0e\x32\x1b.styleavatar.v1.ImageFormat\x12\x14\n\x0cjpeg_quality\x18\x03 \x01(\x05\x12\x15\n\rimage_size_px\x18\x04 \x01(\x05\x12-\n\nframe_mode\x18\x05 \x01(\x0e\x32\x19.styleavatar.v1.FrameMode\x12&\n\x06\x64river\x18\x06 \x01(\x0e\x32\x16.styleavatar.v1.Driver\x12.\n\nbackground\x18\x07 \x01(\x0e\x32\x1a.styleavatar.v1.Background\x12/\n\x10\x62\x61\x63kground_image\x18\x08 \x01(\x0b\x32\x15.styleavatar.v1.Image\x12$\n\x04\x63rop\x18\t \x01(\x0b\x32\x16.styleavatar.v1.Region\x12\x31\n\x0e\x66rame_deadline\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x66rames_per_second\x18\x0b \x01(\x05\x12\x17\n\x0f\x62its_per_second\x18\x0c \x01(\x05\x12*\n\x05gains\x18\r \x01(\x0b\x32\x1b.styleavatar.v1.DriverGains\"\x81\x01\n\x0b\x44riverGains\x12\x11\n\x04gaze\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05\x62link\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05mouth\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x11\n\x04head\x18\x04 \x01(\x02H\x03\x88\x01\x01\x42\x07\n\x05_gazeB\x08\n\x06_blinkB\x08\n\x06_mouthB\x07\n\x05_head\"1\n\x06Region\x12\x0c\n\x04left\x18\x01 \x01(\x02\x12\x0b\n\x03top\x18\x02 \x01(\x02\x12\x0c\n\x04side\x18\x03 \x01(\x02\"\x0c\n\nSetNeutral\"S\n\tHoldFrame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x31\n\x0e\x63\x61pture_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbf\x02\n\rRenderedFrame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x31\n\x0e\x63\x61pture_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x05image\x18\x03 \x01(\x0b\x32\x15.styleavatar.v1.Image\x12\x11\n\tsynthetic\x18\x04 \x01(\x08\x12\x0f\n\x07\x63lamped\x18\x05 \x01(\x08\x12\x0c\n\x04held\x18\x06 \x01(\x08\x12.\n\x07\x64ropped\x18\x07 \x01(\x0b\x32\x1d.styleavatar.v1.DroppedFrames\x12\x37\n\x0fstage_durations\x18\x08 \x01(\x0b\x32\x1e.styleavatar.v1.StageDurations\x12\x12\n\ngoing_away\x18\t \x01(\x08\x12\x11\n\tkey_frame\x18\n \x01(\x08\"\xc8\x02\n\x0eStageDurations\x12+\n\x08\x64\x65\x63oding\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tracking\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63onditioning\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07network\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x65ncoding\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x87\x01\n\x06\x41vatar\x12\x11\n\tavatar_id\x18\x01 \x01(\t\x12\x0e\n\x06preset\x18\x02 \x01(\t\x12\x15\n\rimage_size_px\x18\x03 \x01(\x05\x12\x0e\n\x06loaded\x18\x04 \x01(\x08\x12\x33\n\rface_identity\x18\x05 \x01(\x0b\x32\x1c.styleavatar.v1.FaceIdentity*Q\n\x06\x44river\x12\x16\n\x12\x44RIVER_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44RIVER_SAME_PERSON\x10\x01\x12\x17\n\x13\x44RIVER_OTHER_PERSON\x10\x02*\x90\x01\n\nBackground\x12\x1a\n\x16\x42\x41\x43KGROUND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41\x43KGROUND_ORIGINAL\x10\x01\x12\x1a\n\x16\x42\x41\x43KGROUND_TRANSPARENT\x10\x02\x12\x1b\n\x17\x42\x41\x43KGROUND_GREEN_SCREEN\x10\x03\x12\x14\n\x10\x42\x41\x43KGROUND_IMAGE\x10\x04\x32\xf3\x02\n\x10RenderingService\x12V\n\x0bListAvatars\x12\".styleavatar.v1.ListAvatarsRequest\x1a#.styleavatar.v1.ListAvatarsResponse\x12P\n\tGetAvatar\x12 .styleavatar.v1.GetAvatarRequest\x1a!.styleavatar.v1.GetAvatarResponse\x12V\n\x0bRenderFrame\x12\".styleavatar.v1.RenderFrameRequest\x1a#.styleavatar.v1.RenderFrameResponse\x12]\n\x0cStreamFrames\x12#.styleavatar.v1.StreamFramesRequest\x1a$.styleavatar.v1.StreamFramesResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&styleavatar/v1/rendering_service.proto\x12\x0estyleavatar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19styleavatar/v1/face.proto\x1a\x1astyleavatar/v1/image.proto\"\x14\n\x12ListAvatarsRequest\">\n\x13ListAvatarsResponse\x12\'\n\x07\x61vatars\x18\x01 \x03(\x0b\x32\x16.styleavatar.v1.Avatar\"%\n\x10GetAvatarRequest\x12\x11\n\tavatar_id\x18\x01 \x01(\t\";\n\x11GetAvatarResponse\x12&\n\x06\x61vatar\x18\x01 \x01(\x0b\x32\x16.styleavatar.v1.Avatar\"&\n\x11LoadAvatarRequest\x12\x11\n\tavatar_id\x18\x01 \x01(\t\"<\n\x12LoadAvatarResponse\x12&\n\x06\x61vatar\x18\x01 \x01(\x0b\x32\x16.styleavatar.v1.Avatar\"v\n\x12RenderFrameRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.styleavatar.v1.RenderConfig\x12\x32\n\nparameters\x18\x02 \x01(\x0b\x32\x1e.styleavatar.v1.FaceParameters\"C\n\x13RenderFrameResponse\x12,\n\x05\x66rame\x18\x01 \x01(\x0b\x32\x1d.styleavatar.v1.RenderedFrame\"\xe4\x01\n\x13StreamFramesRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.styleavatar.v1.RenderConfigH\x00\x12\x34\n\nparameters\x18\x02 \x01(\x0b\x32\x1e.styleavatar.v1.FaceParametersH\x00\x12\x31\n\x0bset_neutral\x18\x03 \x01(\x0b\x32\x1a.styleavatar.v1.SetNeutralH\x00\x12)\n\x04hold\x18\x04 \x01(\x0b\x32\x19.styleavatar.v1.HoldFrameH\x00\x42\t\n\x07request\"\xb3\x01\n\x14StreamFramesResponse\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.styleavatar.v1.RenderConfigH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.styleavatar.v1.RenderedFrameH\x00\x12/\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.styleavatar.v1.FrameFailureH\x00\x42\n\n\x08response\"\xf2\x03\n\x0cRenderConfig\x12\x11\n\tavatar_id\x18\x01 \x01(\t\x12\x31\n\x0cimage_format\x18\x02 \x01(\x0e\x32\x1b.styleavatar.v1.ImageFormat\x12\x14\n\x0cjpeg_quality\x18\x03 \x01(\x05\x12\x15\n\rimage_size_px\x18\x04 \x01(\x05\x12-\n\nframe_mode\x18\x05 \x01(\x0e\x32\x19.styleavatar.v1.FrameMode\x12&\n\x06\x64river\x18\x06 \x01(\x0e\x32\x16.styleavatar.v1.Driver\x12.\n\nbackground\x18\x07 \x01(\x0e\x32\x1a.styleavatar.v1.Background\x12/\n\x10\x62\x61\x63kground_image\x18\x08 \x01(\x0b\x32\x15.styleavatar.v1.Image\x12$\n\x04\x63rop\x18\t \x01(\x0b\x32\x16.styleavatar.v1.Region\x12\x31\n\x0e\x66rame_deadline\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x66rames_per_second\x18\x0b \x01(\x05\x12\x17\n\x0f\x62its_per_second\x18\x0c \x01(\x05\x12*\n\x05gains\x18\r \x01(\x0b\x32\x1b.styleavatar.v1.DriverGains\"\x81\x01\n\x0b\x44riverGains\x12\x11\n\x04gaze\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05\x62link\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05mouth\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x11\n\x04head\x18\x04 \x01(\x02H\x03\x88\x01\x01\x42\x07\n\x05_gazeB\x08\n\x06_blinkB\x08\n\x06_mouthB\x07\n\x05_head\"1\n\x06Region\x12\x0c\n\x04left\x18\x01 \x01(\x02\x12\x0b\n\x03top\x18\x02 \x01(\x02\x12\x0c\n\x04side\x18\x03 \x01(\x02\"\x0c\n\nSetNeutral\"S\n\tHoldFrame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x31\n\x0e\x63\x61pture_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbf\x02\n\rRenderedFrame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x31\n\x0e\x63\x61pture_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x05image\x18\x03 \x01(\x0b\x32\x15.styleavatar.v1.Image\x12\x11\n\tsynthetic\x18\x04 \x01(\x08\x12\x0f\n\x07\x63lamped\x18\x05 \x01(\x08\x12\x0c\n\x04held\x18\x06 \x01(\x08\x12.\n\x07\x64ropped\x18\x07 \x01(\x0b\x32\x1d.styleavatar.v1.DroppedFrames\x12\x37\n\x0fstage_durations\x18\x08 \x01(\x0b\x32\x1e.styleavatar.v1.StageDurations\x12\x12\n\ngoing_away\x18\t \x01(\x08\x12\x11\n\tkey_frame\x18\n \x01(\x08\"\xc8\x02\n\x0eStageDurations\x12+\n\x08\x64\x65\x63oding\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08tracking\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05queue\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63onditioning\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07network\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x65ncoding\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x87\x01\n\x06\x41vatar\x12\x11\n\tavatar_id\x18\x01 \x01(\t\x12\x0e\n\x06preset\x18\x02 \x01(\t\x12\x15\n\rimage_size_px\x18\x03 \x01(\x05\x12\x0e\n\x06loaded\x18\x04 \x01(\x08\x12\x33\n\rface_identity\x18\x05 \x01(\x0b\x32\x1c.styleavatar.v1.FaceIdentity*Q\n\x06\x44river\x12\x16\n\x12\x44RIVER_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44RIVER_SAME_PERSON\x10\x01\x12\x17\n\x13\x44RIVER_OTHER_PERSON\x10\x02*\x90\x01\n\nBackground\x12\x1a\n\x16\x42\x41\x43KGROUND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41\x43KGROUND_ORIGINAL\x10\x01\x12\x1a\n\x16\x42\x41\x43KGROUND_TRANSPARENT\x10\x02\x12\x1b\n\x17\x42\x41\x43KGROUND_GREEN_SCREEN\x10\x03\x12\x14\n\x10\x42\x41\x43KGROUND_IMAGE\x10\x04\x32\xc8\x03\n\x10RenderingService\x12V\n\x0bListAvatars\x12\".styleavatar.v1.ListAvatarsRequest\x1a#.styleavatar.v1.ListAvatarsResponse\x12P\n\tGetAvatar\x12 .styleavatar.v1.GetAvatarRequest\x1a!.styleavatar.v1.GetAvatarResponse\x12S\n\nLoadAvatar\x12!.styleavatar.v1.LoadAvatarRequest\x1a\".styleavatar.v1.LoadAvatarResponse\x12V\n\x0bRenderFrame\x12\".styleavatar.v1.RenderFrameRequest\x1a#.styleavatar.v1.RenderFrameResponse\x12]\n\x0cStreamFrames\x12#.styleavatar.v1.StreamFramesRequest\x1a$.styleavatar.v1.StreamFramesResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'styleavatar.v1.rendering_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DRIVER']._serialized_start=2507
-  _globals['_DRIVER']._serialized_end=2588
-  _globals['_BACKGROUND']._serialized_start=2591
-  _globals['_BACKGROUND']._serialized_end=2735
+  _globals['_DRIVER']._serialized_start=2609
+  _globals['_DRIVER']._serialized_end=2690
+  _globals['_BACKGROUND']._serialized_start=2693
+  _globals['_BACKGROUND']._serialized_end=2837
   _globals['_LISTAVATARSREQUEST']._serialized_start=145
   _globals['_LISTAVATARSREQUEST']._serialized_end=165
   _globals['_LISTAVATARSRESPONSE']._serialized_start=167
@@ -46,30 +46,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETAVATARREQUEST']._serialized_end=268
   _globals['_GETAVATARRESPONSE']._serialized_start=270
   _globals['_GETAVATARRESPONSE']._serialized_end=329
-  _globals['_RENDERFRAMEREQUEST']._serialized_start=331
-  _globals['_RENDERFRAMEREQUEST']._serialized_end=449
-  _globals['_RENDERFRAMERESPONSE']._serialized_start=451
-  _globals['_RENDERFRAMERESPONSE']._serialized_end=518
-  _globals['_STREAMFRAMESREQUEST']._serialized_start=521
-  _globals['_STREAMFRAMESREQUEST']._serialized_end=749
-  _globals['_STREAMFRAMESRESPONSE']._serialized_start=752
-  _globals['_STREAMFRAMESRESPONSE']._serialized_end=931
-  _globals['_RENDERCONFIG']._serialized_start=934
-  _globals['_RENDERCONFIG']._serialized_end=1432
-  _globals['_DRIVERGAINS']._serialized_start=1435
-  _globals['_DRIVERGAINS']._serialized_end=1564
-  _globals['_REGION']._serialized_start=1566
-  _globals['_REGION']._serialized_end=1615
-  _globals['_SETNEUTRAL']._serialized_start=1617
-  _globals['_SETNEUTRAL']._serialized_end=1629
-  _globals['_HOLDFRAME']._serialized_start=1631
-  _globals['_HOLDFRAME']._serialized_end=1714
-  _globals['_RENDEREDFRAME']._serialized_start=1717
-  _globals['_RENDEREDFRAME']._serialized_end=2036
-  _globals['_STAGEDURATIONS']._serialized_start=2039
-  _globals['_STAGEDURATIONS']._serialized_end=2367
-  _globals['_AVATAR']._serialized_start=2370
-  _globals['_AVATAR']._serialized_end=2505
-  _globals['_RENDERINGSERVICE']._serialized_start=2738
-  _globals['_RENDERINGSERVICE']._serialized_end=3109
+  _globals['_LOADAVATARREQUEST']._serialized_start=331
+  _globals['_LOADAVATARREQUEST']._serialized_end=369
+  _globals['_LOADAVATARRESPONSE']._serialized_start=371
+  _globals['_LOADAVATARRESPONSE']._serialized_end=431
+  _globals['_RENDERFRAMEREQUEST']._serialized_start=433
+  _globals['_RENDERFRAMEREQUEST']._serialized_end=551
+  _globals['_RENDERFRAMERESPONSE']._serialized_start=553
+  _globals['_RENDERFRAMERESPONSE']._serialized_end=620
+  _globals['_STREAMFRAMESREQUEST']._serialized_start=623
+  _globals['_STREAMFRAMESREQUEST']._serialized_end=851
+  _globals['_STREAMFRAMESRESPONSE']._serialized_start=854
+  _globals['_STREAMFRAMESRESPONSE']._serialized_end=1033
+  _globals['_RENDERCONFIG']._serialized_start=1036
+  _globals['_RENDERCONFIG']._serialized_end=1534
+  _globals['_DRIVERGAINS']._serialized_start=1537
+  _globals['_DRIVERGAINS']._serialized_end=1666
+  _globals['_REGION']._serialized_start=1668
+  _globals['_REGION']._serialized_end=1717
+  _globals['_SETNEUTRAL']._serialized_start=1719
+  _globals['_SETNEUTRAL']._serialized_end=1731
+  _globals['_HOLDFRAME']._serialized_start=1733
+  _globals['_HOLDFRAME']._serialized_end=1816
+  _globals['_RENDEREDFRAME']._serialized_start=1819
+  _globals['_RENDEREDFRAME']._serialized_end=2138
+  _globals['_STAGEDURATIONS']._serialized_start=2141
+  _globals['_STAGEDURATIONS']._serialized_end=2469
+  _globals['_AVATAR']._serialized_start=2472
+  _globals['_AVATAR']._serialized_end=2607
+  _globals['_RENDERINGSERVICE']._serialized_start=2840
+  _globals['_RENDERINGSERVICE']._serialized_end=3296
 # @@protoc_insertion_point(module_scope)

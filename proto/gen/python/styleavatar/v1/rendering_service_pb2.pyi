@@ -56,6 +56,18 @@ class GetAvatarResponse(_message.Message):
     avatar: Avatar
     def __init__(self, avatar: _Optional[_Union[Avatar, _Mapping]] = ...) -> None: ...
 
+class LoadAvatarRequest(_message.Message):
+    __slots__ = ("avatar_id",)
+    AVATAR_ID_FIELD_NUMBER: _ClassVar[int]
+    avatar_id: str
+    def __init__(self, avatar_id: _Optional[str] = ...) -> None: ...
+
+class LoadAvatarResponse(_message.Message):
+    __slots__ = ("avatar",)
+    AVATAR_FIELD_NUMBER: _ClassVar[int]
+    avatar: Avatar
+    def __init__(self, avatar: _Optional[_Union[Avatar, _Mapping]] = ...) -> None: ...
+
 class RenderFrameRequest(_message.Message):
     __slots__ = ("config", "parameters")
     CONFIG_FIELD_NUMBER: _ClassVar[int]

@@ -48,6 +48,11 @@ class RenderingServiceStub:
                 request_serializer=styleavatar_dot_v1_dot_rendering__service__pb2.GetAvatarRequest.SerializeToString,
                 response_deserializer=styleavatar_dot_v1_dot_rendering__service__pb2.GetAvatarResponse.FromString,
                 _registered_method=True)
+        self.LoadAvatar = channel.unary_unary(
+                '/styleavatar.v1.RenderingService/LoadAvatar',
+                request_serializer=styleavatar_dot_v1_dot_rendering__service__pb2.LoadAvatarRequest.SerializeToString,
+                response_deserializer=styleavatar_dot_v1_dot_rendering__service__pb2.LoadAvatarResponse.FromString,
+                _registered_method=True)
         self.RenderFrame = channel.unary_unary(
                 '/styleavatar.v1.RenderingService/RenderFrame',
                 request_serializer=styleavatar_dot_v1_dot_rendering__service__pb2.RenderFrameRequest.SerializeToString,
@@ -81,6 +86,14 @@ class RenderingServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadAvatar(self, request, context):
+        """Loads an avatar into a worker, so that its next stream begins at once. A bundle that was put into the store, or
+        replaced there, a moment ago is taken as it is now. Answers when the avatar is ready.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RenderFrame(self, request, context):
         """Renders one picture of an avatar, without the memory of a stream.
         """
@@ -108,6 +121,11 @@ def add_RenderingServiceServicer_to_server(servicer, server):
                     servicer.GetAvatar,
                     request_deserializer=styleavatar_dot_v1_dot_rendering__service__pb2.GetAvatarRequest.FromString,
                     response_serializer=styleavatar_dot_v1_dot_rendering__service__pb2.GetAvatarResponse.SerializeToString,
+            ),
+            'LoadAvatar': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadAvatar,
+                    request_deserializer=styleavatar_dot_v1_dot_rendering__service__pb2.LoadAvatarRequest.FromString,
+                    response_serializer=styleavatar_dot_v1_dot_rendering__service__pb2.LoadAvatarResponse.SerializeToString,
             ),
             'RenderFrame': grpc.unary_unary_rpc_method_handler(
                     servicer.RenderFrame,
@@ -178,6 +196,33 @@ class RenderingService:
             '/styleavatar.v1.RenderingService/GetAvatar',
             styleavatar_dot_v1_dot_rendering__service__pb2.GetAvatarRequest.SerializeToString,
             styleavatar_dot_v1_dot_rendering__service__pb2.GetAvatarResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadAvatar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/styleavatar.v1.RenderingService/LoadAvatar',
+            styleavatar_dot_v1_dot_rendering__service__pb2.LoadAvatarRequest.SerializeToString,
+            styleavatar_dot_v1_dot_rendering__service__pb2.LoadAvatarResponse.FromString,
             options,
             channel_credentials,
             insecure,

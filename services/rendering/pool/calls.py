@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a rendering worker can be asked for."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from services.common.worker.parameters import pack_parameters
+from services.common.worker.process import WorkerProcess
+from services.rendering.catalog import AvatarEntry
+from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
+from services.rendering.pool.shelf import EngineKey
+from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
+from styleavatar_core.errors import OverloadedError
+from styleavatar_core.types import FaceParameters
+
+CALIBRATION_FRAMES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEngine:
+    """An engine that a worker holds now.
+
+    Attributes:
+        load_s: What loading took.
+        size_bytes: Memory that it takes.
+        frame_s: What one frame takes: the shortest of a few.
+    """
+
+    load_s: float
+    size_bytes: int
+    frame_s: float
+
+
+async def load_engine(
+    worker: WorkerProcess, entry: AvatarEntry, *, load_timeout_s: float, render_timeout_s: float
+) -> LoadedEngine:
+    """Loads an avatar and measures its frames; others' frames have their turns between.
+
+    Raises:
+        StyleAvatarError: What the worker reported.
+    """
+    body = {"engine": entry.key, "path": str(entry.path)}
+    answer = await worker.call("load", body, timeout_s=load_timeout_s)
+    at_rest = Retargeter(ParameterStatistics.from_dict(entry.manifest.statistics))
+    parameters = at_rest.retarget(None).parameters
+    frames_s = []
+    for _ in range(CALIBRATION_FRAMES):
+        picture = await render_frame(worker, entry.key, parameters, timeout_s=render_timeout_s)
+        frames_s.append(picture.busy_s)
+    return LoadedEngine(answer["load_s"], answer["size_bytes"], min(frames_s))
+
+
+async def unload_engine(worker: WorkerProcess, key: EngineKey, *, timeout_s: float) -> None:
+    """Lets an avatar go, if it is there."""
+    await worker.call("unload", {"engine": key}, timeout_s=timeout_s)
+
+
+async def render_frame(
+    worker: WorkerProcess,
+    key: EngineKey,
+    parameters: FaceParameters,
+    *,
+    with_mask: bool = False,
+    give_up_s: float = math.inf,
+    timeout_s: float,
+) -> RenderedPicture:
+    """Renders one picture.
+
+    Args:
+        worker: Holds the engine.
+        key: Of the engine.
+        parameters: In the coordinates of the avatar's window.
+        with_mask: Whether the mask is wanted too.
+        give_up_s: ``time.perf_counter()`` after which a frame that still waits is not begun.
+        timeout_s: A worker that takes longer counts as hung.
+
+    Returns:
+        The picture.
+
+    Raises:
+        OverloadedError: When the frame had to wait too long, with the reason FRAME_LATE.
+        WorkerLostError: When the worker died on the way.
+        StyleAvatarError: What the worker reported.
+    """
+    body, data = pack_parameters(parameters)
+
+    def write(slot: int) -> None:
+        if time.perf_counter() > give_up_s:
+            raise OverloadedError("The frame waited too long.", reason=FRAME_LATE)
+        worker.arena.write(slot, data)
+
+    def read(slot: int, answer: dict[str, Any]) -> RenderedPicture:
+        image = worker.arena.read_array(slot, tuple(answer["shape"]))
+        mask = None
+        if with_mask:
+            mask = worker.arena.read_array(slot, image.shape[:2], image.size)
+        return RenderedPicture(
+            image, answer["clamped"], answer["timings_ms"], mask, answer["busy_s"]
+        )
+
+    body |= {"engine": key, "with_mask": with_mask}
+    return await worker.call_with_slot("render", body, write=write, read=read, timeout_s=timeout_s)

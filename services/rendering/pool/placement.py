@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which worker a stream goes to: pure, so that it can be read and tested alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A worker as a newcomer sees it.
+
+    Attributes:
+        is_ready: Whether a process is there now, or is being replaced.
+        holds_avatar: Whether the newcomer's avatar is loaded there.
+        utilization: Share of the worker's measured time that its streams have reserved.
+        stream_count: Streams that have reserved time there.
+        pinned_count: Streams and single frames that are served there.
+    """
+
+    is_ready: bool
+    holds_avatar: bool
+    utilization: float
+    stream_count: int
+    pinned_count: int
+
+    def has_room(self, needed: float, limit: float) -> bool:
+        """A worker without streams takes any one, at whatever rate it can hold."""
+        return self.stream_count == 0 or self.utilization + needed <= limit
+
+
+def choose_place(
+    places: Sequence[Place], needed: float | None = None, limit: float = 0.0
+) -> int | None:
+    """Chooses by what is ready, then by what is loaded, then by load.
+
+    Args:
+        places: All workers of the service.
+        needed: Share of a worker's time that the newcomer reserves; None reserves none, and any
+            place will do.
+        limit: Share of a worker's time that may be reserved.
+
+    Returns:
+        Index of the worker; None when there is no room at any.
+    """
+    roomy = [
+        index
+        for index, place in enumerate(places)
+        if needed is None or place.has_room(needed, limit)
+    ]
+    return min(roomy, key=lambda index: _preference(places[index]), default=None)
+
+
+def _preference(place: Place) -> tuple[bool, bool, float, int]:
+    return not place.is_ready, not place.holds_avatar, place.utilization, place.pinned_count

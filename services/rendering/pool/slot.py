@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One worker's place: what is loaded there now, and which streams it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from services.common.metrics import RenderingMetrics
+from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.standby import StandBy
+from services.common.worker.supervisor import WorkerSupervisor
+from services.rendering.catalog import AvatarEntry
+from services.rendering.pool.calls import load_engine, render_frame, unload_engine
+from services.rendering.pool.capacity import FrameCosts
+from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
+from services.rendering.pool.placement import Place
+from services.rendering.pool.shelf import EngineKey, EngineShelf
+from styleavatar_core.errors import RenderError, StyleAvatarError, WorkerLostError
+from styleavatar_core.types import FaceParameters
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """What the front allows its workers.
+
+    Attributes:
+        engine_bytes: What the engines of one worker may take.
+        replace_s: Time for a new worker after one died.
+        load_s: Time for an avatar to load.
+        render_s: Time for a picture; a worker that takes longer counts as hung.
+    """
+
+    engine_bytes: int
+    replace_s: float = 60.0
+    load_s: float = 120.0
+    render_s: float = 20.0
+
+
+class PoolSlot:
+    """A worker, whatever process it is at present.
+
+    Attributes:
+        supervisor: Keeps the worker alive.
+        costs: What frames cost.
+        shelf: The engines that the present process holds.
+        pinned: Streams by engine.
+        reserved: Stream -> avatar and frames per second that were set aside for it.
+    """
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        standby: StandBy,
+        limits: PoolLimits,
+        metrics: RenderingMetrics,
+        costs: FrameCosts,
+        on_change: Callable[[str], None],
+    ) -> None:
+        """Prepares the place.
+
+        Args:
+            options: How to start a process.
+            standby: Starts them.
+            limits: What it is allowed.
+            metrics: Where loads and restarts are counted.
+            costs: What frames cost, shared by all places.
+            on_change: Gets the id of an avatar that came or went.
+        """
+        self.supervisor = WorkerSupervisor(options, self._on_restart, standby)
+        self.costs = costs
+        self.shelf = EngineShelf(limits.engine_bytes)
+        self.pinned: Counter[EngineKey] = Counter()
+        self.reserved: dict[object, tuple[AvatarEntry, float]] = {}
+        self._limits = limits
+        self._metrics = metrics
+        self._on_change = on_change
+        self._loads: dict[EngineKey, asyncio.Task[None]] = {}
+
+    def holds(self, avatar_id: str) -> bool:
+        """Whether the present process has the avatar ready."""
+        return self.supervisor.is_ready and any(key[0] == avatar_id for key in self.shelf)
+
+    @property
+    def utilization(self) -> float:
+        """Share of the worker's time that its streams need; those not measured yet need none."""
+        return sum(
+            frames_per_second * (self.costs.frame_s(entry) or 0.0)
+            for entry, frames_per_second in list(self.reserved.values())
+        )
+
+    def as_place(self, entry: AvatarEntry) -> Place:
+        """Describes this place to an avatar that looks for one."""
+        return Place(
+            is_ready=self.supervisor.is_ready,
+            holds_avatar=entry.key in self.shelf,
+            utilization=self.utilization,
+            stream_count=len(self.reserved),
+            pinned_count=self.pinned.total(),
+        )
+
+    @contextlib.contextmanager
+    def pin(self, key: EngineKey) -> Iterator[None]:
+        """Keeps an engine from leaving for others."""
+        self.pinned[key] += 1
+        try:
+            yield
+        finally:
+            self.pinned[key] -= 1
+            self.pinned += Counter()  # drops those that nobody pins
+
+    async def ready_worker(self, entry: AvatarEntry) -> WorkerProcess:
+        """Returns the worker with the avatar loaded; all who ask share one load.
+
+        Raises:
+            WorkerLostError: When there is no worker in time, or it died while loading.
+            StyleAvatarError: When the bundle cannot be loaded.
+        """
+        worker = await self.supervisor.worker(self._limits.replace_s)
+        if entry.key in self.shelf:
+            self.shelf.touch(entry.key)
+            return worker
+        load = self._loads.get(entry.key)
+        if load is None:
+            load = self._loads[entry.key] = asyncio.create_task(self._load(worker, entry))
+            load.add_done_callback(functools.partial(self._end_load, entry.key))
+        await asyncio.shield(load)
+        return worker
+
+    async def render(
+        self,
+        entry: AvatarEntry,
+        parameters: FaceParameters,
+        *,
+        with_mask: bool = False,
+        give_up_s: float = math.inf,
+    ) -> RenderedPicture:
+        """Renders one picture, see ``render_frame``."""
+        worker = await self.ready_worker(entry)
+        try:
+            picture = await render_frame(
+                worker,
+                entry.key,
+                parameters,
+                with_mask=with_mask,
+                give_up_s=give_up_s,
+                timeout_s=self._limits.render_s,
+            )
+        except RenderError as error:
+            if error.reason == AVATAR_NOT_LOADED:
+                self._forget(entry.key)
+            raise
+        self.costs.observe(entry, picture.busy_s)
+        return picture
+
+    async def unload(self, *keys: EngineKey) -> None:
+        """Lets engines go; those of a worker that dies meanwhile are gone as well."""
+        for key in keys:
+            self._forget(key)
+            if self.supervisor.is_ready:
+                worker = await self.supervisor.worker(self._limits.replace_s)
+                with contextlib.suppress(WorkerLostError):
+                    await unload_engine(worker, key, timeout_s=self._limits.load_s)
+
+    async def _load(self, worker: WorkerProcess, entry: AvatarEntry) -> None:
+        limits = self._limits
+        engine = await load_engine(
+            worker, entry, load_timeout_s=limits.load_s, render_timeout_s=limits.render_s
+        )
+        self._metrics.avatar_load.observe(engine.load_s)
+        self.costs.calibrate(entry, engine.frame_s)
+        self.shelf.put(entry.key, engine.size_bytes)
+        try:
+            leaving = self.shelf.leaving(entry.key, self.pinned)
+        except StyleAvatarError:
+            await self.unload(entry.key)
+            raise
+        self._metrics.evicted_avatars.inc(len(leaving))
+        older = [key for key in self.shelf if key[0] == entry.avatar_id and key != entry.key]
+        await self.unload(*leaving, *(key for key in older if not self.pinned[key]))
+        self._on_change(entry.avatar_id)
+
+    def _end_load(self, key: EngineKey, load: asyncio.Task[None]) -> None:
+        del self._loads[key]
+        if not load.cancelled():
+            load.exception()  # callers that have gone must not leave a warning
+
+    def _forget(self, key: EngineKey) -> None:
+        self.shelf.discard(key)
+        self._on_change(key[0])
+
+    def _on_restart(self) -> None:
+        self._metrics.worker_restarts.inc()
+        for key in self.shelf:
+            self._forget(key)

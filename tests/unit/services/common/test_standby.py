@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that stands by takes the place of one that died, whole and at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+import psutil
+import pytest
+
+from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.standby import Rehearsal, StandBy
+from services.common.worker.supervisor import WorkerSupervisor
+from styleavatar_core.errors import EngineUnavailableError, RenderError
+
+OPTIONS = WorkerOptions("tests.fakes.echo_worker", slot_count=2, slot_bytes=64)
+
+
+class Rehearsed:
+    """Notes the workers that were rehearsed."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.workers: asyncio.Queue[WorkerProcess] = asyncio.Queue()
+        self._error = error
+
+    async def __call__(self, worker: WorkerProcess) -> None:
+        await worker.call("echo", {}, timeout_s=5)
+        self.workers.put_nowait(worker)
+        if self._error is not None:
+            raise self._error
+
+
+def with_standby(
+    scenario: Callable[[StandBy], Awaitable[None]],
+    rehearse: Rehearsal | None = None,
+    rest_s: float = 0.0,
+) -> None:
+    async def run() -> None:
+        standby = StandBy(OPTIONS, rehearse, rest_s)
+        standby.begin()
+        try:
+            async with asyncio.timeout(60):
+                await scenario(standby)
+        finally:
+            await standby.stop()
+        assert psutil.Process().children() == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [None, RenderError("cold")])
+def test_a_place_gets_the_one_that_was_rehearsed(error: Exception | None) -> None:
+    rehearsed = Rehearsed(error)
+
+    async def scenario(standby: StandBy) -> None:
+        supervisor = WorkerSupervisor(OPTIONS, source=standby)
+        first = await rehearsed.workers.get()
+        await supervisor.start()
+        assert supervisor.pid == first.pid
+        second = await rehearsed.workers.get()
+        os.kill(first.pid, signal.SIGKILL)
+        await first.ended.wait()
+        assert await supervisor.worker(20) is second
+        assert not second.has_served
+        await supervisor.stop()
+
+    with_standby(scenario, rehearsed)
+
+
+def test_one_that_died_while_it_stood_by_is_not_given() -> None:
+    rehearsed = Rehearsed()
+
+    async def scenario(standby: StandBy) -> None:
+        dead = await rehearsed.workers.get()
+        os.kill(dead.pid, signal.SIGKILL)
+        await dead.ended.wait()
+        worker = await standby.take()
+        assert await worker.call("echo", {"a": 1}, timeout_s=5) == {"a": 1}
+        await worker.stop()
+
+    with_standby(scenario, rehearsed)
+
+
+def test_who_needs_one_does_not_wait_for_the_rest_of_the_one_before() -> None:
+    async def scenario(standby: StandBy) -> None:
+        for _ in range(2):
+            worker = await standby.take()
+            await worker.stop()
+
+    with_standby(scenario, rest_s=1000.0)
+
+
+def test_a_start_that_fails_is_told_to_who_takes() -> None:
+    async def scenario() -> None:
+        standby = StandBy(WorkerOptions("tests.fakes.echo_worker", options={"refuse": True}))
+        with pytest.raises(EngineUnavailableError, match="refuses to start"):
+            await standby.take()
+        await standby.stop()
+
+    asyncio.run(scenario())

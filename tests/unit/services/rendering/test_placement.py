@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Streams go where their avatar is, else where there is least to do, if there is room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from services.common.worker.process import WorkerOptions
+from services.rendering.pool.devices import device_loads, device_options
+from services.rendering.pool.placement import Place, choose_place
+from styleavatar_core.errors import InvalidInputError
+
+IDLE = Place(True, False, 0.0, 0, 0)
+BUSY = Place(True, False, 0.6, 3, 3)
+
+
+def test_an_avatar_draws_its_streams_until_its_worker_is_full() -> None:
+    holder = replace(BUSY, holds_avatar=True)
+    assert choose_place([IDLE, holder, BUSY], 0.3, 1.0) == 1
+    assert choose_place([IDLE, holder, BUSY], 0.5, 1.0) == 0
+    assert choose_place([BUSY, holder], 0.5, 1.0) is None
+
+
+def test_where_nobody_holds_it_the_least_busy_is_chosen() -> None:
+    assert choose_place([BUSY, replace(BUSY, utilization=0.2), BUSY], 0.1, 1.0) == 1
+    assert choose_place([BUSY, replace(BUSY, pinned_count=1)], 0.1, 1.0) == 1
+    assert choose_place([BUSY, BUSY], 0.1, 1.0) == 0
+
+
+def test_one_that_is_being_replaced_is_the_last_choice_but_one() -> None:
+    dead = replace(IDLE, is_ready=False, holds_avatar=True)
+    assert choose_place([dead, BUSY], 0.1, 1.0) == 1
+    assert choose_place([dead], 0.1, 1.0) == 0
+
+
+def test_a_worker_without_streams_takes_any_and_single_frames_go_anywhere() -> None:
+    assert choose_place([BUSY, IDLE], 7.0, 1.0) == 1
+    assert choose_place([replace(BUSY, utilization=5.0)], None) == 0
+
+
+def test_each_worker_sees_the_device_that_it_was_given() -> None:
+    options = WorkerOptions("module", environment={"A": "1"})
+    assert device_options(options, "") == [options]
+    seen = [device.environment for device in device_options(options, "0, 2,cpu")]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in seen] == ["0", "2", ""]
+    assert all(environment["A"] == "1" for environment in seen)
+    with pytest.raises(InvalidInputError, match="'cuda:0'"):
+        device_options(options, "cuda:0")
+
+
+class NvmlOfTwo:
+    """NVIDIA's library on a machine whose first GPU has fallen off the bus."""
+
+    class NVMLError(Exception):
+        pass
+
+    gpu = 25
+    used = 3_000
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if index == 0:
+            raise self.NVMLError("lost")
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> NvmlOfTwo:
+        return self
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> NvmlOfTwo:
+        return self
+
+
+def test_the_load_of_gpus_is_told_for_those_that_answer() -> None:
+    assert list(device_loads(NvmlOfTwo())) == [(1, 3_000, 0.25)]
