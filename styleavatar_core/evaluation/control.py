@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well an avatar follows its driver: correlations of what was asked with what is seen."""
+"""How well an avatar follows its driver: correlations of what was asked with what is seen.
+
+No single coefficient tells how far a mouth is open: lips close over an open jaw (``mouthClose``)
+and part over a shut one. Its opening is the distance between the lips that all coefficients give
+together to the mean face. The jaw's own coefficient, ``jawOpen``, is correlated besides.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,14 @@ import numpy as np
 
 from styleavatar_core.face3d.arkit import ARKIT_NAMES
 from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
+from styleavatar_core.face3d.landmark_groups import LOWER_INNER_LIP, UPPER_INNER_LIP
+from styleavatar_core.face3d.library import find_face_model
 from styleavatar_core.types import FaceParameters, FloatArray
 
 _AXES = ("pitch", "yaw", "roll")
+_MM_PER_UNIT = 100.0  # models are in decimetres
 _CONTROLS = {
-    "mouth": ("jawOpen",),
+    "jaw": ("jawOpen",),
     "smile": ("mouthSmileLeft", "mouthSmileRight"),
     "lids": ("eyeBlinkLeft", "eyeBlinkRight"),
 }
@@ -31,8 +39,8 @@ def control_fidelity(
 
     Returns:
         Pearson r: ``rotation_r`` (mean of the axes that move, weighted by their variance),
-        ``pitch_r``, ``yaw_r``, ``roll_r``, ``mouth_r``, ``smile_r``, ``lids_r``, ``gaze_r``; NaN
-        where the driver does not move. Besides ``frame_count``.
+        ``pitch_r``, ``yaw_r``, ``roll_r``, ``mouth_r``, ``jaw_r``, ``smile_r``, ``lids_r``,
+        ``gaze_r``; NaN where the driver does not move. Besides ``frame_count``.
     """
     series = control_series(driver, output)
     figures = {f"{name}_r": pearson(asked, seen) for name, (asked, seen) in series.items()}
@@ -52,11 +60,13 @@ def control_series(
         output: What a tracker sees in the pictures, the same frames.
 
     Returns:
-        Two (T,) series each of ``pitch``, ``yaw``, ``roll`` (radians), ``mouth``, ``smile``,
-        ``lids`` (coefficients) and ``gaze`` (yaw of the eyes, radians).
+        Two (T,) series each of ``pitch``, ``yaw``, ``roll`` (radians), ``mouth`` (distance between
+        the lips, mm), ``jaw``, ``smile``, ``lids`` (coefficients) and ``gaze`` (yaw of the eyes,
+        radians).
     """
     asked, seen = _rotations(driver), _rotations(output)
     series = {axis: (asked[:, i], seen[:, i]) for i, axis in enumerate(_AXES)}
+    series["mouth"] = _mouth_opening(driver), _mouth_opening(output)
     for name, coefficients in _CONTROLS.items():
         places = [ARKIT_NAMES.index(coefficient) for coefficient in coefficients]
         series[name] = _mean(driver, places), _mean(output, places)
@@ -89,3 +99,14 @@ def _mean(parameters: Sequence[FaceParameters], places: list[int]) -> FloatArray
 
 def _gaze_yaw(parameters: Sequence[FaceParameters]) -> FloatArray:
     return np.array([p.eye_rotation[:, 1].mean() for p in parameters])
+
+
+def _mouth_opening(parameters: Sequence[FaceParameters]) -> FloatArray:
+    """Returns the mean distance between the inner lips, mm, on the mean face."""
+    model = find_face_model(parameters[0].model_id)
+    upper, lower = (model.landmark_indices[list(lip)] for lip in (UPPER_INNER_LIP, LOWER_INNER_LIP))
+    rest = model.mean_shape[lower] - model.mean_shape[upper]  # (pairs, 3)
+    directions = model.expression_basis[lower] - model.expression_basis[upper]
+    expressions = np.stack([p.expression for p in parameters])
+    gaps = rest + np.einsum("pde,te->tpd", directions, expressions)
+    return _MM_PER_UNIT * np.linalg.norm(gaps, axis=2).mean(axis=1)

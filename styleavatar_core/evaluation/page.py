@@ -28,8 +28,8 @@ _COLUMNS = {
     "sharpness": "sharpness (1 = as sharp)",
     "flicker": "flicker, levels",
 }
-_CONTROL_UNITS = {"yaw": "degrees", "pitch": "degrees", "gaze": "degrees", "mouth": "coefficient"}
-_CONTROL_UNITS |= {"smile": "coefficient", "lids": "coefficient"}
+_CONTROL_UNITS = {"yaw": "degrees", "pitch": "degrees", "gaze": "degrees", "mouth": "mm"}
+_CONTROL_UNITS |= {"jaw": "coefficient", "smile": "coefficient", "lids": "coefficient"}
 _LOSSES = ("l1", "structure", "perceptual", "mask", "adversarial")
 _NEAREST = ("translation", "rotation", "expression")
 

@@ -25,7 +25,7 @@ def moving(count=20, mouth_sign=1.0):
         turn = np.array([0.05 * np.cos(2 * phase), 0.3 * np.sin(phase), 0.0])
         frames.append(
             FaceParameters(
-                model_id="m",
+                model_id="builtin-2",
                 rotation=quaternion_from_rotation_vector(turn),
                 translation=np.array([0.1 * index, 0, 0], np.float32),
                 scale=0.5,
@@ -47,8 +47,22 @@ def test_a_perfect_copy_correlates_fully():
 
 def test_an_opposite_mouth_is_seen():
     figures = control_fidelity(moving(), moving(mouth_sign=-1.0))
-    assert figures["mouth_r"] == pytest.approx(-1.0, abs=1e-4)
+    assert figures["jaw_r"] == pytest.approx(-1.0, abs=1e-4)
+    assert figures["mouth_r"] < -0.99
     assert figures["rotation_r"] == pytest.approx(1.0)
+
+
+def test_lips_closed_over_an_open_jaw_are_a_closed_mouth():
+    def with_jaw(opened, closed):
+        expression = np.zeros(52, np.float32)
+        expression[ARKIT_NAMES.index("jawOpen")] = opened
+        expression[ARKIT_NAMES.index("mouthClose")] = closed
+        return replace(moving(1)[0], expression=expression)
+
+    frames = [with_jaw(0.0, 0.0), with_jaw(0.3, 0.0), with_jaw(0.6, 0.0), with_jaw(0.3, 0.3)]
+    opening, _ = control_series(frames, frames)["mouth"]
+    assert opening[2] > opening[1] + 3 > opening[0] + 6  # mm
+    assert opening[3] < opening[0] + 0.4 * (opening[1] - opening[0])
 
 
 def test_nearest_sample_finds_itself_and_its_neighbour():
@@ -61,9 +75,9 @@ def test_nearest_sample_finds_itself_and_its_neighbour():
 
 def test_series_are_what_is_correlated_and_rotation_error_is_an_angle():
     series = control_series(moving(), moving(mouth_sign=-1.0))
-    asked, seen = series["mouth"]
+    asked, seen = series["jaw"]
     np.testing.assert_allclose(asked + seen, 1.0, atol=1e-6)
-    assert set(series) == {"pitch", "yaw", "roll", "mouth", "smile", "lids", "gaze"}
+    assert set(series) == {"pitch", "yaw", "roll", "mouth", "jaw", "smile", "lids", "gaze"}
     turned = [
         replace(frame, rotation=quaternion_from_rotation_vector(np.array([0.0, 0.0, 0.1])))
         for frame in moving()
