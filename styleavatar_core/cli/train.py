@@ -36,6 +36,10 @@ def train(
     adversarial: Annotated[
         bool, typer.Option(help="Whether the discriminator joins in the last part.")
     ] = True,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="Start from another avatar: its checkpoint or its bundle."),
+    ] = None,
     stop_early: Annotated[
         bool, typer.Option(help="Whether to finish sooner when quality has stopped rising.")
     ] = True,
@@ -91,6 +95,7 @@ def train(
             seed=seed,
             face_model=choose_face_model(face_model).model_id,
             config=config,
+            start=start,
             perceptual_weights=vgg19,
             matting_weights=matting,
             on_progress=_telling(on_progress, out / DATASET_FOLDER / CAPTURE_FOLDER / REPORT_NAME),

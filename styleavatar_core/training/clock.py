@@ -51,6 +51,7 @@ class Clock:
         budget_factor: Factor on the budget; less than 1 once quality has stopped rising.
         next_evaluation_share: Share of the budget at which held-out frames are looked at next.
         psnr_history: What these looks gave, dB.
+        started_from: Name of the file that it started from, if it was another avatar's.
         health: Whether it goes well.
         recoveries: What went wrong until now.
     """
@@ -63,6 +64,7 @@ class Clock:
     budget_factor: float = 1.0
     next_evaluation_share: float = 0.0
     psnr_history: tuple[float, ...] = ()
+    started_from: str = ""
     health: Health = Health()
     recoveries: tuple[Recovery, ...] = ()
 

@@ -58,6 +58,7 @@ def create_avatar(
     frame_cap: int = DEFAULT_FRAME_CAP,
     perceptual_weights: Path | None = None,
     matting_weights: Path | None = None,
+    start: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Path:
@@ -77,6 +78,7 @@ def create_avatar(
         frame_cap: Most frames to keep.
         perceptual_weights: VGG19 weights (safetensors) for the perceptual loss.
         matting_weights: Robust Video Matting (TorchScript).
+        start: Checkpoint or bundle of another avatar of this preset to start from (Sec. 3.4).
         on_progress: Told how far it is.
         should_stop: Asked often.
 
@@ -113,6 +115,7 @@ def create_avatar(
         settings,
         folder / TRAINING_FOLDER,
         perceptual_weights=perceptual_weights,
+        start=start,
         on_progress=on_progress,
         should_stop=should_stop,
     )
@@ -201,6 +204,7 @@ def _manifest(
             "minutes": round(clock.elapsed_s / 60, 3),
             "resume_count": clock.resume_count,
             "stopped_by": stopped_by(clock, settings),
+            "started_from": clock.started_from,
             "recoveries": [asdict(recovery) for recovery in clock.recoveries],
             "settings": settings.to_dict(),
         },

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts an avatar from what another training has learned (paper, Sec. 3.4).
+
+Everything is taken over from a checkpoint: networks, feature generators, discriminator. A bundle
+has no feature generators, as rendering needs none; its static maps are learned anew.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.training.checkpoint import read_module
+from styleavatar_core.training.trainer import Trainer
+
+CHECKPOINT_SUFFIX = ".safetensors"
+
+
+def start_from_avatar(trainer: Trainer, source: Path) -> None:
+    """Takes over the weights of another avatar.
+
+    Args:
+        trainer: Has taken no step yet.
+        source: A checkpoint (``checkpoint.safetensors``) or a bundle (directory or zip file).
+
+    Raises:
+        AssetError: The source cannot be read.
+        InvalidInputError: It belongs to another preset.
+    """
+    try:
+        if source.suffix == CHECKPOINT_SUFFIX:
+            read_module(source, "average", trainer.networks)
+            read_module(source, "judge", trainer.judge)
+        else:
+            weights = read_bundle(source).generator()
+            state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+            trainer.networks.generator.load_state_dict(state)
+    except RuntimeError as error:
+        raise InvalidInputError(
+            f"{source.name} is of another preset than '{trainer.networks.config.name}'; start from "
+            "an avatar of the same preset"
+        ) from error
+    trainer.average.networks.load_state_dict(trainer.networks.state_dict())

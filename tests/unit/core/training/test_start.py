@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
+import pytest
+import torch
+
+from styleavatar_core.avatar.bundle import write_bundle
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.training.checkpoint import save_checkpoint
+from styleavatar_core.training.clock import Clock
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.loop import load_average, train
+from styleavatar_core.training.start import start_from_avatar
+from styleavatar_core.training.trainer import Trainer
+from tests.fakes.bundle import fake_manifest
+
+
+@pytest.fixture(scope="module")
+def other(tiny_config):
+    return Trainer(tiny_config, TrainConfig(seed=7))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(other, tmp_path_factory):
+    path = tmp_path_factory.mktemp("other") / "checkpoint.safetensors"
+    save_checkpoint(path, Clock(step=9), other.modules, other.optimizers, "another video")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(other, tiny_config, tmp_path_factory):
+    weights = {k: v.numpy() for k, v in other.networks.generator.state_dict().items()}
+    manifest = fake_manifest(0, preset="tiny", generator=tiny_config.to_dict())
+    path = tmp_path_factory.mktemp("bundle") / "avatar"
+    return write_bundle(path, manifest, generator=weights, features={}, preview_jpeg=b"none")
+
+
+def test_a_checkpoint_gives_all_weights(other, checkpoint, tiny_config):
+    trainer = Trainer(tiny_config, TrainConfig())
+    start_from_avatar(trainer, checkpoint)
+    for name, module in trainer.modules.items():
+        wanted = other.modules[name].state_dict()
+        assert all(torch.equal(value, wanted[key]) for key, value in module.state_dict().items())
+
+
+def test_a_bundle_gives_the_generator_and_nothing_else(other, bundle, tiny_config):
+    trainer = Trainer(tiny_config, TrainConfig())
+    before = trainer.networks.face.state_dict()["input.constant"].clone()
+    start_from_avatar(trainer, bundle)
+    wanted = other.networks.generator.state_dict()
+    for networks in (trainer.networks, trainer.average.networks):
+        got = networks.generator.state_dict()
+        assert all(torch.equal(value, wanted[key]) for key, value in got.items())
+    assert torch.equal(trainer.networks.face.state_dict()["input.constant"], before)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
+def test_another_preset_is_refused(kind, tiny_config, request):
+    generator = replace(tiny_config.synthesis, encoder_channels=(8, 8, 4))
+    trainer = Trainer(replace(tiny_config, name="small", synthesis=generator), TrainConfig())
+    with pytest.raises(InvalidInputError, match="another preset than 'small'"):
+        start_from_avatar(trainer, request.getfixturevalue(kind))
+
+
+def test_a_training_starts_from_it_once(tiny_dataset, tiny_config, checkpoint, other, tmp_path):
+    config = TrainConfig(step_count=1, learning_rate=0.0, adversarial_start=1.0)
+    path = train(tiny_dataset, tiny_config, config, tmp_path, start=checkpoint)
+    networks, clock = load_average(path, tiny_config)
+    name = "mask_conv.weight"
+    assert torch.equal(
+        networks.generator.state_dict()[name], other.networks.generator.state_dict()[name]
+    )
+    assert (clock.step, clock.started_from) == (1, "checkpoint.safetensors")
+    assert networks.background_start.abs().max() > 0  # its own room, not the other's
+    train(tiny_dataset, tiny_config, config, tmp_path, start=tmp_path / "gone.safetensors")
