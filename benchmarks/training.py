@@ -15,12 +15,12 @@ import typer
 
 from benchmarks.report import build_report, print_report, write_report
 from styleavatar_core.data.sample_clip import make_sample_clip
+from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.networks import get_preset
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.losses import reconstruction_losses
-from styleavatar_core.training.memory import keep_freed_memory
 from styleavatar_core.training.prepare import prepare_dataset
 
 

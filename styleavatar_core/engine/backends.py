@@ -60,7 +60,12 @@ class OpeningAvatar:
 
 def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TorchEngine(avatar.generator, device=device, note=avatar.label.note)
+    return TorchEngine(
+        avatar.generator,
+        device=device,
+        thread_count=avatar.thread_count,
+        note=avatar.label.note,
+    )
 
 
 def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:

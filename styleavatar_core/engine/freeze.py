@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.engine.frozen_composition import ExactSampler, FrozenSampler, WindowedUNet
-from styleavatar_core.engine.frozen_layers import freeze_layer
+from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenNarrowConv, freeze_layer
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.noise import Noise
@@ -151,8 +151,8 @@ def freeze(
     _freeze_children(frozen.foreground, mapped)
     _freeze_children(frozen.synthesis, mapped)
     mask_conv = freeze_layer(frozen.mask_conv, mapped)
-    assert mask_conv is not None
-    frozen.mask_conv = mask_conv  # type: ignore[assignment]
+    assert isinstance(mask_conv, FrozenConv)
+    frozen.mask_conv = FrozenNarrowConv(mask_conv)  # type: ignore[assignment]
     frozen.mapping = nn.Identity()  # type: ignore[assignment]
     if frozen.config.uv_sampling == "bilinear" and frozen.config.uv_supersampling > 1:
         rgb_texture = inverse_haar_transform(face.rgb_pack)

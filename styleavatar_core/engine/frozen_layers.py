@@ -19,7 +19,37 @@ from styleavatar_core.ops.modulated_conv2d import fold_down, fold_up, style_demo
 from styleavatar_core.ops.upfirdn2d import fir_kernel, upsample_image
 
 
-class FrozenConv(nn.Module):
+class FrozenLayer(nn.Module):
+    """What follows a frozen convolution: optional noise and leaky ReLU.
+
+    Args:
+        slope: Slope of the leaky ReLU; None for no activation.
+        noise_strength: Folded strength of the noise; 0 ignores it.
+    """
+
+    def __init__(self, slope: float | None, noise_strength: float) -> None:
+        super().__init__()
+        self.slope = slope
+        self.noise_strength = noise_strength
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        style: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Maps (B, I, H, W) to (B, O, H', W')."""
+        y = self._convolve(x)
+        if noise is not None and self.noise_strength != 0.0:
+            y = y + self.noise_strength * noise
+        return y if self.slope is None else F.leaky_relu(y, self.slope)
+
+    def _convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolves and adds the bias."""
+        raise NotImplementedError
+
+
+class FrozenConv(FrozenLayer):
     """Plain convolution with folded weights, optional noise and leaky ReLU.
 
     Args:
@@ -43,9 +73,7 @@ class FrozenConv(nn.Module):
         up_taps: tuple[float, ...] | None = None,
         down_taps: tuple[float, ...] | None = None,
     ) -> None:
-        super().__init__()
-        self.slope = slope
-        self.noise_strength = noise_strength
+        super().__init__(slope, noise_strength)
         self.fir_taps: tuple[float, ...] | None = None
         self.mode = "up" if up_taps else "down" if down_taps else "same"
         taps = up_taps or down_taps
@@ -63,20 +91,7 @@ class FrozenConv(nn.Module):
         self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
         self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        style: torch.Tensor | None = None,
-        noise: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Maps (B, I, H, W) to (B, O, H', W')."""
-        y = self._convolve(x)
-        if noise is not None and self.noise_strength != 0.0:
-            y = y + self.noise_strength * noise
-        return y if self.slope is None else F.leaky_relu(y, self.slope)
-
     def _convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolves and adds the bias."""
         if self.mode == "same":
             return F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
         if self.fir_taps is None:
@@ -89,6 +104,32 @@ class FrozenConv(nn.Module):
             return F.conv2d(blurred, self.weight, self.bias, stride=2)
         wide = F.conv_transpose2d(x, self.weight, stride=2)
         return F.conv2d(wide, self.fir, self.bias, padding=half - 1, groups=channels)
+
+
+class FrozenNarrowConv(nn.Module):
+    """Convolution to one channel: a 1x1 convolution gives each tap's part, a second adds them.
+
+    Runtimes compute eight channels or more at a time: one alone costs as much.
+
+    Args:
+        conv: The frozen convolution; one channel, no activation, keeps the resolution.
+    """
+
+    taps: torch.Tensor
+
+    def __init__(self, conv: FrozenConv) -> None:
+        super().__init__()
+        _, inputs, side, _ = conv.weight.shape
+        parts = conv.weight.detach()[0].flatten(1).t().reshape(side * side, inputs, 1, 1)
+        self.weight = nn.Parameter(parts.clone(), requires_grad=False)
+        self.bias = conv.bias
+        taps = torch.eye(side * side).to(parts).reshape(1, side * side, side, side)
+        self.register_buffer("taps", taps)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (B, I, H, W) to (B, 1, H, W)."""
+        side = self.taps.shape[-1]
+        return F.conv2d(F.conv2d(x, self.weight), self.taps, self.bias, padding=side // 2)
 
 
 class FrozenToRGB(nn.Module):

@@ -66,12 +66,7 @@ class OpenVinoEngine(SampleEngine):
     def load(
         cls, compiled: bytes, *, thread_count: int = 2, label: EngineLabel = FP32
     ) -> OpenVinoEngine:
-        """Loads what :meth:`export` gave.
-
-        Args:
-            compiled: The compiled model.
-            thread_count: Threads within an operator.
-            label: What it says of itself.
+        """Loads what :meth:`export` gave; arguments as those of :meth:`compile`.
 
         Raises:
             AssetError: The model was compiled by another version or is damaged.

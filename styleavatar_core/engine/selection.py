@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -48,7 +49,8 @@ def open_engine(
             device ``auto`` is torch.
         precision: ``fp32``, or ``fp16`` if its pictures pass the quality gate; None is fp16 with
             a CUDA device and fp32 without.
-        thread_count: Threads of a CPU runtime.
+        thread_count: Threads of a CPU runtime; ``auto`` also tries one, as small networks may lose
+            more by waiting for each other's threads than they win.
         cache: Where derived engines are kept; the user's cache folder if None.
 
     Returns:
@@ -64,14 +66,17 @@ def open_engine(
     memory = CalibrationMemory(avatar.cache.folder / "calibration.json")
     wanted = precision or ("fp16" if has_cuda else "fp32")
     name = backend
-    if backend == "auto":
-        name = "torch" if has_cuda else _recall_fastest(avatar, memory) or "auto"
-    if name == "auto":
-        engine = _calibrate(avatar, memory)
-        if wanted == "fp32":
-            return engine
-        name = engine.info.backend
-        engine.close()
+    if backend == "auto" and has_cuda:
+        name = "torch"
+    elif backend == "auto":
+        fastest = _recall_fastest(avatar, memory)
+        if fastest is None:
+            fastest, engine = _calibrate(avatar, memory)
+            if wanted == "fp32":
+                return engine
+            engine.close()
+        name = fastest.backend
+        avatar = replace(avatar, thread_count=fastest.thread_count)
     chosen = get_backend(name)
     return open_gated(
         wanted,
@@ -82,32 +87,59 @@ def open_engine(
     )
 
 
+class _Choice(NamedTuple):
+    """What a CPU can run an avatar with."""
+
+    backend: str
+    thread_count: int
+
+    @property
+    def name(self) -> str:
+        """Under which its render time is remembered."""
+        return f"{self.backend}/{self.thread_count}"
+
+
+def _choices(thread_count: int) -> list[_Choice]:
+    """Returns what ``auto`` chooses from."""
+    return [
+        _Choice(name, count)
+        for name in automatic_backends()
+        for count in sorted({1, thread_count}, reverse=True)
+    ]
+
+
 def _key(avatar: OpeningAvatar) -> str:
     """Returns under which key the render times of an avatar's preset are remembered."""
     versions = {name: backend_version(name) for name in automatic_backends()}
     return calibration_key(avatar.bundle.manifest.preset, versions, avatar.thread_count)
 
 
-def _recall_fastest(avatar: OpeningAvatar, memory: CalibrationMemory) -> str | None:
-    """Returns the backend that was found fastest here, or None if nothing was measured."""
-    times_s = memory.recall(_key(avatar))
-    if times_s is None or not set(times_s) <= set(BACKENDS):
+def _recall_fastest(avatar: OpeningAvatar, memory: CalibrationMemory) -> _Choice | None:
+    """Returns what was found fastest here, or None if not everything was measured."""
+    times_s = memory.recall(_key(avatar)) or {}
+    choices = _choices(avatar.thread_count)
+    if not {choice.name for choice in choices} <= set(times_s):
         return None
-    return min(times_s, key=lambda name: times_s[name])
+    return min(choices, key=lambda choice: times_s[choice.name])
 
 
-def _calibrate(avatar: OpeningAvatar, memory: CalibrationMemory) -> RenderEngine:
-    """Opens every backend, keeps the fastest and remembers which it was."""
-    # Torch lays the frozen weights out anew, so it comes last.
-    names = reversed(automatic_backends())
-    engines = {name: BACKENDS[name].open(avatar) for name in names}
-    times_s = {name: measure_frame_s(engine) for name, engine in engines.items()}
-    memory.remember(_key(avatar), times_s)
-    fastest = min(times_s, key=lambda name: times_s[name])
-    for name, engine in engines.items():
-        if name != fastest:
+def _calibrate(avatar: OpeningAvatar, memory: CalibrationMemory) -> tuple[_Choice, RenderEngine]:
+    """Opens one engine after the other, keeps the fastest and remembers what it was."""
+    times_s: dict[str, float] = {}
+    best: tuple[_Choice, RenderEngine] | None = None
+    for choice in _choices(avatar.thread_count):
+        opening = replace(avatar, thread_count=choice.thread_count)
+        engine = BACKENDS[choice.backend].open(opening)
+        times_s[choice.name] = measure_frame_s(engine)
+        if times_s[choice.name] > min(times_s.values()):
             engine.close()
+            continue
+        if best is not None:
+            best[1].close()
+        best = choice, engine
+    assert best is not None  # torch is always there
+    memory.remember(_key(avatar), times_s)
     logger.info(
-        "rendering backend chosen", extra={"backend": fastest, "seconds_per_frame": times_s}
+        "rendering backend chosen", extra={"chosen": best[0].name, "seconds_per_frame": times_s}
     )
-    return engines[fastest]
+    return best

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 
 from styleavatar_core.engine.base import (
@@ -12,33 +15,49 @@ from styleavatar_core.engine.base import (
     RenderInput,
     RenderOutput,
 )
+from styleavatar_core.engine.cpu_layers import with_less_work
 from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.memory import keep_freed_memory
 
 
 class TorchEngine(RenderEngine):
     """Runs the frozen generator eagerly.
 
+    On a CPU the process keeps the memory that it frees.
+
     Args:
-        generator: The frozen generator.
+        generator: The frozen generator; on a CPU some of its layers are replaced.
         device: Where it runs.
+        thread_count: Threads on a CPU; as many as torch likes if None.
         note: Goes into ``EngineInfo``.
     """
 
     runtime = "torch"
 
-    def __init__(self, generator: FrozenGenerator, *, device: str = "cpu", note: str = "") -> None:
+    def __init__(
+        self,
+        generator: FrozenGenerator,
+        *,
+        device: str = "cpu",
+        thread_count: int | None = None,
+        note: str = "",
+    ) -> None:
         config = generator.config
         is_half = generator.face_feature.dtype == torch.float16
         precision = "fp16" if is_half else "fp32"
         sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
         super().__init__(EngineInfo("torch", precision, *sizes, note))
+        self._device, self._thread_count = device, thread_count
+        if device == "cpu":
+            keep_freed_memory()
+            if not is_half:
+                generator = with_less_work(generator)
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._device = device
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
         arrays = [getattr(inputs, name) for name in INPUT_NAMES]
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads(self._thread_count):
             image, mask = self._generator(
                 *(torch.from_numpy(array).to(self._device) for array in arrays)
             )
@@ -47,3 +66,17 @@ class TorchEngine(RenderEngine):
     def close(self) -> None:
         """Frees the weights."""
         del self._generator
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Lets torch use a number of threads, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    if count in (None, before):
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

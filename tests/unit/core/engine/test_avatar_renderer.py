@@ -26,13 +26,12 @@ def face(yaw: float = 0.0, model_id: str = "builtin-2") -> FaceParameters:
 
 
 @pytest.fixture
-def bundle_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def bundle_path(tmp_path: Path) -> Path:
     return write_nano_bundle(tmp_path / "avatar")
 
 
 def test_parameters_become_a_picture_that_follows_them(bundle_path: Path) -> None:
-    renderer = AvatarRenderer(bundle_path, backend="torch")
+    renderer = AvatarRenderer(bundle_path, backend="torch", thread_count=1)
     frame = renderer.render(face())
     assert frame.image.shape == (128, 128, 3)
     assert frame.image.dtype == np.uint8
@@ -44,7 +43,7 @@ def test_parameters_become_a_picture_that_follows_them(bundle_path: Path) -> Non
 
 
 def test_parameters_of_another_face_model_are_refused(bundle_path: Path) -> None:
-    renderer = AvatarRenderer(bundle_path, backend="torch")
+    renderer = AvatarRenderer(bundle_path, backend="torch", thread_count=1)
     with pytest.raises(InvalidInputError, match="faceverse"):
         renderer.render(face(model_id="faceverse-v4"))
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
-from styleavatar_core.engine import backends, selection
+from styleavatar_core.engine import backends, onnx_engine, selection
 from styleavatar_core.engine.backends import automatic_backends
-from styleavatar_core.engine.base import RenderEngine, RenderInput
-from styleavatar_core.engine.cache import cache_folder
+from styleavatar_core.engine.base import EngineLabel, RenderEngine, RenderInput
+from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.errors import (
     AssetError,
@@ -25,17 +27,6 @@ from tests.fakes.nano_bundle import write_nano_bundle
 
 BACKENDS = automatic_backends()
 CACHED = [name for name in BACKENDS if name != "torch"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> AvatarBundle:
-    return read_bundle(write_nano_bundle(tmp_path_factory.mktemp("bundle") / "avatar"))
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return cache_folder()
 
 
 def open_all(bundle: AvatarBundle) -> dict[str, RenderEngine]:
@@ -88,6 +79,23 @@ def test_a_picture_stays_what_it_was_when_the_next_is_rendered(
     assert np.array_equal(first.image, copy)
 
 
+def test_torch_uses_the_threads_it_was_given_while_it_renders(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, seen = torch.get_num_threads(), []
+    engine = open_engine(bundle, "torch", thread_count=before + 1)
+    forward = FrozenGenerator.forward
+
+    def watch(self: FrozenGenerator, *inputs: torch.Tensor) -> object:
+        seen.append(torch.get_num_threads())
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(FrozenGenerator, "forward", watch)
+    engine.render(random_input(engine))
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_input_of_a_wrong_size_fails_this_frame_only(bundle: AvatarBundle, backend: str) -> None:
     engine = open_engine(bundle, backend, thread_count=1)
@@ -131,19 +139,31 @@ def test_a_cached_engine_opens_without_the_weights(
 def test_auto_measures_once_per_machine_and_remembers(
     bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = {"torch": 2.0, "onnxruntime": 1.0, "openvino": 3.0}
+    # By backend, with two threads, then with one: the engines are measured in this order.
+    times = {"torch": [4.0, 5.0], "onnxruntime": [2.0, 1.0], "openvino": [3.0, 6.0]}
+    opened: list[int] = []
     calls: list[str] = []
+
+    class Watched(OnnxEngine):
+        def __init__(self, model: bytes, *, thread_count: int, label: EngineLabel) -> None:
+            opened.append(thread_count)
+            super().__init__(model, thread_count=thread_count, label=label)
 
     def measure(engine: RenderEngine) -> float:
         calls.append(engine.info.backend)
-        return times[engine.info.backend]
+        return times[engine.info.backend][calls.count(engine.info.backend) - 1]
 
     monkeypatch.setattr(selection, "measure_frame_s", measure)
-    assert open_engine(bundle).info.backend == "onnxruntime"
-    assert open_engine(bundle).info.backend == "onnxruntime"
-    assert sorted(calls) == sorted(BACKENDS)
+    monkeypatch.setattr(onnx_engine, "OnnxEngine", Watched)
+    for _ in range(2):
+        engine = open_engine(bundle, thread_count=2)
+        assert engine.info.backend == "onnxruntime"
+        assert opened[-1] == 1
+        assert engine.render(random_input(engine)).image.any()
+    assert sorted(calls) == sorted(2 * BACKENDS)
+    calls.clear()
     open_engine(bundle, thread_count=1)
-    assert len(calls) == 2 * len(BACKENDS)
+    assert sorted(calls) == sorted(BACKENDS)
 
 
 def test_auto_really_measures(bundle: AvatarBundle, cache: Path) -> None:

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Low precision is used only where its pictures are those of fp32."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
+from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine import gate
 from styleavatar_core.engine.backends import BACKENDS
 from styleavatar_core.engine.base import EngineLabel
-from styleavatar_core.engine.calibration import CalibrationMemory
 from styleavatar_core.engine.freeze import freeze, with_precision
 from styleavatar_core.engine.gate import Verdict, judge
 from styleavatar_core.engine.loading import load_frozen
@@ -23,20 +20,8 @@ from styleavatar_core.engine.typical_inputs import typical_inputs
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import sample_noise
-from tests.fakes.nano_bundle import write_nano_bundle
 from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> AvatarBundle:
-    return read_bundle(write_nano_bundle(tmp_path_factory.mktemp("bundle") / "avatar"))
-
-
-@pytest.fixture(autouse=True)
-def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CalibrationMemory:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return CalibrationMemory()
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -57,9 +42,7 @@ def test_fp16_that_fails_is_replaced_by_fp32_with_the_reason(
     assert "less than the 98 dB asked for" in engine.info.note
 
 
-def test_an_avatar_is_judged_once(
-    bundle: AvatarBundle, memory: CalibrationMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_avatar_is_judged_once(bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
 
     def fail(*arguments: object) -> None:

@@ -27,11 +27,6 @@ from tools.tensorrt_facts import CONTROLS, FACTS, find_name, used_names
 FOUND: dict[str, dict[str, bool]] = json.loads(FACTS.read_text())
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> AvatarBundle:
-    return read_bundle(write_nano_bundle(tmp_path_factory.mktemp("bundle") / "avatar"))
-
-
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.engine_work import ConvolutionCounter, frozen_work, roofline_ms, trained_gflop
+from benchmarks.engine_parts.work import ConvolutionCounter, frozen_work, roofline_ms, trained_gflop
 from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.networks import get_preset
 from tests.fakes.networks import UntrainedAvatar

@@ -5,7 +5,7 @@ import sys
 PROGRAM = """
 import ctypes, sys, threading
 import numpy as np
-from styleavatar_core.training.memory import keep_freed_memory
+from styleavatar_core.engine.memory import keep_freed_memory
 
 assert keep_freed_memory()
 sizes = []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps large tensors in the process between steps.
+"""Keeps large tensors in the process between frames and between training steps.
 
-glibc hands big blocks back to the kernel at every free and gets them again at the next step; on
+glibc hands big blocks back to the kernel at every free and gets them again next time; on
 virtual machines the page faults cost more than the arithmetic.
 """
 
