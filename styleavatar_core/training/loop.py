@@ -33,6 +33,7 @@ from styleavatar_core.training.schedule import (
     evaluation_is_due,
     phase_at,
 )
+from styleavatar_core.training.start import start_from_avatar
 from styleavatar_core.training.trainer import Trainer
 from styleavatar_core.types import Progress
 
@@ -48,6 +49,7 @@ def train(
     folder: Path,
     *,
     perceptual_weights: Path | None = None,
+    start: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Path:
@@ -61,6 +63,7 @@ def train(
         config: How to train.
         folder: Takes checkpoint, log and pictures.
         perceptual_weights: VGG19 weights, if there are any.
+        start: Checkpoint or bundle of another avatar to start from.
         on_progress: Told about once a second how far it is.
         should_stop: Asked after each step; a checkpoint is written before stopping.
 
@@ -74,7 +77,14 @@ def train(
     keep_freed_memory()
     try:
         return _train(
-            dataset, generator_config, config, folder, perceptual_weights, on_progress, should_stop
+            dataset,
+            generator_config,
+            config,
+            folder,
+            perceptual_weights,
+            start,
+            on_progress,
+            should_stop,
         )
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -89,20 +99,23 @@ def _train(
     config: TrainConfig,
     folder: Path,
     perceptual_weights: Path | None,
+    start: Path | None,
     on_progress: Callable[[Progress], None] | None,
     should_stop: Callable[[], bool] | None,
 ) -> Path:
     """The training itself, read from top to bottom; see :func:`train`."""
     trainer = Trainer(generator_config, config, perceptual_weights)
+    path = folder / CHECKPOINT_NAME
+    if start is not None and not path.exists():
+        start_from_avatar(trainer, start)
     texture, plate = _appearance(dataset, generator_config)
     for networks in (trainer.networks, trainer.average.networks):
         networks.start_from(texture, plate)
     sampler = BatchSampler(dataset, generator_config, config)
     reporter = TrainingReporter(dataset, trainer.average.networks, config, folder, on_progress)
-    path = folder / CHECKPOINT_NAME
     fingerprint = _fingerprint(dataset, generator_config, config)
     state = (trainer.modules, trainer.optimizers, fingerprint)
-    clock = Clock()
+    clock = Clock(started_from=start.name if start else "")
     if path.exists():
         clock = load_checkpoint(path, *state)
         if budget_share(clock, config) < 1.0:
