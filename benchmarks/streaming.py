@@ -15,7 +15,13 @@ from pathlib import Path
 from benchmarks.report import build_report, print_report, write_report
 from benchmarks.streaming_parts.capacity import measure_capacity, measure_overload
 from benchmarks.streaming_parts.overhead import measure_bare, measure_first_frames, measure_stream
-from benchmarks.streaming_parts.robustness import measure_recovery, measure_soak, send_garbage
+from benchmarks.streaming_parts.robustness import (
+    STANDBY_TIMEOUT_S,
+    measure_memory,
+    measure_recovery,
+    measure_soak,
+    send_garbage,
+)
 from benchmarks.streaming_parts.service import rendering_service
 from tests.fakes.nano_bundle import write_nano_bundle
 
@@ -35,6 +41,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
     main, count, seconds = AVATARS[0], options.frames, options.seconds
     figures = measure_bare(folder / "avatars" / main, options.backend, count)
     with rendering_service(folder, backend=options.backend) as service:
+        service.wait_for_standby(STANDBY_TIMEOUT_S)  # its start would take time from the frames
         figures |= measure_stream(service.channel, main, count)
         ratio = figures["frames_per_second"] / figures["bare_frames_per_second"]
         figures["throughput_ratio"] = ratio
@@ -45,13 +52,15 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, float]:
         )
         figures |= send_garbage(service, main, options.malformed)
         figures |= measure_soak(service, main, options.soak_frames)
+        figures |= measure_memory(service)
         figures["recovery_s_max"] = measure_recovery(service, main, options.kills)
-    # Admission stands aside, to see how many streams really hold.
+    # Admission stands aside, to see how many streams really hold; and nobody stands by.
     unlimited = {"utilization_limit": 1000, "stream_limit": 4 * options.most_streams}
-    with rendering_service(folder, backend=options.backend, **unlimited) as service:
+    with rendering_service(folder, backend=options.backend, stand_by=False, **unlimited) as service:
+        figures["recovery.cold_s_max"] = measure_recovery(service, main, options.kills)
         for name, avatars in (("same_avatar", AVATARS[:1]), ("different_avatars", AVATARS)):
-            figures[f"streams_at_{options.fps}fps.{name}"] = measure_capacity(
-                service.address, avatars, seconds, options.fps, options.most_streams
+            figures |= measure_capacity(
+                service.address, avatars, seconds, options.fps, options.most_streams, name
             )
     figures[f"streams_at_{options.fps}fps"] = figures[f"streams_at_{options.fps}fps.same_avatar"]
     return figures

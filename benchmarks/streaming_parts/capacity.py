@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,20 +34,21 @@ def interval_ms_p99(results: Sequence[LiveResult]) -> float:
     return float(np.percentile(intervals, 99)) if intervals else float("inf")
 
 
-def holds_rate(results: Sequence[LiveResult], frames_per_second: int) -> bool:
-    """Whether every stream got its pictures as it sent them."""
-    rates = []
-    for result in results:
-        steps = result.intervals_ms()
-        rates.append(1e3 * len(steps) / sum(steps) if steps else 0.0)
-    on_time = interval_ms_p99(results) <= INTERVAL_LIMIT_MS * 30 / frames_per_second
-    return min(rates) >= RATE_SHARE * frames_per_second and on_time
+def slowest_rate(results: Sequence[LiveResult]) -> float:
+    """Pictures per second of the stream that got the fewest; 0 when one got none."""
+    steps = [result.intervals_ms() for result in results]
+    return min(1e3 * len(mine) / sum(mine) if mine else 0.0 for mine in steps)
 
 
 def measure_capacity(
-    address: str, avatar_ids: Sequence[str], seconds: float, frames_per_second: int, most: int
-) -> int:
-    """Doubles the streams until one no longer holds its rate.
+    address: str,
+    avatar_ids: Sequence[str],
+    seconds: float,
+    frames_per_second: int,
+    most: int,
+    kind: str,
+) -> dict[str, float]:
+    """Doubles the streams until one no longer gets its pictures as it sends them.
 
     Args:
         address: Of a service that admits any number.
@@ -54,19 +56,27 @@ def measure_capacity(
         seconds: For each number of streams.
         frames_per_second: What each stream sends.
         most: Streams at which to stop.
+        kind: Names the figures.
 
     Returns:
-        The last number that held.
+        Slowest rate and interval between pictures for each number, and the last number that held.
     """
-    held, count = 0, 1
-    while count <= most:
+    figures: dict[str, float] = {}
+    held, count, does_hold = 0, 1, True
+    while does_hold and count <= most:
         names = [avatar_ids[index % len(avatar_ids)] for index in range(count)]
-        if not holds_rate(
-            run_streams(address, names, seconds, frames_per_second), frames_per_second
-        ):
-            break
-        held, count = count, 2 * count
-    return held
+        results = run_streams(address, names, seconds, frames_per_second)
+        rate, p99_ms = slowest_rate(results), interval_ms_p99(results)
+        does_hold = (
+            rate >= RATE_SHARE * frames_per_second
+            and p99_ms <= INTERVAL_LIMIT_MS * 30 / frames_per_second
+        )
+        row = f"capacity.{kind}.{count}"
+        figures[f"{row}.frames_per_second_min"] = rate
+        if math.isfinite(p99_ms):
+            figures[f"{row}.interframe_ms_p99"] = p99_ms
+        held, count = count if does_hold else held, 2 * count
+    return {**figures, f"streams_at_{frames_per_second}fps.{kind}": float(held)}
 
 
 def measure_overload(

@@ -22,15 +22,21 @@ from benchmarks.streaming_parts.service import (
 METHOD = "/styleavatar.v1.RenderingService/StreamFrames"
 
 
+STANDBY_TIMEOUT_S = 120.0
+
+
 def measure_recovery(service: RunningService, avatar_id: str, count: int) -> float:
-    """Kills the worker under a stream, again and again; the longest wait for a good frame, s."""
+    """Kills the worker under a stream, again and again; the longest wait for a good frame, s.
+
+    Where a worker stands by, each blow waits until it does.
+    """
     stream = Stream(service.channel, avatar_id)
     waits_s = []
     for index in range(count):
         stream.send(2 * index)
         stream.receive()
-        for worker in service.workers():
-            worker.send_signal(signal.SIGKILL)
+        service.wait_for_standby(STANDBY_TIMEOUT_S)
+        service.workers()[0].send_signal(signal.SIGKILL)
         begun = time.perf_counter()
         stream.send(2 * index + 1)
         if stream.receive().frame_index != 2 * index + 1:
@@ -109,3 +115,13 @@ def measure_soak(service: RunningService, avatar_id: str, count: int) -> dict[st
 
 def _memory_mb(process: psutil.Process) -> float:
     return float(process.memory_info().rss) / 1e6
+
+
+def measure_memory(service: RunningService) -> dict[str, float]:
+    """Memory of the worker that serves, and of the one that stands by."""
+    service.wait_for_standby(STANDBY_TIMEOUT_S)
+    serving, standby = service.workers()[:2]
+    return {
+        "memory.serving_worker_mb": _memory_mb(serving),
+        "memory.standby_worker_mb": _memory_mb(standby),
+    }

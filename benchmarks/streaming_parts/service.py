@@ -12,11 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
+import httpx
 import numpy as np
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -40,31 +41,56 @@ class RunningService:
         address: ``host:port``.
         channel: To it.
         process: Its front process.
+        metrics_url: Where it tells its metrics.
+        has_standby: Whether a worker stands by for one that dies.
     """
 
     address: str
     channel: grpc.Channel
     process: psutil.Process
+    metrics_url: str = ""
+    has_standby: bool = False
 
     def workers(self) -> list[psutil.Process]:
-        """Its worker processes."""
-        return self.process.children()
+        """Its worker processes; one that stands by is the last."""
+        return sorted(self.process.children(), key=psutil.Process.create_time)
+
+    def metric(self, name: str) -> float:
+        """Reads a metric that has no labels."""
+        for line in httpx.get(self.metrics_url).text.splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+        raise LookupError(f"there is no metric {name}")
+
+    def wait_for_standby(self, timeout_s: float) -> None:
+        """Waits until a worker stands by, if one is to."""
+        deadline = time.monotonic() + timeout_s
+        name = "styleavatar_rendering_standby_workers"
+        while self.has_standby and self.metric(name) < 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports that nobody listens on."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def rendering_service(
     data_folder: Path, **settings: object
 ) -> AbstractContextManager[RunningService]:
     """Runs the rendering service; see :func:`running_service`."""
-    return running_service("rendering", data_folder, **settings)
+    return running_service("rendering", data_folder, **{"stand_by": True, **settings})
 
 
 @contextmanager
 def running_service(name: str, data_folder: Path, **settings: object) -> Iterator[RunningService]:
     """Runs a gRPC service as users do, and ends it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = {"port": port, "metrics_port": 0, **settings}
+    port, metrics_port = free_ports(2)
+    settings = {"port": port, "metrics_port": metrics_port, **settings}
     variables = {f"STYLEAVATAR_{name}_{k}".upper(): str(v) for k, v in settings.items()}
     variables |= {"STYLEAVATAR_DATA": str(data_folder), "STYLEAVATAR_LOG_LEVEL": "ERROR"}
     process = subprocess.Popen(
@@ -78,7 +104,13 @@ def running_service(name: str, data_folder: Path, **settings: object) -> Iterato
             for answer in health.Watch(request, wait_for_ready=True, timeout=START_TIMEOUT_S):
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     break
-            yield RunningService(address, channel, psutil.Process(process.pid))
+            yield RunningService(
+                address,
+                channel,
+                psutil.Process(process.pid),
+                f"http://127.0.0.1:{metrics_port}/metrics",
+                bool(settings.get("stand_by")),
+            )
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
