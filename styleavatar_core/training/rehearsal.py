@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.errors import TrainingError
 from styleavatar_core.networks import GeneratorConfig, sample_noise
 from styleavatar_core.training.batches import BatchSampler
@@ -91,6 +92,7 @@ def rehearse(
 
     It takes the second to see the optimizers' moments and a step's activations side by side.
     """
+    keep_freed_memory()  # as a training does
     trainer = Trainer(generator_config, config, perceptual_weights)
     batch = BatchSampler(dataset, generator_config, config).at_step(0)
     weight = config.loss_weights.adversarial if config.adversarial_start < 1.0 else 0.0
