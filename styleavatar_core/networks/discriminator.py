@@ -22,13 +22,13 @@ def append_minibatch_stddev(x: torch.Tensor) -> torch.Tensor:
     """Appends one channel with the mean deviation within groups of up to four samples.
 
     Args:
-        x: (B, C, H, W); B must be a multiple of min(B, 4).
+        x: (B, C, H, W). Groups are as large as divides B.
 
     Returns:
         (B, C + 1, H, W).
     """
     batch, channels, height, width = x.shape
-    group = min(batch, _STDDEV_GROUP)
+    group = next(size for size in range(_STDDEV_GROUP, 0, -1) if batch % size == 0)
     grouped = x.reshape(group, batch // group, channels, height, width)
     deviation = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt()  # (B/group, C, H, W)
     mean = deviation.mean(dim=(1, 2, 3)).repeat(group).reshape(batch, 1, 1, 1)

@@ -26,7 +26,6 @@ from styleavatar_core.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 _FITS, _TOO_LARGE = 0, 75
-_KILLED = -9
 # torch, the C++ library and oneDNN have no error type of their own for this, only words; oneDNN's
 # are those of its primitives, which fail for no other reason once a step has run.
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "could not create a ")
@@ -75,7 +74,7 @@ def _largest_fitting(request: dict[str, object], too_large: int) -> int:
         logger.info("batch size tried", extra={"size": size, "exit_code": result.returncode})
         if result.returncode == _FITS:
             fits = size
-        elif result.returncode in (_TOO_LARGE, _KILLED):
+        elif result.returncode == _TOO_LARGE or result.returncode < 0:  # a signal: killed, aborted
             too_large = size
         else:
             raise TrainingError(f"a batch of {size} could not be tried: {result.stderr[-500:]}")

@@ -38,6 +38,8 @@ def with_standby(
     rehearse: Rehearsal | None = None,
     rest_s: float = 0.0,
 ) -> None:
+    before = psutil.Process().children()
+
     async def run() -> None:
         standby = StandBy(OPTIONS, rehearse, rest_s)
         standby.begin()
@@ -46,7 +48,7 @@ def with_standby(
                 await scenario(standby)
         finally:
             await standby.stop()
-        assert psutil.Process().children() == []
+        assert psutil.Process().children() == before
 
     asyncio.run(run())
 
