@@ -7,6 +7,8 @@ forward pass stays the one definition for training and inference.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -19,7 +21,7 @@ from styleavatar_core.ops.modulated_conv2d import fold_down, fold_up, style_demo
 from styleavatar_core.ops.upfirdn2d import fir_kernel, upsample_image
 
 
-class FrozenLayer(nn.Module):
+class FrozenLayer(nn.Module, ABC):
     """What follows a frozen convolution: optional noise and leaky ReLU.
 
     Args:
@@ -44,9 +46,9 @@ class FrozenLayer(nn.Module):
             y = y + self.noise_strength * noise
         return y if self.slope is None else F.leaky_relu(y, self.slope)
 
+    @abstractmethod
     def _convolve(self, x: torch.Tensor) -> torch.Tensor:
         """Convolves and adds the bias."""
-        raise NotImplementedError
 
 
 class FrozenConv(FrozenLayer):

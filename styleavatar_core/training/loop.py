@@ -106,11 +106,12 @@ def _train(
     """The training itself, read from top to bottom; see :func:`train`."""
     trainer = Trainer(generator_config, config, perceptual_weights)
     path = folder / CHECKPOINT_NAME
-    if start is not None and not path.exists():
-        start_from_avatar(trainer, start)
-    texture, plate = _appearance(dataset, generator_config)
-    for networks in (trainer.networks, trainer.average.networks):
-        networks.start_from(texture, plate)
+    if not path.exists():
+        if start is not None:
+            start_from_avatar(trainer, start)
+        texture, plate = _appearance(dataset, generator_config)
+        for networks in (trainer.networks, trainer.average.networks):
+            networks.start_from(texture, plate)
     sampler = BatchSampler(dataset, generator_config, config)
     reporter = TrainingReporter(dataset, trainer.average.networks, config, folder, on_progress)
     fingerprint = _fingerprint(dataset, generator_config, config)

@@ -7,13 +7,15 @@ import json
 import signal
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 
-from services.common.jobs import JobState
+from services.common.jobs import JobState, TrainingJob
 from tests.fakes.avatar_maker import CHECKPOINT_INTERVAL, STEP_COUNT
 from tests.integration.job_system import (
     CONSENT,
@@ -167,27 +169,9 @@ def test_sigterm_puts_the_job_back_and_ends_cleanly(system: JobSystem, clip: Pat
     assert system.stack_traces() == ""
 
 
-def test_another_trainer_takes_over_when_the_lease_ends(system: JobSystem, clip: Path) -> None:
-    first = system.start_trainer(lease_s=5)
-    job_id, _ = start_job(system, clip)
-    system.wait_until(job_id, lambda job: job.progress)
-    job = job_process(first)
-    for process in (first, job):
-        process.send_signal(signal.SIGSTOP)  # as a machine that has lost its network
-    try:
-        system.start_trainer(lease_s=5)
-        finished = system.wait_until(job_id, lambda job: job.state.is_final)
-        assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
-    finally:
-        for process in (job, first):
-            process.send_signal(signal.SIGCONT)
-    wait_for(lambda: not job.is_running() or job.status() == "zombie")
-    assert system.records.get(job_id) == finished, "the old copy must not write any more"
-
-
-def test_a_trainer_ended_while_it_cleaned_keeps_nobody_from_taking_over(
-    system: JobSystem, clip: Path
-) -> None:
+@contextmanager
+def lost_trainer(system: JobSystem, clip: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Gives a job under way and its process, stopped as on a machine that has lost its network."""
     first = system.start_trainer(lease_s=5)
     job_id, _ = start_job(system, clip)
     system.wait_until(job_id, lambda job: job.progress)
@@ -195,13 +179,33 @@ def test_a_trainer_ended_while_it_cleaned_keeps_nobody_from_taking_over(
     for process in (first, job):
         process.send_signal(signal.SIGSTOP)
     try:
-        system.leave_cleaning_lock()
-        system.start_trainer(lease_s=5)
-        finished = system.wait_until(job_id, lambda job: job.state.is_final)
-        assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
+        yield job_id, job
     finally:
         for process in (job, first):
             process.send_signal(signal.SIGCONT)
+
+
+def take_over(system: JobSystem, job_id: str) -> TrainingJob:
+    """Starts another trainer; returns the job once that has finished it."""
+    system.start_trainer(lease_s=5)
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
+    return finished
+
+
+def test_another_trainer_takes_over_when_the_lease_ends(system: JobSystem, clip: Path) -> None:
+    with lost_trainer(system, clip) as (job_id, job):
+        finished = take_over(system, job_id)
+    wait_for(lambda: not job.is_running() or job.status() == "zombie")
+    assert system.records.get(job_id) == finished, "the old copy must not write any more"
+
+
+def test_a_trainer_ended_while_it_cleaned_keeps_nobody_from_taking_over(
+    system: JobSystem, clip: Path
+) -> None:
+    with lost_trainer(system, clip) as (job_id, _):
+        system.leave_cleaning_lock()
+        take_over(system, job_id)
 
 
 def test_redis_away_for_a_while(system: JobSystem, clip: Path) -> None:
