@@ -16,6 +16,7 @@ import numpy as np
 from styleavatar_core.avatar.continuity import Continuity
 from styleavatar_core.avatar.driver_gains import DriverGains
 from styleavatar_core.avatar.statistics import (
+    CLOSED_PERCENTILE,
     NEUTRAL_PERCENTILE,
     NearestSample,
     ParameterStatistics,
@@ -31,6 +32,7 @@ from styleavatar_core.face3d.camera import (
     quaternion_from_rotation_vector,
     rotation_vector_from_quaternion,
 )
+from styleavatar_core.face3d.lip_gap import lip_gap
 from styleavatar_core.types import FaceParameters, FloatArray
 
 __all__ = ["DriverGains", "NearestSample", "ParameterStatistics", "Retargeted", "Retargeter"]
@@ -46,7 +48,6 @@ _TURNED_FROM, _TURNED_TO = 0.25, 0.45  # a driver who always looks aside is take
 _MARGIN_STD = 0.5  # the trained range reaches this far beyond what was seen
 
 _BLINK = tuple(ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right"))
-_JAW_OPEN = ARKIT_NAMES.index("jawOpen")
 _LOOK = tuple(i for i, name in enumerate(ARKIT_NAMES) if name.startswith("eyeLook"))
 
 
@@ -85,7 +86,9 @@ class Retargeter:
         self._is_arkit = len(statistics.neutral_expression) == len(ARKIT_NAMES)
         self._memory: deque[FloatArray] = deque(maxlen=_MEMORY_FRAMES // _MEMORY_STEP)
         self._frame_count = 0
+        self._lips = lip_gap(statistics.model_id)
         self._neutral = statistics.neutral_expression.astype(np.float64)
+        self._closed_lip_gap = statistics.closed_lip_gap
         self._is_neutral_given = False
         self._rotation = np.zeros(3)
         self._placement: FloatArray | None = None  # x, y, log scale of the driver's reference
@@ -98,6 +101,7 @@ class Retargeter:
         if self._driver is None:
             return
         self._neutral = self._driver.expression.astype(np.float64)
+        self._closed_lip_gap = float(self._lips.of(self._neutral))
         self._rotation = rotation_vector_from_quaternion(self._driver.rotation).astype(np.float64)
         self._placement = _placement(self._driver)
         self._is_neutral_given = True
@@ -161,11 +165,15 @@ class Retargeter:
         frontal = np.linalg.norm(seen[:, :3] - self._rotation, axis=1) < _FRONTAL_RADIANS
         if not frontal.any():
             return
-        own = np.percentile(seen[frontal, 6:], NEUTRAL_PERCENTILE, axis=0)
+        expressions = seen[frontal, 6:]
         count = frontal.sum() * _MEMORY_STEP
         trust = count / (count + _TRUST_FRAMES)
+        own = np.percentile(expressions, NEUTRAL_PERCENTILE, axis=0)
         target = trust * own + (1 - trust) * self._statistics.neutral_expression
         self._neutral = self._neutral + follow * (target - self._neutral)
+        closed = np.percentile(self._lips.of(expressions), CLOSED_PERCENTILE)
+        target_gap = trust * closed + (1 - trust) * self._statistics.closed_lip_gap
+        self._closed_lip_gap += follow * (target_gap - self._closed_lip_gap)
 
     def _relative(self, driver: FaceParameters) -> FaceParameters:
         statistics = self._statistics
@@ -198,14 +206,15 @@ class Retargeter:
             if expression[index] > self._neutral[index]:
                 share = (expression[index] - self._neutral[index]) / room
                 moved[index] = rest[index] + (1.0 - rest[index]) * share
-        if self._is_arkit:
-            # A closed mouth is closed for everyone, also for an avatar that talked all the time.
-            opened = max(expression[_JAW_OPEN] - self._neutral[_JAW_OPEN], 0.0)
-            moved[_JAW_OPEN] = opened / max(1.0 - self._neutral[_JAW_OPEN], 1e-3)
+        # A closed mouth is closed for everyone, also for an avatar that talked all the time.
+        opened = float(self._lips.of(expression)) - self._closed_lip_gap
+        gap = self._statistics.closed_lip_gap + opened
+        spread = self._statistics.expression.std
+        moved = self._lips.with_gap(np.clip(moved, 0.0, 1.0), gap, spread)
         # Where one looks is absolute, and the lids follow it.
         if self._is_arkit:
             moved[list(_LOOK)] = expression[list(_LOOK)]
-        return np.clip(moved, 0.0, 1.0).astype(np.float32)
+        return moved.astype(np.float32)
 
     def _clamp(self, wanted: FaceParameters) -> tuple[FaceParameters, bool]:
         values = split_parameters(wanted)

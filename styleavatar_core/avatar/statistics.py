@@ -14,10 +14,13 @@ import numpy as np
 
 from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
+from styleavatar_core.face3d.lip_gap import lip_gap
 from styleavatar_core.types import CropBox, FaceParameters, FloatArray
 
 # A coefficient at rest is below this percentile of its values: faces are at rest, then move.
 NEUTRAL_PERCENTILE = 10.0
+# Lips are closed below this percentile of their gap: at m, b and p they meet, whoever talks.
+CLOSED_PERCENTILE = 5.0
 
 # Below these a spread counts as none; radians, model units, share of the scale, coefficients.
 _LEAST_STD = {
@@ -63,6 +66,7 @@ class ParameterStatistics:
         expression: E values.
         eye_rotation: 4 values: left pitch, left yaw, right pitch, right yaw, radians.
         neutral_expression: (E,) float32, the person's face at rest.
+        closed_lip_gap: The lips' distance (``LipGap``) when the person's mouth is closed.
     """
 
     model_id: str
@@ -73,6 +77,7 @@ class ParameterStatistics:
     expression: Spread
     eye_rotation: Spread
     neutral_expression: FloatArray
+    closed_lip_gap: float = 0.0
 
     @classmethod
     def from_parameters(cls, parameters: Sequence[FaceParameters], window: CropBox) -> Self:
@@ -90,10 +95,12 @@ class ParameterStatistics:
         rows = [split_parameters(p) for p in parameters]
         groups = {name: np.stack([row[name] for row in rows]) for name in _GROUPS}
         neutral = np.percentile(groups["expression"], NEUTRAL_PERCENTILE, axis=0)
+        gaps = lip_gap(parameters[0].model_id).of(groups["expression"])
         return cls(
             model_id=parameters[0].model_id,
             window=window,
             neutral_expression=neutral.astype(np.float32),
+            closed_lip_gap=float(np.percentile(gaps, CLOSED_PERCENTILE)),
             **{name: Spread.of(samples) for name, samples in groups.items()},
         )
 
@@ -113,6 +120,7 @@ class ParameterStatistics:
             "model_id": self.model_id,
             "window": [window.center_x, window.center_y, window.half_size],
             "neutral_expression": [round(float(v), 6) for v in self.neutral_expression],
+            "closed_lip_gap": round(self.closed_lip_gap, 6),
             **{name: getattr(self, name).to_dict() for name in _GROUPS},
         }
 
@@ -132,6 +140,8 @@ class ParameterStatistics:
                 model_id=str(values["model_id"]),
                 window=CropBox(*(float(v) for v in values["window"])),
                 neutral_expression=np.array(values["neutral_expression"], np.float32),
+                # Bundles without it are from before it was measured: lips touch at 0.
+                closed_lip_gap=float(values.get("closed_lip_gap", 0.0)),
                 **spreads,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:

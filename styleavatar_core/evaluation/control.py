@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well an avatar follows its driver: correlations of what was asked with what is seen.
 
-No single coefficient tells how far a mouth is open: lips close over an open jaw (``mouthClose``)
-and part over a shut one. Its opening is the distance between the lips that all coefficients give
-together to the mean face. The jaw's own coefficient, ``jawOpen``, is correlated besides.
+A mouth's opening is the distance between the lips (``face3d/lip_gap.py``). The jaw's own
+coefficient, ``jawOpen``, is correlated besides.
 """
 
 from __future__ import annotations
@@ -15,8 +14,7 @@ import numpy as np
 
 from styleavatar_core.face3d.arkit import ARKIT_NAMES
 from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
-from styleavatar_core.face3d.landmark_groups import LOWER_INNER_LIP, UPPER_INNER_LIP
-from styleavatar_core.face3d.library import find_face_model
+from styleavatar_core.face3d.lip_gap import lip_gap
 from styleavatar_core.types import FaceParameters, FloatArray
 
 _AXES = ("pitch", "yaw", "roll")
@@ -66,7 +64,7 @@ def control_series(
     """
     asked, seen = _rotations(driver), _rotations(output)
     series = {axis: (asked[:, i], seen[:, i]) for i, axis in enumerate(_AXES)}
-    series["mouth"] = _mouth_opening(driver), _mouth_opening(output)
+    series["mouth"] = _lip_gaps(driver), _lip_gaps(output)
     for name, coefficients in _CONTROLS.items():
         places = [ARKIT_NAMES.index(coefficient) for coefficient in coefficients]
         series[name] = _mean(driver, places), _mean(output, places)
@@ -101,12 +99,6 @@ def _gaze_yaw(parameters: Sequence[FaceParameters]) -> FloatArray:
     return np.array([p.eye_rotation[:, 1].mean() for p in parameters])
 
 
-def _mouth_opening(parameters: Sequence[FaceParameters]) -> FloatArray:
-    """Returns the mean distance between the inner lips, mm, on the mean face."""
-    model = find_face_model(parameters[0].model_id)
-    upper, lower = (model.landmark_indices[list(lip)] for lip in (UPPER_INNER_LIP, LOWER_INNER_LIP))
-    rest = model.mean_shape[lower] - model.mean_shape[upper]  # (pairs, 3)
-    directions = model.expression_basis[lower] - model.expression_basis[upper]
+def _lip_gaps(parameters: Sequence[FaceParameters]) -> FloatArray:
     expressions = np.stack([p.expression for p in parameters])
-    gaps = rest + np.einsum("pde,te->tpd", directions, expressions)
-    return _MM_PER_UNIT * np.linalg.norm(gaps, axis=2).mean(axis=1)
+    return _MM_PER_UNIT * lip_gap(parameters[0].model_id).of(expressions)
