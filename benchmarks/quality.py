@@ -64,7 +64,7 @@ _METRICS = (
     "lpips",
     "fid",
 )
-_CONTROLS = ("rotation_r", "mouth_r", "smile_r", "lids_r", "gaze_r")
+_CONTROLS = ("rotation_r", "mouth_r", "jaw_r", "smile_r", "lids_r", "gaze_r")
 _QUICK_STEPS = 4
 _SHOWN_FRAMES = 4
 
