@@ -20,9 +20,8 @@ from styleavatar_core.avatar.statistics import (
     NEUTRAL_PERCENTILE,
     NearestSample,
     ParameterStatistics,
-    Spread,
-    split_parameters,
 )
+from styleavatar_core.avatar.trained_range import TrainedRange
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.face3d.arkit import ARKIT_NAMES
 from styleavatar_core.face3d.camera import (
@@ -45,7 +44,6 @@ _TRUST_FRAMES = 20.0  # frames until the driver's own neutral counts half
 _FOLLOW_SHARE = 0.1  # how fast the reference in use follows the estimate, per frame
 _FRONTAL_RADIANS = 0.45  # heads turned further say little of the neutral expression
 _TURNED_FROM, _TURNED_TO = 0.25, 0.45  # a driver who always looks aside is taken as frontal
-_MARGIN_STD = 0.5  # the trained range reaches this far beyond what was seen
 
 _BLINK = tuple(ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right"))
 _LOOK = tuple(i for i, name in enumerate(ARKIT_NAMES) if name.startswith("eyeLook"))
@@ -94,6 +92,7 @@ class Retargeter:
         self._placement: FloatArray | None = None  # x, y, log scale of the driver's reference
         self._driver: FaceParameters | None = None
         self._continuity = Continuity(self._resting())
+        self._range = TrainedRange(statistics)
         self._was_clamped = False
 
     def set_neutral(self) -> None:
@@ -128,7 +127,7 @@ class Retargeter:
             self._remember(driver)
             wanted = self._relative(driver)
         amplified = self._gains.apply(wanted, self._statistics)
-        parameters, self._was_clamped = self._clamp(amplified)
+        parameters, self._was_clamped = self._range.hold(amplified)
         return Retargeted(self._continuity.found(parameters), self._was_clamped)
 
     def _check(self, driver: FaceParameters) -> None:
@@ -137,13 +136,13 @@ class Retargeter:
                 f"The driver was tracked with face model '{driver.model_id}', but the avatar needs "
                 f"'{self._statistics.model_id}'."
             )
-        values = split_parameters(driver)
-        if len(values["expression"]) != len(self._neutral):
+        if len(driver.expression) != len(self._neutral):
             raise InvalidInputError(
-                f"The driver has {len(values['expression'])} expression coefficients; "
+                f"The driver has {len(driver.expression)} expression coefficients; "
                 f"the avatar needs {len(self._neutral)}."
             )
-        if driver.scale <= 0 or not all(np.isfinite(v).all() for v in values.values()):
+        numbers = (driver.rotation, driver.translation, driver.expression, driver.eye_rotation)
+        if not (0 < driver.scale < np.inf and all(np.isfinite(part).all() for part in numbers)):
             raise InvalidInputError(
                 "The driver's parameters are not finite, or its scale is not positive."
             )
@@ -216,27 +215,6 @@ class Retargeter:
             moved[list(_LOOK)] = expression[list(_LOOK)]
         return moved.astype(np.float32)
 
-    def _clamp(self, wanted: FaceParameters) -> tuple[FaceParameters, bool]:
-        values = split_parameters(wanted)
-        held = {}
-        clamped = False
-        for name, value in values.items():
-            held[name], beyond = _soft_clamp(value, getattr(self._statistics, name))
-            clamped |= beyond
-        translation = np.append(held["translation"], wanted.translation[2]).astype(np.float32)
-        rotation = wanted.rotation
-        if not np.array_equal(held["rotation"], values["rotation"]):
-            rotation = quaternion_from_rotation_vector(held["rotation"])
-        parameters = replace(
-            wanted,
-            rotation=rotation,
-            translation=translation,
-            scale=float(held["scale"][0]),
-            expression=np.clip(held["expression"], 0.0, 1.0).astype(np.float32),
-            eye_rotation=held["eye_rotation"].reshape(2, 2).astype(np.float32),
-        )
-        return parameters, clamped
-
     def _resting(self) -> FaceParameters:
         statistics = self._statistics
         return FaceParameters(
@@ -255,11 +233,3 @@ def _placement(params: FaceParameters) -> FloatArray:
     return np.array(
         [params.translation[0], params.translation[1], np.log(params.scale)], np.float64
     )
-
-
-def _soft_clamp(value: FloatArray, spread: Spread) -> tuple[FloatArray, bool]:
-    """Leaves the trained range as it is and bends what is beyond it; says if much was bent."""
-    margin = np.maximum(_MARGIN_STD * spread.std, 1e-3)
-    beyond = np.maximum(value - spread.maximum, 0.0) - np.maximum(spread.minimum - value, 0.0)
-    inside = np.clip(value, spread.minimum, spread.maximum)
-    return inside + margin * np.tanh(beyond / margin), bool((np.abs(beyond) > margin).any())

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an avatar was trained on, as a bound: inside nothing changes, beyond is bent back smoothly.
+
+Numpy only. All groups of parameters are one vector here: this runs before every live frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from styleavatar_core.avatar.statistics import ParameterStatistics, Spread, split_parameters
+from styleavatar_core.face3d.camera import quaternion_from_rotation_vector
+from styleavatar_core.types import FaceParameters, FloatArray
+
+_MARGIN_STD = 0.5  # the trained range reaches this far beyond what was seen
+_MARGIN_MIN = 1e-3
+
+
+class TrainedRange:
+    """Holds parameters back to what an avatar has seen.
+
+    Args:
+        statistics: The avatar's, from its manifest.
+    """
+
+    def __init__(self, statistics: ParameterStatistics) -> None:
+        groups = ("rotation", "translation", "scale", "expression", "eye_rotation")
+        spreads: list[Spread] = [getattr(statistics, name) for name in groups]
+        self._minimum = np.concatenate([spread.minimum for spread in spreads])
+        self._maximum = np.concatenate([spread.maximum for spread in spreads])
+        std = np.concatenate([spread.std for spread in spreads])
+        self._margin = np.maximum(_MARGIN_STD * std, _MARGIN_MIN)
+        sizes = [len(spread.std) for spread in spreads]
+        ends = np.cumsum(sizes).tolist()
+        self._parts = {
+            name: slice(end - size, end)
+            for name, size, end in zip(groups, sizes, ends, strict=True)
+        }
+
+    def hold(self, wanted: FaceParameters) -> tuple[FaceParameters, bool]:
+        """Bends what is beyond the range; a coefficient stays in [0, 1].
+
+        Args:
+            wanted: In the coordinates of the avatar's window.
+
+        Returns:
+            What the avatar can do, and whether much was bent.
+        """
+        groups = split_parameters(wanted)
+        values = np.concatenate([groups[name] for name in self._parts])
+        inside = np.clip(values, self._minimum, self._maximum)
+        beyond = values - inside
+        if not beyond.any():
+            return replace(wanted, expression=_coefficients(wanted.expression)), False
+        held = inside + self._margin * np.tanh(beyond / self._margin)
+        parts = {name: held[part] for name, part in self._parts.items()}
+        rotation = wanted.rotation
+        if beyond[self._parts["rotation"]].any():
+            rotation = quaternion_from_rotation_vector(parts["rotation"])
+        parameters = replace(
+            wanted,
+            rotation=rotation,
+            translation=np.append(parts["translation"], wanted.translation[2]).astype(np.float32),
+            scale=float(parts["scale"][0]),
+            expression=_coefficients(parts["expression"]),
+            eye_rotation=parts["eye_rotation"].reshape(2, 2).astype(np.float32),
+        )
+        return parameters, bool((np.abs(beyond) > self._margin).any())
+
+
+def _coefficients(expression: FloatArray) -> FloatArray:
+    """Clips (E,) coefficients to [0, 1]; float32."""
+    return np.clip(expression, 0.0, 1.0).astype(np.float32)
