@@ -187,7 +187,7 @@ def train_variant(
     else:
         if variant not in MOVES_WINDOWS:  # boxes in the middle, everybody where the clip has them
             config = replace(config, centered_share=1.0, apart_share=0.0)
-        checkpoint = train(dataset, generator_config, config, work / f"training-{variant}")
+        checkpoint = train([dataset], generator_config, config, work / f"training-{variant}")
     networks, clock = load_average(checkpoint, generator_config)
     return networks, clock.elapsed_s / 60
 

@@ -19,6 +19,7 @@ from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.networks import get_preset
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import BatchSampler
+from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.losses import reconstruction_losses
 from styleavatar_core.training.prepare import prepare_dataset
@@ -44,7 +45,7 @@ def time_steps(video: Path, folder: Path, preset: str, steps: int) -> dict[str, 
     """Times whole steps of the generator (without the discriminator) and their data."""
     keep_freed_memory()
     config, train = get_preset(preset), TrainConfig()
-    sampler = BatchSampler(prepare_dataset(video, folder, config), config, train)
+    sampler = BatchSampler([Clip(prepare_dataset(video, folder, config))], config, train)
     networks = AvatarNetworks(config).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(networks.parameters(), lr=1e-3, fused=True)
     whole: list[float] = []

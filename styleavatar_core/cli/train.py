@@ -71,6 +71,7 @@ def train(
         TRAINING_FOLDER,
         create_avatar,
     )
+    from styleavatar_core.training.parallel import joined_ranks
     from styleavatar_core.training.prepare import CAPTURE_FOLDER
 
     if not resume and (out / TRAINING_FOLDER).exists():
@@ -83,7 +84,11 @@ def train(
         config = replace(config, plateau_gain_db=None)
     if batch_size is not None:
         config = replace(config, batch_size=batch_size)
-    with stop_on_interrupt() as should_stop, progress_bars() as on_progress:
+    with (
+        joined_ranks() as is_first,
+        stop_on_interrupt() as should_stop,
+        progress_bars() as on_progress,
+    ):
         bundle = create_avatar(
             video,
             out,
@@ -101,7 +106,8 @@ def train(
             on_progress=_telling(on_progress, out / DATASET_FOLDER / CAPTURE_FOLDER / REPORT_NAME),
             should_stop=should_stop,
         )
-    _show(bundle, out / FIGURES_NAME)
+    if is_first:
+        _show(bundle, out / FIGURES_NAME)
 
 
 def _telling(

@@ -11,6 +11,7 @@ from torch import nn
 from styleavatar_core.networks.config import DiscriminatorConfig
 from styleavatar_core.networks.layers import EncoderBlock, EqualConv2d, EqualLinear
 from styleavatar_core.ops.haar import haar_transform
+from styleavatar_core.ops.ranks import gather_over_ranks, own_share
 from styleavatar_core.ops.upfirdn2d import downsample_image
 
 _GAIN = 2.0**0.5
@@ -22,17 +23,18 @@ def append_minibatch_stddev(x: torch.Tensor) -> torch.Tensor:
     """Appends one channel with the mean deviation within groups of up to four samples.
 
     Args:
-        x: (B, C, H, W). Groups are as large as divides B.
+        x: (B, C, H, W). Groups are as large as divides the samples of all ranks.
 
     Returns:
         (B, C + 1, H, W).
     """
-    batch, channels, height, width = x.shape
+    everybody = gather_over_ranks(x)
+    batch, channels, height, width = everybody.shape
     group = next(size for size in range(_STDDEV_GROUP, 0, -1) if batch % size == 0)
-    grouped = x.reshape(group, batch // group, channels, height, width)
+    grouped = everybody.reshape(group, batch // group, channels, height, width)
     deviation = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt()  # (B/group, C, H, W)
     mean = deviation.mean(dim=(1, 2, 3)).repeat(group).reshape(batch, 1, 1, 1)
-    return torch.cat([x, mean.expand(batch, 1, height, width)], dim=1)
+    return torch.cat([x, mean[own_share()].expand(-1, 1, height, width)], dim=1)
 
 
 class Discriminator(nn.Module):

@@ -29,6 +29,14 @@ class Noise:
     face: torch.Tensor
     background: torch.Tensor
 
+    def to(self, device: torch.device) -> Noise:
+        """Returns the same noise on a device."""
+        return Noise(self.foreground.to(device), self.face.to(device), self.background.to(device))
+
+    def of(self, samples: slice) -> Noise:
+        """Returns the noise of some samples of a batch."""
+        return Noise(self.foreground[samples], self.face[samples], self.background[samples])
+
 
 def sample_noise(
     config: GeneratorConfig,

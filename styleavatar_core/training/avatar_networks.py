@@ -20,50 +20,66 @@ from styleavatar_core.networks import (
 from styleavatar_core.ops.haar import haar_transform
 from styleavatar_core.training.batches import Batch
 
-_IDENTITY = 0.0  # argument of z_id's code: one video, one identity
+_SHARED_IDENTITY = 0.0  # argument of z_id's code for nobody in particular, or for the only one
+STARTS = ("face_start", "background_start")  # of a clip, not learned
+_IDENTITY_STEP = 0.1  # between those of several clips
 
 
 class AvatarNetworks(nn.Module):
     """Feature generators of face and background, and the portrait generator.
 
-    The RGB parts of the static maps are what a generator gives added to a fixed picture, zero until
-    :meth:`start_from` is told what the clip shows.
+    Several clips share all weights (pre-training, Sec. 3.4); z_id tells their static maps apart.
+    The RGB parts of these are what a generator gives added to a fixed picture of the clip, zero
+    until :meth:`start_from` is told what the clip shows.
 
     Args:
         config: The preset.
+        clip_count: How many clips are trained on.
     """
 
     face_start: torch.Tensor
     background_start: torch.Tensor
 
-    def __init__(self, config: GeneratorConfig) -> None:
+    def __init__(self, config: GeneratorConfig, clip_count: int = 1) -> None:
         super().__init__()
         self.config = config
+        self.clip_count = clip_count
         self.face = FeatureGenerator(config.face)
         self.background = FeatureGenerator(config.background)
         self.generator = PortraitGenerator(config)
-        for name, part in (("face_start", config.face), ("background_start", config.background)):
-            self.register_buffer(name, torch.zeros(1, 12, part.size, part.size))
+        for name, part in zip(STARTS, (config.face, config.background), strict=True):
+            self.register_buffer(name, torch.zeros(clip_count, 12, part.size, part.size))
 
-    def start_from(self, texture: torch.Tensor, backplate: torch.Tensor) -> None:
-        """Sets what the RGB parts of the static maps start from.
+    def start_from(self, clip: int, texture: torch.Tensor, backplate: torch.Tensor) -> None:
+        """Sets what the RGB parts of a clip's static maps start from.
 
         Args:
+            clip: Which clip.
             texture: (1, 3, 2F, 2F) float32 in [-1, 1], colours of the face in UV space; F is the
                 side of its map.
             backplate: (1, 3, 2G, 2G) float32 in [-1, 1], the canvas without the person; G is the
                 side of the background's map.
         """
-        self.face_start.copy_(haar_transform(texture))
-        self.background_start.copy_(haar_transform(backplate))
+        self.face_start[clip].copy_(haar_transform(texture)[0])
+        self.background_start[clip].copy_(haar_transform(backplate)[0])
 
-    def static_maps(self) -> tuple[FeatureMaps, FeatureMaps]:
-        """Returns the maps of face and background, batch 1: the same for every frame."""
-        code = self.code(torch.tensor([_IDENTITY]))
+    def static_maps(
+        self, clip: int = 0, *, is_shared: bool = False
+    ) -> tuple[FeatureMaps, FeatureMaps]:
+        """Returns the maps of face and background, batch 1: the same for every frame of a clip.
+
+        Args:
+            clip: Which clip.
+            is_shared: Whether z_id is that of nobody in particular instead of the clip's.
+        """
+        is_shared = is_shared or self.clip_count == 1
+        identity = _SHARED_IDENTITY if is_shared else (clip + 1) * _IDENTITY_STEP
+        code = self.code(self.face_start.new_tensor([identity]))
         face, background = self.face(code), self.background(code)
+        own = slice(clip, clip + 1)
         return (
-            FeatureMaps(face.feature, face.rgb_pack + self.face_start),
-            FeatureMaps(background.feature, background.rgb_pack + self.background_start),
+            FeatureMaps(face.feature, face.rgb_pack + self.face_start[own]),
+            FeatureMaps(background.feature, background.rgb_pack + self.background_start[own]),
         )
 
     def code(self, x: torch.Tensor) -> torch.Tensor:
@@ -84,7 +100,9 @@ class AvatarNetworks(nn.Module):
             maps: Static maps, where they are known already.
             noise: Noise maps, for presets that inject noise.
         """
-        face, background = self.static_maps() if maps is None else maps
+        if maps is None:
+            maps = self.static_maps(batch.clip, is_shared=batch.has_shared_identity)
+        face, background = maps
         return self.generator(
             self.code(batch.style_time),
             batch.rendering,

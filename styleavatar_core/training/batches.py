@@ -11,6 +11,7 @@ What a step sees is a function of seed and step alone, so a resumed run goes on 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -20,8 +21,10 @@ import torch.nn.functional as F
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.networks.config import GeneratorConfig
-from styleavatar_core.training.appearance import backplate
+from styleavatar_core.ops.ranks import own_share
+from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.pictures import image_tensor
 from styleavatar_core.types import ByteArray
 
 FIXED_STYLE_TIME = 0.5  # the z_tmp that inference uses
@@ -44,6 +47,8 @@ class Batch:
         window: (B, 2) int64, texels (x, y), of the person.
         background_window: (B, 2) int64, texels (x, y).
         style_time: (B,) float32, argument of the positional code of z_tmp.
+        clip: Which of the clips that are trained on they all come from.
+        has_shared_identity: Whether they have the z_id of nobody in particular.
     """
 
     image: torch.Tensor
@@ -57,58 +62,61 @@ class Batch:
     window: torch.Tensor
     background_window: torch.Tensor
     style_time: torch.Tensor
+    clip: int = 0
+    has_shared_identity: bool = False
+
+    def to(self, device: torch.device) -> Batch:
+        """Returns the same samples on a device."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        moved = {k: v.to(device) for k, v in values.items() if isinstance(v, torch.Tensor)}
+        return dataclasses.replace(self, **moved)
 
 
 class BatchSampler:
-    """Makes the batch of any step.
+    """Makes this rank's share of the batch of any step.
 
     Args:
-        dataset: The clip.
+        clips: What is trained on; each step sees one of them, in turn.
         generator_config: The preset.
         config: The training.
     """
 
     def __init__(
-        self, dataset: AvatarDataset, generator_config: GeneratorConfig, config: TrainConfig
+        self, clips: Sequence[Clip], generator_config: GeneratorConfig, config: TrainConfig
     ) -> None:
-        self._dataset = dataset
+        self._clips = clips
         self._generator_config = generator_config
         self._config = config
-        count = len(dataset.train_indices)
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-        self._count = count
-        self._backplate = backplate(dataset) if config.apart_share else None
 
     def at_step(self, step: int) -> Batch:
-        """Returns the batch of a step."""
+        """Returns this rank's samples of a step."""
         config, generator_config = self._config, self._generator_config
         rng = np.random.default_rng((config.seed, 1, step))
-        size = config.batch_size
-        indices = [self._frame(step * size + i) for i in range(size)]
-        limit = _offset_limit(generator_config, self._dataset.info.canvas_factor)
+        turn, which = divmod(step, len(self._clips))
+        clip, size = self._clips[which], config.batch_size
+        dataset = clip.dataset
+        indices = [self._frame(dataset, turn * size + i) for i in range(size)]
+        limit = _offset_limit(generator_config, dataset.info.canvas_factor)
         offsets = np.rint(rng.normal(0.0, limit / _OFFSET_DEVIATIONS, (size, 2)))
         offsets = np.clip(offsets, -limit, limit).astype(np.int64)
         is_apart = rng.random(size) < config.apart_share
         offsets[(rng.random(size) < config.centered_share) & ~is_apart] = 0
-        times = np.array([self._time(index) for index in indices])
+        times = np.array(indices) / len(dataset)  # places in the clip, in [0, 1)
         times[rng.random(size) < config.fixed_style_share] = FIXED_STYLE_TIME
-        batch = make_batch(self._dataset, generator_config, indices, offsets, times)
-        if self._backplate is None:
+        own = own_share()
+        batch = make_batch(dataset, generator_config, indices[own], offsets[own], times[own])
+        is_shared = bool(rng.random() < config.shared_identity_share)
+        batch = dataclasses.replace(batch, clip=which, has_shared_identity=is_shared)
+        if not is_apart[own].any():
             return batch
-        behind, valid = map(self._dataset.window, (self._backplate, self._dataset.valid))
-        return move_apart(batch, behind, valid, is_apart)
+        behind, valid = map(dataset.window, (clip.backplate, dataset.valid))
+        return move_apart(batch, behind, valid, is_apart[own])
 
-    def _frame(self, position: int) -> int:
+    def _frame(self, dataset: AvatarDataset, position: int) -> int:
         """Returns the frame at a place in the endless order: one permutation after another."""
-        epoch, rest = divmod(position, self._count)
-        if self._order[0] != epoch:
-            rng = np.random.default_rng((self._config.seed, 0, epoch))
-            self._order = (epoch, rng.permutation(self._count))
-        return int(self._order[1][rest])
-
-    def _time(self, index: int) -> float:
-        """Returns the frame's place in the clip, in [0, 1)."""
-        return index / len(self._dataset)
+        epoch, rest = divmod(position, len(dataset.train_indices))
+        rng = np.random.default_rng((self._config.seed, 0, epoch))
+        return int(rng.permutation(len(dataset.train_indices))[rest])
 
 
 def make_batch(
@@ -186,17 +194,6 @@ def move_apart(batch: Batch, behind: ByteArray, valid: ByteArray, is_apart: np.n
 
 
 _PARTS = ("image", "valid", "mask", "mask_valid", "rendering", "box_rendering", "uv")
-
-
-def image_tensor(images: np.ndarray) -> torch.Tensor:
-    """Turns (B, H, W, 3) uint8 into (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-
-
-def image_array(images: torch.Tensor) -> np.ndarray:
-    """Turns (B, 3, H, W) float32 about [-1, 1] into (B, H, W, 3) uint8."""
-    levels = ((images.detach().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
-    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
 
 
 def _offset_limit(config: GeneratorConfig, canvas_factor: float) -> int:

@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from styleavatar_core.errors import AssetError, ConflictError
+from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.clock import Clock
+from styleavatar_core.training.parallel import wait_for_all
 
 _FORMAT = "styleavatar-checkpoint-1"
 
@@ -23,7 +25,7 @@ def save_checkpoint(
     optimizers: dict[str, torch.optim.Optimizer],
     fingerprint: str,
 ) -> None:
-    """Writes the whole state of a training.
+    """Writes the whole state of a training; of several ranks, which are all alike, the first.
 
     Args:
         path: The file.
@@ -32,6 +34,19 @@ def save_checkpoint(
         optimizers: By name; Adam's moments are kept.
         fingerprint: What must agree on resumption: video, preset and seed.
     """
+    wait_for_all()  # until nobody reads the one before
+    if own_rank() == 0:
+        metadata = {"format": _FORMAT, "clock": clock.to_json(), "fingerprint": fingerprint}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        incoming = path.with_name(f".{path.name}")
+        save_file(_flat_state(modules, optimizers), incoming, metadata=metadata)
+        incoming.replace(path)
+    wait_for_all()
+
+
+def _flat_state(
+    modules: dict[str, nn.Module], optimizers: dict[str, torch.optim.Optimizer]
+) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for name, module in modules.items():
         for key, value in module.state_dict().items():
@@ -40,11 +55,7 @@ def save_checkpoint(
         for index, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 tensors[f"optimizer/{name}/{index}/{key}"] = torch.as_tensor(value).contiguous()
-    metadata = {"format": _FORMAT, "clock": clock.to_json(), "fingerprint": fingerprint}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    incoming = path.with_name(f".{path.name}")
-    save_file(tensors, incoming, metadata=metadata)
-    incoming.replace(path)
+    return tensors
 
 
 def load_checkpoint(
@@ -88,10 +99,18 @@ def _load_optimizer(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def read_module(path: Path, name: str, module: nn.Module) -> Clock:
-    """Restores one module of a checkpoint, whatever video it belongs to."""
+def read_module(path: Path, name: str, module: nn.Module, besides: tuple[str, ...] = ()) -> Clock:
+    """Restores one module of a checkpoint, whatever video it belongs to.
+
+    Args:
+        path: The file.
+        name: Of the module in the checkpoint.
+        module: Takes the weights.
+        besides: Tensors that it keeps as they are.
+    """
     tensors, metadata = _read(path)
-    module.load_state_dict(_part(tensors, f"module/{name}/"))
+    own = module.state_dict()
+    module.load_state_dict(_part(tensors, f"module/{name}/") | {key: own[key] for key in besides})
     return Clock.from_json(metadata["clock"])
 
 

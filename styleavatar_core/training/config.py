@@ -38,6 +38,8 @@ class TrainConfig:
             moves, so that the two come apart (Sec. 3.2).
         fixed_style_share: Share of samples with the z_tmp that inference will use, so that this
             code has seen every pose (Sec. 3.4 only says that one is selected).
+        shared_identity_share: Share of steps of a pre-training with the z_id that stands for nobody
+            in particular; a new avatar starts from what it has learned.
         static_share: Share of the budget after which the feature generators are frozen.
         adversarial_start: Share of the budget after which the discriminator joins; 1 leaves it out.
         r1_weight: Of the gradient penalty.
@@ -63,6 +65,7 @@ class TrainConfig:
     centered_share: float = 0.5
     apart_share: float = 0.2
     fixed_style_share: float = 0.5
+    shared_identity_share: float = 0.2
     static_share: float = 0.6
     adversarial_start: float = 0.75
     r1_weight: float = 1.0

@@ -20,12 +20,14 @@ from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import GeneratorConfig, get_preset
+from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.provenance.consent import ConsentRecord
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import FIXED_STYLE_TIME
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
+from styleavatar_core.training.parallel import first_rank_first, own_device, wait_for_all
 from styleavatar_core.training.prepare import DEFAULT_FRAME_CAP, prepare_dataset
 from styleavatar_core.training.reporter import NetworkRenderer
 from styleavatar_core.training.schedule import stopped_by
@@ -98,19 +100,19 @@ def create_avatar(
     settings = replace(config or TrainConfig(), minutes=minutes, seed=seed)
     if not adversarial:
         settings = replace(settings, adversarial_start=1.0)
-    report = on_progress or (lambda _: None)
-    dataset = prepare_dataset(
-        video,
-        folder / DATASET_FOLDER,
-        generator_config,
-        face_model=face_model,
-        frame_cap=frame_cap,
-        matting_weights=matting_weights,
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
+    with first_rank_first():  # the others find a finished dataset
+        dataset = prepare_dataset(
+            video,
+            folder / DATASET_FOLDER,
+            generator_config,
+            face_model=face_model,
+            frame_cap=frame_cap,
+            matting_weights=matting_weights,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
     checkpoint = train(
-        dataset,
+        [dataset],
         generator_config,
         settings,
         folder / TRAINING_FOLDER,
@@ -119,8 +121,31 @@ def create_avatar(
         on_progress=on_progress,
         should_stop=should_stop,
     )
-    report(Progress("export", 0.0, "measuring on the held-out frames"))
+    if own_rank() == 0:
+        report = on_progress or (lambda _: None)
+        report(Progress("export", 0.0, "measuring on the held-out frames"))
+        loss = "vgg19" if perceptual_weights else "multi-scale structure (no VGG19 weights given)"
+        psnr_db = _write_avatar(
+            bundle_path, folder, dataset, checkpoint, generator_config, settings, consent, loss
+        )
+        report(Progress("export", 1.0, "the avatar is ready", psnr_db=psnr_db))
+    wait_for_all()
+    return bundle_path
+
+
+def _write_avatar(
+    bundle_path: Path,
+    folder: Path,
+    dataset: AvatarDataset,
+    checkpoint: Path,
+    generator_config: GeneratorConfig,
+    settings: TrainConfig,
+    consent: ConsentRecord,
+    perceptual_loss: str,
+) -> float:
+    """Chooses z_tmp, measures on the held-out frames and writes the bundle; returns the PSNR."""
     networks, clock = load_average(checkpoint, generator_config)
+    networks.to(own_device())
     renderer = NetworkRenderer(dataset, networks)
     style_time = choose_style_time(dataset, renderer)
     metrics = evaluate_held_out(
@@ -130,10 +155,12 @@ def create_avatar(
         sheet_path=folder / SHEET_NAME,
     )
     (folder / FIGURES_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
-    manifest = _manifest(dataset, generator_config, settings, clock, style_time, metrics, consent)
-    loss = "vgg19" if perceptual_weights else "multi-scale structure (no VGG19 weights given)"
-    manifest = manifest.model_copy(
-        update={"methods": manifest.methods.model_copy(update={"perceptual_loss": loss})}
+    info = dataset.info
+    methods = AvatarMethods(
+        landmarks=info.landmarks, matting=info.matting, perceptual_loss=perceptual_loss
+    )
+    manifest = _manifest(
+        dataset, generator_config, settings, clock, style_time, metrics, consent, methods
     )
     middle = dataset.held_out_indices[len(dataset.held_out_indices) // 2]
     write_bundle(
@@ -143,8 +170,7 @@ def create_avatar(
         features=_feature_arrays(networks),
         preview_jpeg=encode_jpeg(renderer(middle, style_time)[0]),
     )
-    report(Progress("export", 1.0, "the avatar is ready", psnr_db=metrics["psnr_db"]))
-    return bundle_path
+    return metrics["psnr_db"]
 
 
 def choose_style_time(dataset: AvatarDataset, renderer: NetworkRenderer) -> float:
@@ -172,6 +198,7 @@ def _manifest(
     style_time: float,
     metrics: dict[str, float],
     consent: ConsentRecord,
+    methods: AvatarMethods,
 ) -> AvatarManifest:
     info = dataset.info
     train = [parameters_in_crop(dataset.parameters[i], info.crop) for i in dataset.train_indices]
@@ -196,9 +223,7 @@ def _manifest(
             train_frame_count=info.train_count,
             held_out_frame_count=len(dataset.held_out_indices),
         ),
-        methods=AvatarMethods(
-            landmarks=info.landmarks, matting=info.matting, perceptual_loss="none"
-        ),
+        methods=methods,
         training={
             "steps": clock.step,
             "minutes": round(clock.elapsed_s / 60, 3),
@@ -213,13 +238,13 @@ def _manifest(
 
 def _arrays(networks: AvatarNetworks) -> dict[str, np.ndarray]:
     state = networks.generator.state_dict()
-    return {name: value.contiguous().numpy() for name, value in state.items()}
+    return {name: value.contiguous().cpu().numpy() for name, value in state.items()}
 
 
 def _feature_arrays(networks: AvatarNetworks) -> dict[str, np.ndarray]:
     face, background = networks.static_maps()
     return {
-        f"{owner}.{name}": getattr(maps, name).detach().contiguous().numpy()
+        f"{owner}.{name}": getattr(maps, name).detach().contiguous().cpu().numpy()
         for owner, maps in (("face", face), ("background", background))
         for name in ("feature", "rgb_pack")
     }

@@ -7,23 +7,24 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.errors import TrainingCanceled
 from styleavatar_core.networks import GeneratorConfig, sample_noise
-from styleavatar_core.training.appearance import backplate, unwrapped_texture
+from styleavatar_core.ops.ranks import own_share
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import BatchSampler, image_tensor
+from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.checkpoint import load_checkpoint, read_module, save_checkpoint
+from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.parallel import require_even_shares, told_by_first_rank
 from styleavatar_core.training.recovery import find_trouble, observe, recover
 from styleavatar_core.training.rehearsal import is_out_of_memory, too_large_batch
 from styleavatar_core.training.reporter import TrainingReporter
@@ -43,7 +44,7 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 
 
 def train(
-    dataset: AvatarDataset,
+    datasets: Sequence[AvatarDataset],
     generator_config: GeneratorConfig,
     config: TrainConfig,
     folder: Path,
@@ -55,10 +56,11 @@ def train(
 ) -> Path:
     """Trains until the budget is used up; goes on from the folder's checkpoint if there is one.
 
-    The budget is cut when held-out quality has stopped rising, see ``schedule``.
+    The budget is cut when held-out quality has stopped rising, see ``schedule``. On several ranks
+    (see ``parallel``) all call this with the same arguments.
 
     Args:
-        dataset: The prepared clip.
+        datasets: The prepared clip; several for a pre-training (Sec. 3.4).
         generator_config: The preset.
         config: How to train.
         folder: Takes checkpoint, log and pictures.
@@ -71,13 +73,15 @@ def train(
         The checkpoint.
 
     Raises:
+        InvalidInputError: The ranks cannot share the batch evenly.
         TrainingCanceled: ``should_stop`` said so.
         TrainingError: The training diverged again and again, or memory does not suffice.
     """
+    require_even_shares(config.batch_size)
     keep_freed_memory()
     try:
         return _train(
-            dataset,
+            datasets,
             generator_config,
             config,
             folder,
@@ -90,11 +94,11 @@ def train(
         if not is_out_of_memory(error):
             raise
     # Outside the handler: what the failed step held is free now.
-    raise too_large_batch(dataset, generator_config, config, perceptual_weights)
+    raise too_large_batch(datasets, generator_config, config, perceptual_weights)
 
 
 def _train(
-    dataset: AvatarDataset,
+    datasets: Sequence[AvatarDataset],
     generator_config: GeneratorConfig,
     config: TrainConfig,
     folder: Path,
@@ -104,26 +108,29 @@ def _train(
     should_stop: Callable[[], bool] | None,
 ) -> Path:
     """The training itself, read from top to bottom; see :func:`train`."""
-    trainer = Trainer(generator_config, config, perceptual_weights)
+    clips = [Clip(dataset) for dataset in datasets]
+    trainer = Trainer(generator_config, config, perceptual_weights, len(clips))
     path = folder / CHECKPOINT_NAME
-    if not path.exists():
+    is_new = bool(told_by_first_rank(not path.exists()))
+    if is_new:
         if start is not None:
             start_from_avatar(trainer, start)
-        texture, plate = _appearance(dataset, generator_config)
-        for networks in (trainer.networks, trainer.average.networks):
-            networks.start_from(texture, plate)
-    sampler = BatchSampler(dataset, generator_config, config)
-    reporter = TrainingReporter(dataset, trainer.average.networks, config, folder, on_progress)
-    fingerprint = _fingerprint(dataset, generator_config, config)
+        for index, clip in enumerate(clips):
+            texture, plate = clip.appearance(generator_config)
+            for networks in (trainer.networks, trainer.average.networks):
+                networks.start_from(index, texture, plate)
+    sampler = BatchSampler(clips, generator_config, config)
+    reporter = TrainingReporter(datasets, trainer.average.networks, config, folder, on_progress)
+    fingerprint = _fingerprint(datasets, generator_config, config)
     state = (trainer.modules, trainer.optimizers, fingerprint)
     clock = Clock(started_from=start.name if start else "")
-    if path.exists():
+    if is_new:
+        save_checkpoint(path, clock, *state)
+    else:
         clock = load_checkpoint(path, *state)
         if budget_share(clock, config) < 1.0:
             clock = replace(clock, resume_count=clock.resume_count + 1)
             logger.info("training resumed", extra={"step": clock.step})
-    else:
-        save_checkpoint(path, clock, *state)
     saved_s = clock.elapsed_s
 
     while budget_share(clock, config) < 1.0:
@@ -132,7 +139,7 @@ def _train(
         batch = sampler.at_step(clock.step)
         noise_source = torch.Generator().manual_seed(config.seed * 1_000_003 + clock.step)
         noise = sample_noise(generator_config, config.batch_size, generator=noise_source)
-        result = trainer.step(batch, noise, phase, clock.step)
+        result = trainer.step(batch, noise and noise.of(own_share()), phase, clock.step)
         clock = replace(clock, health=observe(clock.health, result))
         if trouble := find_trouble(clock.health, result):
             clock = recover(load_checkpoint(path, *state), clock, trouble)
@@ -143,8 +150,9 @@ def _train(
         if evaluation_is_due(clock, config):
             clock = after_evaluation(clock, reporter.evaluate(), config)
         reporter.after_step(clock, budget_share(clock, config), phase.rate, result.losses)
-        clock = replace(clock, elapsed_s=clock.elapsed_s + time.monotonic() - started)
-        stops = should_stop is not None and should_stop()
+        elapsed_s = told_by_first_rank(clock.elapsed_s + time.monotonic() - started)
+        clock = replace(clock, elapsed_s=elapsed_s)
+        stops = bool(told_by_first_rank(should_stop is not None and should_stop()))
         if stops or clock.elapsed_s - saved_s >= config.checkpoint_interval_s:
             save_checkpoint(path, clock, *state)
             saved_s = clock.elapsed_s
@@ -162,24 +170,11 @@ def load_average(path: Path, config: GeneratorConfig) -> tuple[AvatarNetworks, C
     return networks.eval().requires_grad_(False), clock
 
 
-def _appearance(
-    dataset: AvatarDataset, config: GeneratorConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the unwrapped texture and the backplate, as large as the RGB of their maps."""
-    texture = unwrapped_texture(dataset, 2 * config.face.size)
-    side = 2 * config.background.size
-    plate = cv2.resize(backplate(dataset), (side, side), interpolation=cv2.INTER_AREA)
-    return image_tensor(texture[None]), image_tensor(plate[None])
-
-
 def _fingerprint(
-    dataset: AvatarDataset, generator_config: GeneratorConfig, config: TrainConfig
+    datasets: Sequence[AvatarDataset], generator_config: GeneratorConfig, config: TrainConfig
 ) -> str:
-    """Returns what must agree for a training to go on: video, preset and seed."""
-    parts = (
-        dataset.info.source_sha256,
-        dataset.info.frame_count,
-        generator_config.to_dict(),
-        config.seed,
-    )
+    """Returns what must agree for a training to go on: videos, preset and seed."""
+    infos = [dataset.info for dataset in datasets]
+    videos = [part for info in infos for part in (info.source_sha256, info.frame_count)]
+    parts = (*videos, generator_config.to_dict(), config.seed)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from styleavatar_core.networks import PortraitOutput
+from styleavatar_core.ops.ranks import mean_over_ranks
 from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.config import LossWeights
 from styleavatar_core.training.perceptual import PerceptualLoss
@@ -33,10 +34,9 @@ class LossTable:
         return torch.stack([weight * value for weight, value in self.terms.values()]).sum()
 
     def values(self) -> dict[str, float]:
-        """Returns the weighted terms as they are summed, for logs."""
-        return {
-            name: weight * float(value.detach()) for name, (weight, value) in self.terms.items()
-        }
+        """Returns the weighted terms as they are summed, of the whole batch, for logs."""
+        weighted = torch.stack([weight * value.detach() for weight, value in self.terms.values()])
+        return dict(zip(self.terms, mean_over_ranks(weighted).tolist(), strict=True))
 
 
 def reconstruction_losses(
@@ -114,5 +114,9 @@ def gradient_penalty(scores: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
 
 
 def _mean(error: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Averages (B, C, H, W) where (B, 1, H, W) is 1."""
-    return (error * valid).sum() / (valid.sum() * error.shape[1]).clamp(min=1.0)
+    """Averages (B, C, H, W) where (B, 1, H, W) is 1.
+
+    Divided by the pixels of an average rank, so that the mean over ranks is that of all pixels.
+    """
+    count = mean_over_ranks(valid.sum()) * error.shape[1]
+    return (error * valid).sum() / count.clamp(min=1.0)

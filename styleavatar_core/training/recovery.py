@@ -39,8 +39,7 @@ def observe(health: Health, result: StepResult) -> Health:
     """Takes in a step."""
     if not result.is_finite:
         return health
-    terms = result.losses.values()
-    loss = sum(value for name, value in terms.items() if name != "adversarial")
+    loss = sum(value for name, value in result.losses.items() if name != "adversarial")
     count = health.step_count + 1
     mean = health.loss + (loss - health.loss) / min(count, _MEAN_STEPS)
     lowest = health.lowest_loss

@@ -11,6 +11,7 @@ import json
 import logging
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.errors import TrainingError
 from styleavatar_core.networks import GeneratorConfig, sample_noise
+from styleavatar_core.ops.ranks import rank_count
 from styleavatar_core.training.batches import BatchSampler
+from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.schedule import Phase
 from styleavatar_core.training.trainer import Trainer
@@ -37,19 +40,22 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def too_large_batch(
-    dataset: AvatarDataset,
+    datasets: Sequence[AvatarDataset],
     generator_config: GeneratorConfig,
     config: TrainConfig,
     perceptual_weights: Path | None,
 ) -> TrainingError:
-    """Returns the error that names the batch size that would fit; takes some seconds per try."""
+    """Returns the error that names the batch size that would fit; takes some seconds per try.
+
+    Of several ranks each tries its own share.
+    """
     request = {
-        "dataset": str(dataset.folder),
+        "datasets": [str(dataset.folder) for dataset in datasets],
         "generator": generator_config.to_dict(),
         "config": config.to_dict(),
         "perceptual_weights": str(perceptual_weights) if perceptual_weights else None,
     }
-    size = _largest_fitting(request, config.batch_size)
+    size = _largest_fitting(request, config.batch_size // rank_count()) * rank_count()
     advice = (
         f"{size} at a time fit (tried just now): go on with --batch-size {size}, or take a smaller "
         "preset"
@@ -82,7 +88,7 @@ def _largest_fitting(request: dict[str, object], too_large: int) -> int:
 
 
 def rehearse(
-    dataset: AvatarDataset,
+    datasets: Sequence[AvatarDataset],
     generator_config: GeneratorConfig,
     config: TrainConfig,
     perceptual_weights: Path | None,
@@ -92,8 +98,9 @@ def rehearse(
     It takes the second to see the optimizers' moments and a step's activations side by side.
     """
     keep_freed_memory()  # as a training does
-    trainer = Trainer(generator_config, config, perceptual_weights)
-    batch = BatchSampler(dataset, generator_config, config).at_step(0)
+    trainer = Trainer(generator_config, config, perceptual_weights, len(datasets))
+    clips = [Clip(dataset) for dataset in datasets]
+    batch = BatchSampler(clips, generator_config, config).at_step(0)
     weight = config.loss_weights.adversarial if config.adversarial_start < 1.0 else 0.0
     phase = Phase(rate=0.0, judge_rate=0.0, adversarial_weight=weight, is_static_frozen=False)
     for _ in range(2):
@@ -107,7 +114,7 @@ def main() -> int:
     config = replace(TrainConfig.from_dict(request["config"]), batch_size=request["batch_size"])
     try:
         rehearse(
-            AvatarDataset(Path(request["dataset"])),
+            [AvatarDataset(Path(folder)) for folder in request["datasets"]],
             GeneratorConfig.from_dict(request["generator"]),
             config,
             Path(weights) if weights else None,

@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.evaluation.evaluate import mean_psnr, write_sheet
+from styleavatar_core.evaluation.evaluate import mean_psnr, spread_evenly, write_sheet
+from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import image_array, make_batch
+from styleavatar_core.training.batches import make_batch
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.losses import LossTable
+from styleavatar_core.training.parallel import told_by_first_rank
+from styleavatar_core.training.pictures import image_array
 from styleavatar_core.types import ByteArray, Progress
 
 LOG_NAME = "training.jsonl"
@@ -33,33 +36,36 @@ class NetworkRenderer:
         dataset: The clip.
         networks: Usually the averaged ones; their static maps are computed once per call of
             :meth:`refresh`.
+        clip: Which of the clips that were trained on it is.
     """
 
-    def __init__(self, dataset: AvatarDataset, networks: AvatarNetworks) -> None:
-        self._dataset = dataset
+    def __init__(self, dataset: AvatarDataset, networks: AvatarNetworks, clip: int = 0) -> None:
+        self.dataset = dataset
         self._networks = networks
+        self._clip = clip
         self.refresh()
 
     def refresh(self) -> None:
         """Takes in that the weights have changed."""
         with torch.inference_mode():
-            self._maps = self._networks.static_maps()
+            self._maps = self._networks.static_maps(self._clip)
 
     def __call__(self, index: int, style_time: float | None = None) -> tuple[ByteArray, ByteArray]:
         """Renders a frame: (S, S, 3) uint8 picture and (F, F) uint8 mask, 255 = person."""
         times = None if style_time is None else np.array([style_time])
-        batch = make_batch(self._dataset, self._networks.config, [index], style_times=times)
+        batch = make_batch(self.dataset, self._networks.config, [index], style_times=times)
+        batch = batch.to(self._networks.face_start.device)
         with torch.inference_mode():
             output = self._networks(batch, self._maps)
-        mask = (output.mask[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        mask = (output.mask[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         return image_array(output.image)[0], mask
 
 
 class TrainingReporter:
-    """Tells about a training, at intervals of time so that it costs little.
+    """Tells about a training, at intervals of time so that it costs little; the first rank only.
 
     Args:
-        dataset: The clip.
+        datasets: The clips.
         networks: The averaged networks.
         config: The training.
         folder: Takes log and pictures.
@@ -68,40 +74,33 @@ class TrainingReporter:
 
     def __init__(
         self,
-        dataset: AvatarDataset,
+        datasets: Sequence[AvatarDataset],
         networks: AvatarNetworks,
         config: TrainConfig,
         folder: Path,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._dataset = dataset
-        self._render = NetworkRenderer(dataset, networks)
+        self._clips = [NetworkRenderer(clip, networks, i) for i, clip in enumerate(datasets)]
+        self._preview_count = 0
         self._config = config
         self._folder = folder
         self._on_progress = on_progress or (lambda _: None)
         self._next_event = self._next_preview = 0.0
-        held_out = np.asarray(dataset.held_out_indices)
-        places = np.linspace(0, len(held_out) - 1, _QUICK_FRAME_COUNT).round().astype(int)
-        self._shown = [int(index) for index in held_out[places]]
         self._psnr_db: float | None = None
 
-    def after_step(self, clock: Clock, share: float, rate: float, losses: LossTable) -> None:
+    def after_step(self, clock: Clock, share: float, rate: float, losses: dict[str, float]) -> None:
         """Reports if it is time to."""
         started = time.monotonic()
-        if started < self._next_event:
+        if own_rank() != 0 or started < self._next_event:
             return
         self._next_event = started + _EVENT_INTERVAL_S
         preview = None
         if started >= self._next_preview:
-            self._render.refresh()
-            preview = write_sheet(
-                self._dataset, self._render, self._shown[:3], self._folder / SAMPLES_NAME
-            )
+            preview = self._draw_preview(_QUICK_FRAME_COUNT // 2)
             self._next_preview = time.monotonic() + self._config.preview_interval_s
-        values = losses.values()
         eta_s = clock.elapsed_s * (1.0 - share) / share if share > 0 else None
-        figures = {"step": clock.step, "elapsed_s": clock.elapsed_s, "rate": rate, **values}
+        figures = {"step": clock.step, "elapsed_s": clock.elapsed_s, "rate": rate, **losses}
         if self._psnr_db is not None:
             figures["psnr_db"] = self._psnr_db
         self._log(figures)
@@ -112,7 +111,7 @@ class TrainingReporter:
                 message=f"step {clock.step}",
                 step=clock.step,
                 eta_s=eta_s,
-                losses=values,
+                losses=losses,
                 psnr_db=self._psnr_db,
                 preview_jpeg=preview,
             )
@@ -121,8 +120,9 @@ class TrainingReporter:
     def finish(self, clock: Clock) -> None:
         """Reports the end."""
         self.evaluate()
-        path = self._folder / SAMPLES_NAME
-        preview = write_sheet(self._dataset, self._render, self._shown, path)
+        if own_rank() != 0:
+            return
+        preview = self._draw_preview(_QUICK_FRAME_COUNT)
         self._on_progress(
             Progress(
                 stage="training",
@@ -137,9 +137,26 @@ class TrainingReporter:
 
     def evaluate(self) -> float:
         """Looks at some held-out frames; returns their PSNR, dB, which later events tell too."""
-        self._render.refresh()
-        self._psnr_db = mean_psnr(self._dataset, self._render, self._shown)
+        self._psnr_db = told_by_first_rank(self._measure() if own_rank() == 0 else 0.0)
         return self._psnr_db
+
+    def _measure(self) -> float:
+        """Returns the mean PSNR over all clips, of equally many frames each."""
+        count = math.ceil(_QUICK_FRAME_COUNT / len(self._clips))
+        values = []
+        for clip in self._clips:
+            clip.refresh()
+            shown = spread_evenly(clip.dataset.held_out_indices, count)
+            values.append(mean_psnr(clip.dataset, clip, shown))
+        return sum(values) / len(values)
+
+    def _draw_preview(self, frame_count: int) -> bytes:
+        """Writes held-out frames of one clip, another one each time; returns the JPEG."""
+        clip = self._clips[self._preview_count % len(self._clips)]
+        self._preview_count += 1
+        clip.refresh()
+        shown = spread_evenly(clip.dataset.held_out_indices, frame_count)
+        return write_sheet(clip.dataset, clip, shown, self._folder / SAMPLES_NAME)
 
     def _log(self, figures: dict[str, float]) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}

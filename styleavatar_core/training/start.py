@@ -13,6 +13,7 @@ import torch
 
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.training.avatar_networks import STARTS
 from styleavatar_core.training.checkpoint import read_module
 from styleavatar_core.training.trainer import Trainer
 
@@ -32,7 +33,7 @@ def start_from_avatar(trainer: Trainer, source: Path) -> None:
     """
     try:
         if source.suffix == CHECKPOINT_SUFFIX:
-            read_module(source, "average", trainer.networks)
+            read_module(source, "average", trainer.networks, besides=STARTS)
             read_module(source, "judge", trainer.judge)
         else:
             weights = read_bundle(source).generator()

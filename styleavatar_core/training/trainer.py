@@ -11,16 +11,17 @@ import torch
 import torch.nn.functional as F
 
 from styleavatar_core.networks import Discriminator, FeatureMaps, GeneratorConfig, Noise
+from styleavatar_core.ops.ranks import mean_over_ranks
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
 from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.losses import (
-    LossTable,
     discriminator_loss,
     generator_adversarial_loss,
     gradient_penalty,
     reconstruction_losses,
 )
+from styleavatar_core.training.parallel import in_parallel, own_device
 from styleavatar_core.training.perceptual import PerceptualLoss
 from styleavatar_core.training.schedule import Phase
 
@@ -32,12 +33,12 @@ class StepResult:
     """What came of a step.
 
     Attributes:
-        losses: Terms of the networks' loss.
+        losses: Weighted terms of the networks' loss, of the whole batch.
         is_finite: Whether losses and gradients were numbers.
         judge_lead: How surely the discriminator told real from made, in [-1, 1], if it took part.
     """
 
-    losses: LossTable
+    losses: dict[str, float]
     is_finite: bool
     judge_lead: float | None = None
 
@@ -45,10 +46,13 @@ class StepResult:
 class Trainer:
     """The networks, their average, the discriminator, and the optimizers of both sides.
 
+    On several ranks each has the same weights, and takes its share of the batch.
+
     Args:
         generator_config: The preset.
         config: How to train.
         perceptual_weights: VGG19 weights, if there are any.
+        clip_count: How many clips are trained on.
 
     Attributes:
         modules: All weights by name, as checkpoints hold them.
@@ -60,12 +64,17 @@ class Trainer:
         generator_config: GeneratorConfig,
         config: TrainConfig,
         perceptual_weights: Path | None = None,
+        clip_count: int = 1,
     ) -> None:
         torch.manual_seed(config.seed)
-        layout = torch.channels_last
-        self.networks = AvatarNetworks(generator_config).to(memory_format=layout)
+        self._device, layout = own_device(), torch.channels_last
+        networks = AvatarNetworks(generator_config, clip_count)
+        self.networks = networks.to(self._device, memory_format=layout)
         self.average = MovingAverage(self.networks, config.ema_decay)
-        self.judge = Discriminator(generator_config.discriminator).to(memory_format=layout)
+        judge = Discriminator(generator_config.discriminator)
+        self.judge = judge.to(self._device, memory_format=layout)
+        self._parallel_networks = in_parallel(self.networks, has_unused=True)
+        self._parallel_judge = in_parallel(self.judge, has_unused=False)
         self.modules = {
             "networks": self.networks,
             "average": self.average.networks,
@@ -76,24 +85,28 @@ class Trainer:
             "judge": torch.optim.Adam(self.judge.parameters(), betas=(0.0, 0.99), fused=True),
         }
         self._config = config
-        self._perceptual = PerceptualLoss(perceptual_weights) if perceptual_weights else None
-        self._frozen_maps: StaticMaps | None = None
+        self._perceptual = None
+        if perceptual_weights is not None:
+            self._perceptual = PerceptualLoss(perceptual_weights).to(self._device)
+        self._frozen_maps: dict[tuple[int, bool], StaticMaps] = {}
 
     def forget_maps(self) -> None:
         """Draws the frozen static maps anew, after the weights were set from outside."""
-        self._frozen_maps = None
+        self._frozen_maps.clear()
 
     def step(self, batch: Batch, noise: Noise | None, phase: Phase, number: int) -> StepResult:
         """Changes networks, discriminator and average by one step.
 
         Args:
-            batch: The samples.
+            batch: The samples of this rank.
             noise: For presets that inject noise.
             phase: Rates, and who takes part.
             number: Which step it is, counted from 0.
         """
-        config, prior = self._config, _prior(batch)
-        output = self.networks(batch, self._draw_maps(is_frozen=phase.is_static_frozen), noise)
+        config, batch = self._config, batch.to(self._device)
+        noise, prior = noise and noise.to(self._device), _prior(batch)
+        maps = self._frozen_static_maps(batch) if phase.is_static_frozen else None
+        output = self._parallel_networks(batch, maps, noise)
         losses = reconstruction_losses(output, batch, config.loss_weights, self._perceptual)
         if phase.adversarial_weight:
             self.judge.requires_grad_(False)
@@ -104,23 +117,24 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         losses.total().backward()
         length = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), config.gradient_norm)
+        values = losses.values()
         if not math.isfinite(float(length)):
-            return StepResult(losses, is_finite=False)
+            return StepResult(values, is_finite=False)
         _apply(optimizer, phase.rate)
         judge_lead = None
         if phase.adversarial_weight:
             judge_lead = self._train_judge(batch, prior, output.image.detach(), phase, number)
         self.average.update(self.networks, number)
-        return StepResult(losses, judge_lead is None or math.isfinite(judge_lead), judge_lead)
+        return StepResult(values, judge_lead is None or math.isfinite(judge_lead), judge_lead)
 
-    def _draw_maps(self, *, is_frozen: bool) -> StaticMaps:
-        """Returns the static maps; of frozen feature generators they are drawn only once."""
-        if not is_frozen:
-            return self.networks.static_maps()
-        if self._frozen_maps is None:
+    def _frozen_static_maps(self, batch: Batch) -> StaticMaps:
+        """Returns the maps of frozen feature generators, which are drawn only once."""
+        clip, is_shared = batch.clip, batch.has_shared_identity
+        if (clip, is_shared) not in self._frozen_maps:
             with torch.no_grad():
-                self._frozen_maps = self.networks.static_maps()
-        return self._frozen_maps
+                maps = self.networks.static_maps(clip, is_shared=is_shared)
+            self._frozen_maps[clip, is_shared] = maps
+        return self._frozen_maps[clip, is_shared]
 
     def _train_judge(
         self, batch: Batch, prior: torch.Tensor, fake: torch.Tensor, phase: Phase, number: int
@@ -129,7 +143,8 @@ class Trainer:
         config = self._config
         is_penalized = number % config.r1_interval == 0
         real = batch.image.detach().requires_grad_(is_penalized)
-        real_scores, fake_scores = self.judge(real, prior), self.judge(fake, prior)
+        judge = self._parallel_judge
+        real_scores, fake_scores = judge(real, prior), judge(fake, prior)
         loss = discriminator_loss(real_scores, fake_scores)
         if is_penalized:
             weight = config.r1_weight / 2 * config.r1_interval
@@ -138,7 +153,8 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         _apply(optimizer, phase.judge_rate)
-        return float((real_scores.sigmoid() - fake_scores.sigmoid()).mean().detach())
+        lead = (real_scores.sigmoid() - fake_scores.sigmoid()).mean().detach()
+        return float(mean_over_ranks(lead))
 
 
 def _prior(batch: Batch) -> torch.Tensor:

@@ -9,12 +9,12 @@ from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.errors import AssetError
 from styleavatar_core.training.batches import (
     BatchSampler,
-    image_array,
-    image_tensor,
     make_batch,
     move_apart,
 )
+from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.pictures import image_array, image_tensor
 
 
 def test_box_moves_picture_mask_uv_and_valid_alike(tiny_dataset, tiny_config):
@@ -40,18 +40,18 @@ def test_uv_survives_storage(tiny_dataset, tiny_config):
 
 def test_a_step_is_repeatable_and_each_epoch_sees_every_frame(tiny_dataset, tiny_config):
     config = TrainConfig(batch_size=4, centered_share=0.0)
-    sampler = BatchSampler(tiny_dataset, tiny_config, config)
+    sampler = BatchSampler([Clip(tiny_dataset)], tiny_config, config)
     first = sampler.at_step(7)
     sampler.at_step(2)
-    again = BatchSampler(tiny_dataset, tiny_config, config).at_step(7)
+    again = BatchSampler([Clip(tiny_dataset)], tiny_config, config).at_step(7)
     assert torch.equal(first.image, again.image)
     assert torch.equal(first.window, again.window)
-    seen = sorted(sampler._frame(position) for position in range(16, 32))
+    seen = sorted(sampler._frame(tiny_dataset, position) for position in range(16, 32))
     assert seen == list(range(16))  # the held-out frames 16-19 are never among them
 
 
 def test_windows_stay_on_the_canvas(tiny_dataset, tiny_config):
-    sampler = BatchSampler(tiny_dataset, tiny_config, TrainConfig(centered_share=0.0))
+    sampler = BatchSampler([Clip(tiny_dataset)], tiny_config, TrainConfig(centered_share=0.0))
     windows = torch.cat([sampler.at_step(step).window for step in range(40)])
     assert windows.abs().max() <= tiny_config.maximum_offset
     assert windows.unique().numel() > 5
@@ -89,7 +89,7 @@ def test_a_person_moves_before_a_background_that_stays(tiny_dataset, tiny_config
 
 def test_windows_come_apart_only_in_their_share_of_samples(tiny_dataset, tiny_config):
     config = TrainConfig(batch_size=4, centered_share=1.0, apart_share=0.5)
-    sampler = BatchSampler(tiny_dataset, tiny_config, config)
+    sampler = BatchSampler([Clip(tiny_dataset)], tiny_config, config)
     batches = [sampler.at_step(step) for step in range(20)]
     assert all(batch.background_window.abs().max() == 0 for batch in batches)
     moved = torch.cat([batch.window.abs().amax(dim=1) > 0 for batch in batches])

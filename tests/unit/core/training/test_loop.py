@@ -34,13 +34,13 @@ def test_a_stopped_and_resumed_run_gives_the_same_numbers(
     tiny_dataset, tiny_config, tmp_path, changes, reason
 ):
     config = replace(CONFIG, **changes)
-    whole = train(tiny_dataset, tiny_config, config, tmp_path / "whole")
+    whole = train([tiny_dataset], tiny_config, config, tmp_path / "whole")
     polls = iter([False, True])
     with pytest.raises(TrainingCanceled):
         train(
-            tiny_dataset, tiny_config, config, tmp_path / "parts", should_stop=lambda: next(polls)
+            [tiny_dataset], tiny_config, config, tmp_path / "parts", should_stop=lambda: next(polls)
         )
-    parts = train(tiny_dataset, tiny_config, config, tmp_path / "parts")
+    parts = train([tiny_dataset], tiny_config, config, tmp_path / "parts")
     wanted, got = load_file(whole), load_file(parts)
     assert wanted.keys() == got.keys()
     assert wanted
@@ -56,7 +56,7 @@ def test_a_stopped_and_resumed_run_gives_the_same_numbers(
 def test_feature_generators_freeze_after_their_share(tiny_dataset, tiny_config, tmp_path):
     def trained(share):
         config = replace(CONFIG, static_share=share, adversarial_start=1.0)
-        return weights(train(tiny_dataset, tiny_config, config, tmp_path / str(share)))
+        return weights(train([tiny_dataset], tiny_config, config, tmp_path / str(share)))
 
     torch.manual_seed(CONFIG.seed)
     start = {f"module/networks/{k}": v for k, v in AvatarNetworks(tiny_config).state_dict().items()}
@@ -73,7 +73,7 @@ def test_feature_generators_freeze_after_their_share(tiny_dataset, tiny_config, 
 def test_it_learns_and_reports(tiny_dataset, tiny_config, tmp_path):
     events = []
     config = TrainConfig(step_count=30, batch_size=4, adversarial_start=1.0, evaluation_share=0.5)
-    train(tiny_dataset, tiny_config, config, tmp_path, on_progress=events.append)
+    train([tiny_dataset], tiny_config, config, tmp_path, on_progress=events.append)
     lines = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
     assert events[0].stage == "training"
     assert events[-1].fraction == 1.0
@@ -85,9 +85,9 @@ def test_it_learns_and_reports(tiny_dataset, tiny_config, tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(tiny_dataset, tiny_config, tmp_path):
     config = replace(CONFIG, step_count=1)
-    train(tiny_dataset, tiny_config, config, tmp_path)
+    train([tiny_dataset], tiny_config, config, tmp_path)
     with pytest.raises(ConflictError, match="another video"):
-        train(tiny_dataset, tiny_config, replace(config, seed=5), tmp_path)
+        train([tiny_dataset], tiny_config, replace(config, seed=5), tmp_path)
 
 
 def test_a_damaged_checkpoint_is_refused(tiny_config, tmp_path):
@@ -99,7 +99,7 @@ def test_a_damaged_checkpoint_is_refused(tiny_config, tmp_path):
 def test_a_rate_that_is_too_high_is_halved_and_then_given_up(tiny_dataset, tiny_config, tmp_path):
     config = replace(CONFIG, learning_rate=1e30, warm_up_share=0.01)
     with pytest.raises(TrainingError, match=r"diverged 4 times.* smaller learning rate"):
-        train(tiny_dataset, tiny_config, config, tmp_path)
+        train([tiny_dataset], tiny_config, config, tmp_path)
     networks, clock = load_average(tmp_path / "checkpoint.safetensors", tiny_config)
     assert clock.rate_factor == 1 / 8
     assert [recovery.cause for recovery in clock.recoveries] == ["not finite"] * 3

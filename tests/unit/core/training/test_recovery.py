@@ -2,23 +2,20 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from styleavatar_core.errors import TrainingError
 from styleavatar_core.training.batches import BatchSampler
+from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.clock import Clock, Health
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.losses import LossTable
 from styleavatar_core.training.recovery import Trouble, find_trouble, observe, recover
 from styleavatar_core.training.schedule import phase_at
 from styleavatar_core.training.trainer import StepResult, Trainer
 
 
 def result(loss=1.0, judge_lead=None):
-    table = LossTable()
-    table.add("l1", 1.0, torch.tensor(loss))
-    table.add("adversarial", 1.0, torch.tensor(100.0))  # says nothing about the reconstruction
-    return StepResult(table, is_finite=True, judge_lead=judge_lead)
+    losses = {"l1": loss, "adversarial": 100.0}  # the latter says nothing about reconstruction
+    return StepResult(losses, is_finite=True, judge_lead=judge_lead)
 
 
 def first_trouble(results):
@@ -51,7 +48,7 @@ def test_a_discriminator_that_always_wins_is_noticed():
 
 
 def test_numbers_that_are_none_are_noticed_at_once():
-    assert first_trouble([StepResult(LossTable(), is_finite=False)]) == (0, Trouble.NOT_FINITE)
+    assert first_trouble([StepResult({}, is_finite=False)]) == (0, Trouble.NOT_FINITE)
 
 
 def test_a_discriminator_that_wins_becomes_gentler_and_is_then_left_out():
@@ -84,7 +81,7 @@ def test_the_discriminator_says_how_far_it_leads(tiny_dataset, tiny_config):
     config = TrainConfig(step_count=10, adversarial_start=0.0, batch_size=4)
     trainer = Trainer(tiny_config, config)
     phase = replace(phase_at(Clock(step=1), config), rate=0.0, judge_rate=2e-3)
-    batch = BatchSampler(tiny_dataset, tiny_config, config).at_step(0)
+    batch = BatchSampler([Clip(tiny_dataset)], tiny_config, config).at_step(0)
     leads = [trainer.step(batch, None, phase, step).judge_lead for step in range(1, 16)]
     assert all(-1 <= lead <= 1 for lead in leads)
     assert leads[-1] > leads[0] + 0.1  # networks that stand still are soon found out

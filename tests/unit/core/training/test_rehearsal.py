@@ -23,12 +23,12 @@ torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 dataset = write_prepared_clip(folder / "dataset")
 config = TrainConfig(step_count=2, batch_size=16, adversarial_start=0.0)
-train(dataset, tiny_config(), config, folder / "unlimited")
+train([dataset], tiny_config(), config, folder / "unlimited")
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + (16 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
-    train(dataset, tiny_config(), replace(config, batch_size=48), folder / "limited")
+    train([dataset], tiny_config(), replace(config, batch_size=48), folder / "limited")
 except TrainingError as error:
     print(error.reason, error)
 """

@@ -64,7 +64,7 @@ def test_another_preset_is_refused(kind, tiny_config, request):
 
 def test_a_training_starts_from_it_once(tiny_dataset, tiny_config, checkpoint, other, tmp_path):
     config = TrainConfig(step_count=1, learning_rate=0.0, adversarial_start=1.0)
-    path = train(tiny_dataset, tiny_config, config, tmp_path, start=checkpoint)
+    path = train([tiny_dataset], tiny_config, config, tmp_path, start=checkpoint)
     networks, clock = load_average(path, tiny_config)
     name = "mask_conv.weight"
     assert torch.equal(
@@ -72,4 +72,4 @@ def test_a_training_starts_from_it_once(tiny_dataset, tiny_config, checkpoint, o
     )
     assert (clock.step, clock.started_from) == (1, "checkpoint.safetensors")
     assert networks.background_start.abs().max() > 0  # its own room, not the other's
-    train(tiny_dataset, tiny_config, config, tmp_path, start=tmp_path / "gone.safetensors")
+    train([tiny_dataset], tiny_config, config, tmp_path, start=tmp_path / "gone.safetensors")
