@@ -58,9 +58,10 @@ def make_consent(
     """
     words = (statement or "").strip()
     if sum(letter.isalpha() for letter in words) < MIN_STATEMENT_LETTERS:
+        lacking = f'"{words}" says too little: ' if words else ""
         raise InvalidInputError(
-            "an avatar is only made with the consent of the person shown: state it in a sentence, "
-            'for example "I am the person in this video and agree to an avatar of me"',
+            f"{lacking}an avatar is only made with the consent of the person shown: state it in a "
+            'sentence, for example "I am the person in this video and agree to an avatar of me"',
             reason="CONSENT_MISSING",
         )
     person = (subject or "").strip() or "the person in the video"

@@ -10,6 +10,9 @@ def test_an_empty_statement_is_refused(statement):
     with pytest.raises(InvalidInputError, match="consent of the person") as caught:
         make_consent(statement)
     assert caught.value.reason == "CONSENT_MISSING"
+    assert str(caught.value).startswith(
+        f'"{statement.strip()}"' if (statement or "").strip() else "an"
+    )
 
 
 def test_record_survives_json():
