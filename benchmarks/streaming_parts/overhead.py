@@ -47,11 +47,11 @@ def measure_stream(channel: grpc.Channel, avatar_id: str, count: int) -> dict[st
     rows: list[dict[str, float]] = []
 
     def one(index: int) -> None:
-        begun = time.perf_counter()
-        stream.send(index)
+        sent_s = stream.send(index)
         stages = stream.receive().stage_durations
+        latency_s = time.perf_counter() - sent_s
         row = {field.name: value.ToNanoseconds() / 1e6 for field, value in stages.ListFields()}
-        row["latency"] = 1e3 * (time.perf_counter() - begun)
+        row["latency"] = 1e3 * latency_s
         row["transport"] = row["latency"] - row["total"]
         row["overhead"] = row["latency"] - row["conditioning"] - row["network"]
         rows.append(row)

@@ -157,9 +157,12 @@ class Stream:
         self._answers = stub.StreamFrames(iter(self._asked.get, None))
         next(self._answers)
 
-    def send(self, frame_index: int) -> None:
-        """Asks for a frame."""
-        self._asked.put(face_request(frame_index))
+    def send(self, frame_index: int) -> float:
+        """Asks for a frame; returns ``time.perf_counter()`` when its face was there to be sent."""
+        request = face_request(frame_index)
+        made_s = time.perf_counter()
+        self._asked.put(request)
+        return made_s
 
     def receive(self) -> rendering_service_pb2.RenderedFrame:
         """Waits for the next frame."""

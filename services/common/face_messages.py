@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from styleavatar.v1 import face_pb2, image_pb2
@@ -20,6 +22,16 @@ IMAGE_FORMAT_NAMES: dict[int, ImageFormatName] = {
 _EXPRESSION_COUNT_MAX = 1024
 # Far beyond any face in any frame; keeps arithmetic on hostile numbers finite.
 _MAGNITUDE_MAX = 1e4
+_LENGTH_MIN = 1e-3
+# Where the numbers of a face lie when they are one array: checked together, before every frame.
+_PARTS = {
+    "rotation": slice(0, 4),
+    "translation": slice(4, 7),
+    "eye_rotation": slice(7, 11),
+    "scale": slice(11, 12),
+    "confidence": slice(12, 13),
+    "expression": slice(13, None),
+}
 
 
 def duration_from_seconds(seconds: float) -> Duration:
@@ -40,24 +52,41 @@ def parameters_from_message(message: face_pb2.FaceParameters) -> FaceParameters:
     Raises:
         InvalidInputError: When a number is not finite, absurd, or missing.
     """
-    eyes = (message.left_eye_rotation, message.right_eye_rotation)
-    rotation = message.rotation
-    quaternion = np.array([rotation.w, rotation.x, rotation.y, rotation.z], np.float32)
-    translation = message.translation
-    parameters = FaceParameters(
+    rotation, translation = message.rotation, message.translation
+    left, right = message.left_eye_rotation, message.right_eye_rotation
+    numbers = np.array(
+        [
+            *(rotation.w, rotation.x, rotation.y, rotation.z),
+            *(translation.x, translation.y, translation.z),
+            *(left.pitch_rad, left.yaw_rad, right.pitch_rad, right.yaw_rad),
+            *(message.scale, message.confidence),
+            *message.expression,
+        ],
+        np.float32,
+    )
+    where = f"frame {message.frame_index}"
+    for name, part in _PARTS.items() if not np.abs(numbers).max() <= _MAGNITUDE_MAX else ():
+        if not np.all(np.abs(numbers[part]) <= _MAGNITUDE_MAX):  # also catches NaN
+            raise _bad(f"The {name} of {where} is not finite or far too large.")
+    if message.scale <= 0:
+        raise _bad(f"The scale of {where} must be positive, got {message.scale:g}.")
+    length = math.hypot(rotation.w, rotation.x, rotation.y, rotation.z)
+    if length < _LENGTH_MIN:
+        raise _bad(f"The rotation of {where} is no quaternion: it has no length.")
+    if not 0 < len(message.expression) <= _EXPRESSION_COUNT_MAX:
+        count = len(message.expression)
+        raise _bad(f"{where.capitalize()} has {count} expression coefficients.")
+    return FaceParameters(
         model_id=message.model_id,
-        rotation=quaternion,
-        translation=np.array([translation.x, translation.y, translation.z], np.float32),
+        rotation=numbers[_PARTS["rotation"]] / np.float32(length),
+        translation=numbers[_PARTS["translation"]],
         scale=message.scale,
-        expression=np.array(message.expression, np.float32),
-        eye_rotation=np.array([[eye.pitch_rad, eye.yaw_rad] for eye in eyes], np.float32),
+        expression=numbers[_PARTS["expression"]],
+        eye_rotation=numbers[_PARTS["eye_rotation"]].reshape(2, 2),
         confidence=message.confidence,
         capture_time_s=seconds_from_duration(message.capture_offset),
         frame_index=message.frame_index,
     )
-    _check(parameters)
-    quaternion /= np.linalg.norm(quaternion)
-    return parameters
 
 
 def parameters_to_message(parameters: FaceParameters) -> face_pb2.FaceParameters:
@@ -104,34 +133,5 @@ def identity_to_message(identity: FaceIdentity) -> face_pb2.FaceIdentity:
     )
 
 
-def _check(parameters: FaceParameters) -> None:
-    named = {
-        "rotation": parameters.rotation,
-        "translation": parameters.translation,
-        "scale": np.array([parameters.scale], np.float32),
-        "expression": parameters.expression,
-        "eye_rotation": parameters.eye_rotation,
-        "confidence": np.array([parameters.confidence], np.float32),
-    }
-    where = f"frame {parameters.frame_index}"
-    everything = np.concatenate([value.ravel() for value in named.values()])
-    all_usable = np.abs(everything).max() <= _MAGNITUDE_MAX  # also catches NaN
-    for name, value in named.items() if not all_usable else ():
-        if not np.all(np.abs(value) <= _MAGNITUDE_MAX):
-            raise InvalidInputError(
-                f"The {name} of {where} is not finite or far too large.", reason="BAD_PARAMETERS"
-            )
-    if parameters.scale <= 0:
-        raise InvalidInputError(
-            f"The scale of {where} must be positive, got {parameters.scale:g}.",
-            reason="BAD_PARAMETERS",
-        )
-    if np.linalg.norm(parameters.rotation) < 1e-3:
-        raise InvalidInputError(
-            f"The rotation of {where} is no quaternion: it has no length.", reason="BAD_PARAMETERS"
-        )
-    if not 0 < parameters.expression.size <= _EXPRESSION_COUNT_MAX:
-        raise InvalidInputError(
-            f"{where.capitalize()} has {parameters.expression.size} expression coefficients.",
-            reason="BAD_PARAMETERS",
-        )
+def _bad(message: str) -> InvalidInputError:
+    return InvalidInputError(message, reason="BAD_PARAMETERS")

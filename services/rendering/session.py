@@ -204,7 +204,8 @@ class RenderSession:
             return rendering_service_pb2.StreamFramesResponse(failure=failure)
         image, key_frame = await self._write(picture)
         stages_s = _stages_s(frame, picture, rendered_s)
-        self._count(stages_s)
+        # Nobody waits for the counting: the answer is handed to gRPC first.
+        asyncio.get_running_loop().call_soon(self._count, stages_s)
         return rendering_service_pb2.StreamFramesResponse(
             frame=rendering_service_pb2.RenderedFrame(
                 frame_index=frame.item.frame_index,
