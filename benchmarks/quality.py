@@ -44,9 +44,10 @@ from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import FIXED_STYLE_TIME
+from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.create import DATASET_FOLDER, TRAINING_FOLDER, create_avatar
-from styleavatar_core.training.loop import CHECKPOINT_NAME, load_average, train
+from styleavatar_core.training.create import DATASET_FOLDER, create_avatar
+from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.measure import drive_avatar
 from styleavatar_core.training.prepare import prepare_dataset
 from styleavatar_core.training.reporter import NetworkRenderer

@@ -19,6 +19,7 @@ from styleavatar_core.cli.evaluate import evaluate
 from styleavatar_core.cli.export import export
 from styleavatar_core.cli.import_faceverse import import_faceverse
 from styleavatar_core.cli.import_official import import_official
+from styleavatar_core.cli.pretrain import pretrain
 from styleavatar_core.cli.sample_clip import sample_clip
 from styleavatar_core.cli.track import track
 from styleavatar_core.cli.train import train
@@ -32,7 +33,7 @@ INTERRUPTED_CODE = 130
 # In the order in which a newcomer meets them.
 _ORDER = (
     *("demo", "serve", "sample-clip", "capture-report", "track", "create", "drive"),
-    *("train", "export", "evaluate"),
+    *("train", "pretrain", "export", "evaluate"),
 )
 
 
@@ -71,7 +72,7 @@ def build_app() -> typer.Typer:
     own = {"sample-clip": sample_clip, "track": track, "train": train, "export": export}
     own |= {"evaluate": evaluate, "import-official": import_official}
     own |= {"import-faceverse": import_faceverse, "bench": bench}
-    own |= {"capture-report": capture_report}
+    own |= {"capture-report": capture_report, "pretrain": pretrain}
     for name, command in own.items():
         app.command(name)(command)
     return app

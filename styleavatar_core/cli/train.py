@@ -38,7 +38,9 @@ def train(
     ] = True,
     start: Annotated[
         Path | None,
-        typer.Option("--from", help="Start from another avatar: its checkpoint or its bundle."),
+        typer.Option(
+            "--from", help="Start from OUT of another train or pretrain, a checkpoint or a bundle."
+        ),
     ] = None,
     stop_early: Annotated[
         bool, typer.Option(help="Whether to finish sooner when quality has stopped rising.")
@@ -64,11 +66,11 @@ def train(
     record = make_consent(consent, subject=subject, source_description=source)
     from styleavatar_core.face3d.library import choose_face_model
     from styleavatar_core.tracking.capture_files import REPORT_NAME
+    from styleavatar_core.training.checkpoint import TRAINING_FOLDER
     from styleavatar_core.training.config import TrainConfig
     from styleavatar_core.training.create import (
         DATASET_FOLDER,
         FIGURES_NAME,
-        TRAINING_FOLDER,
         create_avatar,
     )
     from styleavatar_core.training.parallel import joined_ranks

@@ -15,6 +15,8 @@ from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.parallel import wait_for_all
 
+TRAINING_FOLDER = "training"  # of a work folder: checkpoint, log, pictures
+CHECKPOINT_NAME = "checkpoint.safetensors"
 _FORMAT = "styleavatar-checkpoint-1"
 
 

@@ -24,6 +24,7 @@ from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.provenance.consent import ConsentRecord
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import FIXED_STYLE_TIME
+from styleavatar_core.training.checkpoint import TRAINING_FOLDER
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
@@ -36,7 +37,6 @@ from styleavatar_core.types import Progress
 logger = logging.getLogger(__name__)
 
 DATASET_FOLDER = "dataset"
-TRAINING_FOLDER = "training"
 SHEET_NAME = "evaluation.jpg"
 FIGURES_NAME = "evaluation.json"
 _STYLE_CANDIDATE_COUNT = 4
@@ -80,7 +80,7 @@ def create_avatar(
         frame_cap: Most frames to keep.
         perceptual_weights: VGG19 weights (safetensors) for the perceptual loss.
         matting_weights: Robust Video Matting (TorchScript).
-        start: Checkpoint or bundle of another avatar of this preset to start from (Sec. 3.4).
+        start: Another training or avatar of this preset to start from, see ``start``.
         on_progress: Told how far it is.
         should_stop: Asked often.
 

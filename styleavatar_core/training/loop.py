@@ -20,7 +20,12 @@ from styleavatar_core.networks import GeneratorConfig, sample_noise
 from styleavatar_core.ops.ranks import own_share
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import BatchSampler
-from styleavatar_core.training.checkpoint import load_checkpoint, read_module, save_checkpoint
+from styleavatar_core.training.checkpoint import (
+    CHECKPOINT_NAME,
+    load_checkpoint,
+    read_module,
+    save_checkpoint,
+)
 from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
@@ -39,8 +44,6 @@ from styleavatar_core.training.trainer import Trainer
 from styleavatar_core.types import Progress
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_NAME = "checkpoint.safetensors"
 
 
 def train(

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.errors import InvalidInputError, TrainingError
 from styleavatar_core.ops.ranks import own_rank, rank_count
 
 # The others wait while the first rank prepares a clip; a rank that dies is seen by torchrun.
@@ -100,6 +100,17 @@ def first_rank_first() -> Iterator[None]:
 
 
 def wait_for_all() -> None:
-    """Returns once all ranks have come here."""
-    if rank_count() > 1:
+    """Returns once all ranks have come here.
+
+    Raises:
+        TrainingError: One of them has ended.
+    """
+    if rank_count() == 1:
+        return
+    try:
         dist.all_reduce(torch.zeros(1))
+    except RuntimeError as error:
+        raise TrainingError(
+            f"process {own_rank()} of this training cannot go on, as another one has ended; that "
+            "one's message says why"
+        ) from error

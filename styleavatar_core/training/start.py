@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts an avatar from what another training has learned (paper, Sec. 3.4).
 
-Everything is taken over from a checkpoint: networks, feature generators, discriminator. A bundle
-has no feature generators, as rendering needs none; its static maps are learned anew.
+Everything is taken over from a checkpoint: networks, feature generators, discriminator; all but
+what the other clips look like. Of a pre-training the new avatar takes the z_id that stands for
+nobody in particular. A bundle has no feature generators, as rendering needs none; its static maps
+are learned anew.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.training.avatar_networks import STARTS
-from styleavatar_core.training.checkpoint import read_module
+from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER, read_module
 from styleavatar_core.training.trainer import Trainer
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -25,12 +27,16 @@ def start_from_avatar(trainer: Trainer, source: Path) -> None:
 
     Args:
         trainer: Has taken no step yet.
-        source: A checkpoint (``checkpoint.safetensors``) or a bundle (directory or zip file).
+        source: A checkpoint (``checkpoint.safetensors``), the work folder of a training or
+            pre-training, or a bundle (directory or zip file).
 
     Raises:
         AssetError: The source cannot be read.
         InvalidInputError: It belongs to another preset.
     """
+    checkpoint = source / TRAINING_FOLDER / CHECKPOINT_NAME
+    if checkpoint.exists():
+        source = checkpoint
     try:
         if source.suffix == CHECKPOINT_SUFFIX:
             read_module(source, "average", trainer.networks, besides=STARTS)

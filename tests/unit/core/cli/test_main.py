@@ -29,6 +29,13 @@ def test_errors_are_one_sentence_and_code_2(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_pretraining_needs_the_consent_of_all_persons(tmp_path):
+    command = ["pretrain", "a.mp4", "b.mp4", str(tmp_path / "out")]
+    result = CliRunner().invoke(build_app(), command)
+    assert getattr(result.exception, "reason", "") == "CONSENT_MISSING"
+    assert not (tmp_path / "out").exists()
+
+
 def test_bundle_is_found_directly_or_in_the_training_folder(tmp_path):
     (tmp_path / "avatar").mkdir()
     (tmp_path / "avatar" / "avatar.json").touch()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``styleavatar pretrain``: what several persons have in common, for avatars to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
+
+CONSENT_NAME = "consent.json"
+
+
+def pretrain(
+    clips: Annotated[
+        list[Path],
+        typer.Argument(help="Portrait videos, or datasets that `train` prepared (OUT/dataset)."),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for datasets and checkpoint.")],
+    consent: Annotated[
+        str, typer.Option(help="The agreement of all persons shown, in a sentence (required).")
+    ] = "",
+    preset: Annotated[
+        str, typer.Option(help="nano (128 px), lite (256), hd (512) or paper (1024).")
+    ] = "lite",
+    minutes: Annotated[float, typer.Option(min=0.01, help="Time to train, minutes.")] = 60.0,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures per step; fewer need less memory.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    vgg19: Annotated[
+        Path | None, typer.Option(help="VGG19 weights (safetensors) for the perceptual loss.")
+    ] = None,
+) -> None:
+    """Train on videos of several persons; `train --from OUT` then starts a new avatar sooner."""
+    from styleavatar_core.provenance.consent import make_consent
+
+    record = make_consent(consent, subject="the persons in the videos")
+    from styleavatar_core.training.config import TrainConfig
+    from styleavatar_core.training.parallel import joined_ranks
+    from styleavatar_core.training.pretrain import pretrain as run
+
+    config = TrainConfig(seed=seed, batch_size=batch_size or TrainConfig().batch_size)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / CONSENT_NAME).write_text(record.model_dump_json(indent=2) + "\n")
+    with (
+        joined_ranks() as is_first,
+        stop_on_interrupt() as should_stop,
+        progress_bars() as on_progress,
+    ):
+        run(
+            clips,
+            out,
+            preset=preset,
+            minutes=minutes,
+            config=config,
+            perceptual_weights=vgg19,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+    if is_first:
+        typer.echo(f"Start an avatar from it: styleavatar train VIDEO OUT --from {out}")
