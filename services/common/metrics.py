@@ -22,6 +22,7 @@ FRAME_BUCKETS_S = (
     *(0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.025, 0.033, 0.040, 0.050),
     *(0.067, 0.100, 0.200, 0.500, 1.0, 2.0),
 )
+BATCH_BUCKETS = (1, 2, 3, 4)
 LOAD_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -58,6 +59,12 @@ class RenderingMetrics:
             f"{prefix}frame_interval_seconds",
             "Time between consecutive answers of a stream.",
             buckets=FRAME_BUCKETS_S,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            f"{prefix}batch_size",
+            "Frames of an avatar that a worker rendered at once, counted for each of them.",
+            buckets=BATCH_BUCKETS,
             registry=registry,
         )
         self.first_frame = Histogram(

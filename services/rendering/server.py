@@ -26,6 +26,8 @@ from styleavatar_core.engine.cache import EngineCache
 SERVICE_NAME = rendering_service_pb2.DESCRIPTOR.services_by_name["RenderingService"].full_name
 # The largest picture (1024 x 1024 RGB) with room to spare.
 SLOT_BYTES = 4 * 1024 * 1024
+# Frames at a worker: one batch is rendered, the next lies ready.
+SLOT_COUNT = 4
 
 
 async def run(settings: RenderingSettings) -> None:
@@ -41,6 +43,7 @@ async def run(settings: RenderingSettings) -> None:
             "log_level": settings.log_level,
             "log_format": settings.log_format,
         },
+        slot_count=SLOT_COUNT,
         slot_bytes=SLOT_BYTES,
         memory_limit_bytes=1_000_000 * settings.worker_memory_limit_mb,
     )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import torch
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.engine.base import EngineInfo
+from styleavatar_core.engine.base import EngineInfo, joined
+from styleavatar_core.engine.calibration import measure_batch_limit
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.types import ByteArray, FaceParameters
@@ -48,6 +50,7 @@ class AvatarRenderer:
     Attributes:
         memory_bytes: By how much the process and its CUDA device grew when the avatar was opened,
             at least the size of its bundle. The first of a process counts the runtime's libraries.
+        batch_limit: Frames that may be rendered at once with next to no delay for the first.
 
     Raises:
         NotFoundError: There is no such bundle.
@@ -69,6 +72,7 @@ class AvatarRenderer:
         )
         self._conditioning.warm_up()
         self._engine.warm_up()
+        self.batch_limit = measure_batch_limit(self._engine)
         # What another avatar had left behind may be used again without growing.
         self.memory_bytes = max(_stored_bytes(path), _occupied_bytes() - taken_before)
 
@@ -90,22 +94,36 @@ class AvatarRenderer:
             InvalidInputError: The parameters belong to another face model.
             RenderError: This frame failed; the renderer lives.
         """
+        return self.render_batch([parameters])[0]
+
+    def render_batch(self, batch: Sequence[FaceParameters]) -> list[RenderedFrame]:
+        """Renders several frames at once; each is told the times of all.
+
+        Args:
+            batch: At least one, in the coordinates of the avatar's window.
+
+        Returns:
+            As many.
+
+        Raises:
+            InvalidInputError: Parameters belong to another face model.
+            RenderError: These frames failed; the renderer lives.
+        """
         start = time.perf_counter()
-        conditioning = self._conditioning.render(parameters)
+        conditionings = [self._conditioning.render(parameters) for parameters in batch]
         conditioned = time.perf_counter()
         output = self._engine.render(
-            to_render_input(conditioning, self._engine.info, self.manifest)
+            joined([to_render_input(c, self._engine.info, self.manifest) for c in conditionings])
         )
         end = time.perf_counter()
-        return RenderedFrame(
-            image=output.image[0],
-            mask=output.mask[0],
-            clamped=False,
-            timings_ms={
-                "conditioning": (conditioned - start) * 1e3,
-                "network": (end - conditioned) * 1e3,
-            },
-        )
+        timings_ms = {
+            "conditioning": (conditioned - start) * 1e3,
+            "network": (end - conditioned) * 1e3,
+        }
+        return [
+            RenderedFrame(image=image, mask=mask, clamped=False, timings_ms=timings_ms)
+            for image, mask in zip(output.image, output.mask, strict=True)
+        ]
 
     def close(self) -> None:
         """Frees the engine; no other call may follow."""

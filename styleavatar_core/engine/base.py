@@ -90,6 +90,8 @@ class RenderEngine(ABC):
     """
 
     runtime: ClassVar[str]  # for people
+    # Whether frames rendered at once may take less time than one after the other.
+    gains_by_batches: bool = False
 
     def __init__(self, info: EngineInfo) -> None:
         self._info = info
@@ -160,11 +162,20 @@ class SampleEngine(RenderEngine):
         """Renders one sample: (1, H, W, 3) and (1, H, W), valid until the next call."""
 
 
-def blank_input(info: EngineInfo) -> RenderInput:
-    """Returns an input without a face, for warm-up and calibration."""
+def blank_input(info: EngineInfo, count: int = 1) -> RenderInput:
+    """Returns a batch without a face, for warm-up and calibration."""
     size, uv_size = info.rendering_size_px, info.uv_size
     return RenderInput(
-        np.zeros((1, size, size, 3), np.uint8),
-        np.zeros((1, uv_size, uv_size, 2), np.float32),
-        np.zeros((1, uv_size, uv_size), np.uint8),
+        np.zeros((count, size, size, 3), np.uint8),
+        np.zeros((count, uv_size, uv_size, 2), np.float32),
+        np.zeros((count, uv_size, uv_size), np.uint8),
+    )
+
+
+def joined(inputs: Sequence[RenderInput]) -> RenderInput:
+    """Makes one batch of several."""
+    if len(inputs) == 1:
+        return inputs[0]
+    return RenderInput(
+        *(np.concatenate([getattr(part, name) for part in inputs]) for name in INPUT_NAMES)
     )

@@ -19,23 +19,41 @@ from styleavatar_core.engine.cache import GRAPH_VERSION, cache_folder
 logger = logging.getLogger(__name__)
 
 _FRAMES = 3
+_BATCH_LIMIT = 4
+_BATCH_DELAY_S = 0.002  # nobody waits longer than this for those rendered with him
 
 
-def measure_frame_s(engine: RenderEngine, frame_count: int = _FRAMES) -> float:
+def measure_frame_s(engine: RenderEngine, frame_count: int = _FRAMES, batch_size: int = 1) -> float:
     """Returns the shortest of a few render times, in seconds, after a warm-up.
 
     Args:
         engine: What is measured.
         frame_count: Renders.
+        batch_size: Frames of each.
     """
-    engine.warm_up()
-    sample = blank_input(engine.info)
+    sample = blank_input(engine.info, batch_size)
+    engine.render(sample)
     best = float("inf")
     for _ in range(frame_count):
         start = time.perf_counter()
         engine.render(sample)
         best = min(best, time.perf_counter() - start)
     return best
+
+
+def measure_batch_limit(engine: RenderEngine) -> int:
+    """Returns how many frames may be rendered at once without delaying the first, at most 4.
+
+    Args:
+        engine: What is measured; one that takes its frames one by one is not.
+    """
+    limit = 1
+    alone_s = measure_frame_s(engine) if engine.gains_by_batches else 0.0
+    while engine.gains_by_batches and limit < _BATCH_LIMIT:
+        if measure_frame_s(engine, batch_size=2 * limit) > alone_s + _BATCH_DELAY_S:
+            break
+        limit *= 2
+    return limit
 
 
 def calibration_key(preset: str, versions: dict[str, str], thread_count: int) -> str:

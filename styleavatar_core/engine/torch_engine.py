@@ -48,6 +48,7 @@ class TorchEngine(RenderEngine):
         sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
         super().__init__(EngineInfo("torch", precision, *sizes, note))
         self._device, self._thread_count = device, thread_count
+        self.gains_by_batches = device != "cpu"
         if device == "cpu":
             keep_freed_memory()
             if not is_half:

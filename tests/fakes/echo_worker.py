@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from services.common.worker.child import ChildChannel, Handler
+from services.common.worker.child import ChildChannel, Handlers, Together
 from styleavatar_core.errors import EngineUnavailableError, NotFoundError
 
 
@@ -20,14 +20,23 @@ def sleep(body: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def gather(bodies: Sequence[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
+    """Answers in reverse order how many came together; negative values are refused."""
+    for index in reversed(range(len(bodies))):
+        value = bodies[index]["value"]
+        answer = {"value": value, "count": len(bodies)}
+        yield index, NotFoundError("no such thing") if value < 0 else answer
+
+
 def main() -> None:
     channel = ChildChannel.from_command_line()
 
-    def prepare() -> Mapping[str, Handler]:
+    def prepare() -> Handlers:
         if channel.options.get("refuse"):
             raise EngineUnavailableError("This worker refuses to start.")
         time.sleep(channel.options.get("stall", 0))
-        return {"echo": dict, "refuse": refuse, "sleep": sleep}
+        answering = {"echo": dict, "refuse": refuse, "sleep": sleep, "stall": sleep}
+        return {**answering, "gather": Together(gather)}
 
     channel.serve(prepare, background=frozenset({"sleep"}))
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,12 +46,16 @@ class FakeRenderer:
         if self._behavior.get("out_of_memory"):
             raise MemoryError
         self.memory_bytes = self._behavior.get("memory_bytes", MEMORY_BYTES)
+        self.batch_limit = self._behavior.get("batch_limit", 1)
         time.sleep(self._behavior.get("load_s", 0.0))
         while self._behavior.get("load_gate") and not (bundle / GATE_NAME).exists():
             time.sleep(0.01)
 
-    def render(self, parameters: FaceParameters) -> FakeFrame:
+    def render_batch(self, batch: Sequence[FaceParameters]) -> list[FakeFrame]:
         time.sleep(self._behavior.get("render_s", 0.0))
+        return [self._draw(parameters) for parameters in batch]
+
+    def _draw(self, parameters: FaceParameters) -> FakeFrame:
         index = parameters.frame_index
         if index == self._behavior.get("fail_at"):
             raise RenderError("This frame fails on purpose.")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -39,6 +40,7 @@ def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_fake_bundle(folder / "anna", ANNA)
     write_fake_bundle(folder / "ben", BEN)
     write_fake_bundle(folder / "slow", 30, {"render_s": 0.05})
+    write_fake_bundle(folder / "paired", 70, {"render_s": 0.01, "batch_limit": 4})
     write_fake_bundle(folder / "failing", 40, {"fail_at": 3})
     write_fake_bundle(folder / "deadly", 50, {"die_at": 2})
     write_fake_bundle(folder / "damaged", 60, {"refuse_to_load": True})
@@ -116,6 +118,25 @@ def test_two_clients_get_their_own_avatars(stub: Stub) -> None:
     for avatar_id, mark in (("anna", ANNA), ("ben", BEN)):
         marks = [read_mark(pixels(response.frame)) for response in collected[avatar_id]]
         assert marks == [(mark, index, 50) for index in range(60)]
+
+
+def test_streams_of_an_avatar_share_batches_and_keep_their_own_frames(
+    stub: Stub, service: ServiceProcess
+) -> None:
+    def collect(value: float) -> list[tuple[int, int, int]]:
+        faces = (face(index, value) for index in range(60))
+        responses = stub.StreamFrames(render_requests(render_config("paired"), faces), timeout=60)
+        return [read_mark(pixels(response.frame)) for response in list(responses)[1:]]
+
+    values = (0.25, 0.75, 1.0)
+    with ThreadPoolExecutor() as threads:
+        for value, marks in zip(values, threads.map(collect, values), strict=True):
+            assert marks == [(70, index, round(100 * value)) for index in range(60)]
+    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
+    counts = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    name = "styleavatar_rendering_batch_size"
+    assert float(counts[f'{name}_bucket{{le="4.0"}}']) == float(counts[f"{name}_count"])
+    assert float(counts[f'{name}_bucket{{le="1.0"}}']) < float(counts[f"{name}_count"]) - 60
 
 
 def test_live_streams_drop_old_frames_and_say_so(stub: Stub) -> None:

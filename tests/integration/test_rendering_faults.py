@@ -35,7 +35,7 @@ Request = rendering_service_pb2.StreamFramesRequest
 def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "avatars"
     for name, mark in MARKS.items():
-        write_fake_bundle(folder / name, mark, {"render_s": 0.002})
+        write_fake_bundle(folder / name, mark, {"render_s": 0.002, "batch_limit": 4})
     write_fake_bundle(folder / "broken-device", 50, {"device_fails_at": 5})
     write_fake_bundle(folder / "huge", 60, {"out_of_memory": True})
     write_fake_bundle(folder / "heavy", 70, {"render_s": 0.02})

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from services.common.processes import memory_bytes
@@ -19,6 +21,7 @@ from services.common.worker.arena import SharedArena
 from services.common.worker.messages import (
     BEAT_ID,
     BEAT_INTERVAL_S,
+    LINE_BYTES_LIMIT,
     READY_ID,
     Answer,
     Command,
@@ -32,6 +35,20 @@ logger = logging.getLogger(__name__)
 
 Body = dict[str, Any]
 Handler = Callable[[Body], Body]
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """A handler that takes all commands of its name that wait.
+
+    Attributes:
+        handle: Takes their bodies in order; yields position and answer of each as it is ready.
+    """
+
+    handle: Callable[[Sequence[Body]], Iterator[tuple[int, Body | Exception]]]
+
+
+Handlers = Mapping[str, Handler | Together]
 
 
 class ChildChannel:
@@ -65,7 +82,7 @@ class ChildChannel:
         )
 
     def serve(
-        self, prepare: Callable[[], Mapping[str, Handler]], background: frozenset[str] = frozenset()
+        self, prepare: Callable[[], Handlers], background: frozenset[str] = frozenset()
     ) -> None:
         """Answers commands until the parent closes the socket.
 
@@ -81,21 +98,47 @@ class ChildChannel:
         self._send(Answer(READY_ID))
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
         slow = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
-        with self._connection.makefile("rb") as lines:
-            for line in lines:
-                command = decode_command(line)
-                if command.name in background:
-                    slow.submit(self._execute, handlers[command.name], command)
-                else:
-                    self._execute(handlers[command.name], command)
+        for waiting in self._arrivals():
+            for name, run in itertools.groupby(waiting, key=lambda command: command.name):
+                handler, commands = handlers[name], list(run)
+                if isinstance(handler, Together):
+                    self._execute_together(handler, commands)
+                    continue
+                for command in commands:
+                    if name in background:
+                        slow.submit(self._execute, handler, command)
+                    else:
+                        self._execute(handler, command)
         slow.shutdown(wait=False, cancel_futures=True)
+
+    def _arrivals(self) -> Iterator[list[Command]]:
+        """Yields the commands that have come since the last time, at least one."""
+        rest = b""
+        while data := self._connection.recv(LINE_BYTES_LIMIT):
+            *lines, rest = (rest + data).split(b"\n")
+            if lines:
+                yield [decode_command(line) for line in lines]
 
     def _execute(self, handler: Handler, command: Command) -> None:
         try:
-            answer = Answer(command.command_id, handler(command.body))
+            self._answer(command, handler(command.body))
         except Exception as error:
-            answer = Answer(command.command_id, failure=_describe(error))
-        self._send(answer)
+            self._answer(command, error)
+
+    def _execute_together(self, handler: Together, commands: list[Command]) -> None:
+        left = dict(enumerate(commands))
+        try:
+            for index, answer in handler.handle([command.body for command in commands]):
+                self._answer(left.pop(index), answer)
+        except Exception as error:
+            for command in left.values():
+                self._answer(command, error)
+
+    def _answer(self, command: Command, answer: Body | Exception) -> None:
+        if isinstance(answer, Exception):
+            self._send(Answer(command.command_id, failure=_describe(answer)))
+        else:
+            self._send(Answer(command.command_id, answer))
 
     def _beat(self) -> None:
         while self._send(Answer(BEAT_ID, {"memory_bytes": memory_bytes()})):

@@ -98,9 +98,8 @@ async def render_frame(
         mask = None
         if with_mask:
             mask = worker.arena.read_array(slot, image.shape[:2], image.size)
-        return RenderedPicture(
-            image, answer["clamped"], answer["timings_ms"], mask, answer["busy_s"]
-        )
+        told = {name: answer[name] for name in ("clamped", "timings_ms", "busy_s", "batch_size")}
+        return RenderedPicture(image=image, mask=mask, **told)
 
     body |= {"engine": key, "with_mask": with_mask}
     return await worker.call_with_slot("render", body, write=write, read=read, timeout_s=timeout_s)

@@ -22,7 +22,8 @@ class RenderedPicture:
         clamped: Whether the engine moved parameters into the trained range.
         timings_ms: Time of each stage inside the worker.
         mask: (S, S) uint8, 255 = person; None when it was not asked for.
-        busy_s: How long the worker was at it.
+        busy_s: How long the worker was at it; its share of a batch.
+        batch_size: Frames that were rendered together with it, itself included.
     """
 
     image: ByteArray
@@ -30,3 +31,4 @@ class RenderedPicture:
     timings_ms: dict[str, float]
     mask: ByteArray | None = None
     busy_s: float = 0.0
+    batch_size: int = 1

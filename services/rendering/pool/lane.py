@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from services.rendering.catalog import AvatarEntry
@@ -45,11 +46,13 @@ class Lane:
             WorkerLostError: When the worker died on the way; another attempt goes to a new one.
             StyleAvatarError: What the worker reported.
         """
-        options = {"with_mask": with_mask, "give_up_s": give_up_s}
+        ask = functools.partial(
+            self._slot.render, self.entry, parameters, with_mask=with_mask, give_up_s=give_up_s
+        )
         try:
-            return await self._slot.render(self.entry, parameters, **options)
+            return await ask()
         except RenderError as error:
             if error.reason != AVATAR_NOT_LOADED:
                 raise
             # Another stream's avatar took its place in the moment before this one was pinned.
-            return await self._slot.render(self.entry, parameters, **options)
+            return await ask()

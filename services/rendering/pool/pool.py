@@ -84,8 +84,8 @@ class RenderPool:
     @property
     def memory_bytes(self) -> int:
         """Memory of all workers, those that stand by included."""
-        holders = (*(slot.supervisor for slot in self._slots), *self._standbys)
-        return sum(holder.memory_bytes for holder in holders)
+        serving = sum(slot.supervisor.memory_bytes for slot in self._slots)
+        return serving + sum(standby.memory_bytes for standby in self._standbys)
 
     async def start(self) -> None:
         """Starts all workers; fails when one does not start."""

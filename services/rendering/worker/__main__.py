@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from services.common.logging import configure_logging
-from services.common.worker.child import ChildChannel, Handler
+from services.common.worker.child import ChildChannel, Handlers, Together
 from services.rendering.worker.runner import Runner, renderer_opener
 
 
@@ -16,12 +14,12 @@ def main() -> None:
     options = channel.options
     configure_logging("rendering-worker", options["log_level"], options["log_format"])
 
-    def prepare() -> Mapping[str, Handler]:
+    def prepare() -> Handlers:
         open_renderer = renderer_opener(
             options["renderer"], options["backend"], options["thread_count"]
         )
         runner = Runner(channel.arena, open_renderer)
-        return {"load": runner.load, "unload": runner.unload, "render": runner.render}
+        return {"load": runner.load, "unload": runner.unload, "render": Together(runner.render)}
 
     channel.serve(prepare, background=frozenset({"load"}))
 

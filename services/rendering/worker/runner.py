@@ -7,13 +7,14 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import unpack_parameters
 from services.rendering.pool.frames import AVATAR_NOT_LOADED
+from services.rendering.worker.batches import batches
 from styleavatar_core.errors import RenderError
 from styleavatar_core.types import ByteArray, FaceParameters
 
@@ -38,11 +39,13 @@ class Renderer(Protocol):
 
     Attributes:
         memory_bytes: What it takes, on whatever device it is.
+        batch_limit: Frames that may be rendered at once with next to no delay for the first.
     """
 
     memory_bytes: int
+    batch_limit: int
 
-    def render(self, parameters: FaceParameters) -> Frame:
+    def render_batch(self, batch: Sequence[FaceParameters]) -> Sequence[Frame]:
         """Renders parameters given in the coordinates of the avatar's window."""
 
     def close(self) -> None:
@@ -112,32 +115,60 @@ class Runner:
             renderer.close()
         return {}
 
-    def render(self, body: Body) -> Body:
-        """Renders one picture into the slot that its face lies in.
+    def render(self, bodies: Sequence[Body]) -> Iterator[tuple[int, Body | Exception]]:
+        """Renders all frames that wait, those of an avatar together where that delays nobody.
 
         Args:
-            body: ``engine``, ``slot``, what ``unpack_parameters`` reads, ``with_mask``: whether the
-                mask is to lie behind the picture.
+            bodies: Each with ``engine``, ``slot``, what ``unpack_parameters`` reads, ``with_mask``:
+                whether the mask is to lie behind the picture.
 
-        Returns:
-            ``shape``, ``clamped``, ``timings_ms``, ``busy_s``.
+        Yields:
+            Position, and ``shape``, ``clamped``, ``timings_ms``, ``busy_s``, ``batch_size`` of a
+            picture that lies in the slot of its face now, or why there is none.
         """
+        keys = [tuple(body["engine"]) for body in bodies]
+        for positions in batches(keys, self._batch_limit):
+            together = [bodies[index] for index in positions]
+            try:
+                answers: Sequence[Body | Exception] = self._render_batch(together)
+            except Exception as error:
+                if len(positions) > 1:  # each alone, so that none can harm the others
+                    alone = (answer for body in together for _, answer in self.render([body]))
+                    yield from zip(positions, alone, strict=True)
+                    continue
+                answers = [error]
+            yield from zip(positions, answers, strict=True)
+
+    def _batch_limit(self, key: tuple[str, ...]) -> int:
+        return self._loaded[key].batch_limit if key in self._loaded else 1
+
+    def _render_batch(self, bodies: Sequence[Body]) -> list[Body]:
+        """Renders frames of one avatar at once."""
         started = time.perf_counter()
-        renderer = self._loaded.get(tuple(body["engine"]))
+        renderer = self._loaded.get(tuple(bodies[0]["engine"]))
         if renderer is None:
             raise RenderError("The avatar is not loaded here.", reason=AVATAR_NOT_LOADED)
-        face = self._arena.read(body["slot"], body["byte_count"])
+        faces = [
+            unpack_parameters(body, self._arena.read(body["slot"], body["byte_count"]))
+            for body in bodies
+        ]
         try:
-            frame = renderer.render(unpack_parameters(body, face))
+            frames = renderer.render_batch(faces)
         except RenderError as error:
             end_with_device(error)
             raise
-        self._arena.write_array(body["slot"], frame.image)
-        if body["with_mask"]:
-            self._arena.write_array(body["slot"], frame.mask, frame.image.size)
-        return {
-            "shape": list(frame.image.shape),
-            "clamped": bool(frame.clamped),
-            "timings_ms": {name: float(value) for name, value in frame.timings_ms.items()},
-            "busy_s": time.perf_counter() - started,
-        }
+        for body, frame in zip(bodies, frames, strict=True):
+            self._arena.write_array(body["slot"], frame.image)
+            if body["with_mask"]:
+                self._arena.write_array(body["slot"], frame.mask, frame.image.size)
+        busy_s = (time.perf_counter() - started) / len(bodies)
+        return [
+            {
+                "shape": list(frame.image.shape),
+                "clamped": bool(frame.clamped),
+                "timings_ms": {name: float(value) for name, value in frame.timings_ms.items()},
+                "busy_s": busy_s,
+                "batch_size": len(bodies),
+            }
+            for frame in frames
+        ]

@@ -42,6 +42,18 @@ def test_parameters_become_a_picture_that_follows_them(bundle_path: Path) -> Non
     renderer.close()
 
 
+def test_a_batch_gives_each_face_its_picture(bundle_path: Path) -> None:
+    renderer = AvatarRenderer(bundle_path, backend="torch", thread_count=1)
+    assert renderer.batch_limit == 1  # on a CPU
+    faces = [face(), face(yaw=0.4), face(yaw=-0.2)]
+    for frame, parameters in zip(renderer.render_batch(faces), faces, strict=True):
+        alone = renderer.render(parameters)
+        difference = frame.image.astype(int) - alone.image.astype(int)
+        assert np.abs(difference).max() <= 1
+        assert (frame.mask == alone.mask).mean() > 0.99
+    renderer.close()
+
+
 def test_parameters_of_another_face_model_are_refused(bundle_path: Path) -> None:
     renderer = AvatarRenderer(bundle_path, backend="torch", thread_count=1)
     with pytest.raises(InvalidInputError, match="faceverse"):

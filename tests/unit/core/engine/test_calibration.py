@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from styleavatar_core.engine.calibration import CalibrationMemory, calibration_key
+from styleavatar_core.engine import calibration
+from styleavatar_core.engine.base import EngineInfo, RenderEngine, RenderInput, RenderOutput
+from styleavatar_core.engine.calibration import (
+    CalibrationMemory,
+    calibration_key,
+    measure_batch_limit,
+)
 
 
 @pytest.fixture
@@ -43,3 +51,37 @@ def test_another_version_preset_or_thread_count_is_measured_anew() -> None:
         calibration_key("lite", {"torch": "2"}, 1),
     }
     assert len(keys) == 5
+
+
+class TimedEngine(RenderEngine):
+    """Takes a first frame's time and so much more for each other frame, on a clock of its own."""
+
+    runtime = "nothing"
+
+    def __init__(self, more_s: float, gains_by_batches: bool) -> None:
+        super().__init__(EngineInfo("torch", "fp32", 4, 4, 4))
+        self.gains_by_batches = gains_by_batches
+        self.now_s = 0.0
+        self._more_s = more_s
+
+    def _render(self, inputs: RenderInput) -> RenderOutput:
+        count = len(inputs.face_mask)
+        self.now_s += 0.01 + (count - 1) * self._more_s
+        return RenderOutput(np.zeros((count, 4, 4, 3), np.uint8), np.zeros((count, 4, 4), np.uint8))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("more_s", "gains", "limit"),
+    [(0.0001, True, 4), (0.0015, True, 2), (0.009, True, 1), (0.0, False, 1)],
+)
+def test_frames_go_together_only_where_the_first_hardly_waits_for_the_others(
+    monkeypatch: pytest.MonkeyPatch, more_s: float, gains: bool, limit: int
+) -> None:
+    engine = TimedEngine(more_s, gains)
+    clock = SimpleNamespace(perf_counter=lambda: engine.now_s)
+    monkeypatch.setattr(calibration, "time", clock)
+    assert measure_batch_limit(engine) == limit
+    assert (engine.now_s > 0) == gains

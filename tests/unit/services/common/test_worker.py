@@ -20,6 +20,7 @@ from styleavatar_core.errors import (
     EngineUnavailableError,
     InvalidInputError,
     NotFoundError,
+    RenderError,
     WorkerLostError,
 )
 
@@ -61,6 +62,21 @@ def test_commands_are_answered_and_failures_keep_their_type() -> None:
         with pytest.raises(NotFoundError, match="no such thing"):
             await worker.call("refuse", {}, timeout_s=5)
         assert await worker.call("echo", {}, timeout_s=5) == {}
+
+    with_worker(scenario)
+
+
+def test_commands_that_wait_are_answered_together_each_with_its_own() -> None:
+    async def scenario(worker: WorkerProcess) -> None:
+        busy = worker.call("stall", {"seconds": 0.5}, timeout_s=10)
+        asked = (worker.call("gather", {"value": value}, timeout_s=10) for value in (1, -1, 3))
+        _, first, bad, last = await asyncio.gather(busy, *asked, return_exceptions=True)
+        assert first == {"value": 1, "count": 3}
+        assert isinstance(bad, NotFoundError)
+        assert last == {"value": 3, "count": 3}
+        assert (await worker.call("gather", {"value": 4}, timeout_s=10))["count"] == 1
+        with pytest.raises(RenderError):  # the handler itself fails: everybody is told
+            await worker.call("gather", {}, timeout_s=10)
 
     with_worker(scenario)
 

@@ -40,12 +40,19 @@ def load(runner: Runner, folder: Path, name: str, revision: str = "1") -> dict:
     return runner.load({"engine": [name, revision], "path": str(folder / name)})
 
 
-def render(runner: Runner, arena: SharedArena, name: str, slot: int = 0, revision: str = "1"):
-    parameters = FakeTracker().track(np.full((16, 16, 3), 102, np.uint8), 0.0, 7)
+def ask(arena: SharedArena, name: str, slot: int = 0, revision: str = "1", index: int = 7) -> dict:
+    parameters = FakeTracker().track(np.full((16, 16, 3), 102, np.uint8), 0.0, index)
     assert parameters is not None
     body, data = pack_parameters(parameters)
     arena.write(slot, data)
-    return runner.render({**body, "engine": [name, revision], "slot": slot, "with_mask": slot == 0})
+    return {**body, "engine": [name, revision], "slot": slot, "with_mask": slot == 0}
+
+
+def render(runner: Runner, arena: SharedArena, name: str, slot: int = 0, revision: str = "1"):
+    ((_, answer),) = runner.render([ask(arena, name, slot, revision)])
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def test_a_picture_lands_in_the_slot_of_its_face(
@@ -89,3 +96,25 @@ def test_two_bundles_of_an_avatar_live_side_by_side_until_one_is_let_go(
     with pytest.raises(RenderError):
         render(runner, arena, "anna")
     render(runner, arena, "anna", revision="2")
+
+
+def test_frames_of_an_avatar_are_rendered_together_and_none_harms_another(tmp_path: Path) -> None:
+    for mark, name in enumerate(NAMES):
+        write_fake_bundle(tmp_path / name, mark, {"batch_limit": 2, "fail_at": 3})
+    arena = SharedArena.create(5, 64 * 64 * 4)
+    runner = Runner(arena, renderer_opener("tests.fakes.renderer:FakeRenderer", "auto", 1))
+    for name in NAMES:
+        load(runner, tmp_path, name)
+    wanted = [("anna", 1), ("ben", 2), ("anna", 4), ("anna", 5), ("anna", 3)]
+    bodies = [ask(arena, name, slot, index=index) for slot, (name, index) in enumerate(wanted)]
+    answers = list(runner.render(bodies))
+    assert [position for position, _ in answers] == [0, 2, 1, 3, 4]
+    failure = dict(answers).pop(4)
+    assert isinstance(failure, RenderError)
+    good = {position: answer for position, answer in answers if position != 4}
+    # Frame 5 was to go with the one that fails: both were tried again, each alone.
+    assert [answer["batch_size"] for answer in good.values()] == [2, 2, 1, 1]
+    for position in good:
+        name, index = wanted[position]
+        assert read_mark(arena.read_array(position, (64, 64, 3))) == (NAMES.index(name), index, 40)
+    arena.close()
