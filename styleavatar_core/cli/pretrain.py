@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
+from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
 
 CONSENT_NAME = "consent.json"
 
@@ -30,6 +30,9 @@ def pretrain(
         int | None, typer.Option(min=1, help="Pictures per step; fewer need less memory.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Write OUT/training/tensorboard for TensorBoard.")
+    ] = False,
     vgg19: Annotated[
         Path | None, typer.Option(help="VGG19 weights (safetensors) for the perceptual loss.")
     ] = None,
@@ -38,17 +41,20 @@ def pretrain(
     from styleavatar_core.provenance.consent import make_consent
 
     record = make_consent(consent, subject="the persons in the videos")
+    from styleavatar_core.training.checkpoint import TRAINING_FOLDER
     from styleavatar_core.training.config import TrainConfig
     from styleavatar_core.training.parallel import joined_ranks
     from styleavatar_core.training.pretrain import pretrain as run
+    from styleavatar_core.training.tensorboard import TENSORBOARD_FOLDER
 
     config = TrainConfig(seed=seed, batch_size=batch_size or TrainConfig().batch_size)
     out.mkdir(parents=True, exist_ok=True)
     (out / CONSENT_NAME).write_text(record.model_dump_json(indent=2) + "\n")
+    board = out / TRAINING_FOLDER / TENSORBOARD_FOLDER
     with (
         joined_ranks() as is_first,
         stop_on_interrupt() as should_stop,
-        progress_bars() as on_progress,
+        training_progress(board if tensorboard else None) as on_progress,
     ):
         run(
             clips,

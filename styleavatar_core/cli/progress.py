@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -43,6 +44,28 @@ def progress_bars(console: Console | None = None) -> Iterator[Callable[[Progress
             bars.update(tasks[event.stage], completed=event.fraction, detail=_detail(event))
 
         yield show
+
+
+@contextmanager
+def training_progress(tensorboard: Path | None) -> Iterator[Callable[[Progress], None]]:
+    """Yields a callable for ``on_progress`` that draws bars, and writes to TensorBoard if wanted.
+
+    Args:
+        tensorboard: Folder of TensorBoard's files; None writes none.
+    """
+    with progress_bars() as show:
+        if tensorboard is None:
+            yield show
+            return
+        from styleavatar_core.training.tensorboard import tensorboard_log
+
+        with tensorboard_log(tensorboard) as write:
+
+            def tell(event: Progress) -> None:
+                show(event)
+                write(event)
+
+            yield tell
 
 
 def _detail(event: Progress) -> str:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from styleavatar_core.cli.face_model_option import FaceModelOption
-from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
+from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
 from styleavatar_core.errors import ConflictError
 from styleavatar_core.types import Progress
 
@@ -49,6 +49,9 @@ def train(
         int | None, typer.Option(min=1, help="Pictures per step; fewer need less memory.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    tensorboard: Annotated[
+        bool, typer.Option(help="Write OUT/training/tensorboard for TensorBoard.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option(help="Go on from the checkpoint in OUT, if there is one.")
     ] = True,
@@ -75,6 +78,7 @@ def train(
     )
     from styleavatar_core.training.parallel import joined_ranks
     from styleavatar_core.training.prepare import CAPTURE_FOLDER
+    from styleavatar_core.training.tensorboard import TENSORBOARD_FOLDER
 
     if not resume and (out / TRAINING_FOLDER).exists():
         raise ConflictError(
@@ -86,10 +90,11 @@ def train(
         config = replace(config, plateau_gain_db=None)
     if batch_size is not None:
         config = replace(config, batch_size=batch_size)
+    board = out / TRAINING_FOLDER / TENSORBOARD_FOLDER
     with (
         joined_ranks() as is_first,
         stop_on_interrupt() as should_stop,
-        progress_bars() as on_progress,
+        training_progress(board if tensorboard else None) as on_progress,
     ):
         bundle = create_avatar(
             video,
