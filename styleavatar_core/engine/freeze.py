@@ -13,12 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from styleavatar_core.engine.frozen_composition import ExactSampler, FrozenSampler, WindowedUNet
+from styleavatar_core.engine.frozen_composition import (
+    ExactSampler,
+    FrozenSampler,
+    compute_around_window,
+)
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenNarrowConv, freeze_layer
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.noise import Noise
 from styleavatar_core.networks.portrait_generator import PortraitGenerator
+from styleavatar_core.networks.style_unet import StyleUNet
 from styleavatar_core.ops.haar import inverse_haar_transform
 
 
@@ -160,9 +165,8 @@ def freeze(
         frozen.rgb_sampler = FrozenSampler(rgb_texture)  # type: ignore[assignment]
     if frozen.config.window_sampling == "linspace":
         distance = min(max(map(abs, window)), frozen.config.maximum_offset)
-        frozen.foreground = WindowedUNet(  # type: ignore[assignment]
-            frozen.foreground, frozen.config.feature_size, distance
-        )
+        assert isinstance(frozen.foreground, StyleUNet)
+        compute_around_window(frozen.foreground, frozen.config.feature_size, distance)
     offset = torch.tensor([window], dtype=torch.int64)
     return FrozenGenerator(frozen, face, background, offset, noise).requires_grad_(False).eval()
 

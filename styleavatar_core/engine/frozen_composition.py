@@ -7,40 +7,72 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from styleavatar_core.networks.style_unet import StyleUNet
 
-class WindowedUNet(nn.Module):
-    """The first StyleUNet for a fixed window: its last level is computed around the window only.
+_HALO = 2  # texels of the level below that up-convolution, filter and convolution look at
 
-    Gives a smaller canvas with the same middle, from which the window is cut as from the whole one.
+
+class MiddleBlock(nn.Module):
+    """A level of a decoder, computed around the middle only.
+
+    Args:
+        block: The level.
+        size: Side of what it gets from the level below, in texels of that level.
+    """
+
+    def __init__(self, block: nn.Module, size: int) -> None:
+        super().__init__()
+        self.block = block
+        self.size = size
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        style: torch.Tensor,
+        image: torch.Tensor | None,
+        *,
+        skip: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Takes and gives what the level does, of smaller sides."""
+        x = _middle(x, self.size)
+        image, skip, noise = (
+            None if part is None else _middle(part, 2 * x.shape[-1])
+            for part in (image, skip, noise)
+        )
+        result: tuple[torch.Tensor, torch.Tensor] = self.block(
+            x, style, image, skip=skip, noise=noise
+        )
+        return result
+
+
+def _middle(x: torch.Tensor, size: int) -> torch.Tensor:
+    """Cuts the middle square of a side out of (B, C, H, W); all of it if it is smaller."""
+    start = max(0, (x.shape[-1] - size) // 2)
+    rows = slice(start, x.shape[-1] - start)
+    return x[..., rows, rows]
+
+
+def compute_around_window(network: StyleUNet, window_size: int, offset: int) -> None:
+    """Makes the first StyleUNet compute each level around a fixed window only, in place.
+
+    It then gives a smaller canvas with the same middle, from which the window is cut as from the
+    whole one.
 
     Args:
         network: The StyleUNet, its layers frozen.
         window_size: Side of the window, in texels of the canvas.
         offset: Largest distance of the window's middle from the canvas's, texels.
     """
-
-    _HALO = 4  # texels of the level below that up-convolution, filter and convolution look at
-
-    def __init__(self, network: nn.Module, window_size: int, offset: int) -> None:
-        super().__init__()
-        self.network = network
-        self.size = 2 * ((window_size // 2 + offset + 1) // 2 + self._HALO)  # at half resolution
-
-    def forward(
-        self, style: torch.Tensor, image: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns feature (B, C, 2 size, 2 size) and image of twice that side."""
-        result: tuple[torch.Tensor, torch.Tensor] = self.network(style, image, crop=self._crop)
-        return result
-
-    def _crop(
-        self, feature: torch.Tensor, image: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cuts the middle out of what the last level gets."""
-        start = max(0, (feature.shape[-1] - self.size) // 2)
-        stop = feature.shape[-1] - start
-        rows, pixels = slice(start, stop), slice(2 * start, 2 * stop)
-        return feature[..., rows, rows], image[..., pixels, pixels]
+    config = network.config
+    size = config.output_size
+    extent = window_size // 2 + offset + 1  # from the middle; the window's last step may be longer
+    for index in reversed(range(len(network.decoder))):
+        size //= 2
+        extent = -(-extent // 2) + _HALO
+        network.decoder[index] = MiddleBlock(network.decoder[index], 2 * extent)
+        if size in config.skip_sizes and not config.has_early_skips:
+            break  # what is joined there comes whole
 
 
 class FrozenSampler(nn.Module):

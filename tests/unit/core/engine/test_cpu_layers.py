@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Layers that do with less work give what plain convolutions give."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
-from styleavatar_core.engine import cpu_layers
-from styleavatar_core.engine.cpu_layers import PhasedUpConv, WinogradConv, with_less_work
+from styleavatar_core.engine import cpu_layers, tiled_convs
+from styleavatar_core.engine.cpu_layers import with_less_work
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenNarrowConv
+from styleavatar_core.engine.strips import plan_strips, share_strips
+from styleavatar_core.engine.tiled_convs import TiledConv, TiledUpConv
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import sample_noise
@@ -35,7 +39,7 @@ def test_less_work_is_the_same_convolution(
     shape: tuple[int, int, int, int], slope: float | None, doubles: bool
 ) -> None:
     conv = make_conv(shape[1], slope=slope, doubles=doubles)
-    layer = PhasedUpConv(conv) if doubles else WinogradConv(conv)
+    layer = TiledUpConv(conv) if doubles else TiledConv(conv)
     x = torch.randn(shape).to(memory_format=torch.channels_last)
     factor = 2 if doubles else 1
     noise = torch.randn(1, 1, factor * shape[2], factor * shape[3])
@@ -44,19 +48,48 @@ def test_less_work_is_the_same_convolution(
         torch.testing.assert_close(layer(x, noise=added), expected, atol=2e-5, rtol=1e-5)
 
 
-def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    conv, x = make_conv(7, slope=0.2), torch.randn(1, 7, 40, 24)
-    whole = WinogradConv(conv)(x)
-    monkeypatch.setattr(cpu_layers, "_STRIP_BYTES", 1)  # one row of tiles at a time
-    torch.testing.assert_close(WinogradConv(conv)(x), whole, atol=1e-5, rtol=1e-5)
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
-def test_rounding_errors_are_those_of_a_direct_convolution() -> None:
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("doubles", [False, True])
+def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, doubles: bool) -> None:
+    conv, x = make_conv(7, slope=0.2, doubles=doubles), torch.randn(1, 7, 40, 24)
+    layer = TiledUpConv(conv) if doubles else TiledConv(conv)
+    whole = layer(x)
+    monkeypatch.setattr(tiled_convs, "_STRIP_BYTES", 1)  # one row of tiles at a time
+    torch.testing.assert_close(layer(x), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_every_strip_is_computed_once_and_a_failure_arrives() -> None:
+    strips = plan_strips(11, 1, 3)
+    assert len(strips) == 4
+    seen: list[int] = []
+    share_strips(strips, lambda thread, first, count: seen.extend(range(first, first + count)))
+    assert sorted(seen) == list(range(11))
+
+    def fail(thread: int, first: int, count: int) -> None:
+        raise ValueError(f"strip {first}")
+
+    with pytest.raises(ValueError, match="strip"):
+        share_strips(strips, fail)
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("doubles", [False, True])
+def test_rounding_errors_are_those_of_a_direct_convolution(doubles: bool) -> None:
     torch.manual_seed(0)
-    conv, x = make_conv(256, slope=None), torch.randn(1, 256, 32, 32)
-    exact = FrozenConv(conv.weight.double(), conv.bias.double(), slope=None)(x.double())
-    direct, less = ((layer(x) - exact).std() for layer in (conv, WinogradConv(conv)))
-    assert less < 2 * direct
+    conv, x = make_conv(256, slope=None, doubles=doubles), torch.randn(1, 256, 32, 32)
+    layer = TiledUpConv(conv) if doubles else TiledConv(conv)
+    direct, less = conv(x), layer(x)
+    exact = conv.double()(x.double())
+    assert (less - exact).std() < 2.5 * (direct - exact).std()
 
 
 def test_a_convolution_to_one_channel_is_the_same_in_two_steps() -> None:
@@ -83,16 +116,15 @@ def test_a_whole_generator_with_less_work_gives_the_same_pictures(
     ]
     expected = frozen_noisy_nano()(*inputs)
     monkeypatch.setattr(cpu_layers, "_LEAST_CHANNELS", 1)
-    monkeypatch.setattr(WinogradConv, "least_size", 8)
-    monkeypatch.setattr(PhasedUpConv, "least_size", 8)
+    monkeypatch.setattr(cpu_layers, "_LEAST_FLOP", 1)
     generator = with_less_work(frozen_noisy_nano())
     kinds = [type(layer) for layer in generator.modules()]
-    assert kinds.count(WinogradConv) > 5
-    assert kinds.count(PhasedUpConv) > 1
+    assert kinds.count(TiledConv) > 5
+    assert kinds.count(TiledUpConv) > 1
     for output, wanted in zip(generator(*inputs), expected, strict=True):
         assert (output.int() - wanted.int()).abs().max() <= 1
 
 
 def test_small_layers_stay_as_they_are() -> None:
     generator = with_less_work(frozen_noisy_nano())
-    assert not any(isinstance(layer, WinogradConv) for layer in generator.modules())
+    assert not any(isinstance(layer, TiledConv) for layer in generator.modules())
