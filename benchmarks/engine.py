@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "fp16"], default=["fp32"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--frames", type=int, default=100, help="at most; seven at least")
-    parser.add_argument("--seconds", type=float, default=20.0, help="at most, for the frames")
+    parser.add_argument("--seconds", type=float, default=10.0, help="at most, for the frames")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="a few frames of the smallest preset")
     parser.add_argument("--json", type=Path)

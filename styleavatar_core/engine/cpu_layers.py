@@ -5,14 +5,38 @@ from __future__ import annotations
 
 import math
 
+import torch
+import torch.nn.functional as F
+from torch import nn
+
 from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.frozen_layers import FrozenConv
+from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
 from styleavatar_core.engine.onnx_graph import trace_generator
 from styleavatar_core.engine.tiled_convs import TiledConv, TiledUpConv
 
 # Below, transforms and the kernels' memory cost more than products are saved.
 _LEAST_CHANNELS = 64
 _LEAST_FLOP = 0.5e9  # of the layer as it is
+
+
+class MatrixConv(nn.Module):
+    """A frozen 1x1 convolution as one product: torch's own moves the channels first, twice.
+
+    Args:
+        conv: The frozen convolution.
+    """
+
+    def __init__(self, conv: FrozenPointwise) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=False)
+        self.bias = conv.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (B, I, H, W) to (B, O, H, W); channels stay where they are, last or first."""
+        if x.stride(1) == 1:
+            return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+        y = self.weight @ x.flatten(2)
+        return (y if self.bias is None else y + self.bias[:, None]).unflatten(2, x.shape[2:])
 
 
 def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
@@ -24,6 +48,17 @@ def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
     Returns:
         ``generator``.
     """
+    if any(isinstance(layer, MatrixConv) for layer in generator.modules()):
+        return generator  # it has been through this
+    _tile_large(generator)
+    for name, layer in list(generator.named_modules()):
+        if isinstance(layer, FrozenPointwise):
+            generator.set_submodule(name, MatrixConv(layer))
+    return generator
+
+
+def _tile_large(generator: FrozenGenerator) -> None:
+    """Replaces the convolutions that are large enough, in place."""
     found = {
         name: (layer, _replacement(layer))
         for name, layer in generator.named_modules()
@@ -31,7 +66,7 @@ def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
     }
     layers = {f"{name}.weight": (layer, kind) for name, (layer, kind) in found.items() if kind}
     if not layers:
-        return generator
+        return
     graph, _ = trace_generator(generator)  # tells every layer's resolution
     for node in graph.nodes:
         weight = node.inputs[1] if len(node.inputs) > 1 else ""
@@ -40,7 +75,6 @@ def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
             flop = 18 * layer.weight[:, :, 0, 0].numel() * math.prod(node.shape[2:])
             if flop >= _LEAST_FLOP * kind.scale**2:
                 generator.set_submodule(weight.removesuffix(".weight"), kind(layer))
-    return generator
 
 
 def _replacement(conv: FrozenConv) -> type[TiledConv] | None:

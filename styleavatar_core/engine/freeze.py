@@ -137,8 +137,9 @@ def freeze(
     *,
     window: tuple[int, int] = (0, 0),
     noise: Noise | None = None,
+    is_used_up: bool = False,
 ) -> FrozenGenerator:
-    """Freezes a trained generator; the generator itself is not changed.
+    """Freezes a trained generator.
 
     Args:
         generator: The trained generator, on the CPU.
@@ -147,11 +148,13 @@ def freeze(
         background: Static maps of the canvas.
         window: Offset (x, y) of the window from the middle of the canvas, texels.
         noise: Fixed noise; None leaves the noise out.
+        is_used_up: Whether ``generator`` may be changed, which saves a copy; it stays as it is
+            otherwise.
 
     Returns:
         The frozen generator, in evaluation mode.
     """
-    frozen = copy.deepcopy(generator).eval()
+    frozen = (generator if is_used_up else copy.deepcopy(generator)).eval()
     mapped = frozen.mapping(style[:1])
     _freeze_children(frozen.foreground, mapped)
     _freeze_children(frozen.synthesis, mapped)

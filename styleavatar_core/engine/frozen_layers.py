@@ -108,6 +108,24 @@ class FrozenConv(FrozenLayer):
         return F.conv2d(wide, self.fir, self.bias, padding=half - 1, groups=channels)
 
 
+class FrozenPointwise(nn.Module):
+    """A 1x1 convolution.
+
+    Args:
+        weight: (O, I, 1, 1) folded weight.
+        bias: (O,) folded bias, or None.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps (B, I, H, W) to (B, O, H, W)."""
+        return F.conv2d(x, self.weight, self.bias)
+
+
 class FrozenNarrowConv(nn.Module):
     """Convolution to one channel: a 1x1 convolution gives each tap's part, a second adds them.
 
@@ -123,7 +141,7 @@ class FrozenNarrowConv(nn.Module):
         super().__init__()
         _, inputs, side, _ = conv.weight.shape
         parts = conv.weight.detach()[0].flatten(1).t().reshape(side * side, inputs, 1, 1)
-        self.weight = nn.Parameter(parts.clone(), requires_grad=False)
+        self.parts = FrozenPointwise(parts, None)
         self.bias = conv.bias
         taps = torch.eye(side * side).to(parts).reshape(1, side * side, side, side)
         self.register_buffer("taps", taps)
@@ -131,7 +149,7 @@ class FrozenNarrowConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (B, I, H, W) to (B, 1, H, W)."""
         side = self.taps.shape[-1]
-        return F.conv2d(F.conv2d(x, self.weight), self.taps, self.bias, padding=side // 2)
+        return F.conv2d(self.parts(x), self.taps, self.bias, padding=side // 2)
 
 
 class FrozenToRGB(nn.Module):
@@ -147,14 +165,13 @@ class FrozenToRGB(nn.Module):
         to_pixels = F.pixel_unshuffle(inverse_haar_transform(torch.eye(12)[..., None, None]), 2)
         matrix = to_pixels[:, :, 0, 0].t()  # (12 pixels, 12 bands)
         pixels = torch.einsum("pb,bi->pi", matrix, weight[:, :, 0, 0])
-        self.weight = nn.Parameter(pixels[:, :, None, None].detach().clone(), requires_grad=False)
-        self.bias = nn.Parameter((matrix @ bias).detach().clone(), requires_grad=False)
+        self.pixels = FrozenPointwise(pixels[:, :, None, None], matrix @ bias)
 
     def forward(
         self, x: torch.Tensor, style: torch.Tensor | None, image: torch.Tensor | None
     ) -> torch.Tensor:
         """Maps x (B, C, H, W) and the image so far (B, 3, H, W) or None to (B, 3, 2H, 2W)."""
-        own = F.pixel_shuffle(F.conv2d(x, self.weight, self.bias), 2)
+        own = F.pixel_shuffle(self.pixels(x), 2)
         return own if image is None else own + upsample_image(image)
 
 

@@ -46,4 +46,4 @@ def load_frozen(bundle: AvatarBundle) -> FrozenGenerator:
     style_time = torch.tensor([bundle.manifest.style_time])
     style = position_code(style_time, config.style.style_dim, config.position_octaves)
     noise = sample_noise(config, generator=torch.Generator().manual_seed(_NOISE_SEED))
-    return freeze(generator, style, face, background, noise=noise)
+    return freeze(generator, style, face, background, noise=noise, is_used_up=True)

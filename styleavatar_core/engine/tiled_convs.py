@@ -21,7 +21,9 @@ from styleavatar_core.engine.tile_forms import CLASSES, DOUBLING, SAME, TILE, Ti
 from styleavatar_core.engine.tile_kernels import blur, gather, scatter
 from styleavatar_core.types import FloatArray
 
-_STRIP_BYTES = 6 * 2**20  # of transformed input: enough for the products, little enough for caches
+# Of a strip's transformed input: as much as the kernels, which each strip reads once, but little
+# enough for the caches.
+_STRIP_BYTES = (3 * 2**19, 12 * 2**20)
 _NO_NOISE = np.empty((0, 0), np.float32)
 
 
@@ -82,7 +84,9 @@ class TiledConv(nn.Module):
         rows, columns = (-(-side // size) for side in result.shape[:2])
         threads, points = torch.get_num_threads(), len(self.slot)
         per_row = 4 * points**2 * columns * inputs
-        strips = plan_strips(rows, per_row, _STRIP_BYTES)
+        least, most_bytes = _STRIP_BYTES
+        kernel_bytes = 4 * (CLASSES**2) * inputs * outputs
+        strips = plan_strips(rows, per_row, min(max(least, kernel_bytes), most_bytes))
         most = max(count for _, count in strips)
         tiles = image.new_empty(threads, points**2 * most * columns * inputs)
         products = image.new_empty(threads, points**2 * most * columns * outputs)
@@ -149,7 +153,7 @@ class TiledUpConv(TiledConv):
         def compute(thread: int, first: int, count: int) -> None:
             blur(source, first, count, self.fir_taps, lines[thread], output, *end)
 
-        strips = plan_strips(height, 4 * width * channels, _STRIP_BYTES)
+        strips = plan_strips(height, 4 * width * channels, _STRIP_BYTES[0])
         share_strips(strips, compute)
 
 

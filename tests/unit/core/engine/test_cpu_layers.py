@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from styleavatar_core.engine import cpu_layers, tiled_convs
-from styleavatar_core.engine.cpu_layers import with_less_work
+from styleavatar_core.engine.cpu_layers import MatrixConv, with_less_work
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
-from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenNarrowConv
+from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenNarrowConv, FrozenPointwise
 from styleavatar_core.engine.strips import plan_strips, share_strips
 from styleavatar_core.engine.tiled_convs import TiledConv, TiledUpConv
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -62,7 +62,7 @@ def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, doubles: bo
     conv, x = make_conv(7, slope=0.2, doubles=doubles), torch.randn(1, 7, 40, 24)
     layer = TiledUpConv(conv) if doubles else TiledConv(conv)
     whole = layer(x)
-    monkeypatch.setattr(tiled_convs, "_STRIP_BYTES", 1)  # one row of tiles at a time
+    monkeypatch.setattr(tiled_convs, "_STRIP_BYTES", (1, 1))  # one row of tiles at a time
     torch.testing.assert_close(layer(x), whole, atol=1e-5, rtol=1e-5)
 
 
@@ -96,6 +96,14 @@ def test_a_convolution_to_one_channel_is_the_same_in_two_steps() -> None:
     conv = FrozenConv(torch.randn(1, 9, 3, 3), torch.randn(1), slope=None)
     x = torch.randn(2, 9, 6, 7)
     torch.testing.assert_close(FrozenNarrowConv(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_pointwise_convolution_is_a_product(layout: torch.memory_format, has_bias: bool) -> None:
+    conv = FrozenPointwise(torch.randn(3, 5, 1, 1), torch.randn(3) if has_bias else None)
+    x = torch.randn(2, 5, 6, 7).to(memory_format=layout)
+    torch.testing.assert_close(MatrixConv(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
 
 
 def frozen_noisy_nano() -> FrozenGenerator:
