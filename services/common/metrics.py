@@ -91,6 +91,11 @@ class RenderingMetrics:
         self.evicted_avatars = Counter(
             f"{prefix}evicted_avatars", "Avatars put out for others.", registry=registry
         )
+        self.moved_streams = Counter(
+            f"{prefix}moved_streams",
+            "Streams that went to another worker when theirs had died.",
+            registry=registry,
+        )
         self.refused_streams = Counter(
             f"{prefix}refused_streams",
             "Streams refused, by reason: limit, capacity.",

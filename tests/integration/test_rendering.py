@@ -145,7 +145,8 @@ def test_live_streams_drop_old_frames_and_say_so(stub: Stub) -> None:
     assert frames[-1].frame_index == 29
     indices = [frame.frame_index for frame in frames]
     assert indices == sorted(set(indices))
-    assert len(frames) + sum(frame.dropped.superseded_count for frame in frames) == 30
+    dropped = sum(count for frame in frames for _, count in frame.dropped.ListFields())
+    assert len(frames) + dropped == 30  # on a busy machine some because of a slow reader
 
 
 def test_a_held_frame_shows_the_last_face(stub: Stub) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 import subprocess
@@ -74,10 +75,14 @@ def service(avatars: Path) -> Iterator[ServiceProcess]:
     assert set(os.listdir("/dev/shm")) <= shared_memory  # noqa: PTH208
 
 
-def open_streams(service: ServiceProcess) -> float:
+def metric(service: ServiceProcess, name: str) -> float:
     text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    return float(values["styleavatar_rendering_streams"])
+    return float(values[f"styleavatar_rendering_{name}"])
+
+
+def open_streams(service: ServiceProcess) -> float:
+    return metric(service, "streams")
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
@@ -96,7 +101,8 @@ def signal_workers(service: ServiceProcess, number: int) -> None:
 def test_live_streams_outlive_workers_that_die_or_hang(
     service: ServiceProcess, number: signal.Signals
 ) -> None:
-    before: list[psutil.Process] = service.workers()
+    # A third may stand by; one that hangs there is noticed when it is needed.
+    serving = sorted(service.workers(), key=psutil.Process.create_time)[:2]
 
     async def scenario() -> list[Driven]:
         struck_at: dict[str, int] = {}
@@ -120,7 +126,7 @@ def test_live_streams_outlive_workers_that_die_or_hang(
         driven.assert_own(MARKS[name])
         # Each frame is answered or counted as dropped, up to the last answer.
         assert len(driven.frames) + driven.dropped == driven.indices[-1] + 1
-    assert not {worker.pid for worker in before} & {worker.pid for worker in service.workers()}
+    assert not {worker.pid for worker in serving} & {worker.pid for worker in service.workers()}
 
 
 def test_no_stream_gets_anothers_frames_even_when_workers_die(service: ServiceProcess) -> None:
@@ -141,6 +147,32 @@ def test_no_stream_gets_anothers_frames_even_when_workers_die(service: ServicePr
         assert driven.indices == list(range(30))
         driven.assert_own(MARKS[name])
     assert blow.is_set()
+
+
+def test_a_stream_moves_to_a_worker_that_lives_while_its_own_is_replaced(avatars: Path) -> None:
+    names = ("anna", "ben")
+    with start(avatars, stand_by=False, warm_avatars=len(list(avatars.iterdir()))) as service:
+        seen: dict[str, Driven] = {}
+        struck_at: dict[str, int] = {}
+
+        def until(name: str, driven: Driven) -> bool:
+            seen[name] = driven
+            streaming = [other for other in seen.values() if len(other.frames) >= 10]
+            if not struck_at and len(streaming) == len(names):
+                struck_at.update({other: seen[other].sent for other in names})
+                service.workers()[0].kill()  # each serves one of the streams
+            return name in struck_at and driven.sent >= struck_at[name] + 20
+
+        async def scenario() -> list[Driven]:
+            streams = (drive(service.address, n, functools.partial(until, n)) for n in names)
+            return await asyncio.gather(*streams)
+
+        for driven, name in zip(asyncio.run(scenario()), names, strict=True):
+            assert driven.code is grpc.StatusCode.OK
+            assert driven.indices == list(range(driven.sent))
+            driven.assert_own(MARKS[name])
+        assert metric(service, "moved_streams_total") == 1
+        assert service.stop() == 0
 
 
 def test_a_failed_device_ends_its_worker_and_not_the_stream(service: ServiceProcess) -> None:

@@ -22,6 +22,7 @@ from services.common.worker.messages import (
     BEAT_ID,
     BEAT_INTERVAL_S,
     LINE_BYTES_LIMIT,
+    PING,
     READY_ID,
     Answer,
     Command,
@@ -91,7 +92,7 @@ class ChildChannel:
             background: Commands that may take long: they run one at a time beside the others.
         """
         try:
-            handlers = prepare()
+            handlers = {PING: _pong, **prepare()}
         except Exception as error:
             self._send(Answer(READY_ID, failure=_describe(error)))
             return
@@ -152,6 +153,10 @@ class ChildChannel:
             logger.debug("the parent is gone")
             return False
         return True
+
+
+def _pong(body: Body) -> Body:
+    return {}
 
 
 def _describe(error: Exception) -> Failure:

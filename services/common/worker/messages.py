@@ -62,6 +62,8 @@ READY_ID = 0
 # Answers that nobody asked for: the worker is alive; the body says how much memory it takes.
 BEAT_ID = -1
 BEAT_INTERVAL_S = 1.0
+# A command that every worker answers, if it can answer at all.
+PING = "ping"
 
 
 def encode_line(message: Command | Answer) -> bytes:

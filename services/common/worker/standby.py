@@ -8,13 +8,16 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
+from services.common.worker.messages import PING
 from services.common.worker.process import WorkerOptions, WorkerProcess
-from styleavatar_core.errors import StyleAvatarError
+from styleavatar_core.errors import StyleAvatarError, WorkerLostError
 
 logger = logging.getLogger(__name__)
 
 # The worker that was taken loads what its place had: the next one starts after that, not beside it.
 REST_S = 5.0
+# One that stood by and does not answer in this time hangs; another is started.
+PING_TIMEOUT_S = 2.0
 
 Rehearsal = Callable[[WorkerProcess], Awaitable[None]]
 
@@ -71,7 +74,9 @@ class StandBy:
         ahead = self._next
         self.begin()
         worker = await ahead
-        if worker.ended.is_set():
+        try:
+            await worker.call(PING, {}, timeout_s=PING_TIMEOUT_S)
+        except WorkerLostError:  # it has died, or hangs
             await worker.stop()
             return await start_worker(self._options)
         return worker

@@ -64,6 +64,11 @@ class WorkerSupervisor:
         """Whether a worker is there now."""
         return self._ready.is_set() and self._worker is not None and not self._worker.ended.is_set()
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether workers keep dying, so that nobody should wait for the next."""
+        return self._useless_deaths >= BREAKER_DEATHS
+
     async def start(self) -> None:
         """Starts the first process; its failure is the caller's to see."""
         self._adopt(await self._source.take())
@@ -77,21 +82,25 @@ class WorkerSupervisor:
         """
         if self._worker is not None and self.is_ready:
             return self._worker
-        if self._useless_deaths >= BREAKER_DEATHS:
+        if self.is_given_up:
             raise WorkerLostError(
                 f"Worker processes died {self._useless_deaths} times in a row; the log says why."
             )
-        try:
+        if not await self.wait(timeout_s):
+            raise WorkerLostError(
+                "The worker process died and no new one has started yet; try again soon."
+            )
+        assert self._worker is not None
+        return self._worker
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Waits for a process to be there; says whether one is."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while not self.is_ready:
                     await self._ready.wait()
                     await asyncio.sleep(0)  # one that has just ended is about to be noticed
-        except TimeoutError:
-            raise WorkerLostError(
-                "The worker process died and no new one has started yet; try again soon."
-            ) from None
-        assert self._worker is not None
-        return self._worker
+        return self.is_ready
 
     async def stop(self) -> None:
         """Ends the process and does not replace it."""

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from services.common.worker.messages import PING
 from services.common.worker.parameters import pack_parameters
 from services.common.worker.process import WorkerProcess
 from services.rendering.catalog import AvatarEntry
@@ -43,6 +44,8 @@ async def load_engine(
     Raises:
         StyleAvatarError: What the worker reported.
     """
+    # Loading may take long, so that nobody would notice for long that the worker hangs.
+    await worker.call(PING, {}, timeout_s=render_timeout_s)
     body = {"engine": entry.key, "path": str(entry.path)}
     answer = await worker.call("load", body, timeout_s=load_timeout_s)
     at_rest = Retargeter(ParameterStatistics.from_dict(entry.manifest.statistics))

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+from collections.abc import Callable, Iterator
 
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
@@ -12,17 +14,63 @@ from services.rendering.pool.slot import PoolSlot
 from styleavatar_core.errors import RenderError
 from styleavatar_core.types import FaceParameters
 
+# While its worker is being replaced a stream looks for another so often.
+LOOK_AROUND_S = 0.2
+
 
 class Lane:
-    """Knows the place, whatever process is there."""
+    """Knows the place, whatever process is there; moves while that process is being replaced."""
 
-    def __init__(self, slot: PoolSlot, entry: AvatarEntry) -> None:
+    def __init__(
+        self,
+        slot: PoolSlot,
+        entry: AvatarEntry,
+        frames_per_second: float | None = None,
+        find_refuge: Callable[[Lane], PoolSlot | None] = lambda lane: None,
+    ) -> None:
+        """Leads to a place.
+
+        Args:
+            slot: The place.
+            entry: The avatar.
+            frames_per_second: What is set aside there; None sets nothing aside.
+            find_refuge: Finds a place to move to, if there is a better one than to wait here.
+        """
+        self.slot = slot
         self.entry = entry
-        self._slot = slot
+        self.frames_per_second = frames_per_second
+        self._find_refuge = find_refuge
+        self._holding = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Lane]:
+        """Keeps the avatar at the place, and time for its frames, wherever the lane moves."""
+        self._hold()
+        try:
+            yield self
+        finally:
+            self._holding.close()
+
+    def _hold(self) -> None:
+        self._holding.enter_context(self.slot.pin(self.entry.key))
+        if self.frames_per_second is not None:
+            self.slot.reserved[self] = (self.entry, self.frames_per_second)
+            self._holding.callback(self.slot.reserved.pop, self, None)
+
+    async def _settle(self) -> None:
+        """Returns when there is a worker here, or when the lane has moved to where there is one."""
+        supervisor = self.slot.supervisor
+        while not (supervisor.is_ready or supervisor.is_given_up):
+            if (refuge := self._find_refuge(self)) is not None:
+                self._holding.close()
+                self.slot = refuge
+                self._hold()
+                return
+            await supervisor.wait(LOOK_AROUND_S)
 
     async def load(self) -> None:
         """Waits until the avatar is ready."""
-        await self._slot.ready_worker(self.entry)
+        await self.slot.ready_worker(self.entry)
 
     async def render(
         self,
@@ -46,8 +94,9 @@ class Lane:
             WorkerLostError: When the worker died on the way; another attempt goes to a new one.
             StyleAvatarError: What the worker reported.
         """
+        await self._settle()
         ask = functools.partial(
-            self._slot.render, self.entry, parameters, with_mask=with_mask, give_up_s=give_up_s
+            self.slot.render, self.entry, parameters, with_mask=with_mask, give_up_s=give_up_s
         )
         try:
             return await ask()

@@ -52,5 +52,34 @@ def choose_place(
     return min(roomy, key=lambda index: _preference(places[index]), default=None)
 
 
+def choose_refuge(
+    places: Sequence[Place], own: int, needed: float, limit: float, *, someone_stands_by: bool
+) -> int | None:
+    """Chooses where a stream goes whose worker has died.
+
+    To a worker that holds its avatar, at once; else to the one that stands by for its own, if there
+    is one; else to any that need not be started first. Those who are there keep their rate.
+
+    Args:
+        places: All workers of the service.
+        own: Index of the one that has died.
+        needed: Share of a worker's time that the stream reserves.
+        limit: Share of a worker's time that may be reserved.
+        someone_stands_by: Whether a warm process takes the place of the one that has died.
+
+    Returns:
+        Index of another worker; None when the stream does best to wait for its own.
+    """
+    others = [
+        index
+        for index, place in enumerate(places)
+        if index != own
+        and place.is_ready
+        and place.has_room(needed, limit)
+        and (place.holds_avatar or not someone_stands_by)
+    ]
+    return min(others, key=lambda index: _preference(places[index]), default=None)
+
+
 def _preference(place: Place) -> tuple[bool, bool, float, int]:
     return not place.is_ready, not place.holds_avatar, place.utilization, place.pinned_count

@@ -16,7 +16,7 @@ from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.calls import load_engine, unload_engine
 from services.rendering.pool.capacity import FrameCosts
 from services.rendering.pool.lane import Lane
-from services.rendering.pool.placement import choose_place
+from services.rendering.pool.placement import choose_place, choose_refuge
 from services.rendering.pool.slot import PoolLimits, PoolSlot
 from styleavatar_core.errors import OverloadedError, WorkerLostError
 
@@ -129,8 +129,8 @@ class RenderPool:
         """Gives a way to a worker for single frames; nothing is set aside for them."""
         slot = self._place(entry, None)
         assert slot is not None
-        with slot.pin(entry.key):
-            yield Lane(slot, entry)
+        with Lane(slot, entry).held() as lane:
+            yield lane
 
     @asynccontextmanager
     async def stream_lane(
@@ -170,21 +170,16 @@ class RenderPool:
             self._metrics.refused_streams.labels("capacity").inc()
             raise _overloaded(self._utilization_limit)
         self._metrics.avatar_uses.labels("hit" if slot.holds(entry.avatar_id) else "miss").inc()
-        stream = object()
-        with slot.pin(entry.key):
-            slot.reserved[stream] = (entry, frames_per_second)
-            try:
-                await slot.ready_worker(entry)
+        try:
+            with Lane(slot, entry, frames_per_second, self._find_refuge).held() as lane:
+                await lane.load()
                 # Only now is it known what a frame of an avatar of a new preset costs.
-                del slot.reserved[stream]
                 needed = self._needed(entry, frames_per_second)
-                if not slot.as_place(entry).has_room(needed, self._utilization_limit):
+                if not slot.as_place(entry, lane).has_room(needed, self._utilization_limit):
                     raise _overloaded(self._utilization_limit)
-                slot.reserved[stream] = (entry, frames_per_second)
-                yield Lane(slot, entry)
-            finally:
-                slot.reserved.pop(stream, None)
-                self._stream_left.set()
+                yield lane
+        finally:
+            self._stream_left.set()
 
     async def _find_room(self, entry: AvatarEntry, frames_per_second: float) -> PoolSlot | None:
         """Returns a worker with room for a stream, in a moment if one is just leaving."""
@@ -200,6 +195,20 @@ class RenderPool:
         places = [slot.as_place(entry) for slot in self._slots]
         chosen = choose_place(places, needed, self._utilization_limit)
         return None if chosen is None else self._slots[chosen]
+
+    def _find_refuge(self, lane: Lane) -> PoolSlot | None:
+        """Returns a better place for a stream whose worker has died than to wait for the next."""
+        chosen = choose_refuge(
+            [slot.as_place(lane.entry) for slot in self._slots],
+            self._slots.index(lane.slot),
+            self._needed(lane.entry, lane.frames_per_second or 0.0),
+            self._utilization_limit,
+            someone_stands_by=lane.slot.standby.is_ready,
+        )
+        if chosen is None:
+            return None
+        self._metrics.moved_streams.inc()
+        return self._slots[chosen]
 
     def _needed(self, entry: AvatarEntry, frames_per_second: float) -> float:
         return frames_per_second * (self._costs.frame_s(entry) or 0.0)

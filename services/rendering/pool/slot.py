@@ -8,7 +8,7 @@ import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from services.common.metrics import RenderingMetrics
@@ -47,6 +47,7 @@ class PoolSlot:
 
     Attributes:
         supervisor: Keeps the worker alive.
+        standby: Has a process for it when it dies.
         costs: What frames cost.
         shelf: The engines that the present process holds.
         pinned: Streams by engine.
@@ -73,6 +74,7 @@ class PoolSlot:
             on_change: Gets the id of an avatar that came or went.
         """
         self.supervisor = WorkerSupervisor(options, self._on_restart, standby)
+        self.standby = standby
         self.costs = costs
         self.shelf = EngineShelf(limits.engine_bytes)
         self.pinned: Counter[EngineKey] = Counter()
@@ -89,18 +91,27 @@ class PoolSlot:
     @property
     def utilization(self) -> float:
         """Share of the worker's time that its streams need; those not measured yet need none."""
+        return self._utilization(self.reserved.copy())  # metrics are read by another thread
+
+    def _utilization(self, reserved: Mapping[object, tuple[AvatarEntry, float]]) -> float:
         return sum(
             frames_per_second * (self.costs.frame_s(entry) or 0.0)
-            for entry, frames_per_second in list(self.reserved.values())
+            for entry, frames_per_second in reserved.values()
         )
 
-    def as_place(self, entry: AvatarEntry) -> Place:
-        """Describes this place to an avatar that looks for one."""
+    def as_place(self, entry: AvatarEntry, newcomer: object = None) -> Place:
+        """Describes this place to an avatar that looks for one.
+
+        Args:
+            entry: The avatar.
+            newcomer: Its stream, which does not count though it is here already.
+        """
+        reserved = {stream: what for stream, what in self.reserved.items() if stream != newcomer}
         return Place(
             is_ready=self.supervisor.is_ready,
             holds_avatar=entry.key in self.shelf,
-            utilization=self.utilization,
-            stream_count=len(self.reserved),
+            utilization=self._utilization(reserved),
+            stream_count=len(reserved),
             pinned_count=self.pinned.total(),
         )
 

@@ -72,13 +72,13 @@ def test_a_place_gets_the_one_that_was_rehearsed(error: Exception | None) -> Non
     with_standby(scenario, rehearsed)
 
 
-def test_one_that_died_while_it_stood_by_is_not_given() -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_one_that_died_or_hangs_while_it_stood_by_is_not_given(number: signal.Signals) -> None:
     rehearsed = Rehearsed()
 
     async def scenario(standby: StandBy) -> None:
         dead = await rehearsed.workers.get()
-        os.kill(dead.pid, signal.SIGKILL)
-        await dead.ended.wait()
+        os.kill(dead.pid, number)
         worker = await standby.take()
         assert await worker.call("echo", {"a": 1}, timeout_s=5) == {"a": 1}
         await worker.stop()

@@ -9,7 +9,7 @@ import pytest
 
 from services.common.worker.process import WorkerOptions
 from services.rendering.pool.devices import device_loads, device_options
-from services.rendering.pool.placement import Place, choose_place
+from services.rendering.pool.placement import Place, choose_place, choose_refuge
 from styleavatar_core.errors import InvalidInputError
 
 IDLE = Place(True, False, 0.0, 0, 0)
@@ -38,6 +38,23 @@ def test_one_that_is_being_replaced_is_the_last_choice_but_one() -> None:
 def test_a_worker_without_streams_takes_any_and_single_frames_go_anywhere() -> None:
     assert choose_place([BUSY, IDLE], 7.0, 1.0) == 1
     assert choose_place([replace(BUSY, utilization=5.0)], None) == 0
+
+
+def test_who_lost_his_worker_goes_where_his_avatar_is_then_to_who_stands_by() -> None:
+    dead = replace(IDLE, is_ready=False, holds_avatar=True)
+    holder = replace(BUSY, holds_avatar=True)
+
+    def refuge(*others: Place, needed: float = 0.3, stands_by: bool = True) -> int | None:
+        return choose_refuge([dead, *others], 0, needed, 1.0, someone_stands_by=stands_by)
+
+    assert refuge(IDLE, holder) == 2
+    assert refuge(IDLE, BUSY) is None
+    assert refuge(BUSY, IDLE, stands_by=False) == 2
+    assert (
+        refuge(holder, needed=0.5, stands_by=False) is None
+    )  # those who are there keep their rate
+    assert refuge(dead, dead, stands_by=False) is None
+    assert refuge() is None
 
 
 def test_each_worker_sees_the_device_that_it_was_given() -> None:
