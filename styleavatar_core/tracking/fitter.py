@@ -21,6 +21,7 @@ from styleavatar_core.tracking.solver import (
     Pose,
     gram_matrix,
     moment_vector,
+    refine_pose,
     solve_bounded,
     solve_eye_rotation,
     solve_pose,
@@ -38,7 +39,9 @@ class FitConfig:
 
     Attributes:
         iteration_count: Turns of Eq. 1 and Eq. 2 per frame.
-        depth_weight: Weight of a landmark's depth, against 1 of its place in the image.
+        pose_depth_weight: Weight of a landmark's depth in the pose, against 1 of its place in the
+            image: the detector's depth follows a turning head only in part.
+        shape_depth_weight: The same in the expression and the identity.
         noise: Expected error of one landmark, model units.
         effective_share: Independent share of the landmarks; neighbours err together.
         expression_scale: Usual size of a coefficient; pulls what is not seen towards 0.
@@ -51,7 +54,8 @@ class FitConfig:
     """
 
     iteration_count: int = 3
-    depth_weight: float = 0.3
+    pose_depth_weight: float = 0.02
+    shape_depth_weight: float = 0.03
     noise: float = 0.006
     effective_share: float = 0.3
     expression_scale: float = 0.35
@@ -92,7 +96,7 @@ class FaceFitter:
         self.config = config or FitConfig()
         self._landmarks = LandmarkModel(model)
         self._directions = self._landmarks.expression_directions
-        self._axes = np.array([1.0, 1.0, self.config.depth_weight * 0.3])
+        self._axes = np.array([1.0, 1.0, self.config.shape_depth_weight])
         self._precision = self.config.effective_share / self.config.noise**2
         self._weights = self._landmark_weights()
         movement = np.sqrt((self._directions**2).sum(axis=(1, 2)))
@@ -120,12 +124,10 @@ class FaceFitter:
         """
         target = np.asarray(landmarks, np.float64)
         face = np.ascontiguousarray(target[_FACE])
-        if start is None:
-            expression = np.zeros(self._directions.shape[-1])
-            pose = solve_pose(self._rest.points, face, self._pose_weights)
-        else:
-            expression, pose = start.expression, start.pose
+        expression = start.expression if start else np.zeros(self._directions.shape[-1])
         moved = kernels.move(self._rest.points, self._directions, expression)
+        # In closed form: where the head was before has no say, however it has jumped.
+        pose = solve_pose(moved, face, self._pose_weights)
         gaze, gram = np.zeros((2, 2)), None
         turns = self.config.iteration_count + (0 if start else _COLD_TURN_COUNT)
         for turn in range(turns):
@@ -175,18 +177,8 @@ class FaceFitter:
         return self._precision * gram, self._precision * moment, float(error)
 
     def _fit_pose(self, moved: FloatArray, target: FloatArray, pose: Pose) -> Pose:
-        # Depth counts less than the place in the image. Eq. 1 has equal weights; moving the wanted
-        # depth towards the predicted one gives the weighted solution over the turns.
-        wanted = kernels.soften_depth(
-            moved,
-            target,
-            self._pose_weights,
-            pose.rotation,
-            pose.translation,
-            pose.scale,
-            self.config.depth_weight,
-        )
-        return solve_pose(moved, wanted, self._pose_weights * self._visibility(pose))
+        weights = self._pose_weights * self._visibility(pose)
+        return refine_pose(pose, moved, target, weights, self.config.pose_depth_weight)
 
     def _fit_gaze(self, target: FloatArray, pose: Pose) -> FloatArray:
         gaze = np.zeros((2, 2))

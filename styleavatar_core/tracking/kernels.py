@@ -58,22 +58,29 @@ def nearest_rotation(covariance):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True)
-def soften_depth(source, target, weights, rotation, translation, scale, share):  # noqa: ANN001, ANN201
-    """Moves the wanted depths towards those predicted, up to a common offset: (K, 3)."""
-    count = len(weights)
-    wanted, predicted = target.copy(), np.empty(count)
-    total = offset = 0.0
-    for k in range(count):
-        depth = translation[2]
-        for axis in range(3):
-            depth += rotation[2, axis] * source[k, axis]
-        predicted[k] = scale * depth
-        total += weights[k]
-        offset += weights[k] * (target[k, 2] - predicted[k])
-    offset /= total
-    for k in range(count):
-        wanted[k, 2] = predicted[k] + share * (target[k, 2] - predicted[k] - offset)
-    return wanted
+def pose_equations(source, target, weights, axis_weights, rotation, translation, scale):  # noqa: ANN001, ANN201
+    """Normal equations of Eq. 1 about a pose: (7, 7) gram and (7,) moment.
+
+    Unknowns: a small turn in the frame's axes (3), a shift (3), the relative change of scale.
+    """
+    gram, moment = np.zeros((7, 7)), np.zeros(7)
+    turned, touched, row = np.empty(3), np.empty(4, np.int64), np.ones(4)
+    for k in range(len(weights)):
+        for a in range(3):
+            turned[a] = 0.0
+            for b in range(3):
+                turned[a] += rotation[a, b] * source[k, b]
+        for a in range(3):
+            # A turn w moves R v by the cross product of w and R v.
+            b, c = (a + 1) % 3, (a + 2) % 3
+            touched[0], touched[1], touched[2], touched[3] = b, c, 3 + a, 6
+            row[0], row[1], row[3] = turned[c], -turned[b], turned[a] + translation[a]
+            left, weight = target[k, a] / scale - row[3], weights[k] * axis_weights[a]
+            for i in range(4):
+                moment[touched[i]] += weight * row[i] * left
+                for j in range(4):
+                    gram[touched[i], touched[j]] += weight * row[i] * row[j]
+    return gram, moment
 
 
 @njit(cache=True, nogil=True)

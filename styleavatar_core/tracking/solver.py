@@ -58,6 +58,35 @@ def solve_pose(source: FloatArray, target: FloatArray, weights: FloatArray) -> P
     return Pose(rotation, translation, scale)
 
 
+def refine_pose(
+    pose: Pose, source: FloatArray, target: FloatArray, weights: FloatArray, depth_weight: float
+) -> Pose:
+    """Takes a pose one Gauss-Newton step on Eq. 1 with depth that counts less than the image.
+
+    The closed form has one weight for all three axes; the depth of landmarks is a guess that
+    follows a turning head only in part.
+
+    Args:
+        pose: A pose nearby, as of :func:`solve_pose`.
+        source: (K, 3) float64 model points, decimetres.
+        target: (K, 3) float64 the same points in frame coordinates.
+        weights: (K,) float64, non-negative.
+        depth_weight: Weight of z, against 1 of x and y; positive.
+
+    Returns:
+        The pose after the step; its rotation is orthonormal.
+    """
+    axes = np.array([1.0, 1.0, depth_weight])
+    rotation, translation, scale = pose.rotation, pose.translation, pose.scale
+    step = solve_ridge(
+        *kernels.pose_equations(source, target, weights, axes, rotation, translation, scale)
+    )
+    x, y, z = step[:3]
+    turn = np.array([[1.0, -z, y], [z, 1.0, -x], [-y, x, 1.0]])
+    rotation, _ = kernels.nearest_rotation(turn @ rotation)
+    return Pose(rotation, translation + step[3:6], scale * (1 + float(step[6])))
+
+
 def solve_eye_rotation(
     offsets: FloatArray, seen: FloatArray, head_rotation: FloatArray
 ) -> tuple[float, float]:

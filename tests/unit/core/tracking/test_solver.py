@@ -16,6 +16,7 @@ from styleavatar_core.tracking.solver import (
     Pose,
     gram_matrix,
     moment_vector,
+    refine_pose,
     solve_bounded,
     solve_eye_rotation,
     solve_pose,
@@ -52,6 +53,39 @@ def test_a_mirrored_face_is_no_rotation() -> None:
     source = np.random.default_rng(3).normal(size=(20, 3))
     found = solve_pose(source, source * [-1, 1, 1], np.ones(20))
     assert np.linalg.det(found.rotation) == pytest.approx(1.0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(angles, angles, angles), st.floats(0.1, 3.0))
+def test_steps_lead_to_the_pose_that_the_image_shows(
+    vector: tuple[float, float, float], scale: float
+) -> None:
+    rng = np.random.default_rng(4)
+    rotation = matrix_from_quaternion(quaternion_from_rotation_vector(np.array(vector)))
+    truth = Pose(rotation, np.array([0.3, -0.2, 1.0]), scale)
+    source, weights = rng.normal(size=(40, 3)), rng.uniform(0.1, 1, 40)
+    target = truth.apply(source)
+    target[:, 2] *= 0.7  # a detector that sees less depth than there is
+    closed = found = solve_pose(source, target, weights)
+    for _ in range(12):
+        found = refine_pose(found, source, target, weights, 1e-6)
+    assert found.rotation == pytest.approx(rotation, abs=1e-3)
+    assert found.rotation @ found.rotation.T == pytest.approx(np.eye(3), abs=1e-12)
+    assert found.scale == pytest.approx(scale, rel=1e-3)
+    assert found.apply(source)[:, :2] == pytest.approx(target[:, :2], abs=1e-2)
+    assert abs(closed.scale - scale) > 0.03 * scale
+
+
+def test_with_equal_weights_the_closed_form_stands() -> None:
+    rng = np.random.default_rng(5)
+    source, weights = rng.normal(size=(30, 3)), rng.uniform(0.1, 1, 30)
+    target = source * 0.8 + rng.normal(size=source.shape) * 0.05
+    closed = found = solve_pose(source, target, weights)
+    for _ in range(20):
+        found = refine_pose(found, source, target, weights, 1.0)
+    assert found.rotation == pytest.approx(closed.rotation, abs=2e-3)
+    assert found.translation == pytest.approx(closed.translation, abs=2e-3)
+    assert found.scale == pytest.approx(closed.scale, rel=1e-2)
 
 
 @settings(max_examples=30, deadline=None)
