@@ -30,19 +30,15 @@ class MiddleBlock(nn.Module):
         x: torch.Tensor,
         style: torch.Tensor,
         image: torch.Tensor | None,
-        *,
-        skip: torch.Tensor | None = None,
-        noise: torch.Tensor | None = None,
+        **more: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Takes and gives what the level does, of smaller sides."""
+        """Takes and gives what the level does, of smaller sides; ``more`` is skip and noise."""
         x = _middle(x, self.size)
-        image, skip, noise = (
-            None if part is None else _middle(part, 2 * x.shape[-1])
-            for part in (image, skip, noise)
-        )
-        result: tuple[torch.Tensor, torch.Tensor] = self.block(
-            x, style, image, skip=skip, noise=noise
-        )
+        cut = {
+            name: None if part is None else _middle(part, 2 * x.shape[-1])
+            for name, part in {"image": image, **more}.items()
+        }
+        result: tuple[torch.Tensor, torch.Tensor] = self.block(x, style, cut.pop("image"), **cut)
         return result
 
 
