@@ -150,9 +150,9 @@ def config_request(avatar_id: str, **changes: object) -> Request:
 class Stream:
     """One stream, frame by frame."""
 
-    def __init__(self, channel: grpc.Channel, avatar_id: str) -> None:
+    def __init__(self, channel: grpc.Channel, avatar_id: str, **config: object) -> None:
         self._asked: queue.Queue[Request | None] = queue.Queue()
-        self._asked.put(config_request(avatar_id))
+        self._asked.put(config_request(avatar_id, **config))
         stub = rendering_service_pb2_grpc.RenderingServiceStub(channel)
         self._answers = stub.StreamFrames(iter(self._asked.get, None))
         next(self._answers)
