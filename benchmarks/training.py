@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed of training steps on this machine: ``python -m benchmarks.training --preset lite``."""
+"""Speed of training steps on this machine: ``python -m benchmarks.training --preset lite``.
+
+Steps of the trainer and of a plain eager fp32 version of the same (``training_parts/plain.py``) are
+timed in turns, so that what else the machine does slows both.
+"""
 
 from __future__ import annotations
 
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -14,15 +19,20 @@ import torch
 import typer
 
 from benchmarks.report import build_report, print_report, write_report
+from benchmarks.training_parts.plain import PlainTrainer
 from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.networks import get_preset
-from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.losses import reconstruction_losses
 from styleavatar_core.training.prepare import prepare_dataset
+from styleavatar_core.training.schedule import Phase
+from styleavatar_core.training.trainer import Trainer
+
+_WARM_UP_STEPS = 2  # the first compile kernels and grow the heap
+# The step that most of a training consists of: all networks learn, the discriminator not yet.
+_PHASE = Phase(rate=1e-3, judge_rate=1e-3, adversarial_weight=0.0, is_static_frozen=False)
 
 
 def main(
@@ -42,30 +52,45 @@ def main(
 
 
 def time_steps(video: Path, folder: Path, preset: str, steps: int) -> dict[str, float]:
-    """Times whole steps of the generator (without the discriminator) and their data."""
+    """Times whole steps with their data, and the plain version on the same batches."""
     keep_freed_memory()
-    config, train = get_preset(preset), TrainConfig()
-    sampler = BatchSampler([Clip(prepare_dataset(video, folder, config))], config, train)
-    networks = AvatarNetworks(config).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(networks.parameters(), lr=1e-3, fused=True)
-    whole: list[float] = []
-    waiting: list[float] = []
-    for step in range(steps + 2):
-        start = time.perf_counter()
-        batch = sampler.at_step(step)
-        ready = time.perf_counter()
-        loss = reconstruction_losses(networks(batch), batch, train.loss_weights).total()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        whole.append(time.perf_counter() - start)
-        waiting.append(ready - start)
-    typical = statistics.median(whole[2:])  # the first two compile kernels and grow the heap
+    config, settings = get_preset(preset), TrainConfig()
+    sampler = BatchSampler([Clip(prepare_dataset(video, folder, config))], config, settings)
+    trainer = Trainer(config, settings)
+    waiting = [_timed(lambda step=step: sampler.at_step(step)) for step in range(steps)]
+    batches = [sampler.at_step(step) for step in range(_WARM_UP_STEPS + steps)]
+    for step in range(_WARM_UP_STEPS):
+        trainer.step(batches[step], None, _PHASE, step)
+    peak_memory_mb = _peak_memory_mb()  # before the plain version takes its own
+    plain = PlainTrainer(config, settings)
+    pairs = []
+    for step, batch in enumerate(batches):
+        fast = _timed(lambda step=step, batch=batch: trainer.step(batch, None, _PHASE, step))
+        slow = _timed(lambda step=step, batch=batch: plain.step(batch, _PHASE, step))
+        pairs.append((fast, slow))
+    pairs = pairs[_WARM_UP_STEPS:]
+    wait_s, step_s = statistics.median(waiting), statistics.median(fast for fast, _ in pairs)
     return {
-        "images_per_second": train.batch_size / typical,
-        "data_wait_percent": 100 * statistics.median(waiting[2:]) / typical,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "images_per_second": settings.batch_size / (wait_s + step_s),
+        "speedup_over_eager_fp32": statistics.median(slow / fast for fast, slow in pairs),
+        "data_wait_percent": 100 * wait_s / (wait_s + step_s),
+        "peak_memory_mb": peak_memory_mb,
     }
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Returns the seconds that some work takes, on a GPU until it is done there."""
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _peak_memory_mb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def make_batch(
         mask_valid=torch.from_numpy(stacked["mask_valid"])[:, None].float(),
         rendering=image_tensor(stacked["rendering"]),
         box_rendering=image_tensor(stacked["box_rendering"]),
-        uv=torch.from_numpy(uv).permute(0, 3, 1, 2),
+        uv=torch.from_numpy(uv).permute(0, 3, 1, 2).contiguous(),
         face_mask=torch.from_numpy(face_mask)[:, None],
         window=torch.from_numpy(offsets),
         background_window=torch.from_numpy(offsets),

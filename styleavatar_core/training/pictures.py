@@ -8,8 +8,8 @@ import torch
 
 
 def image_tensor(images: np.ndarray) -> torch.Tensor:
-    """Turns (B, H, W, 3) uint8 into (B, 3, H, W) float32 in [-1, 1], channels last in memory."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    """Turns (B, H, W, 3) uint8 into (B, 3, H, W) float32 in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1.0
 
 
 def image_array(images: torch.Tensor) -> np.ndarray:

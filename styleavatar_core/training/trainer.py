@@ -67,7 +67,10 @@ class Trainer:
         clip_count: int = 1,
     ) -> None:
         torch.manual_seed(config.seed)
-        self._device, layout = own_device(), torch.channels_last
+        self._device = own_device()
+        # On CPUs channels-last convolutions of this size took longer, backward above all.
+        is_cpu = self._device.type == "cpu"
+        layout = torch.contiguous_format if is_cpu else torch.channels_last
         networks = AvatarNetworks(generator_config, clip_count)
         self.networks = networks.to(self._device, memory_format=layout)
         self.average = MovingAverage(self.networks, config.ema_decay)

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time that pre-training saves a new avatar (paper, Sec. 3.4 and Fig. 8).
+
+``python -m benchmarks.pretraining --clips a.mp4 --clips b.mp4 --target c.mp4 --minutes 20``: the
+target is trained from nothing, from the pre-training over the other clips, and from it in half the
+time. With ``--folder`` the trainings stay there, and ``curve.png``: held-out PSNR over time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+from matplotlib.figure import Figure
+
+from benchmarks.report import build_report, print_report, write_report
+from styleavatar_core.data.sample_clip import make_sample_clip
+from styleavatar_core.evaluation.evaluate import mean_psnr, pick_frames
+from styleavatar_core.networks import get_preset
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.loop import load_average, train
+from styleavatar_core.training.prepare import prepare_dataset
+from styleavatar_core.training.pretrain import pretrain
+from styleavatar_core.training.reporter import LOG_NAME, NetworkRenderer
+
+WITHOUT, WITH, HALF = "without", "with", "with_half_the_time"
+LABELS = {
+    WITHOUT: "from nothing",
+    WITH: "from the pre-training",
+    HALF: "from the pre-training, in half the time",
+}
+_GOOD_DB = 24.0
+_SAME_DB = 0.1  # quality counts as the same within this: a look sees few frames
+_QUICK_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a training.
+
+    Attributes:
+        curve: (minutes, held-out PSNR in dB) of each look at some frames.
+        psnr_db: At the end, over many held-out frames.
+        minutes: That it took.
+    """
+
+    curve: list[tuple[float, float]]
+    psnr_db: float
+    minutes: float
+
+    def minutes_to(self, psnr_db: float) -> float | None:
+        """Returns when the curve first reached a quality, if it did."""
+        return next((minutes for minutes, seen in self.curve if seen >= psnr_db), None)
+
+
+def main(
+    clips: Annotated[list[Path] | None, typer.Option(help="Videos to pre-train on.")] = None,
+    target: Annotated[Path | None, typer.Option(help="Video of another person.")] = None,
+    preset: Annotated[str, typer.Option(help="Network preset.")] = "lite",
+    minutes: Annotated[float, typer.Option(help="Time for the target.")] = 20.0,
+    pretrain_minutes: Annotated[float, typer.Option(help="Time for the pre-training.")] = 60.0,
+    folder: Annotated[Path | None, typer.Option(help="Keeps trainings and curve here.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Report file.")] = None,
+    quick: Annotated[bool, typer.Option(help="Cheap values, never quoted.")] = False,
+) -> None:
+    if bool(clips) != bool(target):
+        raise typer.BadParameter("--clips and --target go together; give both or neither")
+    preset = "nano" if quick else preset
+    config = TrainConfig(step_count=_QUICK_STEPS if quick else None, plateau_gain_db=None)
+    with TemporaryDirectory() as temporary:
+        work = folder or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        if not clips or target is None:
+            *clips, target = _samples(work)
+        start = work / "pretraining"
+        pretrain(clips, start, preset=preset, minutes=pretrain_minutes, config=config)
+        runs = {
+            WITHOUT: train_target(target, work, WITHOUT, preset, config, minutes, None),
+            WITH: train_target(target, work, WITH, preset, config, minutes, start),
+            HALF: train_target(target, work, HALF, preset, config, minutes / 2, start),
+        }
+        draw_curves(runs, work / "curve.png")
+    options = {"preset": preset, "minutes": minutes, "pretrain_minutes": pretrain_minutes}
+    report = build_report("pretraining", figures_of(runs), options | {"quick": quick})
+    print_report(report)
+    if json_path is not None:
+        write_report(report, json_path)
+
+
+def train_target(
+    target: Path,
+    work: Path,
+    name: str,
+    preset: str,
+    config: TrainConfig,
+    minutes: float,
+    start: Path | None,
+) -> Run:
+    """Trains an avatar of the target, from another training or from nothing."""
+    generator_config, folder = get_preset(preset), work / name
+    dataset = prepare_dataset(target, work / "dataset", generator_config)
+    config = replace(config, minutes=minutes)
+    checkpoint = train([dataset], generator_config, config, folder, start=start)
+    networks, clock = load_average(checkpoint, generator_config)
+    frames = pick_frames(dataset, 4 if config.step_count else 60)
+    psnr_db = mean_psnr(dataset, NetworkRenderer(dataset, networks), frames)
+    rows = [json.loads(line) for line in (folder / LOG_NAME).read_text().splitlines()]
+    curve = [(row["elapsed_s"] / 60, row["psnr_db"]) for row in rows if "psnr_db" in row]
+    return Run(curve, psnr_db, clock.elapsed_s / 60)
+
+
+def figures_of(runs: dict[str, Run]) -> dict[str, float | None]:
+    """Returns quality and times of each run; the same quality is that of the one from nothing."""
+    figures: dict[str, float | None] = {}
+    same_db = runs[WITHOUT].curve[-1][1] - _SAME_DB
+    for name, run in runs.items():
+        figures[f"{name}.psnr_db"] = run.psnr_db
+        figures[f"{name}.train_minutes"] = run.minutes
+        figures[f"{name}.minutes_to_24_db"] = run.minutes_to(_GOOD_DB)
+        figures[f"{name}.minutes_to_same_quality"] = run.minutes_to(same_db)
+    return figures
+
+
+def draw_curves(runs: dict[str, Run], path: Path) -> None:
+    """Writes held-out PSNR over minutes as a picture."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, run in runs.items():
+        axes.plot(*zip(*run.curve, strict=True), label=f"{name.replace('_', ' ')} pre-training")
+    axes.set_xlabel("minutes of training")
+    axes.set_ylabel("held-out PSNR, dB")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def _samples(work: Path) -> list[Path]:
+    """Makes three clips of one photograph that move differently: the command runs, no more."""
+    return [
+        make_sample_clip(work / f"sample-{seed}.mp4", 6.0, size_px=256, seed=seed).path
+        for seed in range(3)
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)

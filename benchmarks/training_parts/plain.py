@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training step in plain eager fp32, as its definitions read: what ours is compared with.
+
+The networks, losses and numbers are the same; done as written down instead of with less work are:
+modulated kernels (one per sample), resampling (convolution, then FIR), wavelets (slices and sums),
+scale, bias and activation (a pass each), memory layout (NCHW) and Adam (one tensor at a time).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from styleavatar_core.networks import GeneratorConfig
+from styleavatar_core.ops import bias_act, haar, modulated_conv2d, upfirdn2d
+from styleavatar_core.training.batches import Batch
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.schedule import Phase
+from styleavatar_core.training.trainer import StepResult, Trainer
+
+
+class PlainTrainer:
+    """Takes the trainer's steps by the plain operations.
+
+    Args:
+        generator_config: The preset.
+        config: The training.
+    """
+
+    def __init__(self, generator_config: GeneratorConfig, config: TrainConfig) -> None:
+        self._trainer = Trainer(generator_config, config)
+        for module in self._trainer.modules.values():
+            module.to(memory_format=torch.contiguous_format)
+        for name, optimizer in self._trainer.optimizers.items():
+            betas = optimizer.param_groups[0]["betas"]
+            parameters = self._trainer.modules[name].parameters()
+            self._trainer.optimizers[name] = torch.optim.Adam(
+                parameters, betas=betas, fused=False, foreach=False
+            )
+
+    def step(self, batch: Batch, phase: Phase, number: int) -> StepResult:
+        """Takes a step without noise."""
+        with plain_operations():
+            return self._trainer.step(_contiguous(batch), None, phase, number)
+
+
+@contextmanager
+def plain_operations() -> Iterator[None]:
+    """Lets the networks compute everything as it is defined, while the block runs."""
+    replaced: list[tuple[Any, str, Callable[..., torch.Tensor]]] = []
+    for module in [m for name, m in sys.modules.items() if name.startswith("styleavatar_core.")]:
+        for name, value in list(vars(module).items()):
+            if callable(value) and module.__name__.startswith(_REPLACED_IN) and value in _PLAIN:
+                replaced.append((module, name, value))
+                setattr(module, name, _PLAIN[value])
+    try:
+        yield
+    finally:
+        for module, name, value in replaced:
+            setattr(module, name, value)
+
+
+_REPLACED_IN = ("styleavatar_core.networks.", "styleavatar_core.training.")
+
+
+def _contiguous(batch: Batch) -> Batch:
+    values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    tensors = {k: v.contiguous() for k, v in values.items() if isinstance(v, torch.Tensor)}
+    return dataclasses.replace(batch, **tensors)
+
+
+def _activate(x: torch.Tensor) -> torch.Tensor:
+    return F.leaky_relu(x, bias_act.LEAKY_SLOPE)
+
+
+def _scale_bias(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    return x * scale[:, :, None, None] + bias[None, :, None, None]
+
+
+def _conv2d_down(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, taps: tuple[float, ...]
+) -> torch.Tensor:
+    y = modulated_conv2d.conv2d_down(x, weight, None, taps, fold=False)
+    return y + bias[None, :, None, None]
+
+
+def _inverse_haar(pack: torch.Tensor) -> torch.Tensor:
+    low, across, down, both = pack.chunk(4, dim=1)
+    image = pack.new_empty(pack.shape[0], low.shape[1], 2 * pack.shape[2], 2 * pack.shape[3])
+    image[..., 0::2, 0::2] = (low + across + down + both) / 2
+    image[..., 0::2, 1::2] = (low + across - down - both) / 2
+    image[..., 1::2, 0::2] = (low - across + down - both) / 2
+    image[..., 1::2, 1::2] = (low - across - down + both) / 2
+    return image
+
+
+def _upsample_image(image: torch.Tensor) -> torch.Tensor:
+    return upfirdn2d.upfirdn2d(image, upfirdn2d.IMAGE_TAPS, up=2, padding=(2, 1))
+
+
+_PLAIN: dict[Callable[..., torch.Tensor], Callable[..., torch.Tensor]] = {
+    bias_act.activate: _activate,
+    bias_act.scale_bias: _scale_bias,
+    modulated_conv2d.conv2d_down: _conv2d_down,
+    modulated_conv2d.modulated_conv2d: modulated_conv2d.modulated_conv2d_reference,
+    haar.haar_transform: haar.haar_transform_reference,
+    haar.inverse_haar_transform: _inverse_haar,
+    upfirdn2d.upsample_image: _upsample_image,
+}
