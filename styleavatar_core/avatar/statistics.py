@@ -80,12 +80,19 @@ class ParameterStatistics:
     closed_lip_gap: float = 0.0
 
     @classmethod
-    def from_parameters(cls, parameters: Sequence[FaceParameters], window: CropBox) -> Self:
+    def from_parameters(
+        cls,
+        parameters: Sequence[FaceParameters],
+        window: CropBox,
+        *,
+        closed_lip_gap: float = 0.0,
+    ) -> Self:
         """Summarises the training frames.
 
         Args:
             parameters: At least one, in the coordinates of the window.
             window: The window, in frame coordinates.
+            closed_lip_gap: See :func:`measure_closed_lip_gap`; lips touch at 0.
 
         Raises:
             InvalidInputError: There are none.
@@ -95,12 +102,11 @@ class ParameterStatistics:
         rows = [split_parameters(p) for p in parameters]
         groups = {name: np.stack([row[name] for row in rows]) for name in _GROUPS}
         neutral = np.percentile(groups["expression"], NEUTRAL_PERCENTILE, axis=0)
-        gaps = lip_gap(parameters[0].model_id).of(groups["expression"])
         return cls(
             model_id=parameters[0].model_id,
             window=window,
             neutral_expression=neutral.astype(np.float32),
-            closed_lip_gap=float(np.percentile(gaps, CLOSED_PERCENTILE)),
+            closed_lip_gap=closed_lip_gap,
             **{name: Spread.of(samples) for name, samples in groups.items()},
         )
 
@@ -146,6 +152,19 @@ class ParameterStatistics:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AssetError(f"The avatar's parameter statistics are damaged: {error!r}") from error
+
+
+def measure_closed_lip_gap(parameters: Sequence[FaceParameters]) -> float:
+    """Returns the distance of a person's lips when the mouth is closed, as ``LipGap`` counts it.
+
+    Args:
+        parameters: Frames of one person, at least one.
+
+    Raises:
+        AssetError: Their face model is not in the library.
+    """
+    gaps = lip_gap(parameters[0].model_id).of(np.stack([p.expression for p in parameters]))
+    return float(np.percentile(gaps, CLOSED_PERCENTILE))
 
 
 class NearestSample:

@@ -13,7 +13,7 @@ import numpy as np
 
 from styleavatar_core.avatar.bundle import write_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
-from styleavatar_core.avatar.statistics import ParameterStatistics
+from styleavatar_core.avatar.statistics import ParameterStatistics, measure_closed_lip_gap
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.errors import InvalidInputError
@@ -211,7 +211,9 @@ def _manifest(
         identity=info.identity,
         texture=info.texture,
         window=info.window,
-        statistics=ParameterStatistics.from_parameters(train, info.crop).to_dict(),
+        statistics=ParameterStatistics.from_parameters(
+            train, info.crop, closed_lip_gap=measure_closed_lip_gap(train)
+        ).to_dict(),
         metrics={name: round(value, 4) for name, value in metrics.items() if np.isfinite(value)},
         consent=consent,
         source=AvatarSource(
