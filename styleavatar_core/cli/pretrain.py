@@ -9,6 +9,14 @@ from typing import Annotated
 import typer
 
 from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
+from styleavatar_core.cli.training_options import (
+    BatchSizeOption,
+    MinutesOption,
+    PresetOption,
+    SeedOption,
+    TensorboardOption,
+    Vgg19Option,
+)
 
 CONSENT_NAME = "consent.json"
 
@@ -22,20 +30,12 @@ def pretrain(
     consent: Annotated[
         str, typer.Option(help="The agreement of all persons shown, in a sentence (required).")
     ] = "",
-    preset: Annotated[
-        str, typer.Option(help="nano (128 px), lite (256), hd (512) or paper (1024).")
-    ] = "lite",
-    minutes: Annotated[float, typer.Option(min=0.01, help="Time to train, minutes.")] = 60.0,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures per step; fewer need less memory.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    tensorboard: Annotated[
-        bool, typer.Option(help="Write OUT/training/tensorboard for TensorBoard.")
-    ] = False,
-    vgg19: Annotated[
-        Path | None, typer.Option(help="VGG19 weights (safetensors) for the perceptual loss.")
-    ] = None,
+    preset: PresetOption = "lite",
+    minutes: MinutesOption = 60.0,
+    batch_size: BatchSizeOption = None,
+    seed: SeedOption = 0,
+    tensorboard: TensorboardOption = False,
+    vgg19: Vgg19Option = None,
 ) -> None:
     """Train on videos of several persons; `train --from OUT` then starts a new avatar sooner."""
     from styleavatar_core.provenance.consent import make_consent

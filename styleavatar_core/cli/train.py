@@ -13,6 +13,14 @@ from rich.console import Console
 
 from styleavatar_core.cli.face_model_option import FaceModelOption
 from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
+from styleavatar_core.cli.training_options import (
+    BatchSizeOption,
+    MinutesOption,
+    PresetOption,
+    SeedOption,
+    TensorboardOption,
+    Vgg19Option,
+)
 from styleavatar_core.errors import ConflictError
 from styleavatar_core.types import Progress
 
@@ -29,10 +37,8 @@ def train(
     ] = "",
     subject: Annotated[str, typer.Option(help="Name of the person shown.")] = "",
     source: Annotated[str, typer.Option(help="Where the video comes from.")] = "",
-    preset: Annotated[
-        str, typer.Option(help="nano (128 px), lite (256), hd (512) or paper (1024).")
-    ] = "lite",
-    minutes: Annotated[float, typer.Option(min=0.01, help="Time to train, minutes.")] = 20.0,
+    preset: PresetOption = "lite",
+    minutes: MinutesOption = 20.0,
     adversarial: Annotated[
         bool, typer.Option(help="Whether the discriminator joins in the last part.")
     ] = True,
@@ -45,20 +51,14 @@ def train(
     stop_early: Annotated[
         bool, typer.Option(help="Whether to finish sooner when quality has stopped rising.")
     ] = True,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures per step; fewer need less memory.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    tensorboard: Annotated[
-        bool, typer.Option(help="Write OUT/training/tensorboard for TensorBoard.")
-    ] = False,
+    batch_size: BatchSizeOption = None,
+    seed: SeedOption = 0,
+    tensorboard: TensorboardOption = False,
     resume: Annotated[
         bool, typer.Option(help="Go on from the checkpoint in OUT, if there is one.")
     ] = True,
     face_model: FaceModelOption = "",
-    vgg19: Annotated[
-        Path | None, typer.Option(help="VGG19 weights (safetensors) for the perceptual loss.")
-    ] = None,
+    vgg19: Vgg19Option = None,
     matting: Annotated[
         Path | None, typer.Option(help="Robust Video Matting (TorchScript file).")
     ] = None,

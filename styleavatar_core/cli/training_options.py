@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that ``train`` and ``pretrain`` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+PresetOption = Annotated[
+    str, typer.Option(help="nano (128 px), lite (256), hd (512) or paper (1024).")
+]
+MinutesOption = Annotated[float, typer.Option(min=0.01, help="Time to train, minutes.")]
+BatchSizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Pictures per step; fewer need less memory.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+TensorboardOption = Annotated[
+    bool, typer.Option(help="Write OUT/training/tensorboard for TensorBoard.")
+]
+Vgg19Option = Annotated[
+    Path | None, typer.Option(help="VGG19 weights (safetensors) for the perceptual loss.")
+]
