@@ -2,7 +2,8 @@
 """Quality of avatars trained from real clips, on their held-out fifth (paper, Tables 2-3).
 
 ``python -m benchmarks.quality --clips a.mp4 --clips b.mp4 --preset lite --minutes 25``; every
-ablation too with ``--variants all``. With ``--folder`` the pictures stay: ``ablations.jpg`` (as
+ablation too with ``--variants all``; with ``--variants published`` every variant that does one
+thing as the published networks do. With ``--folder`` the pictures stay: ``ablations.jpg`` (as
 Fig. 7) and ``translation.jpg`` (as Fig. 4) beside each clip's avatars.
 """
 
@@ -12,9 +13,10 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -38,14 +40,13 @@ from styleavatar_core.evaluation.translation import (
     translation_sheet,
 )
 from styleavatar_core.face3d.camera import parameters_in_crop
-from styleavatar_core.networks import ABLATIONS, ablate, get_preset
-from styleavatar_core.networks.ablations import MOVES_WINDOWS
+from styleavatar_core.networks import ABLATIONS, PUBLISHED, ablate, get_preset
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import FIXED_STYLE_TIME
 from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
-from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER, create_avatar
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.measure import drive_avatar
@@ -55,6 +56,18 @@ from styleavatar_core.types import ByteArray, FloatArray
 
 BASELINES = {"nearest_sample": "nearest_sample_", "mean_frame": "mean_frame_"}
 _DEFAULT_VARIANTS = ("full", *BASELINES)
+_SETS = {"all": [*ABLATIONS, *BASELINES], "published": ["full", *PUBLISHED]}
+_TRAINED = (*ABLATIONS, *PUBLISHED)
+# Boxes in the middle and everybody where the clip has them: nothing here moves with a window.
+_STILL: dict[str, Any] = {"centered_share": 1.0, "apart_share": 0.0}
+_TRAINED_OTHERWISE: dict[str, dict[str, Any]] = {
+    "no_sliding_window": _STILL,
+    "single_styleunet": _STILL,
+    "dvp": _STILL,
+    "dnr": _STILL,
+    "published_style": {"fixed_style_share": 0.0},
+    "published_losses": {"loss_weights": LossWeights(perceptual=0.0, structure=0.0)},
+}
 _METRICS = (
     "psnr_db",
     "ssim",
@@ -91,7 +104,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="Training time per clip and variant.")] = 25.0,
     variants: Annotated[
         list[str] | None,
-        typer.Option(help=f"Of {', '.join((*ABLATIONS, *BASELINES))}; or all."),
+        typer.Option(help=f"Of {', '.join((*_TRAINED, *BASELINES))}; or {', '.join(_SETS)}."),
     ] = None,
     driver: Annotated[Path | None, typer.Option(help="Video of another person.")] = None,
     lpips_weights: Annotated[Path | None, typer.Option(help="TorchScript, for LPIPS.")] = None,
@@ -100,10 +113,9 @@ def main(
     json_path: Annotated[Path | None, typer.Option("--json", help="Report file.")] = None,
     quick: Annotated[bool, typer.Option(help="Cheap values, never quoted.")] = False,
 ) -> None:
-    chosen = list(variants or _DEFAULT_VARIANTS)
-    if "all" in chosen:
-        chosen = [*ABLATIONS, *BASELINES]
-    if unknown := set(chosen) - {*ABLATIONS, *BASELINES}:
+    wanted = [_SETS.get(name, [name]) for name in variants or _DEFAULT_VARIANTS]
+    chosen = list(dict.fromkeys(chain.from_iterable(wanted)))
+    if unknown := set(chosen) - {*_TRAINED, *BASELINES}:
         raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}", param_hint="--variants")
     options = Options(
         preset="nano" if quick else preset,
@@ -141,7 +153,7 @@ def measure_clip(clip: Path, work: Path, options: Options) -> dict[str, float]:
     evaluated: dict[str, float] = {}
     renders: dict[str, Render] = {}
     translations: list[list[ShiftResult]] = []
-    for variant in [name for name in options.variants if name in ABLATIONS] or ["full"]:
+    for variant in [name for name in options.variants if name in _TRAINED] or ["full"]:
         networks, minutes = train_variant(clip, dataset, work, variant, options)
         renders[variant] = NetworkRenderer(dataset, networks)
         bundle = work / "avatar" if variant == "full" else None
@@ -186,8 +198,7 @@ def train_variant(
         )
         checkpoint = work / TRAINING_FOLDER / CHECKPOINT_NAME
     else:
-        if variant not in MOVES_WINDOWS:  # boxes in the middle, everybody where the clip has them
-            config = replace(config, centered_share=1.0, apart_share=0.0)
+        config = replace(config, **_TRAINED_OTHERWISE.get(variant, {}))
         checkpoint = train([dataset], generator_config, config, work / f"training-{variant}")
     networks, clock = load_average(checkpoint, generator_config)
     return networks, clock.elapsed_s / 60

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ablations of the paper (Sec. 4.2, Table 3, Fig. 7) as settings over the one generator.
+"""Variants of a preset for comparison, as settings over the one generator.
 
-Sliding windows are a matter of training, not of the networks: ``MOVES_WINDOWS`` says which variants
-train with them.
+``ABLATIONS`` take a part of the method out (paper, Sec. 4.2, Table 3, Fig. 7). ``PUBLISHED`` put
+back one thing that the published networks do otherwise than our own presets, to show what each
+change is worth. What is a matter of training, not of the networks, leaves the preset as it is:
+``benchmarks/quality.py`` trains those variants otherwise.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from styleavatar_core.networks.config import (
     StyleUNetConfig,
 )
 
-MOVES_WINDOWS = frozenset({"full", "no_neural_texture"})
+_PUBLISHED_SKIP_SIZE = 32  # the finest skip of the published networks
 
 
 def _no_neural_texture(config: GeneratorConfig) -> GeneratorConfig:
@@ -62,6 +64,53 @@ def _dnr(config: GeneratorConfig) -> GeneratorConfig:
     )
 
 
+def _coarse_skips(config: GeneratorConfig) -> GeneratorConfig:
+    """Nothing finer than 32 texels goes around the bottom of a StyleUNet."""
+    return replace(
+        config,
+        foreground=_without_fine_skips(config.foreground),
+        synthesis=_without_fine_skips(config.synthesis),
+    )
+
+
+def _halved_rendering(config: GeneratorConfig) -> GeneratorConfig:
+    """The first StyleUNet sees the texture rendering at half its resolution."""
+    return replace(config, foreground=replace(config.foreground, pack_channels=12))
+
+
+def _nearest_texture(config: GeneratorConfig) -> GeneratorConfig:
+    """The neural texture is looked up once per texel, without interpolation."""
+    joined = config.background.feature_channels + config.face.feature_channels
+    return replace(
+        config,
+        uv_sampling="nearest",
+        uv_supersampling=1,
+        synthesis=replace(config.synthesis, input_channels=joined),
+    )
+
+
+def _added_face(config: GeneratorConfig) -> GeneratorConfig:
+    """The face's feature is added to what lies behind it: both need equally many channels."""
+    joined = config.background.feature_channels
+    channels = (*config.face.channels[:-1], joined // config.uv_supersampling**2)
+    return replace(
+        config,
+        face_composition="add",
+        face=replace(config.face, channels=channels),
+        synthesis=replace(config.synthesis, input_channels=joined),
+    )
+
+
+def _stretched_window(config: GeneratorConfig) -> GeneratorConfig:
+    """Windows are sampled with the published step, a row and a column of which repeat."""
+    return replace(config, window_sampling="linspace")
+
+
+def _without_fine_skips(unet: StyleUNetConfig) -> StyleUNetConfig:
+    sizes = tuple(size for size in unet.skip_sizes if size <= _PUBLISHED_SKIP_SIZE)
+    return replace(unet, skip_sizes=sizes)
+
+
 def _from_rendering(unet: StyleUNetConfig) -> StyleUNetConfig:
     """Lets a network start from an image pack where it started from a feature."""
     return replace(unet, input_channels=0)
@@ -77,29 +126,46 @@ def _unused(generator: FeatureGeneratorConfig) -> FeatureGeneratorConfig:
     return replace(generator, base_size=4, base_channels=1, channels=(1,))
 
 
-ABLATIONS: dict[str, Callable[[GeneratorConfig], GeneratorConfig]] = {
-    "full": lambda config: config,
+def _unchanged(config: GeneratorConfig) -> GeneratorConfig:
+    """What differs is a matter of training."""
+    return config
+
+
+Variant = Callable[[GeneratorConfig], GeneratorConfig]
+
+ABLATIONS: dict[str, Variant] = {
+    "full": _unchanged,
     "no_neural_texture": _no_neural_texture,
-    "no_sliding_window": lambda config: config,
+    "no_sliding_window": _unchanged,
     "single_styleunet": _single_styleunet,
     "dvp": _dvp,
     "dnr": _dnr,
 }
+PUBLISHED: dict[str, Variant] = {
+    "published_skips": _coarse_skips,
+    "published_rendering": _halved_rendering,
+    "published_sampling": _nearest_texture,
+    "published_face": _added_face,
+    "published_window": _stretched_window,
+    "published_style": _unchanged,
+    "published_losses": _unchanged,
+}
 
 
 def ablate(config: GeneratorConfig, variant: str) -> GeneratorConfig:
-    """Returns a preset with a part of the method taken out.
+    """Returns a variant of a preset.
 
     Args:
         config: The preset.
-        variant: One of ``ABLATIONS``; ``full`` takes nothing out.
+        variant: One of ``ABLATIONS`` or ``PUBLISHED``; ``full`` is the preset itself.
 
     Raises:
         InvalidInputError: There is no such variant.
     """
-    if variant not in ABLATIONS:
+    variants = ABLATIONS | PUBLISHED
+    if variant not in variants:
         raise InvalidInputError(
-            f"there is no variant '{variant}'; choose one of {', '.join(ABLATIONS)}"
+            f"there is no variant '{variant}'; choose one of {', '.join(variants)}"
         )
-    ablated = ABLATIONS[variant](config)
-    return ablated if variant == "full" else replace(ablated, name=f"{config.name}-{variant}")
+    changed = variants[variant](config)
+    return changed if variant == "full" else replace(changed, name=f"{config.name}-{variant}")

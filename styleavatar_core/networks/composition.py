@@ -45,7 +45,8 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
     """Cuts windows as the published code does: nearest sampling on a grid including both ends.
 
     Its step is size / (size - 1) texels, so that the first or the last row and column (where
-    rounding half to even goes up) is the neighbour of the one that ``crop_windows`` gives.
+    rounding half to even goes up) is the neighbour of the one that ``crop_windows`` gives. What
+    lies outside the canvas repeats its border.
 
     Args:
         canvas: (B or 1, C, H, W) float.
@@ -57,7 +58,8 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
     """
     steps = torch.arange(size, dtype=torch.float64) * (size / (size - 1)) - 0.5
     steps[-1] = size - 0.5  # exact, as its rounding is what the note describes
-    index = torch.round(starts.cpu()[:, :, None] + steps).long().to(canvas.device)  # (N, 2, size)
+    index = torch.round(starts.cpu()[:, :, None] + steps).long()  # (N, 2, size)
+    index = index.clamp(0, canvas.shape[-1] - 1).to(canvas.device)
     if len(index) == 1:  # one window for the whole batch
         columns, rows = index[0]
         return canvas[:, :, rows][..., columns]

@@ -22,6 +22,7 @@ class Preset(StrEnum):
     LITE = "lite"
     HD = "hd"
     PAPER = "paper"
+    PAPER_PLUS = "paper+"
 
 
 def create(

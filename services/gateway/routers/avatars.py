@@ -30,8 +30,8 @@ from styleavatar_core.provenance.consent import make_consent
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
 
-PRESETS = ("nano", "lite", "hd", "paper")
-DEFAULT_MINUTES = {"nano": 5.0, "lite": 25.0, "hd": 240.0, "paper": 720.0}
+PRESETS = ("nano", "lite", "hd", "paper", "paper+")
+DEFAULT_MINUTES = {"nano": 5.0, "lite": 25.0, "hd": 240.0, "paper": 720.0, "paper+": 720.0}
 SYNTHETIC = {"X-Synthetic": "true"}
 
 _STATES = {

@@ -23,7 +23,7 @@ def test_sizes_fit_together(name: str) -> None:
 
 
 def test_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InvalidInputError, match="paper, hd, lite, nano"):
+    with pytest.raises(InvalidInputError, match=r"paper, paper\+, hd, lite, nano"):
         get_preset("huge")
 
 
