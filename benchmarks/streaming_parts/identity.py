@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from styleavatar.v1 import image_pb2, rendering_service_pb2
 
+from benchmarks.streaming_parts.bench import Progress
 from benchmarks.streaming_parts.service import Stream, rendering_service
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import read_mark
@@ -43,7 +44,9 @@ def measure_identity(folder: Path, count: int) -> dict[str, float]:
         marks = [MARKS[index % len(MARKS)] for index in range(STREAM_COUNT)]
         raw = image_pb2.IMAGE_FORMAT_RAW_RGB
         streams = [Stream(service.channel, f"mark-{mark}", image_format=raw) for mark in marks]
+        progress = Progress("identity", count)
         for step in range(rounds):
+            progress.tell(step * STREAM_COUNT)
             for place, stream in enumerate(streams):
                 stream.send(step + STEP * place)
             for place, (stream, mark) in enumerate(zip(streams, marks, strict=True)):

@@ -28,6 +28,7 @@ from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID
 from styleavatar_core.types import FaceParameters
 
 START_TIMEOUT_S = 300
+STANDBY_TIMEOUT_S = 120
 STREAM_TIMEOUT_S = 600
 
 Request = rendering_service_pb2.StreamFramesRequest
@@ -43,6 +44,7 @@ class RunningService:
         process: Its front process.
         metrics_url: Where it tells its metrics.
         has_standby: Whether a worker stands by for one that dies.
+        scratch: Its folder for temporary files.
     """
 
     address: str
@@ -50,6 +52,7 @@ class RunningService:
     process: psutil.Process
     metrics_url: str = ""
     has_standby: bool = False
+    scratch: Path = Path()
 
     def workers(self) -> list[psutil.Process]:
         """Its worker processes; one that stands by is the last."""
@@ -62,9 +65,9 @@ class RunningService:
                 return float(line.split()[1])
         raise LookupError(f"there is no metric {name}")
 
-    def wait_for_standby(self, timeout_s: float) -> None:
+    def wait_for_standby(self) -> None:
         """Waits until a worker stands by, if one is to."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + STANDBY_TIMEOUT_S
         name = "styleavatar_rendering_standby_workers"
         while self.has_standby and self.metric(name) < 1 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -93,6 +96,9 @@ def running_service(name: str, data_folder: Path, **settings: object) -> Iterato
     settings = {"port": port, "metrics_port": metrics_port, **settings}
     variables = {f"STYLEAVATAR_{name}_{k}".upper(): str(v) for k, v in settings.items()}
     variables |= {"STYLEAVATAR_DATA": str(data_folder), "STYLEAVATAR_LOG_LEVEL": "ERROR"}
+    scratch = data_folder / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    variables["TMPDIR"] = str(scratch)
     process = subprocess.Popen(
         [sys.executable, "-m", f"services.{name}"], env={**os.environ, **variables}
     )
@@ -110,10 +116,16 @@ def running_service(name: str, data_folder: Path, **settings: object) -> Iterato
                 psutil.Process(process.pid),
                 f"http://127.0.0.1:{metrics_port}/metrics",
                 bool(settings.get("stand_by")),
+                scratch,
             )
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
+
+
+def memory_mb(process: psutil.Process) -> float:
+    """Returns the resident memory of a process."""
+    return float(process.memory_info().rss) / 1e6
 
 
 def moving_face(frame_index: int) -> FaceParameters:
