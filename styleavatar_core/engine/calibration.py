@@ -8,7 +8,9 @@ import json
 import logging
 import os
 import platform
+import resource
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
@@ -19,26 +21,59 @@ from styleavatar_core.engine.cache import GRAPH_VERSION, cache_folder
 logger = logging.getLogger(__name__)
 
 _FRAMES = 3
+_MEASURING_S = 0.1  # at least; more of small networks' frames, so that one has been undisturbed
 _BATCH_LIMIT = 4
 _BATCH_DELAY_S = 0.002  # nobody waits longer than this for those rendered with him
+# Times per second on a core that it is taken away: hundreds where others want it too, else a few.
+_CALM_RATE = 50.0
+# What was measured beside others' work says little about the machine when they are gone.
+_BUSY_VALID_S = 600.0
+_VALID_UNTIL = "valid_until"
+_METHOD = 2  # raised when times are measured in another way, so that older ones are not used
 
 
 def measure_frame_s(engine: RenderEngine, frame_count: int = _FRAMES, batch_size: int = 1) -> float:
-    """Returns the shortest of a few render times, in seconds, after a warm-up.
+    """Returns the shortest of some render times, in seconds, after a warm-up.
 
     Args:
         engine: What is measured.
-        frame_count: Renders.
+        frame_count: Renders, at least.
         batch_size: Frames of each.
     """
     sample = blank_input(engine.info, batch_size)
     engine.render(sample)
-    best = float("inf")
-    for _ in range(frame_count):
+    times_s: list[float] = []
+    while len(times_s) < frame_count or sum(times_s) < _MEASURING_S:
         start = time.perf_counter()
         engine.render(sample)
-        best = min(best, time.perf_counter() - start)
-    return best
+        times_s.append(time.perf_counter() - start)
+    return min(times_s)
+
+
+class Disturbance:
+    """How often others took the cores from this process while it measured."""
+
+    def __init__(self) -> None:
+        self._taken_count = 0
+        self._busy_s = 0.0
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Notes what happens during the block."""
+        taken_count, busy_s = _taken_count(), time.process_time()
+        yield
+        self._taken_count += _taken_count() - taken_count
+        self._busy_s += time.process_time() - busy_s
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the times that were measured are the machine's, not those of others' work."""
+        return self._taken_count <= _CALM_RATE * self._busy_s
+
+
+def _taken_count() -> int:
+    """Returns how often threads of this process had to leave a core that they still needed."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def measure_batch_limit(engine: RenderEngine) -> int:
@@ -66,7 +101,7 @@ def calibration_key(preset: str, versions: dict[str, str], thread_count: int) ->
     """
     backends = "+".join(f"{name}{version}" for name, version in sorted(versions.items()))
     cores = len(os.sched_getaffinity(0))
-    return f"{_cpu_name()}/{cores}/{preset}/v{GRAPH_VERSION}/{thread_count}/{backends}"
+    return f"{_cpu_name()}/{cores}/{preset}/v{GRAPH_VERSION}m{_METHOD}/{thread_count}/{backends}"
 
 
 @dataclass
@@ -80,12 +115,21 @@ class CalibrationMemory:
     path: Path = field(default_factory=lambda: cache_folder() / "calibration.json")
 
     def recall(self, key: str) -> dict[str, float] | None:
-        """Returns what was measured, by name, or None if nothing was."""
-        entry = self._read().get(key)
-        return dict(entry) if entry else None
+        """Returns what was measured, by name, or None if nothing was that still holds."""
+        entry = dict(self._read().get(key, {}))
+        valid_until = entry.pop(_VALID_UNTIL, float("inf"))
+        return entry if entry and time.time() < valid_until else None
 
-    def remember(self, key: str, figures: dict[str, float]) -> None:
-        """Keeps a measurement; one that cannot be written is made again next time."""
+    def remember(self, key: str, figures: dict[str, float], is_calm: bool = True) -> None:
+        """Keeps a measurement; one that cannot be written is made again next time.
+
+        Args:
+            key: What it holds for.
+            figures: By name.
+            is_calm: Whether nobody disturbed it; else it holds for some minutes only.
+        """
+        if not is_calm:
+            figures = {**figures, _VALID_UNTIL: time.time() + _BUSY_VALID_S}
         entries = self._read() | {key: figures}
         incoming = self.path.with_name(f".{self.path.name}.{uuid4().hex[:8]}")
         try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from styleavatar_core.engine.base import EngineLabel, RenderEngine
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.calibration import (
     CalibrationMemory,
+    Disturbance,
     calibration_key,
     measure_frame_s,
 )
@@ -100,11 +102,12 @@ class _Choice(NamedTuple):
 
 
 def _choices(thread_count: int) -> list[_Choice]:
-    """Returns what ``auto`` chooses from."""
+    """Returns what ``auto`` chooses from; threads beyond the cores would only wait."""
+    most = min(thread_count, len(os.sched_getaffinity(0)))
     return [
         _Choice(name, count)
         for name in automatic_backends()
-        for count in sorted({1, thread_count}, reverse=True)
+        for count in sorted({1, most}, reverse=True)
     ]
 
 
@@ -124,13 +127,18 @@ def _recall_fastest(avatar: OpeningAvatar, memory: CalibrationMemory) -> _Choice
 
 
 def _calibrate(avatar: OpeningAvatar, memory: CalibrationMemory) -> tuple[_Choice, RenderEngine]:
-    """Opens one engine after the other, keeps the fastest and remembers what it was."""
+    """Opens one engine after the other, keeps the fastest and remembers what it was.
+
+    On a busy machine it may be another than on a quiet one: it is asked again some minutes later.
+    """
     times_s: dict[str, float] = {}
+    disturbance = Disturbance()
     best: tuple[_Choice, RenderEngine] | None = None
     for choice in _choices(avatar.thread_count):
         opening = replace(avatar, thread_count=choice.thread_count)
         engine = BACKENDS[choice.backend].open(opening)
-        times_s[choice.name] = measure_frame_s(engine)
+        with disturbance.noted():
+            times_s[choice.name] = measure_frame_s(engine)
         if times_s[choice.name] > min(times_s.values()):
             engine.close()
             continue
@@ -138,8 +146,7 @@ def _calibrate(avatar: OpeningAvatar, memory: CalibrationMemory) -> tuple[_Choic
             best[1].close()
         best = choice, engine
     assert best is not None  # torch is always there
-    memory.remember(_key(avatar), times_s)
-    logger.info(
-        "rendering backend chosen", extra={"chosen": best[0].name, "seconds_per_frame": times_s}
-    )
+    memory.remember(_key(avatar), times_s, disturbance.is_calm)
+    told = {"chosen": best[0].name, "seconds_per_frame": times_s, "is_calm": disturbance.is_calm}
+    logger.info("rendering backend chosen", extra=told)
     return best

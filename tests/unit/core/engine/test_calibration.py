@@ -1,4 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +13,7 @@ from styleavatar_core.engine import calibration
 from styleavatar_core.engine.base import EngineInfo, RenderEngine, RenderInput, RenderOutput
 from styleavatar_core.engine.calibration import (
     CalibrationMemory,
+    Disturbance,
     calibration_key,
     measure_batch_limit,
 )
@@ -33,6 +38,31 @@ def test_a_damaged_memory_is_forgotten(memory: CalibrationMemory, text: str) -> 
     assert memory.recall("key") is None
     memory.remember("key", {"torch": 0.02})
     assert memory.recall("key") == {"torch": 0.02}
+
+
+def test_what_was_measured_on_a_busy_machine_holds_for_a_while(
+    memory: CalibrationMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory.remember("calm", {"torch": 0.02})
+    memory.remember("busy", {"torch": 0.02}, is_calm=False)
+    assert memory.recall("busy") == {"torch": 0.02}
+    later_s = time.time() + 3600
+    monkeypatch.setattr(calibration, "time", SimpleNamespace(time=lambda: later_s))
+    assert memory.recall("busy") is None
+    assert memory.recall("calm") == {"torch": 0.02}
+
+
+def test_who_has_to_share_a_core_is_disturbed() -> None:
+    rest, fight = Disturbance(), Disturbance()
+    with rest.noted():
+        time.sleep(0.2)
+    assert rest.is_calm
+    # Threads that hold no interpreter lock, more than there are cores: they take turns.
+    count = 3 * len(os.sched_getaffinity(0))
+    data = bytes(100_000_000)
+    with ThreadPoolExecutor(count) as threads, fight.noted():
+        list(threads.map(lambda _: hashlib.sha256(data).digest(), range(count)))
+    assert not fight.is_calm
 
 
 def test_where_nothing_can_be_written_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
