@@ -48,6 +48,11 @@ class FrameMailbox(Generic[ItemT]):
         """Seconds since the last frame came."""
         return time.monotonic() - self._put_s
 
+    @property
+    def waiting_count(self) -> int:
+        """Frames that nobody has taken yet."""
+        return len(self._items)
+
     async def put(self, item: ItemT) -> None:
         """Leaves a frame; one that comes after the closing is not taken."""
         self._put_s = time.monotonic()

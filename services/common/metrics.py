@@ -61,6 +61,11 @@ class RenderingMetrics:
             buckets=FRAME_BUCKETS_S,
             registry=registry,
         )
+        self.queued_frames = Gauge(
+            f"{prefix}queued_frames",
+            "Frames that have come and that no worker has taken yet.",
+            registry=registry,
+        )
         self.batch_size = Histogram(
             f"{prefix}batch_size",
             "Frames of an avatar that a worker rendered at once, counted for each of them.",

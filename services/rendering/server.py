@@ -12,7 +12,7 @@ from services.common.mailbox import running
 from services.common.metrics import RenderingMetrics, serve_metrics
 from services.common.security import ServerSecurity
 from services.common.storage import AvatarStore
-from services.common.worker.process import WorkerOptions
+from services.common.worker.options import WorkerOptions
 from services.rendering.catalog import AvatarCatalog
 from services.rendering.deletion import keep_forgetting
 from services.rendering.health import AvatarHealth

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
@@ -67,6 +67,8 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         self._frames_per_second = frames_per_second
         self._idle_timeout_s = idle_timeout_s
         self._stream_count = 0
+        self._mailboxes: set[FrameMailbox[StreamItem]] = set()
+        metrics.queued_frames.set_function(self._queued_count)
 
     async def ListAvatars(
         self,
@@ -143,8 +145,10 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         background = await asyncio.to_thread(read_background, asked)
         writer = PictureWriter(config, background)
         latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
-        mailbox = FrameMailbox(latest_only=latest_only, merge=merge_items)
-        async with self._pool.stream_lane(entry, config.frames_per_second) as lane:
+        async with (
+            self._pool.stream_lane(entry, config.frames_per_second) as lane,
+            self._mailbox(latest_only) as mailbox,
+        ):
             yield rendering_service_pb2.StreamFramesResponse(config=config)
             session = RenderSession(config, lane, writer, self._metrics, self._leaving.has_begun)
             reading = read_frames(requests, mailbox)
@@ -160,6 +164,20 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
                     if is_first:
                         self._metrics.first_frame.observe(time.perf_counter() - opened_s)
                         is_first = False
+
+    @asynccontextmanager
+    async def _mailbox(self, latest_only: bool) -> AsyncIterator[FrameMailbox[StreamItem]]:
+        """Makes a stream's mailbox; what waits in it is counted."""
+        mailbox = FrameMailbox(latest_only=latest_only, merge=merge_items)
+        self._mailboxes.add(mailbox)
+        try:
+            yield mailbox
+        finally:
+            self._mailboxes.remove(mailbox)
+
+    def _queued_count(self) -> int:
+        waiting = sum(mailbox.waiting_count for mailbox in tuple(self._mailboxes))
+        return waiting + self._pool.waiting_count  # metrics are read by another thread
 
     async def _watch(self, avatar_id: str, mailbox: FrameMailbox[StreamItem]) -> None:
         """Ends a stream whose avatar was deleted or whose caller has fallen silent."""

@@ -14,8 +14,9 @@ from styleavatar.v1 import image_pb2
 
 from services.common.face_messages import IMAGE_FORMAT_NAMES, seconds_from_duration
 from services.common.metrics import TrackingMetrics
+from services.common.worker.options import WorkerOptions
 from services.common.worker.parameters import identity_to_body, parameters_from_body
-from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.process import WorkerProcess
 from services.common.worker.supervisor import WorkerSupervisor
 from styleavatar_core.errors import InvalidInputError, StyleAvatarError
 from styleavatar_core.types import FaceIdentity, FaceParameters

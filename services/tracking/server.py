@@ -13,7 +13,7 @@ from services.common.grpc_server import (
 )
 from services.common.metrics import TrackingMetrics, serve_metrics
 from services.common.security import ServerSecurity, key_metadata, open_channel
-from services.common.worker.process import WorkerOptions
+from services.common.worker.options import WorkerOptions
 from services.tracking.pool import TrackingPool
 from services.tracking.reenactment import RenderingClient
 from services.tracking.servicer import TrackingServicer

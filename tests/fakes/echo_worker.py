@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -34,6 +36,8 @@ def main() -> None:
     def prepare() -> Handlers:
         if channel.options.get("refuse"):
             raise EngineUnavailableError("This worker refuses to start.")
+        if channel.options.get("freeze"):
+            os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(channel.options.get("stall", 0))
         answering = {"echo": dict, "refuse": refuse, "sleep": sleep, "stall": sleep}
         return {**answering, "gather": Together(gather)}

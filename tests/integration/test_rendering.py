@@ -31,6 +31,7 @@ from tests.integration.stream_helpers import (
 )
 
 ANNA, BEN = 10, 20
+STAGES = ("queue", "conditioning", "network", "encoding", "total")
 Stub = rendering_service_pb2_grpc.RenderingServiceStub
 
 
@@ -316,13 +317,42 @@ def test_reflection_names_the_service(service: ServiceProcess) -> None:
     assert {"styleavatar.v1.RenderingService", "grpc.health.v1.Health"} <= names
 
 
-def test_metrics_count_frames_and_restarts(stub: Stub, service: ServiceProcess) -> None:
-    answers(stub, "anna", 5)
+# What has happened once the test below is over; with labels, of which there are few.
+COUNTED = (
+    *(f'frame_duration_seconds_count{{stage="{stage}"}}' for stage in STAGES),
+    "first_frame_duration_seconds_count",
+    "frame_interval_seconds_count",
+    "frames_total",
+    'dropped_frames_total{reason="superseded"}',
+    "batch_size_count",
+    "avatar_load_duration_seconds_count",
+    'avatar_uses_total{cache="hit"}',
+    'avatar_uses_total{cache="miss"}',
+    "evicted_avatars_total",
+    "loaded_avatars",
+    "engine_bytes",
+    "worker_memory_bytes",
+    "worker_restarts_total",
+)
+AT_REST = ("streams", "queued_frames", "standby_workers", "utilization", "moved_streams_total")
+
+
+def test_metrics_say_what_has_happened(stub: Stub, service: ServiceProcess) -> None:
+    for avatar_id in ("anna", "anna", "ben", "slow"):  # two fit
+        answers(stub, avatar_id, 5)
+    answers(stub, "slow", 30, frame_mode=LATEST)
+    service.workers()[0].send_signal(signal.SIGKILL)
+    answers(stub, "anna", 2)
     text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    assert float(values["styleavatar_rendering_frames_total"]) >= 5
-    assert float(values["styleavatar_rendering_streams"]) == 0
-    assert float(values['styleavatar_rendering_frame_duration_seconds_count{stage="total"}']) >= 5
+    named = {
+        name.removeprefix("styleavatar_rendering_"): float(value) for name, value in values.items()
+    }
+    assert [name for name in COUNTED if not named.get(name, 0) > 0] == []
+    assert {name: named.get(name) for name in AT_REST} == dict.fromkeys(AT_REST, 0)
+    # A rate of 30 per second is seen in detail.
+    edges = [float(name.split('"')[1]) for name in named if "frame_interval_seconds_bucket" in name]
+    assert {0.025, 0.033, 0.04, 0.05} <= set(edges)
 
 
 def test_the_front_process_never_loads_torch(service: ServiceProcess) -> None:

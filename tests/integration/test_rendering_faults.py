@@ -286,6 +286,18 @@ def test_a_caller_that_does_not_read_costs_no_memory(service: ServiceProcess) ->
     assert driven.dropped > 20
 
 
+def test_frames_that_wait_are_counted(service: ServiceProcess) -> None:
+    requests = (face(index) for index in range(40))
+    config = render_config("heavy", image_size_px=512)
+    answers = Stub(service.channel).StreamFrames(
+        iter([Request(config=config), *(Request(parameters=face) for face in requests)]), timeout=60
+    )
+    # Nobody reads: what gRPC does not take waits in front of the worker.
+    assert eventually(lambda: metric(service, "queued_frames") > 0)
+    assert len(list(answers)) == 41
+    assert eventually(lambda: metric(service, "queued_frames") == 0)
+
+
 def test_streams_beyond_what_workers_can_hold_are_refused(service: ServiceProcess) -> None:
     async def scenario() -> tuple[list[Driven], Driven]:
         enough = asyncio.Event()

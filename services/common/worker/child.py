@@ -21,7 +21,6 @@ from services.common.worker.arena import SharedArena
 from services.common.worker.messages import (
     BEAT_ID,
     BEAT_INTERVAL_S,
-    LINE_BYTES_LIMIT,
     PING,
     READY_ID,
     Answer,
@@ -33,6 +32,9 @@ from services.common.worker.messages import (
 from styleavatar_core.errors import OverloadedError, RenderError, StyleAvatarError
 
 logger = logging.getLogger(__name__)
+
+# Of what has come, so much is read at once; a command takes some hundred bytes.
+READ_BYTES = 1 << 16
 
 Body = dict[str, Any]
 Handler = Callable[[Body], Body]
@@ -91,13 +93,13 @@ class ChildChannel:
             prepare: Imports and warms up what is heavy, then gives the handlers by command name.
             background: Commands that may take long: they run one at a time beside the others.
         """
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
         try:
             handlers = {PING: _pong, **prepare()}
         except Exception as error:
             self._send(Answer(READY_ID, failure=_describe(error)))
             return
         self._send(Answer(READY_ID))
-        threading.Thread(target=self._beat, name="beat", daemon=True).start()
         slow = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
         for waiting in self._arrivals():
             for name, run in itertools.groupby(waiting, key=lambda command: command.name):
@@ -115,7 +117,7 @@ class ChildChannel:
     def _arrivals(self) -> Iterator[list[Command]]:
         """Yields the commands that have come since the last time, at least one."""
         rest = b""
-        while data := self._connection.recv(LINE_BYTES_LIMIT):
+        while data := self._connection.recv(READ_BYTES):
             *lines, rest = (rest + data).split(b"\n")
             if lines:
                 yield [decode_command(line) for line in lines]

@@ -14,7 +14,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from services.common.worker.arena import SharedArena
@@ -26,40 +25,13 @@ from services.common.worker.messages import (
     decode_answer,
     encode_line,
 )
+from services.common.worker.options import WorkerOptions
 from services.common.worker.pending import PendingCommands
 from styleavatar_core.errors import EngineUnavailableError, WorkerLostError
 
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """How a worker process is started.
-
-    Attributes:
-        module: Python module that the child runs.
-        options: JSON-able settings for the child.
-        environment: Variables that the child gets besides the parent's.
-        slot_count: Slots of the shared memory.
-        slot_bytes: Bytes of each slot.
-        start_timeout_s: How long imports and warm-up may take.
-        stop_timeout_s: How long a stop may take before the process is killed.
-        silence_timeout_s: A worker that gives no sign of life for so long counts as hung, unless it
-            is at a command that may take longer.
-        memory_limit_bytes: A worker that takes more is replaced; 0 for no limit.
-    """
-
-    module: str
-    options: dict[str, Any] = field(default_factory=dict)
-    environment: dict[str, str] = field(default_factory=dict)
-    slot_count: int = 2
-    slot_bytes: int = 4 * 1024 * 1024
-    start_timeout_s: float = 120.0
-    stop_timeout_s: float = 3.0
-    silence_timeout_s: float = 10.0
-    memory_limit_bytes: int = 0
 
 
 class WorkerProcess:
@@ -69,6 +41,7 @@ class WorkerProcess:
         arena: Shared memory.
         ended: Set when the process is gone, for whatever reason.
         memory_bytes: What it took when it was last heard of.
+        waiting_count: Commands that wait for a slot.
         has_served: Whether it has done anything that it was asked for.
     """
 
@@ -76,6 +49,7 @@ class WorkerProcess:
         self.arena = SharedArena.create(options.slot_count, options.slot_bytes)
         self.ended = asyncio.Event()
         self.memory_bytes = 0
+        self.waiting_count = 0
         self.has_served = False
         self._options = options
         self._heard_s = time.monotonic()
@@ -119,6 +93,7 @@ class WorkerProcess:
             ours.close()
             raise
         _, ready = self._pending.expect("start", self._options.start_timeout_s, dict)
+        watching = asyncio.create_task(self._watch_start())
         try:
             await ready
         except WorkerLostError as error:
@@ -128,6 +103,19 @@ class WorkerProcess:
             raise EngineUnavailableError(
                 f"A worker was not ready after {self._options.start_timeout_s:.0f} s."
             ) from error
+        finally:
+            watching.cancel()
+
+    async def _watch_start(self) -> None:
+        """Ends a child that falls silent while it starts."""
+        left_s = limit_s = self._options.start_silence_s
+        while left_s > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self.ended.wait()
+                    return
+            left_s = self._heard_s + limit_s - time.monotonic()
+        self._hangs("start")
 
     async def call(self, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Gives a command and waits for its result.
@@ -178,7 +166,11 @@ class WorkerProcess:
             StyleAvatarError: What the worker reported.
         """
         self._require_alive()
-        slot = await self._free_slots.get()
+        self.waiting_count += 1
+        try:
+            slot = await self._free_slots.get()
+        finally:
+            self.waiting_count -= 1
         release = functools.partial(self._free_slots.put_nowait, slot)
         try:
             self._require_alive()

@@ -9,7 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from services.common.worker.messages import PING
-from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.options import WorkerOptions
+from services.common.worker.process import WorkerProcess
 from styleavatar_core.errors import StyleAvatarError, WorkerLostError
 
 logger = logging.getLogger(__name__)

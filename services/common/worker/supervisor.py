@@ -9,7 +9,8 @@ import logging
 import time
 from collections.abc import Callable
 
-from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.options import WorkerOptions
+from services.common.worker.process import WorkerProcess
 from services.common.worker.standby import StandBy
 from styleavatar_core.errors import StyleAvatarError, WorkerLostError
 
@@ -116,6 +117,11 @@ class WorkerSupervisor:
     def memory_bytes(self) -> int:
         """Memory of the present worker when it was last heard of."""
         return self._worker.memory_bytes if self._worker and self.is_ready else 0
+
+    @property
+    def waiting_count(self) -> int:
+        """Commands that wait for a slot of the present worker."""
+        return self._worker.waiting_count if self._worker and self.is_ready else 0
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Waits for the end of a process, and brings it about when it is of no more use."""

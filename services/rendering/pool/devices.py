@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from services.common.worker.process import WorkerOptions
+from services.common.worker.options import WorkerOptions
 from styleavatar_core.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)

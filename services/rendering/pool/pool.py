@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from services.common.metrics import RenderingMetrics
-from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.options import WorkerOptions
+from services.common.worker.process import WorkerProcess
 from services.common.worker.standby import StandBy
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.calls import load_engine, unload_engine
@@ -86,6 +87,11 @@ class RenderPool:
         """Memory of all workers, those that stand by included."""
         serving = sum(slot.supervisor.memory_bytes for slot in self._slots)
         return serving + sum(standby.memory_bytes for standby in self._standbys)
+
+    @property
+    def waiting_count(self) -> int:
+        """Frames that wait for a worker to have room for them."""
+        return sum(slot.supervisor.waiting_count for slot in self._slots)
 
     async def start(self) -> None:
         """Starts all workers; fails when one does not start."""

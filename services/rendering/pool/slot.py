@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from services.common.metrics import RenderingMetrics
-from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.options import WorkerOptions
+from services.common.worker.process import WorkerProcess
 from services.common.worker.standby import StandBy
 from services.common.worker.supervisor import WorkerSupervisor
 from services.rendering.catalog import AvatarEntry

@@ -38,7 +38,7 @@ def some_parameters() -> FaceParameters:
     generator = np.random.default_rng(0)
     rotation = generator.normal(size=4).astype(np.float32)
     return FaceParameters(
-        model_id="builtin-2",
+        model_id="builtin-3",
         rotation=rotation / np.linalg.norm(rotation),
         translation=generator.normal(size=3).astype(np.float32),
         scale=0.75,

@@ -42,6 +42,16 @@ def test_names_carry_service_and_labels_are_bounded(kind: type, service: str) ->
         assert not UNBOUNDED & set(getattr(metric, "_labelnames", ()))
 
 
+def test_devices_are_asked_whenever_somebody_asks_for_metrics() -> None:
+    registry = CollectorRegistry()
+    loads = [(0, 5_000_000, 0.5)]
+    RenderingMetrics(registry, read_devices=lambda: loads)
+    loads.append((1, 7_000_000, 0.25))
+    for name, expected in (("memory_bytes", 7_000_000), ("utilization", 0.25)):
+        series = f"styleavatar_rendering_device_{name}"
+        assert registry.get_sample_value(series, {"device": "1"}) == expected
+
+
 def test_metrics_are_served_until_stopped() -> None:
     registry = CollectorRegistry()
     RenderingMetrics(registry).frames.inc(3)

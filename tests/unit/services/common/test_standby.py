@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 import psutil
 import pytest
 
-from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.options import WorkerOptions
+from services.common.worker.process import WorkerProcess
 from services.common.worker.standby import Rehearsal, StandBy
 from services.common.worker.supervisor import WorkerSupervisor
 from styleavatar_core.errors import EngineUnavailableError, RenderError

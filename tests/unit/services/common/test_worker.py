@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from services.common.worker.arena import SharedArena
-from services.common.worker.process import WorkerOptions, WorkerProcess
+from services.common.worker.options import WorkerOptions
+from services.common.worker.process import WorkerProcess
 from services.common.worker.supervisor import BREAKER_DEATHS, WorkerSupervisor
 from styleavatar_core.errors import (
     EngineUnavailableError,
@@ -165,6 +166,11 @@ def test_a_worker_that_cannot_start_says_why() -> None:
     stuck = WorkerOptions("tests.fakes.echo_worker", options={"stall": 30}, start_timeout_s=0.5)
     with pytest.raises(EngineUnavailableError, match="not ready"):
         with_worker(never, stuck)
+    hung = WorkerOptions(
+        "tests.fakes.echo_worker", options={"freeze": True}, start_silence_s=2.0
+    )  # the kernel's signal: it stops as a whole, its signs of life too
+    with pytest.raises(WorkerLostError):
+        with_worker(never, hung)
 
 
 def test_a_supervisor_replaces_and_in_the_end_leaves_nothing() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.common.worker.process import WorkerOptions
+from services.common.worker.options import WorkerOptions
 from services.rendering.pool.devices import device_loads, device_options
 from services.rendering.pool.placement import Place, choose_place, choose_refuge
 from styleavatar_core.errors import InvalidInputError
