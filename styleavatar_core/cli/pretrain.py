@@ -12,6 +12,7 @@ from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
 from styleavatar_core.cli.training_options import (
     BatchSizeOption,
     MinutesOption,
+    PrecisionOption,
     PresetOption,
     SeedOption,
     TensorboardOption,
@@ -33,6 +34,7 @@ def pretrain(
     preset: PresetOption = "lite",
     minutes: MinutesOption = 60.0,
     batch_size: BatchSizeOption = None,
+    precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
     tensorboard: TensorboardOption = False,
     vgg19: Vgg19Option = None,
@@ -47,15 +49,20 @@ def pretrain(
     from styleavatar_core.training.pretrain import pretrain as run
     from styleavatar_core.training.tensorboard import TENSORBOARD_FOLDER
 
-    config = TrainConfig(seed=seed, batch_size=batch_size or TrainConfig().batch_size)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / CONSENT_NAME).write_text(record.model_dump_json(indent=2) + "\n")
+    config = TrainConfig(
+        seed=seed,
+        batch_size=batch_size or TrainConfig().batch_size,
+        precision=precision,
+    )
     board = out / TRAINING_FOLDER / TENSORBOARD_FOLDER
     with (
         joined_ranks() as is_first,
         stop_on_interrupt() as should_stop,
         training_progress(board if tensorboard else None) as on_progress,
     ):
+        if is_first:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / CONSENT_NAME).write_text(record.model_dump_json(indent=2) + "\n")
         run(
             clips,
             out,

@@ -16,6 +16,7 @@ from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
 from styleavatar_core.cli.training_options import (
     BatchSizeOption,
     MinutesOption,
+    PrecisionOption,
     PresetOption,
     SeedOption,
     TensorboardOption,
@@ -52,6 +53,7 @@ def train(
         bool, typer.Option(help="Whether to finish sooner when quality has stopped rising.")
     ] = True,
     batch_size: BatchSizeOption = None,
+    precision: PrecisionOption = "auto",
     seed: SeedOption = 0,
     tensorboard: TensorboardOption = False,
     resume: Annotated[
@@ -85,7 +87,7 @@ def train(
             f"{out} already holds a training; remove it, use another folder, or leave out "
             "--no-resume to go on"
         )
-    config = TrainConfig()
+    config = TrainConfig(precision=precision)
     if not stop_early:
         config = replace(config, plateau_gain_db=None)
     if batch_size is not None:

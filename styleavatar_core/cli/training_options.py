@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 PresetOption = Annotated[
-    str, typer.Option(help="nano (128 px), lite (256), hd (512) or paper (1024).")
+    str, typer.Option(help="nano (128 px), lite (256), hd (512), paper or paper+ (1024).")
 ]
 MinutesOption = Annotated[float, typer.Option(min=0.01, help="Time to train, minutes.")]
 BatchSizeOption = Annotated[
     int | None, typer.Option(min=1, help="Pictures per step; fewer need less memory.")
+]
+PrecisionOption = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    typer.Option(help="Of the forward passes; auto is bf16 on GPUs that have it, else fp32."),
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
 TensorboardOption = Annotated[

@@ -77,9 +77,13 @@ class AvatarNetworks(nn.Module):
         code = self.code(self.face_start.new_tensor([identity]))
         face, background = self.face(code), self.background(code)
         own = slice(clip, clip + 1)
+        # In fp32 whatever the networks ran in: bf16 could not tell neighbouring texels apart when
+        # a map is looked up at coordinates of its own precision.
         return (
-            FeatureMaps(face.feature, face.rgb_pack + self.face_start[own]),
-            FeatureMaps(background.feature, background.rgb_pack + self.background_start[own]),
+            FeatureMaps(face.feature.float(), face.rgb_pack + self.face_start[own]),
+            FeatureMaps(
+                background.feature.float(), background.rgb_pack + self.background_start[own]
+            ),
         )
 
     def code(self, x: torch.Tensor) -> torch.Tensor:

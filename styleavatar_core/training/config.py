@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class TrainConfig:
         minutes: Budget of wall-clock time.
         step_count: Budget of steps instead; makes a run repeatable to the bit.
         batch_size: Samples per step.
+        precision: Of the networks' forward passes: ``fp32``, ``bf16`` (autocast; weights, losses,
+            gradient penalty and averages stay fp32), or ``auto``: bf16 on GPUs that have it.
         learning_rate: Peak of Adam's rate. High, as equalised weights have unit spread and a
             training on a CPU has few steps.
         warm_up_share: Share of the budget in which the rate rises.
@@ -57,6 +59,7 @@ class TrainConfig:
     minutes: float = 20.0
     step_count: int | None = None
     batch_size: int = 2
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     learning_rate: float = 2e-2
     warm_up_share: float = 0.02
     final_rate_share: float = 0.02

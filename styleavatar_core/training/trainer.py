@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from styleavatar_core.networks import Discriminator, FeatureMaps, GeneratorConfig, Noise
+from styleavatar_core.networks import (
+    Discriminator,
+    FeatureMaps,
+    GeneratorConfig,
+    Noise,
+    PortraitOutput,
+)
 from styleavatar_core.ops.ranks import mean_over_ranks
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
 from styleavatar_core.training.batches import Batch
@@ -77,6 +84,9 @@ class Trainer:
         judge = Discriminator(generator_config.discriminator)
         self.judge = judge.to(self._device, memory_format=layout)
         self._parallel_networks = in_parallel(self.networks, has_unused=True)
+        self._autocast = torch.autocast(
+            self._device.type, torch.bfloat16, enabled=_uses_bf16(config, self._device)
+        )
         self._parallel_judge = in_parallel(self.judge, has_unused=False)
         self.modules = {
             "networks": self.networks,
@@ -109,11 +119,14 @@ class Trainer:
         config, batch = self._config, batch.to(self._device)
         noise, prior = noise and noise.to(self._device), _prior(batch)
         maps = self._frozen_static_maps(batch) if phase.is_static_frozen else None
-        output = self._parallel_networks(batch, maps, noise)
+        with self._autocast:
+            output = self._parallel_networks(batch, maps, noise)
+        output = PortraitOutput(output.image.float(), output.mask.float())
         losses = reconstruction_losses(output, batch, config.loss_weights, self._perceptual)
         if phase.adversarial_weight:
             self.judge.requires_grad_(False)
-            scores = self.judge(output.image, prior)
+            with self._autocast:
+                scores = self.judge(output.image, prior).float()
             losses.add("adversarial", phase.adversarial_weight, generator_adversarial_loss(scores))
             self.judge.requires_grad_(True)
         optimizer = self.optimizers["networks"]
@@ -147,7 +160,9 @@ class Trainer:
         is_penalized = number % config.r1_interval == 0
         real = batch.image.detach().requires_grad_(is_penalized)
         judge = self._parallel_judge
-        real_scores, fake_scores = judge(real, prior), judge(fake, prior)
+        # The penalty squares gradients of gradients: those are fp32 always.
+        with nullcontext() if is_penalized else self._autocast:
+            real_scores, fake_scores = judge(real, prior).float(), judge(fake, prior).float()
         loss = discriminator_loss(real_scores, fake_scores)
         if is_penalized:
             weight = config.r1_weight / 2 * config.r1_interval
@@ -158,6 +173,12 @@ class Trainer:
         _apply(optimizer, phase.judge_rate)
         lead = (real_scores.sigmoid() - fake_scores.sigmoid()).mean().detach()
         return float(mean_over_ranks(lead))
+
+
+def _uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    if config.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return config.precision == "bf16"
 
 
 def _prior(batch: Batch) -> torch.Tensor:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from styleavatar_core.data.picture import decode_jpeg
 from styleavatar_core.errors import AssetError, ConflictError, TrainingCanceled, TrainingError
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
+from styleavatar_core.training.checkpoint import CHECKPOINT_NAME
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.schedule import stopped_by
@@ -68,6 +69,23 @@ def test_feature_generators_freeze_after_their_share(tiny_dataset, tiny_config, 
         assert not all(torch.equal(learning[name], start[name]) for name in names)
     name = "module/networks/generator.mask_conv.weight"
     assert not torch.equal(frozen[name], start[name])
+
+
+def test_bf16_learns_what_fp32_does(tiny_dataset, tiny_config, tmp_path):
+    psnr_db = {}
+    for precision in ("fp32", "bf16"):
+        events = []
+        config = TrainConfig(
+            step_count=24, batch_size=4, adversarial_start=0.5, r1_interval=4, precision=precision
+        )
+        folder = tmp_path / precision
+        train([tiny_dataset], tiny_config, config, folder, on_progress=events.append)
+        psnr_db[precision] = events[-1].psnr_db
+        assert all(
+            value.dtype == torch.float32 for value in weights(folder / CHECKPOINT_NAME).values()
+        )
+    assert psnr_db["bf16"] != psnr_db["fp32"]  # it ran in it
+    assert psnr_db["bf16"] == pytest.approx(psnr_db["fp32"], abs=0.5)
 
 
 def test_it_learns_and_reports(tiny_dataset, tiny_config, tmp_path):
