@@ -65,10 +65,10 @@ def malformed_streams(count: int, seed: int = 0) -> Iterator[list[bytes]]:
     nan, inf = float("nan"), float("inf")
     configs = [
         {"frame_mode": 77},
-        {"face_identity": face_pb2.FaceIdentity(model_id="builtin-2", identity=[nan])},
-        {"face_identity": face_pb2.FaceIdentity(model_id="builtin-2", identity=[0.0] * 3)},
+        {"face_identity": face_pb2.FaceIdentity(model_id="builtin-3", identity=[nan])},
+        {"face_identity": face_pb2.FaceIdentity(model_id="builtin-3", identity=[0.0] * 3)},
         {"face_identity": face_pb2.FaceIdentity(model_id="nobody", identity=[inf] * 48)},
-        {"face_identity": face_pb2.FaceIdentity(model_id="builtin-2", identity=[1e30] * 48)},
+        {"face_identity": face_pb2.FaceIdentity(model_id="builtin-3", identity=[1e30] * 48)},
     ]
     for index in range(count):
         kind = index % 9

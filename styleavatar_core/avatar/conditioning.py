@@ -24,7 +24,8 @@ class Conditioning:
     Attributes:
         texture_rendering: (S, S, 3) uint8 RGB, black where there is no face.
         uv_rendering: (S, S, 2) float32 in [0, 1], zero where there is no face.
-        face_mask: (S, S) uint8, 1 on face and eyeballs, 0 elsewhere (mouth opening included).
+        face_mask: (S, S) uint8, 1 on the head (eyeballs and the mouth's inside included), 0
+            elsewhere.
     """
 
     texture_rendering: ByteArray

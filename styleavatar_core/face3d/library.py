@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Face models by id: the built-in one, and those that users imported into their models folder.
+"""Face models by id: the built-in ones, and those that users imported into their models folder.
 
 Parameters, datasets and bundles name the model that their coefficients belong to; whoever needs it
 finds it here. Other people's models never travel in a bundle: their terms may forbid it.
@@ -15,7 +15,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from styleavatar_core.errors import AssetError, ConflictError
-from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, builtin_model
+from styleavatar_core.face3d.builtin import (
+    BUILTIN_MODEL_ID,
+    EARLIER_MODEL_ID,
+    builtin_model,
+    earlier_model,
+)
 from styleavatar_core.face3d.model import FaceModel, load_face_model
 
 _SUFFIX = ".safetensors"
@@ -47,6 +52,8 @@ def find_face_model(model_id: str = "", digest: str = "") -> FaceModel:
     """
     if model_id in ("", BUILTIN_MODEL_ID):
         model = builtin_model()
+    elif model_id == EARLIER_MODEL_ID:
+        model = earlier_model()
     else:
         model = _imported(model_id)
     if digest and model.digest != digest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +20,15 @@ from styleavatar_core.types import FloatArray
 IntArray = npt.NDArray[np.int32]
 
 _FORMAT = "styleavatar-face-model-1"
-_ARRAYS = (
+_VERTEX_ARRAYS = (
     "mean_shape",
     "identity_basis",
     "expression_basis",
     "mean_texture",
     "texture_basis",
-    "faces",
     "uv_coordinates",
-    "landmark_indices",
 )
+_ARRAYS = (*_VERTEX_ARRAYS[:5], "faces", "uv_coordinates", "landmark_indices")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +48,7 @@ class FaceModel:
         landmark_indices: (478,) int32. Vertex of each MediaPipe landmark; irises are 468-477.
         eye_vertices: Vertex ranges (start, stop) of the subject's left and right eyeball. An
             eyeball turns about the mean of its vertices.
+        mouth_vertices: Vertex range of the mouth's inside, (0, 0) where a model has none.
         digest: sha256 of what its file holds; empty when it was made in memory.
     """
 
@@ -63,6 +63,7 @@ class FaceModel:
     uv_coordinates: FloatArray
     landmark_indices: IntArray
     eye_vertices: tuple[tuple[int, int], tuple[int, int]]
+    mouth_vertices: tuple[int, int] = (0, 0)
     digest: str = ""
 
     def neutral(self, identity: FloatArray) -> FloatArray:
@@ -96,6 +97,19 @@ class FaceModel:
 
     def save(self, path: Path) -> None:
         """Writes the model as one safetensors file; the directions are kept as float16."""
+        tensors, metadata = self._stored()
+        save_file(tensors, path, metadata=metadata)
+
+    def without_mouth(self, model_id: str) -> FaceModel:
+        """Returns the model as it is but for the mouth's inside, whose vertices are the last."""
+        start, _ = self.mouth_vertices
+        arrays = {name: getattr(self, name)[:start] for name in _VERTEX_ARRAYS}
+        faces = self.faces[(self.faces < start).all(axis=1)]
+        model = replace(self, model_id=model_id, faces=faces, mouth_vertices=(0, 0), **arrays)
+        return replace(model, digest=_digest(*model._stored()))
+
+    def _stored(self) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
+        """Returns the arrays and the metadata of its file."""
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS}
         tensors = {
             name: array.astype(np.float16) if name.endswith("_basis") else array
@@ -107,7 +121,9 @@ class FaceModel:
             "expression_names": json.dumps(self.expression_names),
             "eye_vertices": json.dumps(self.eye_vertices),
         }
-        save_file(tensors, path, metadata=metadata)
+        if self.mouth_vertices != (0, 0):
+            metadata["mouth_vertices"] = json.dumps(self.mouth_vertices)
+        return tensors, metadata
 
 
 def combine(basis: FloatArray, coefficients: FloatArray) -> FloatArray:
@@ -135,10 +151,12 @@ def load_face_model(path: Path) -> FaceModel:
         raise AssetError(f"The face model {path.name} cannot be read: {error}") from error
     floats = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in arrays.items()}
     left, right = json.loads(metadata["eye_vertices"])
+    start, stop = json.loads(metadata.get("mouth_vertices", "[0, 0]"))
     return FaceModel(
         model_id=metadata["model_id"],
         expression_names=tuple(json.loads(metadata["expression_names"])),
         eye_vertices=((left[0], left[1]), (right[0], right[1])),
+        mouth_vertices=(start, stop),
         digest=_digest(arrays, metadata),
         **floats,
     )

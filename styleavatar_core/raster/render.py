@@ -15,9 +15,11 @@ from styleavatar_core.raster.opengl import choose_rasterizer
 from styleavatar_core.raster.software import shade
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
-# Eyeballs are drawn this much (decimetres) behind where they are, so that a closed lid hides them
-# even where the landmarks' depth is a guess. Their place in the image does not change.
-_EYEBALL_DEPTH = 0.1
+# Eyeballs and the mouth's inside are drawn this much (decimetres) behind where they are, so that
+# closed lids and lips hide them even where the landmarks' depth is a guess. Their place in the
+# image does not change. The mouth's is more than a face is deep: no pout lets it come through.
+_EYEBALL_RECESS = 0.1
+_MOUTH_RECESS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class FaceRendering:
     Attributes:
         texture: (S, S, 3) uint8 RGB, black where there is no face.
         uv: (S, S, 2) float32 in [0, 1], zero where there is no face.
-        mask: (S, S) uint8, 1 where there is a face or an eyeball.
+        mask: (S, S) uint8, 1 where there is a face, an eyeball or the mouth's inside.
     """
 
     texture: ByteArray
@@ -48,6 +50,8 @@ class FaceRenderer:
         self._model = model
         self._albedo = albedo
         self._size_px = size_px
+        self._recessed = [(span, _EYEBALL_RECESS) for span in model.eye_vertices]
+        self._recessed.append((model.mouth_vertices, _MOUTH_RECESS))
         self._rasterize = choose_rasterizer()
 
     def render(self, vertices: FloatArray, params: FaceParameters) -> FaceRendering:
@@ -62,7 +66,7 @@ class FaceRenderer:
         normals = vertex_normals(model.faces, points)
         colors = self._albedo * irradiance(normals)[:, None]
         points = to_pixels(points, size, size)
-        for start, stop in model.eye_vertices:
-            points[start:stop, 2] += _EYEBALL_DEPTH * params.scale * size / 2
+        for (start, stop), recess in self._recessed:
+            points[start:stop, 2] += recess * params.scale * size / 2
         fragments = self._rasterize(points, model.faces, size, size)
         return FaceRendering(*shade(fragments, model.faces, colors, model.uv_coordinates))

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
+from styleavatar_core.raster.software import interpolate, rasterize
 from styleavatar_core.types import ByteArray, FloatArray
 
 _FRAME_COUNT = 64
@@ -59,7 +61,8 @@ def unwrapped_texture(dataset: AvatarDataset, side: int) -> ByteArray:
         side: Texels per side.
 
     Returns:
-        (side, side, 3) uint8 RGB. Texels that no frame shows are filled smoothly.
+        (side, side, 3) uint8 RGB. Texels that no frame shows are filled smoothly; those of the
+        mouth's inside, an island without surroundings, are the face model's.
     """
     parts = [_seen_texture(dataset, index, side) for index in _spread_frames(dataset)]
     looked_up, colors, matte = (list(values) for values in zip(*parts, strict=True))
@@ -68,7 +71,9 @@ def unwrapped_texture(dataset: AvatarDataset, side: int) -> ByteArray:
     weight = look_up.T @ share  # (texels, 1)
     total = look_up.T @ (share * shown)
     mean = _mean(total.reshape(side, side, 3), weight.reshape(side, side))
-    texture = mean.reshape(-1, 3)
+    albedo, is_mouth = _mouth_albedo(dataset, side)
+    known = weight / (weight + _COARSE_WEIGHT) * is_mouth + ~is_mouth
+    texture = known * mean.reshape(-1, 3) + (1 - known) * albedo
     for _ in range(_REFINEMENTS):
         lacking = look_up.T @ (share * (shown - look_up @ texture))
         texture = texture + lacking / (weight + _COARSE_WEIGHT)
@@ -99,6 +104,17 @@ def _seen_texture(
         shape=(count, side * side),
     )
     return look_up, colors.astype(np.float32), matte.astype(np.float32) / 255
+
+
+def _mouth_albedo(dataset: AvatarDataset, side: int) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Returns the face model's colours (side * side, 3) of the mouth's texels; which these are."""
+    model = dataset.info.face_model()
+    start, stop = model.mouth_vertices
+    faces = model.faces[((model.faces >= start) & (model.faces < stop)).all(axis=1)]
+    places = np.pad(side * model.uv_coordinates, ((0, 0), (0, 1)))
+    drawn = rasterize(places, faces, side, side)
+    colors = 255 * interpolate(drawn, faces, model.mean_texture)
+    return colors.reshape(-1, 3), (drawn.face_index >= 0).reshape(-1, 1)
 
 
 def _spread_frames(dataset: AvatarDataset) -> list[int]:

@@ -21,7 +21,7 @@ def wide_statistics() -> ParameterStatistics:
     """Statistics of a training that saw everything, so that nothing is clamped."""
     extremes = [
         FaceParameters(
-            model_id="builtin-2",
+            model_id="builtin-3",
             rotation=np.array([1, sign, 0, 0], np.float32) / np.sqrt(2, dtype=np.float32),
             translation=np.array([sign * 9, sign * 9, 0], np.float32),
             scale=1.0 + 0.9 * sign,
@@ -39,7 +39,7 @@ def fake_manifest(mark: int, **changes: Any) -> AvatarManifest:
         "preset": "nano",
         "generator": {"image_size_px": IMAGE_SIZE_PX},
         "style_time": float(mark),
-        "model_id": "builtin-2",
+        "model_id": "builtin-3",
         "identity": [0.5, -0.25],
         "texture": [0.125],
         "window": (0.0, 0.0, 0.5),

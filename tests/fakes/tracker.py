@@ -20,7 +20,7 @@ class FakeTracker:
         expression = np.zeros(52, np.float32)
         expression[0] = red
         return FaceParameters(
-            model_id="builtin-2",
+            model_id="builtin-3",
             rotation=np.array([1, 0, 0, 0], np.float32),
             translation=np.zeros(3, np.float32),
             scale=0.5,

@@ -16,7 +16,7 @@ RAW = image_pb2.IMAGE_FORMAT_RAW_RGB
 def face(index: int, value: float = 0.5) -> face_pb2.FaceParameters:
     return face_pb2.FaceParameters(
         frame_index=index,
-        model_id="builtin-2",
+        model_id="builtin-3",
         rotation=face_pb2.Quaternion(w=1),
         scale=0.5,
         expression=[value] + [0.0] * 51,

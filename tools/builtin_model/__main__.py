@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m tools.builtin_model --landmarks FILE.npz``: makes the built-in face model's file."""
+"""``python -m tools.builtin_model``: makes the built-in face model's file."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import numpy as np
 from styleavatar_core.face3d import landmark_groups as groups
 from styleavatar_core.face3d.arkit import ARKIT_NAMES
 from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, BUILTIN_MODEL_PATH
-from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.face3d.model import FaceModel, load_face_model
 from tools.builtin_model import appearance, head_shell, learning, topology
+from tools.builtin_model.mouth import with_mouth
 
 logger = logging.getLogger(__name__)
 
@@ -79,18 +81,28 @@ def assemble(learned: learning.LearnedFace) -> FaceModel:
 
 
 def main() -> None:
-    """Reads landmarks, learns, writes the model."""
+    """Reads landmarks and learns, or takes a model that has learned; adds the mouth; writes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--landmarks", type=Path, required=True, help="arrays (frames, 478, 3) in pixels, one per subject")  # fmt: skip  # noqa: E501
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--landmarks", type=Path, help="arrays (frames, 478, 3) in pixels, one per subject")  # fmt: skip  # noqa: E501
+    source.add_argument(
+        "--face", type=Path, help="an earlier file of the model, of which all but the mouth is kept"
+    )
     parser.add_argument("--output", type=Path, default=BUILTIN_MODEL_PATH)
     parser.add_argument(
         "--rounds", type=int, default=8, help="alternations of solving and learning"
     )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with np.load(options.landmarks) as file:
-        subjects = [file[name].astype(np.float64) for name in sorted(file.files)]
-    model = assemble(learning.learn(subjects, options.rounds))
+    if options.face:
+        earlier = load_face_model(options.face)
+        has_mouth = earlier.mouth_vertices != (0, 0)
+        model = earlier.without_mouth(BUILTIN_MODEL_ID) if has_mouth else earlier
+    else:
+        with np.load(options.landmarks) as file:
+            subjects = [file[name].astype(np.float64) for name in sorted(file.files)]
+        model = assemble(learning.learn(subjects, options.rounds))
+    model = replace(with_mouth(model), model_id=BUILTIN_MODEL_ID)
     model.save(options.output)
     logger.info("wrote %s: %d vertices, %d kB", options.output.name, len(model.mean_shape), options.output.stat().st_size // 1000)  # fmt: skip  # noqa: E501
 

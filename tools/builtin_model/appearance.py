@@ -10,6 +10,7 @@ from scipy.sparse.linalg import spsolve
 
 from styleavatar_core.face3d import landmark_groups as groups
 from tools.builtin_model import head_shell
+from tools.builtin_model.mouth import RIM
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -24,11 +25,11 @@ _EYE_WHITE = (0.90, 0.88, 0.86)
 _IRIS = (0.30, 0.22, 0.16)
 _PUPIL = (0.04, 0.04, 0.04)
 
-_INNER_LIP = (78, *groups.UPPER_INNER_LIP, 308, *reversed(groups.LOWER_INNER_LIP))
 _LEFT_RIM = (263, *groups.LEFT_UPPER_LID, 362, *reversed(groups.LEFT_LOWER_LID))
 _RIGHT_RIM = (33, *groups.RIGHT_UPPER_LID, 133, *reversed(groups.RIGHT_LOWER_LID))
 
-# Face and head shell fill the upper part of the UV square, the eyeballs two discs below it.
+# Face and head shell fill the upper part of the UV square, the eyeballs two discs below it; between
+# the discs is the mouth's inside.
 _HEAD_HEIGHT = 0.79
 _FACE_SHARE = 0.74  # of the head's side in UV; the shell lies around the face
 _CENTER_GAIN = 0.8  # exponent of the distance from the middle: below 1 enlarges the middle
@@ -124,7 +125,7 @@ def unwrap(mean: Array, partners: Indices, faces: Indices, eye_points: Array) ->
         (468 + 2 M + shell, 2) float64 in [0, 1].
     """
     points, triangles = mean, [faces]
-    for rim in (_INNER_LIP, _LEFT_RIM, _RIGHT_RIM):
+    for rim in (RIM, _LEFT_RIM, _RIGHT_RIM):
         middle = len(points)
         triangles.append(
             np.array([(a, b, middle) for a, b in zip(rim, np.roll(rim, 1), strict=True)])

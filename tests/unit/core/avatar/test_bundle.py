@@ -19,7 +19,7 @@ def manifest():
         preset="nano",
         generator={"image_size_px": 128},
         style_time=0.5,
-        model_id="builtin-2",
+        model_id="builtin-3",
         identity=[0.5, 0.0],
         texture=[0.1],
         window=(0.1, 0.2, 0.9),

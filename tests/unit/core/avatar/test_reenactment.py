@@ -45,7 +45,7 @@ def person(
         place = np.array([0.2 * np.sin(0.5 * t), 0.1, 0.0]) + rng.normal(size=3) * 0.002
         frames.append(
             FaceParameters(
-                "builtin-2",
+                "builtin-3",
                 quaternion_from_rotation_vector(rotation),
                 place.astype(np.float32),
                 scale * (1 + 0.03 * np.sin(t)),

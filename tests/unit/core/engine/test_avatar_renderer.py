@@ -11,7 +11,7 @@ from styleavatar_core.types import FaceParameters
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
-def face(yaw: float = 0.0, model_id: str = "builtin-2") -> FaceParameters:
+def face(yaw: float = 0.0, model_id: str = "builtin-3") -> FaceParameters:
     """A face in the middle of the window."""
     rotation = np.array([np.cos(yaw / 2), 0, np.sin(yaw / 2), 0], np.float32)
     zeros = np.zeros

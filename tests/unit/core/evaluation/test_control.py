@@ -25,7 +25,7 @@ def moving(count=20, mouth_sign=1.0):
         turn = np.array([0.05 * np.cos(2 * phase), 0.3 * np.sin(phase), 0.0])
         frames.append(
             FaceParameters(
-                model_id="builtin-2",
+                model_id="builtin-3",
                 rotation=quaternion_from_rotation_vector(turn),
                 translation=np.array([0.1 * index, 0, 0], np.float32),
                 scale=0.5,

@@ -14,7 +14,7 @@ vectors = st.tuples(*[st.floats(-2.5, 2.5)] * 3)
 
 def make(rotation=(0.0, 0.0, 0.0), translation=(0.0, 0.0, 0.0), scale=1.0) -> FaceParameters:
     return FaceParameters(
-        "builtin-2",
+        "builtin-3",
         camera.quaternion_from_rotation_vector(np.array(rotation)),
         np.array(translation, np.float32),
         scale,

@@ -132,12 +132,16 @@ def test_the_uv_map_does_not_fold_and_stays_inside() -> None:
     a, b, c = (uv[model.faces[~is_eye][:, k]] for k in range(3))
     area = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
     assert (area > 0).all()
-    head = np.setdiff1d(np.arange(len(uv)), eyes)
-    assert uv[head, 1].max() < uv[eyes, 1].min()  # the eyeballs have islands of their own
+    mouth = np.arange(*model.mouth_vertices)
+    head = np.setdiff1d(np.arange(len(uv)), [*eyes, *mouth])
+    assert uv[head, 1].max() < uv[[*eyes, *mouth], 1].min() - 0.01  # islands of their own
+    (left, _), (right, _) = (uv[slice(*span)].min(axis=0) for span in model.eye_vertices)
+    assert right < uv[mouth, 0].min() < uv[mouth, 0].max() < left - 0.01
+    assert uv[slice(*model.eye_vertices[1]), 0].max() < uv[mouth, 0].min() - 0.01
 
 
 def test_a_shell_around_the_face_turns_with_the_head_and_has_no_expression_far_from_it() -> None:
-    shell = np.arange(model.eye_vertices[1][1], len(model.mean_shape))
+    shell = np.arange(model.eye_vertices[1][1], model.mouth_vertices[0])
     points = model.mean_shape[shell]
     face = model.mean_shape[:468]
     assert points[:, 1].min() < face[:, 1].min() - 0.4  # over the forehead
@@ -154,6 +158,8 @@ def test_saving_keeps_the_model(tmp_path: Path) -> None:
     model.save(tmp_path / "model.safetensors")
     again = load_face_model(tmp_path / "model.safetensors")
     assert again.eye_vertices == model.eye_vertices
+    assert again.mouth_vertices == model.mouth_vertices
+    assert again.digest == model.digest
     assert np.array_equal(again.expression_basis, model.expression_basis)
 
 

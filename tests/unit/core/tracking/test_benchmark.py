@@ -41,11 +41,11 @@ def test_jitter_and_delay_are_those_of_the_filter() -> None:
         rotation = quaternion_from_rotation_vector(rng.normal(size=3) * 0.003 + [0.0, yaw, 0.0])
         parameters.append(
             FaceParameters(
-                "builtin-2", rotation, np.zeros(3, np.float32), 0.5, np.zeros(52, np.float32),
+                "builtin-3", rotation, np.zeros(3, np.float32), 0.5, np.zeros(52, np.float32),
                 np.zeros((2, 2), np.float32), capture_time_s=index / 30,
             )
         )  # fmt: skip
-    nobody = FaceIdentity("builtin-2", np.zeros(1, np.float32), np.zeros(1, np.float32))
+    nobody = FaceIdentity("builtin-3", np.zeros(1, np.float32), np.zeros(1, np.float32))
     video = TrackedVideo(parameters, nobody, 30.0, 64, 64, np.zeros((600, 478, 3), np.float32))
     figures = filter_figures([video])
     assert figures["still.jitter_deg_raw"] == pytest.approx(np.degrees(0.003), rel=0.15)

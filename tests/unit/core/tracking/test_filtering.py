@@ -11,7 +11,7 @@ from styleavatar_core.types import FaceParameters
 
 STEP_S = 1 / 30
 STILL = FaceParameters(
-    "builtin-2",
+    "builtin-3",
     np.array([1, 0, 0, 0], np.float32),
     np.array([0.1, 0.2, 0.0], np.float32),
     0.5,

@@ -71,7 +71,7 @@ def test_the_tracked_video_describes_itself(sample_clip: SampleClip, tracked: Tr
     assert tracked.landmarks.shape == (len(tracked.parameters), 478, 3)
     indices = [p.frame_index for p in tracked.parameters if p is not None]
     assert indices == list(range(len(indices)))
-    assert tracked.identity.model_id == "builtin-2"
+    assert tracked.identity.model_id == "builtin-3"
     assert np.abs(tracked.identity.texture).max() < 5
 
 

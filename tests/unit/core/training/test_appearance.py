@@ -2,6 +2,7 @@
 import numpy as np
 
 from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.training.appearance import backplate, unwrapped_texture
 from styleavatar_core.types import ByteArray
 from tests.fakes.prepared_clip import write_prepared_clip
@@ -43,3 +44,24 @@ def test_unwrapped_texture_finds_the_pattern_that_the_frames_show(tmp_path):
     seen = (columns - 0.5) ** 2 + (rows - 0.5) ** 2 < 0.36**2
     assert np.abs(texture - truth)[seen].mean() < 3
     assert texture[0, 0, 1] < 200  # beyond the disc: from the nearest texels, not the green
+
+
+def test_the_mouths_inside_is_the_models_until_a_frame_shows_it(tmp_path):
+    model = builtin_model()
+    place = slice(*model.mouth_vertices)
+    inside, colors = model.uv_coordinates[place], 255 * model.mean_texture[place]
+    write_prepared_clip(tmp_path, frame_count=12, train_count=10)
+    names = ("frames", "masks", "uv")
+    stored = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r+") for name in names}
+    stored["uv"][stored["uv"][..., 1] > 0.75 * 65535] = 0
+    columns, rows = np.rint(128 * inside - 0.5).astype(int).T
+    texture = unwrapped_texture(AvatarDataset(tmp_path), 128).astype(int)
+    within = slice(20, None)  # the rim lies on the border of the island
+    assert np.abs(texture[rows, columns] - colors)[within].mean() < 25
+    side = stored["uv"].shape[1]
+    steps = np.linspace(inside.min(axis=0) + 0.02, inside.max(axis=0) - 0.02, side)
+    stored["uv"][:] = np.rint(np.stack(np.meshgrid(*steps.T), axis=-1) * 65534) + 1
+    stored["frames"][:], stored["masks"][:] = (20, 40, 220), 255
+    texture = unwrapped_texture(AvatarDataset(tmp_path), 128).astype(int)
+    column, row = (128 * inside.mean(axis=0)).astype(int)
+    assert np.abs(texture[row, column] - (20, 40, 220)).max() < 10
