@@ -23,13 +23,13 @@ from styleavatar_core.tracking.solver import (
     moment_vector,
     refine_pose,
     solve_bounded,
-    solve_eye_rotation,
+    solve_gaze,
     solve_pose,
 )
 from styleavatar_core.types import FloatArray
 
 _FACE = slice(0, groups.FACE_LANDMARK_COUNT)
-_IRISES = (np.array(groups.LEFT_IRIS), np.array(groups.RIGHT_IRIS))
+_IRISES = np.array([groups.LEFT_IRIS, groups.RIGHT_IRIS])
 _COLD_TURN_COUNT = 3  # more turns where there is no last frame to start from
 
 
@@ -101,12 +101,12 @@ class FaceFitter:
         self._weights = self._landmark_weights()
         movement = np.sqrt((self._directions**2).sum(axis=(1, 2)))
         self._pose_weights = 1 / (1 + (movement / self.config.mobility) ** 2)
-        self._gaze_columns = _gaze_columns(model.expression_names)
+        self._from_gaze = _gaze_signs(model.expression_names) / self.config.gaze_limit
         count = len(model.expression_names)
         self._bounds = np.zeros(count), np.ones(count)
         self._prior_precision = np.full(count, 1 / self.config.expression_scale**2)
-        for column, *_ in self._gaze_columns:
-            self._prior_precision[column] = 1 / self.config.gaze_spread**2
+        follows = self._from_gaze.any(axis=1)
+        self._prior_precision[follows] = 1 / self.config.gaze_spread**2
         self.identity = np.zeros(model.identity_basis.shape[-1])
         self.set_identity(self.identity if identity is None else identity)
 
@@ -137,7 +137,7 @@ class FaceFitter:
             weights = self._weights * self._visibility(pose)
             if gram is None or start is None:
                 gram = self._regularized_gram(pose, weights)
-            residual = self._residual(face, pose, moved)
+            residual = _residual(face, pose, moved)
             expression = self._fit_expression(gram, weights, residual, pose, gaze, expression)
             moved = kernels.move(self._rest.points, self._directions, expression)
         return Fit(self._fit_pose(moved, face, pose), expression, gaze)
@@ -168,12 +168,12 @@ class FaceFitter:
         face = np.ascontiguousarray(landmarks[_FACE], np.float64)
         weights = self._weights * self._visibility(fit.pose)
         base = kernels.move(self._landmarks.mean, self._directions, fit.expression)
-        left = self._residual(face, fit.pose, base)
+        left = _residual(face, fit.pose, base)
         directions, rotation = self._landmarks.identity_directions, fit.pose.rotation
         gram = gram_matrix(directions, rotation, self._axes, weights)
         moment = moment_vector(directions, rotation, self._axes, weights, left)
         own = kernels.move(base, directions, self.identity)
-        error = np.linalg.norm(self._residual(face, fit.pose, own)[:, :2], axis=1).mean()
+        error = np.linalg.norm(_residual(face, fit.pose, own)[:, :2], axis=1).mean()
         return self._precision * gram, self._precision * moment, float(error)
 
     def _fit_pose(self, moved: FloatArray, target: FloatArray, pose: Pose) -> Pose:
@@ -181,12 +181,8 @@ class FaceFitter:
         return refine_pose(pose, moved, target, weights, self.config.pose_depth_weight)
 
     def _fit_gaze(self, target: FloatArray, pose: Pose) -> FloatArray:
-        gaze = np.zeros((2, 2))
-        for row, iris in enumerate(_IRISES):
-            place = pose.rotation @ self._rest.eye_centers[row] + pose.translation
-            seen = (target[iris] / pose.scale - place)[:, :2]
-            gaze[row] = solve_eye_rotation(self._rest.iris_offsets[row], seen, pose.rotation)
-        return gaze
+        rest = self._rest
+        return solve_gaze(target[_IRISES], rest.eye_centers, rest.iris_offsets, pose)
 
     def _regularized_gram(self, pose: Pose, weights: FloatArray) -> FloatArray:
         gram = gram_matrix(self._directions, pose.rotation, self._axes, weights)
@@ -208,21 +204,11 @@ class FaceFitter:
         moment = moment_vector(self._directions, pose.rotation, self._axes, weights, residual)
         moment *= self._precision
         moment += gram @ start - self._prior_precision * start
-        for column, eye, axis, sign in self._gaze_columns:
-            expected = min(max(sign * gaze[eye, axis] / self.config.gaze_limit, 0.0), 1.0)
-            moment[column] += self._prior_precision[column] * expected
+        moment += self._prior_precision * np.clip(self._from_gaze @ gaze.ravel(), 0.0, 1.0)
         return solve_bounded(gram, moment, *self._bounds, start)
 
-    def _residual(self, target: FloatArray, pose: Pose, moved: FloatArray) -> FloatArray:
-        """What ``moved`` leaves unexplained, (468, 3) frame axes, model units."""
-        left = target / pose.scale - pose.translation - moved @ pose.rotation.T
-        left[:, 2] -= np.median(left[:, 2])  # the depth of the whole is unknown
-        return left
-
     def _visibility(self, pose: Pose) -> FloatArray:
-        """Weights in [0.05, 1]: landmarks that face away are guessed by the detector."""
-        toward = -(self._rest.normals @ pose.rotation[2])
-        return np.minimum(np.maximum((toward + 0.3) * (0.95 / 0.6) + 0.05, 0.05), 1.0)
+        return kernels.visibility(self._rest.normals, pose.rotation)
 
     def _landmark_weights(self) -> FloatArray:
         weights = np.ones(groups.FACE_LANDMARK_COUNT)
@@ -231,16 +217,28 @@ class FaceFitter:
         return weights
 
 
-def _gaze_columns(names: Sequence[str]) -> list[tuple[int, int, int, float]]:
-    """Expression columns that follow the eyeballs: (column, eye, axis, sign) each."""
+def _residual(target: FloatArray, pose: Pose, moved: FloatArray) -> FloatArray:
+    """What ``moved`` leaves unexplained, (468, 3) frame axes, model units."""
+    left = kernels.residual(target, moved, pose.rotation, pose.translation, pose.scale)
+    middle = len(left) // 2
+    left[:, 2] -= np.partition(left[:, 2], middle)[middle]  # the depth of the whole is unknown
+    return left
+
+
+def _gaze_signs(names: Sequence[str]) -> FloatArray:
+    """How expression follows the eyeballs, (E, 4): left pitch, left yaw, right pitch, right yaw."""
     rules = (
-        ("eyeLookDownLeft", 0, 0, 1.0),
-        ("eyeLookUpLeft", 0, 0, -1.0),
-        ("eyeLookOutLeft", 0, 1, 1.0),
-        ("eyeLookInLeft", 0, 1, -1.0),
-        ("eyeLookDownRight", 1, 0, 1.0),
-        ("eyeLookUpRight", 1, 0, -1.0),
-        ("eyeLookInRight", 1, 1, 1.0),
-        ("eyeLookOutRight", 1, 1, -1.0),
+        ("eyeLookDownLeft", 0, 1.0),
+        ("eyeLookUpLeft", 0, -1.0),
+        ("eyeLookOutLeft", 1, 1.0),
+        ("eyeLookInLeft", 1, -1.0),
+        ("eyeLookDownRight", 2, 1.0),
+        ("eyeLookUpRight", 2, -1.0),
+        ("eyeLookInRight", 3, 1.0),
+        ("eyeLookOutRight", 3, -1.0),
     )
-    return [(names.index(n), eye, axis, s) for n, eye, axis, s in rules if n in names]
+    signs = np.zeros((len(names), 4))
+    for name, column, sign in rules:
+        if name in names:
+            signs[names.index(name), column] = sign
+    return signs

@@ -10,6 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+# Of an iris point's squared distance across to its radius: beyond, it lies near the eyeball's rim.
+_RIM_SHARE = 0.85
+_RIM_TURN_COUNT = 5
+
 
 @njit(cache=True, nogil=True)
 def similarity(source, target, weights):  # noqa: ANN001, ANN201
@@ -44,7 +48,7 @@ def nearest_rotation(covariance):  # noqa: ANN001, ANN201
     """The rotation that fits best, never a reflection, and the sum of its singular values."""
     u, singular, vt = np.linalg.svd(covariance)
     strength = singular[0] + singular[1]
-    if np.linalg.det(u) * np.linalg.det(vt) < 0:
+    if _determinant(u) * _determinant(vt) < 0:
         u[:, 2] = -u[:, 2]
         strength -= singular[2]
     else:
@@ -58,40 +62,136 @@ def nearest_rotation(covariance):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True)
-def pose_equations(source, target, weights, axis_weights, rotation, translation, scale):  # noqa: ANN001, ANN201
-    """Normal equations of Eq. 1 about a pose: (7, 7) gram and (7,) moment.
+def _determinant(m):  # noqa: ANN001, ANN202
+    minor = m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1], m[1, 2] * m[2, 0] - m[1, 0] * m[2, 2]
+    return (
+        m[0, 0] * minor[0] + m[0, 1] * minor[1] + m[0, 2] * (m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0])
+    )
+
+
+@njit(cache=True, nogil=True)
+def pose_step(source, target, weights, depth_weight, rotation, translation, scale):  # noqa: ANN001, ANN201
+    """One Newton step of Eq. 1: the rotation, translation and scale after it.
 
     Unknowns: a small turn in the frame's axes (3), a shift (3), the relative change of scale.
     """
-    gram, moment = np.zeros((7, 7)), np.zeros(7)
+    gram, step = np.zeros((7, 7)), np.zeros(7)
     turned, touched, row = np.empty(3), np.empty(4, np.int64), np.ones(4)
     for k in range(len(weights)):
         for a in range(3):
-            turned[a] = 0.0
-            for b in range(3):
-                turned[a] += rotation[a, b] * source[k, b]
+            turned[a] = rotation[a, 0] * source[k, 0] + rotation[a, 1] * source[k, 1]
+            turned[a] += rotation[a, 2] * source[k, 2]
         for a in range(3):
             # A turn w moves R v by the cross product of w and R v.
             b, c = (a + 1) % 3, (a + 2) % 3
             touched[0], touched[1], touched[2], touched[3] = b, c, 3 + a, 6
             row[0], row[1], row[3] = turned[c], -turned[b], turned[a] + translation[a]
-            left, weight = target[k, a] / scale - row[3], weights[k] * axis_weights[a]
+            weight = weights[k] * (depth_weight if a == 2 else 1.0)
+            left = weight * (target[k, a] / scale - row[3])
             for i in range(4):
-                moment[touched[i]] += weight * row[i] * left
+                step[touched[i]] += row[i] * left
                 for j in range(4):
                     gram[touched[i], touched[j]] += weight * row[i] * row[j]
-    return gram, moment
+    if not _solve_positive(gram, step, 7):
+        return rotation.copy(), translation.copy(), scale
+    return _turned(rotation, step), translation + step[3:6], scale * (1.0 + step[6])
 
 
 @njit(cache=True, nogil=True)
+def _turned(rotation, vector):  # noqa: ANN001, ANN202
+    """Turns each column of a rotation by a rotation vector (Rodrigues)."""
+    x, y, z = vector[0], vector[1], vector[2]
+    square = x * x + y * y + z * z
+    angle = np.sqrt(square)
+    sine = np.sin(angle) / angle if angle > 1e-8 else 1.0
+    rest = (1.0 - np.cos(angle)) / square if angle > 1e-8 else 0.5
+    result = np.empty((3, 3))
+    for column in range(3):
+        a, b, c = rotation[0, column], rotation[1, column], rotation[2, column]
+        along, cosine = rest * (x * a + y * b + z * c), 1.0 - rest * square
+        result[0, column] = cosine * a + sine * (y * c - z * b) + along * x
+        result[1, column] = cosine * b + sine * (z * a - x * c) + along * y
+        result[2, column] = cosine * c + sine * (x * b - y * a) + along * z
+    return result
+
+
+@njit(cache=True, nogil=True)
+def eye_rotation(offsets, seen, head):  # noqa: ANN001, ANN201
+    """Eq. 1 for an eyeball: pitch and yaw; the depth of an iris follows from its distance."""
+    count = len(offsets)
+    radii, across, depth = np.empty(count), np.empty(count), np.empty(count)
+    for n in range(count):
+        radii[n] = offsets[n, 0] ** 2 + offsets[n, 1] ** 2 + offsets[n, 2] ** 2
+        across[n] = seen[n, 0] ** 2 + seen[n, 1] ** 2
+        depth[n] = -np.sqrt(max(radii[n] - across[n], 0.05 * radii[n]))
+    at_rim = across > _RIM_SHARE * radii
+    for _ in range(_RIM_TURN_COUNT if at_rim.any() else 1):
+        covariance = np.zeros((3, 3))
+        for n in range(count):
+            for a in range(3):
+                in_head = seen[n, 0] * head[0, a] + seen[n, 1] * head[1, a] + depth[n] * head[2, a]
+                for b in range(3):
+                    covariance[a, b] += in_head * offsets[n, b]
+        rotation, _ = nearest_rotation(covariance)
+        for n in range(count):
+            if at_rim[n]:
+                depth[n] = 0.0
+                for a in range(3):
+                    for b in range(3):
+                        depth[n] += head[2, a] * rotation[a, b] * offsets[n, b]
+    # An eyeball does not roll: its axis says all.
+    x, y, z = -rotation[0, 2], -rotation[1, 2], -rotation[2, 2]
+    return np.arcsin(min(max(y, -1.0), 1.0)), np.arctan2(x, -z)
+
+
+@njit(cache=True, nogil=True)
+def gaze(irises, centers, offsets, rotation, translation, scale):  # noqa: ANN001, ANN201
+    """Pitch and yaw (2, 2) of both eyeballs; irises (2, 5, 3) in frame coordinates."""
+    found, seen = np.empty((2, 2)), np.empty_like(irises[0])
+    for eye in range(2):
+        for a in range(3):
+            place = translation[a]
+            for b in range(3):
+                place += rotation[a, b] * centers[eye, b]
+            seen[:, a] = irises[eye, :, a] / scale - place
+        found[eye, 0], found[eye, 1] = eye_rotation(offsets[eye], seen, rotation)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def visibility(normals, rotation):  # noqa: ANN001, ANN201
+    """Weights in [0.05, 1]: landmarks that face away are guessed by the detector."""
+    weights = np.empty(len(normals))
+    for k in range(len(normals)):
+        toward = rotation[2, 0] * normals[k, 0] + rotation[2, 1] * normals[k, 1]
+        toward = -(toward + rotation[2, 2] * normals[k, 2])
+        weights[k] = min(max((toward + 0.3) * (0.95 / 0.6) + 0.05, 0.05), 1.0)
+    return weights
+
+
+@njit(cache=True, nogil=True)
+def residual(target, moved, rotation, translation, scale):  # noqa: ANN001, ANN201
+    """What moved points (K, 3) leave unexplained, frame axes, model units."""
+    left = np.empty_like(moved)
+    for k in range(len(moved)):
+        for a in range(3):
+            value = target[k, a] / scale - translation[a]
+            for b in range(3):
+                value -= rotation[a, b] * moved[k, b]
+            left[k, a] = value
+    return left
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
 def move(rest, directions, coefficients):  # noqa: ANN001, ANN201
     """Returns rest (K, 3) plus the combination of directions (K, 3, N)."""
-    moved = rest.copy()
-    active = np.flatnonzero(coefficients)
+    moved = np.empty_like(rest)
     for k in range(len(rest)):
         for axis in range(3):
-            for n in active:
-                moved[k, axis] += directions[k, axis, n] * coefficients[n]
+            here, value = directions[k, axis], 0.0
+            for n in range(len(coefficients)):
+                value += here[n] * coefficients[n]
+            moved[k, axis] = rest[k, axis] + value
     return moved
 
 

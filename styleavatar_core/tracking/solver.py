@@ -14,10 +14,6 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from styleavatar_core.tracking import kernels
 from styleavatar_core.types import FloatArray
 
-# Of an iris point's squared distance across to its radius: beyond, it lies near the eyeball's rim.
-_RIM_SHARE = 0.85
-_RIM_TURN_COUNT = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Pose:
@@ -61,7 +57,7 @@ def solve_pose(source: FloatArray, target: FloatArray, weights: FloatArray) -> P
 def refine_pose(
     pose: Pose, source: FloatArray, target: FloatArray, weights: FloatArray, depth_weight: float
 ) -> Pose:
-    """Takes a pose one Gauss-Newton step on Eq. 1 with depth that counts less than the image.
+    """Takes a pose one Newton step on Eq. 1 with depth that counts less than the image.
 
     The closed form has one weight for all three axes; the depth of landmarks is a guess that
     follows a turning head only in part.
@@ -76,42 +72,29 @@ def refine_pose(
     Returns:
         The pose after the step; its rotation is orthonormal.
     """
-    axes = np.array([1.0, 1.0, depth_weight])
-    rotation, translation, scale = pose.rotation, pose.translation, pose.scale
-    step = solve_ridge(
-        *kernels.pose_equations(source, target, weights, axes, rotation, translation, scale)
-    )
-    x, y, z = step[:3]
-    turn = np.array([[1.0, -z, y], [z, 1.0, -x], [-y, x, 1.0]])
-    rotation, _ = kernels.nearest_rotation(turn @ rotation)
-    return Pose(rotation, translation + step[3:6], scale * (1 + float(step[6])))
+    placed = pose.rotation, pose.translation, pose.scale
+    return Pose(*kernels.pose_step(source, target, weights, depth_weight, *placed))
 
 
-def solve_eye_rotation(
-    offsets: FloatArray, seen: FloatArray, head_rotation: FloatArray
-) -> tuple[float, float]:
-    """Solves Eq. 1 for one eyeball, whose centre and size are known: rotation by SVD.
+def solve_gaze(
+    irises: FloatArray, centers: FloatArray, offsets: FloatArray, pose: Pose
+) -> FloatArray:
+    """Solves Eq. 1 for both eyeballs, whose centres and sizes are known: rotations by SVD.
 
     The depth of an iris is not observed; it follows from its distance to the eyeball's centre.
     Near the eyeball's rim that says little, so there it follows from the rotation found so far.
 
     Args:
-        offsets: (5, 3) the iris points relative to the eyeball's centre at rest, model units.
-        seen: (5, 2) where they are seen relative to the centre, frame axes, model units.
-        head_rotation: (3, 3) of the head.
+        irises: (2, 5, 3) float64 where the iris points are seen, frame coordinates; z is not read.
+        centers: (2, 3) float64 centres of the eyeballs, model space.
+        offsets: (2, 5, 3) float64 the iris points relative to them at rest, model units.
+        pose: Of the head.
 
     Returns:
-        Pitch (down positive) and yaw (towards image right positive), radians, in the head.
+        (2, 2) float64 radians: pitch (down positive) and yaw (towards image right positive) of each
+        eyeball in the head.
     """
-    radii, across = (offsets**2).sum(axis=1), (seen**2).sum(axis=1)
-    depth = -np.sqrt(np.maximum(radii - across, 0.05 * radii))
-    at_rim = across > _RIM_SHARE * radii
-    for _ in range(_RIM_TURN_COUNT if at_rim.any() else 1):
-        in_head = np.concatenate([seen, depth[:, None]], axis=1) @ head_rotation
-        rotation, _ = kernels.nearest_rotation(in_head.T @ offsets)
-        depth[at_rim] = offsets[at_rim] @ rotation.T @ head_rotation[2]
-    gaze = -rotation[:, 2]  # an eyeball does not roll: its axis says all
-    return float(np.arcsin(np.clip(gaze[1], -1, 1))), float(np.arctan2(gaze[0], -gaze[2]))
+    return kernels.gaze(irises, centers, offsets, pose.rotation, pose.translation, pose.scale)
 
 
 def solve_bounded(

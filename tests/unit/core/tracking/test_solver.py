@@ -18,7 +18,7 @@ from styleavatar_core.tracking.solver import (
     moment_vector,
     refine_pose,
     solve_bounded,
-    solve_eye_rotation,
+    solve_gaze,
     solve_pose,
 )
 
@@ -101,8 +101,13 @@ def test_eyes_are_found_from_the_image_alone(pitch: float, yaw: float) -> None:
         ]
     )
     head = matrix_from_quaternion(quaternion_from_rotation_vector(np.array([0.1, 0.3, -0.2])))
-    seen = (ring @ eye_matrix(pitch, yaw).T @ head.T)[:, :2]
-    assert solve_eye_rotation(ring, seen, head) == pytest.approx((pitch, yaw), abs=0.003)
+    pose = Pose(head, np.array([0.2, -0.1, 1.0]), 0.7)
+    centers = np.array([[0.3, -0.4, 0.2], [-0.3, -0.4, 0.2]])
+    turns = [eye_matrix(pitch, yaw), eye_matrix(-pitch, yaw / 2)]
+    seen = np.stack([pose.apply(ring @ turn.T + c) for turn, c in zip(turns, centers, strict=True)])
+    seen[..., 2] = np.nan  # a detector's irises have no depth
+    found = solve_gaze(seen, centers, np.stack([ring, ring]), pose)
+    assert found == pytest.approx(np.array([[pitch, yaw], [-pitch, yaw / 2]]), abs=0.003)
 
 
 @pytest.mark.parametrize("seed", range(5))
