@@ -28,8 +28,8 @@ _RING_COUNT = 5  # rim, roots of the teeth, their edges, just behind these, thro
 
 # Of each ring but the rim, decimetres from the mouth's middle: y above and below, z in the middle.
 # The lower half rises to the throat, as a tongue does: an open mouth shows it from the front.
-_UPPER_Y = (-0.10, 0.012, -0.02, -0.06)
-_LOWER_Y = (0.10, 0.016, 0.045, -0.03)
+_UPPER_Y = (-0.09, 0.03, -0.005, -0.06)
+_LOWER_Y = (0.12, 0.042, 0.065, -0.03)
 _UPPER_Z = (0.055, 0.06, 0.09, 0.35)
 _LOWER_Z = (0.065, 0.075, 0.11, 0.35)
 _WIDTHS = (1.1, 1.1, 1.02, 0.75)  # across, over the lips'
