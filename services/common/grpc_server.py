@@ -25,16 +25,33 @@ logger = logging.getLogger(__name__)
 # A raw 4K frame is 25 MB.
 MESSAGE_BYTES_LIMIT = 32 * 1024 * 1024
 
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_LIMIT),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_LIMIT),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
-_SERVER_OPTIONS = CHANNEL_OPTIONS + (
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.so_reuseport", 0),  # a port in use is an error, not a silent share
-)
+# Whoever is silent for so long is asked whether he lives, and let go if he does not answer.
+KEEPALIVE_S = 30.0
+
+
+def channel_options(keepalive_s: float = KEEPALIVE_S) -> tuple[tuple[str, int], ...]:
+    """Returns what both ends of a channel agree on: largest messages, and how death is noticed.
+
+    Args:
+        keepalive_s: Silence after which the other side is asked; it has a third of it to answer.
+    """
+    timeout_ms = round(1000 * keepalive_s / 3)
+    return (
+        ("grpc.max_receive_message_length", MESSAGE_BYTES_LIMIT),
+        ("grpc.max_send_message_length", MESSAGE_BYTES_LIMIT),
+        ("grpc.keepalive_time_ms", round(1000 * keepalive_s)),
+        ("grpc.keepalive_timeout_ms", timeout_ms),
+        # Pings that measure the line go out too; while one is unanswered no other is sent.
+        ("grpc.http2.ping_timeout_ms", timeout_ms),
+    )
+
+
+def _server_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
+    return (
+        *channel_options(keepalive_s),
+        ("grpc.http2.min_ping_interval_without_data_ms", round(1000 * keepalive_s / 3)),
+        ("grpc.so_reuseport", 0),  # a port in use is an error, not a silent share
+    )
 
 
 # After this share of the grace period streams end by themselves; the rest is for frames under way.
@@ -154,7 +171,11 @@ class GrpcServer:
     """
 
     def __init__(
-        self, address: str, service_names: Sequence[str], security: ServerSecurity | None = None
+        self,
+        address: str,
+        service_names: Sequence[str],
+        security: ServerSecurity | None = None,
+        keepalive_s: float = KEEPALIVE_S,
     ) -> None:
         """Makes the server without listening.
 
@@ -162,12 +183,14 @@ class GrpcServer:
             address: ``host:port``; port 0 takes a free one.
             service_names: Full names of the services, for health and reflection.
             security: Who may call; everybody, in the clear, when not given.
+            keepalive_s: Silence after which a caller is asked whether he lives.
         """
         security = security or ServerSecurity()
         interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor()]
         if security.api_keys is not None:
             interceptors.append(ApiKeyInterceptor(security.api_keys))
-        self.server = grpc.aio.server(interceptors=interceptors, options=_SERVER_OPTIONS)
+        options = _server_options(keepalive_s)
+        self.server = grpc.aio.server(interceptors=interceptors, options=options)
         self._credentials = security.credentials
         self.port = 0
         self.leaving = Leaving()

@@ -160,3 +160,9 @@ class GrpcSettings(CallerSettings):
         validation_alias="STYLEAVATAR_API_KEY",
         description="Key that a service shows to other services.",
     )
+    keepalive_s: float = Field(
+        default=30.0,
+        gt=0,
+        validation_alias="STYLEAVATAR_KEEPALIVE_S",
+        description="A connection that is silent for so long is asked whether its other end lives.",
+    )

@@ -6,9 +6,9 @@ from __future__ import annotations
 from styleavatar.v1 import tracking_service_pb2, tracking_service_pb2_grpc
 
 from services.common.grpc_server import (
-    CHANNEL_OPTIONS,
     MESSAGE_BYTES_LIMIT,
     GrpcServer,
+    channel_options,
     run_until_signal,
 )
 from services.common.metrics import TrackingMetrics, serve_metrics
@@ -44,8 +44,11 @@ async def run(settings: TrackingSettings) -> None:
     )
     pool = TrackingPool(options, settings.worker_count, settings.frame_timeout_s, metrics)
     security = ServerSecurity.from_settings(settings)
-    channel = open_channel(settings.rendering_address, settings, CHANNEL_OPTIONS)
-    server = GrpcServer(f"{settings.host}:{settings.port}", (SERVICE_NAME,), security)
+    channel = open_channel(
+        settings.rendering_address, settings, channel_options(settings.keepalive_s)
+    )
+    address = f"{settings.host}:{settings.port}"
+    server = GrpcServer(address, (SERVICE_NAME,), security, settings.keepalive_s)
     servicer = TrackingServicer(
         pool,
         RenderingClient(channel, key_metadata(settings)),

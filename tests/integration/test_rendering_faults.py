@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -228,7 +229,9 @@ def test_streams_open_though_all_workers_have_just_died(service: ServiceProcess)
         assert driven.indices == [0, 1, 2]
 
 
-def test_a_caller_that_vanishes_frees_its_stream(service: ServiceProcess) -> None:
+@contextmanager
+def streaming_caller(service: ServiceProcess) -> Iterator[subprocess.Popen[str]]:
+    """Runs a process that streams, and is killed in the end."""
     program = (
         "import asyncio, sys\n"
         "from tests.integration.live_stream import drive\n"
@@ -242,11 +245,31 @@ def test_a_caller_that_vanishes_frees_its_stream(service: ServiceProcess) -> Non
     assert eventually(lambda: open_streams(service) == 0)
     command = [sys.executable, "-c", program, service.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as caller:
-        assert caller.stdout is not None
-        assert caller.stdout.readline() == "streaming\n"
-        assert open_streams(service) == 1
+        try:
+            assert caller.stdout is not None
+            assert caller.stdout.readline() == "streaming\n"
+            assert open_streams(service) == 1
+            yield caller
+        finally:
+            caller.kill()
+
+
+def test_a_caller_that_vanishes_frees_its_stream(service: ServiceProcess) -> None:
+    with streaming_caller(service) as caller:
         caller.kill()
     assert eventually(lambda: open_streams(service) == 0)
+
+
+def test_a_caller_that_freezes_frees_its_stream(
+    avatars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEAVATAR_KEEPALIVE_S", "3")
+    with start(avatars, worker_count=1, stand_by=False) as service:
+        # Its kernel still takes what comes; only the pings are not answered any more.
+        with streaming_caller(service) as caller:
+            caller.send_signal(signal.SIGSTOP)
+            assert eventually(lambda: open_streams(service) == 0)
+        assert service.stop() == 0
 
 
 def test_a_caller_that_falls_silent_is_let_go(avatars: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from styleavatar.v1 import rendering_service_pb2, tracking_service_pb2
 from styleavatar_client.connection import Credentials
 from styleavatar_client.errors import ClientError
 from styleavatar_client.rest import GatewayClient
@@ -105,18 +106,46 @@ def test_who_shows_certificate_and_key_is_served(tracking: ServiceProcess, key: 
 
 
 @pytest.mark.parametrize("wrong", ["", "not-a-key"])
-def test_a_wrong_key_is_refused_on_every_rpc(tracking: ServiceProcess, wrong: str) -> None:
+def test_a_wrong_key_is_refused_before_a_stream_begins(
+    tracking: ServiceProcess, wrong: str
+) -> None:
     with pytest.raises(ClientError) as caught:
         drive(tracking, shown(wrong))
     assert (caught.value.code, caught.value.reason) == ("UNAUTHENTICATED", "UNAUTHENTICATED")
-    with secure_channel(tracking.rendering_address) as channel:
-        stub = rendering_service_pb2_grpc.RenderingServiceStub(channel)
-        metadata = [("authorization", f"Bearer {wrong}")]
+
+
+def rpcs() -> list[tuple[str, str]]:
+    """Returns service and path of every RPC that the services tell of themselves, but health."""
+    files = (rendering_service_pb2, tracking_service_pb2, reflection_pb2)
+    return [
+        (service.name, f"/{service.full_name}/{method.name}")
+        for file in files
+        for service in file.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    ]
+
+
+@pytest.mark.parametrize("wrong", ["", "not-a-key"])
+@pytest.mark.parametrize(("service", "path"), rpcs(), ids=[path for _, path in rpcs()])
+def test_no_rpc_is_open_to_who_has_no_key(
+    tracking: ServiceProcess, service: str, path: str, wrong: str
+) -> None:
+    is_tracking = service == "TrackingService"
+    address = tracking.address if is_tracking else tracking.rendering_address
+    with secure_channel(address) as channel:
+        # Refused by its name, before anybody looks at what is sent.
+        call = channel.stream_stream(path)
         with pytest.raises(grpc.RpcError) as refused:
-            stub.ListAvatars(rendering_service_pb2.ListAvatarsRequest(), metadata=metadata)
+            list(call(iter([b""]), metadata=[("authorization", f"Bearer {wrong}")], timeout=20))
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-        assert health.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_is_open_to_load_balancers(tracking: ServiceProcess) -> None:
+    for address in (tracking.address, tracking.rendering_address):
+        with secure_channel(address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=20)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.mark.parametrize("change", [{"tls_ca": None}, {"tls_certificate": None, "tls_key": None}])

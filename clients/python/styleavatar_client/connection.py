@@ -14,7 +14,10 @@ MESSAGE_BYTES_LIMIT = 32 * 1024 * 1024
 _CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_LIMIT),
     ("grpc.max_send_message_length", MESSAGE_BYTES_LIMIT),
+    # A server that is silent for so long is asked whether it lives, and given so long to answer.
     ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
 )
 
 
