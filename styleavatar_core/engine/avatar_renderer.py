@@ -63,7 +63,7 @@ class AvatarRenderer:
     ) -> None:
         path = Path(bundle_path)
         taken_before = _occupied_bytes()
-        bundle = read_bundle(path)
+        bundle = read_bundle(path, verify=False)  # what is read is verified then
         self.manifest: AvatarManifest = bundle.manifest
         model = self.manifest.face_model()
         self._engine = open_engine(bundle, backend, thread_count=thread_count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -92,6 +92,7 @@ class RenderEngine(ABC):
     runtime: ClassVar[str]  # for people
     # Whether frames rendered at once may take less time than one after the other.
     gains_by_batches: bool = False
+    _warm: ClassVar[set[EngineInfo]] = set()  # kinds of engines that have rendered in this process
 
     def __init__(self, info: EngineInfo) -> None:
         self._info = info
@@ -117,8 +118,14 @@ class RenderEngine(ABC):
         """Renders a batch; may raise what its runtime raises."""
 
     def warm_up(self) -> None:
-        """Renders once, so that the next call is as fast as all others."""
-        self.render(blank_input(self._info))
+        """Renders once, unless an engine of its kind has: code and memory are in the process then.
+
+        The first frame of another avatar must not wait for a frame that nobody sees.
+        """
+        kind = replace(self._info, note="")
+        if kind not in self._warm:
+            self.render(blank_input(self._info))
+            self._warm.add(kind)
 
     @abstractmethod
     def close(self) -> None:

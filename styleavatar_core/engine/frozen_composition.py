@@ -72,9 +72,9 @@ def compute_around_window(network: StyleUNet, window_size: int, offset: int) -> 
 
 
 class FrozenSampler(nn.Module):
-    """Bilinear sampling of a constant map, as one table look-up per sample.
+    """Bilinear sampling of a constant map, as two table look-ups per sample.
 
-    A row of the table holds the four neighbours' values, so that a sample is one gather and two
+    A row of the table holds a texel and the one below it, so that a sample is two gathers and two
     linear interpolations: several times faster than grid sampling in runtimes for CPUs.
 
     Args:
@@ -85,24 +85,20 @@ class FrozenSampler(nn.Module):
         super().__init__()
         self.size = texture.shape[-1]
         self.channels = texture.shape[1]
-        pixels = texture[0].permute(1, 2, 0)  # (F, F, C)
-        top = torch.cat([pixels[:-1, :-1], pixels[:-1, 1:]], dim=2)
-        bottom = torch.cat([pixels[1:, :-1], pixels[1:, 1:]], dim=2)
-        table = torch.cat([top, bottom], dim=2).reshape(-1, 4 * self.channels)
-        self.table = nn.Parameter(table.detach().clone(), requires_grad=False)
+        pixels = texture[0].detach().permute(1, 2, 0)  # (F, F, C)
+        table = torch.cat([pixels[:-1], pixels[1:]], dim=2).flatten(0, 1)  # ((F - 1) * F, 2C)
+        self.table = nn.Parameter(table, requires_grad=False)
 
     def forward(self, texture: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
         """Samples the constant map at uv (B, 2, H, W): (B, C, H, W)."""
         position = (uv * self.size - 0.5).clamp(0.0, self.size - 1.0)
         corner = position.floor().clamp(max=self.size - 2.0)
         weight = (position - corner)[..., None].to(self.table.dtype)  # (B, 2, H, W, 1)
-        row = corner[:, 1] * (self.size - 1) + corner[:, 0]  # exact: far below 2^24
-        corners = F.embedding(row.long(), self.table)  # (B, H, W, 4C)
-        half = 2 * self.channels
-        top, bottom = corners[..., :half], corners[..., half:]
-        sides = top + weight[:, 1] * (bottom - top)
-        left, right = sides[..., : self.channels], sides[..., self.channels :]
-        values = left + weight[:, 0] * (right - left)
+        row = (corner[:, 1] * self.size + corner[:, 0]).long()  # exact: far below 2^24
+        left, right = F.embedding(row, self.table), F.embedding(row + 1, self.table)
+        column = left + weight[:, 0] * (right - left)  # (B, H, W, 2C)
+        top, bottom = column[..., : self.channels], column[..., self.channels :]
+        values = top + weight[:, 1] * (bottom - top)
         return values.permute(0, 3, 1, 2)
 
 

@@ -90,8 +90,8 @@ class FrozenConv(FrozenLayer):
             weight = fold_up(weight, up_taps)
         elif down_taps is not None:
             weight = fold_down(weight, down_taps)
-        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-        self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = nn.Parameter(bias.detach(), requires_grad=False)
 
     def _convolve(self, x: torch.Tensor) -> torch.Tensor:
         if self.mode == "same":
@@ -118,8 +118,8 @@ class FrozenPointwise(nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), False)
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (B, I, H, W) to (B, O, H, W)."""
@@ -193,8 +193,8 @@ class FrozenFromRGB(nn.Module):
             packs = haar_transform(packs)
         image_weight = torch.einsum("op,np->on", weight[:, :, 0, 0], packs[:, :, 0, 0])
         image_weight = image_weight.reshape(-1, 3, self.stride, self.stride)
-        self.weight = nn.Parameter(image_weight.detach().clone(), requires_grad=False)
-        self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.weight = nn.Parameter(image_weight.detach(), requires_grad=False)
+        self.bias = nn.Parameter(bias.detach(), requires_grad=False)
 
     def forward(self, image: torch.Tensor, feature: torch.Tensor | None) -> torch.Tensor:
         """Maps an image and a feature (B, C, r, r) to (B, C, r, r)."""
@@ -203,14 +203,15 @@ class FrozenFromRGB(nn.Module):
         return own if feature is None else feature + own
 
 
-def _modulated_weight(conv: ModulatedConv2d, style: torch.Tensor) -> torch.Tensor:
+def _modulated_weight(
+    conv: ModulatedConv2d, style: torch.Tensor, gain: float = 1.0
+) -> torch.Tensor:
     """Returns the (O, I, K, K) weight of a modulated convolution for one style (1, style_dim)."""
-    styles = conv.modulation(style)  # (1, I)
-    weight = conv.weight * conv.scale
-    modulated = weight * styles[0][None, :, None, None]
+    styles = conv.modulation(style) * conv.scale  # (1, I)
+    factors = styles * gain  # of each kernel: weights are many, and multiplied once
     if conv.demodulate:
-        modulated = modulated * style_demodulation(weight, styles)[0][:, None, None, None]
-    return modulated
+        factors = factors * style_demodulation(conv.weight, styles).t()  # (O, I)
+    return conv.weight * factors[:, :, None, None]
 
 
 def freeze_layer(layer: nn.Module, style: torch.Tensor) -> nn.Module | None:
@@ -224,7 +225,7 @@ def freeze_layer(layer: nn.Module, style: torch.Tensor) -> nn.Module | None:
         gain = 1.0 if layer.gain is None else layer.gain
         strength = 0.0 if layer.noise is None else float(layer.noise.weight) * gain
         return FrozenConv(
-            _modulated_weight(layer.conv, style) * gain,
+            _modulated_weight(layer.conv, style, gain),
             layer.bias * gain,
             slope=None if layer.gain is None else LEAKY_SLOPE,
             noise_strength=strength,
@@ -234,12 +235,12 @@ def freeze_layer(layer: nn.Module, style: torch.Tensor) -> nn.Module | None:
         return FrozenToRGB(_modulated_weight(layer.conv, style), layer.bias)
     if isinstance(layer, FromRGB):
         gain = layer.conv.gain or 1.0
-        weight = layer.conv.weight * layer.conv.scale * gain
+        weight = layer.conv.weight * (layer.conv.scale * gain)
         return FrozenFromRGB(weight, layer.conv.bias * gain, layer.haar_levels)
     if isinstance(layer, EqualConv2d):
         gain = 1.0 if layer.gain is None else layer.gain
         return FrozenConv(
-            layer.weight * layer.scale * gain,
+            layer.weight * (layer.scale * gain),
             layer.bias * gain,
             slope=None if layer.gain is None else LEAKY_SLOPE,
             down_taps=layer.down_taps,

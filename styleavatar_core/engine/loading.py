@@ -32,10 +32,10 @@ def load_frozen(bundle: AvatarBundle) -> FrozenGenerator:
     config = GeneratorConfig.from_dict(bundle.manifest.generator)
     with torch.device("meta"):
         generator = PortraitGenerator(config)
-    state = {name: torch.from_numpy(array.copy()) for name, array in bundle.generator().items()}
+    state = {name: torch.from_numpy(array) for name, array in bundle.generator().items()}
     try:
         generator.load_state_dict(state, assign=True)
-        maps = {name: torch.from_numpy(array.copy()) for name, array in bundle.features().items()}
+        maps = {name: torch.from_numpy(array) for name, array in bundle.features().items()}
         face = FeatureMaps(maps["face.feature"], maps["face.rgb_pack"])
         background = FeatureMaps(maps["background.feature"], maps["background.rgb_pack"])
     except (RuntimeError, KeyError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorrt
 import torch
 
-from styleavatar_core.engine.base import EngineLabel, SampleEngine
+from styleavatar_core.engine.base import EngineLabel, SampleEngine, blank_input
 from styleavatar_core.errors import AssetError
 
 _INPUTS = {
@@ -78,7 +78,7 @@ class TensorRtEngine(SampleEngine):
 
     def warm_up(self) -> None:
         """Renders once, then captures the whole frame as a CUDA graph."""
-        super().warm_up()
+        self.render(blank_input(self._info))
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream):
             self._enqueue()

@@ -49,10 +49,13 @@ class TiledConv(nn.Module):
         super().__init__()
         self.bias, self.slope = conv.bias, conv.slope
         self.noise_strength = conv.noise_strength
-        pair = torch.from_numpy(np.kron(self.form.kernel, self.form.kernel))  # (36, 9)
-        taps = self._taps(conv).double().flatten(2).permute(2, 1, 0)  # (9, I, O)
-        kernels = (pair @ taps.flatten(1)).view(CLASSES, CLASSES, *taps.shape[1:])
-        self.kernels, self.slot = _by_group(self.form, kernels.float())
+        pair = torch.from_numpy(np.kron(self.form.kernel, self.form.kernel)).float()  # (36, 9)
+        taps = self._taps(conv)
+        inputs, outputs = taps.shape[:2]
+        kernels = pair @ taps.reshape(-1, 9).t()  # (36, I * O)
+        self.kernels, self.slot = _by_group(
+            self.form, kernels.view(CLASSES, CLASSES, inputs, outputs)
+        )
 
     def forward(
         self,
@@ -75,8 +78,8 @@ class TiledConv(nn.Module):
 
     @staticmethod
     def _taps(conv: FrozenConv) -> torch.Tensor:
-        """Returns the convolution's taps, (O, I, 3, 3)."""
-        return conv.weight.detach()
+        """Returns the convolution's taps, (I, O, 3, 3)."""
+        return conv.weight.detach().transpose(0, 1)
 
     def _convolve(self, image: torch.Tensor, result: torch.Tensor, end: _Epilogue) -> None:
         """Convolves one sample, channels last, into ``result``."""
@@ -139,7 +142,7 @@ class TiledUpConv(TiledConv):
 
     @staticmethod
     def _taps(conv: FrozenConv) -> torch.Tensor:
-        return conv.weight.detach().transpose(0, 1)
+        return conv.weight.detach()
 
     def _convolve(self, image: torch.Tensor, result: torch.Tensor, end: _Epilogue) -> None:
         """Convolves one sample, channels last, and filters it into ``result``."""
