@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -14,6 +14,29 @@ from styleavatar_core.networks import (
     GeneratorConfig,
     PortraitGenerator,
 )
+from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
+
+
+def published_options(config: GeneratorConfig) -> GeneratorConfig:
+    """A preset of ours with four taps, noise, added nearest samples: as the published topology."""
+    style = replace(config.style, taps=IMAGE_TAPS, has_unused_noise=True)
+    features = config.background.feature_channels
+    synthesis = replace(
+        config.synthesis, style=style, noise_sizes=(config.feature_size,), input_channels=features
+    )
+    return replace(
+        config,
+        style=style,
+        face=replace(config.face, channels=(*config.face.channels[:-1], features)),
+        foreground=replace(config.foreground, style=style),
+        synthesis=synthesis,
+        uv_supersampling=1,
+        uv_sampling="nearest",
+        face_composition="add",
+        window_sampling="linspace",
+        mask_gain=1.1,
+        has_fused_rgb_output=False,
+    )
 
 
 def shake(module: nn.Module, seed: int = 0) -> None:

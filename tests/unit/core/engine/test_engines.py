@@ -33,13 +33,11 @@ def open_all(bundle: AvatarBundle) -> dict[str, RenderEngine]:
     return {name: open_engine(bundle, name, thread_count=1) for name in BACKENDS}
 
 
-@pytest.mark.parametrize(("preset", "seed", "count"), [("nano", 3, 32), ("lite", 4, 6)])
-def test_every_backend_gives_the_pictures_of_torch(
-    tmp_path: Path, preset: str, seed: int, count: int
-) -> None:
+@pytest.mark.parametrize(("preset", "seed"), [("nano", 3), ("lite", 4)])
+def test_every_backend_gives_the_pictures_of_torch(tmp_path: Path, preset: str, seed: int) -> None:
     path = write_nano_bundle(tmp_path / "avatar", seed=seed, preset=preset)
     engines = open_all(read_bundle(path))
-    for number in range(count):
+    for number in range(32):
         sample = random_input(engines["torch"], seed=number)
         expected = engines["torch"].render(sample)
         for name in CACHED:

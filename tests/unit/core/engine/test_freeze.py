@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The frozen generator gives what the trained one gives."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -15,36 +14,12 @@ from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import compare_engines
 from styleavatar_core.networks import GeneratorConfig, get_preset, sample_noise
 from styleavatar_core.networks.composition import TextureSampler
-from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
-from tests.fakes.networks import UntrainedAvatar
+from tests.fakes.networks import UntrainedAvatar, published_options
 
 
 def noisy_nano() -> GeneratorConfig:
-    """Nano with what only the published topology uses: four taps, noise, added nearest samples."""
-    config = get_preset("nano")
-    style = dataclasses.replace(config.style, taps=IMAGE_TAPS, has_unused_noise=True)
-    synthesis = dataclasses.replace(
-        config.synthesis,
-        style=style,
-        noise_sizes=(config.feature_size,),
-        input_channels=config.background.feature_channels,
-    )
-    face = dataclasses.replace(
-        config.face, channels=(*config.face.channels[:-1], config.background.feature_channels)
-    )
-    return dataclasses.replace(
-        config,
-        style=style,
-        face=face,
-        foreground=dataclasses.replace(config.foreground, style=style),
-        synthesis=synthesis,
-        uv_supersampling=1,
-        uv_sampling="nearest",
-        face_composition="add",
-        window_sampling="linspace",
-        mask_gain=1.1,
-        has_fused_rgb_output=False,
-    )
+    """Nano with what only the published topology uses."""
+    return published_options(get_preset("nano"))
 
 
 @pytest.mark.parametrize("offset", [(0, 0), (2, -2), (5, -8)])
