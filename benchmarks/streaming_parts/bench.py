@@ -70,11 +70,11 @@ class Progress:
         self._total = total
         self._begun_s = self._told_s = time.monotonic()
 
-    def tell(self, done: int) -> None:
-        """Says how much is done, if that was not said just now."""
+    def tell(self, done: int, note: str = "") -> None:
+        """Says how much is done, and what is of note, if that was not said just now."""
         now_s = time.monotonic()
         if now_s - self._told_s < PROGRESS_INTERVAL_S:
             return
         self._told_s = now_s
         rate = done / (now_s - self._begun_s)
-        print(f"{self._part}: {done:,} of {self._total:,}, {rate:.1f} per second", flush=True)
+        print(f"{self._part}: {done:,} of {self._total:,}, {rate:.1f} per second{note}", flush=True)

@@ -45,8 +45,10 @@ def send_garbage(service: RunningService, avatar_id: str, count: int) -> dict[st
     chance = random.Random(0)
     progress = Progress("malformed", count)
     answered = 0
-    begun_mb = memory_mb(service.process)
+    front_mb = [memory_mb(service.process)]
     for index in range(count):
+        if index == count // 2:
+            front_mb.append(memory_mb(service.process))
         answered += _is_answered(call, KINDS[index % len(KINDS)](chance, avatar_id))
         progress.tell(index)
     lost = before - {worker.pid for worker in service.workers()}
@@ -54,7 +56,8 @@ def send_garbage(service: RunningService, avatar_id: str, count: int) -> dict[st
         "malformed.messages": float(count),
         "malformed.answered_rightly_percent": 100 * answered / count,
         "malformed.workers_lost": float(len(lost)),
-        "malformed.front_grown_mb": memory_mb(service.process) - begun_mb,
+        "malformed.front_grown_mb_first_half": front_mb[1] - front_mb[0],
+        "malformed.front_grown_mb_second_half": memory_mb(service.process) - front_mb[1],
     }
 
 

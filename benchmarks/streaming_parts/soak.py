@@ -26,7 +26,7 @@ WARM_UP_SHARE = 0.25
 SHARED_MEMORY = "/dev/shm"
 
 
-class _Watched:
+class Watched:
     """What processes take while frames go by."""
 
     def __init__(self, processes: dict[str, psutil.Process]) -> None:
@@ -41,6 +41,11 @@ class _Watched:
         for name, process in self._processes.items():
             self._memory_mb[name].append(memory_mb(process))
             self._descriptors[name].append(process.num_fds())
+
+    def words(self) -> str:
+        """Says how it was when somebody looked last."""
+        memory = (f", {name} {values[-1]:.1f} MB" for name, values in self._memory_mb.items())
+        return "".join(memory)
 
     def figures(self) -> dict[str, float]:
         """Says what grew after the warm-up: slope of a line through the samples, and the ends."""
@@ -73,7 +78,7 @@ def measure_soak(
         service.wait_for_standby()
         workers = dict(zip(("worker", "standby"), service.workers(), strict=False))
         processes = {"front": service.process, **workers}
-        watched = _Watched({**processes, "caller": psutil.Process()})
+        watched = Watched({**processes, "caller": psutil.Process()})
         begun_s = time.perf_counter()
         _stream_frames(service, avatar_id, count, watched)
         frames_per_second = count / (time.perf_counter() - begun_s)
@@ -89,7 +94,7 @@ def measure_soak(
     }
 
 
-def _stream_frames(service: RunningService, avatar_id: str, count: int, watched: _Watched) -> None:
+def _stream_frames(service: RunningService, avatar_id: str, count: int, watched: Watched) -> None:
     progress = Progress("soak", count)
     every = max(1, count // SAMPLE_COUNT)
     streams = [_one_after_the_other(service, avatar_id) for _ in range(STREAM_COUNT)]
@@ -97,7 +102,7 @@ def _stream_frames(service: RunningService, avatar_id: str, count: int, watched:
         next(stream)
         if done % every == 0:
             watched.look(done)
-            progress.tell(done)
+            progress.tell(done, watched.words())
     for stream in streams:
         stream.close()
 
