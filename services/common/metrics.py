@@ -22,6 +22,8 @@ FRAME_BUCKETS_S = (
     *(0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.025, 0.033, 0.040, 0.050),
     *(0.067, 0.100, 0.200, 0.500, 1.0, 2.0),
 )
+# Why the rendering service drops frames, as it tells their callers too.
+DROP_REASONS = ("superseded", "worker_lost", "slow_reader", "late")
 BATCH_BUCKETS = (1, 2, 3, 4)
 LOAD_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -48,6 +50,8 @@ class RenderingMetrics:
         self.dropped_frames = Counter(
             f"{prefix}dropped_frames", "Frames dropped.", ["reason"], registry=registry
         )
+        for reason in DROP_REASONS:
+            self.dropped_frames.labels(reason)  # 0 is told too, before there is one
         self.frame_duration = Histogram(
             f"{prefix}frame_duration_seconds",
             "Time of one frame by stage: queue, conditioning, network, encoding, total.",

@@ -14,7 +14,7 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2
 from services.common.errors import describe_error
 from services.common.face_messages import duration_from_seconds, seconds_from_duration
 from services.common.mailbox import FrameMailbox
-from services.common.metrics import RenderingMetrics
+from services.common.metrics import DROP_REASONS, RenderingMetrics
 from services.rendering.convert import gains_from_message, stage_durations
 from services.rendering.output import PictureWriter
 from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
@@ -87,7 +87,7 @@ class RenderSession:
             "same_person" if same_person else "other_person",
             gains_from_message(config.gains),
         )
-        self._dropped = {"superseded": 0, "worker_lost": 0, "slow_reader": 0, "late": 0}
+        self._dropped = dict.fromkeys(DROP_REASONS, 0)
         self._last_answer_s: float | None = None
         self._room = asyncio.Semaphore(1 if self._live else IN_FLIGHT_LIMIT)
         self._under_way: asyncio.Queue[FrameUnderWay | None] = asyncio.Queue()

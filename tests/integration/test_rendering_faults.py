@@ -19,6 +19,7 @@ import grpc
 import httpx
 import psutil
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
@@ -319,6 +320,31 @@ def test_frames_that_wait_are_counted(service: ServiceProcess) -> None:
     assert eventually(lambda: metric(service, "queued_frames") > 0)
     assert len(list(answers)) == 41
     assert eventually(lambda: metric(service, "queued_frames") == 0)
+
+
+def test_live_frames_that_come_too_late_are_dropped_and_counted(service: ServiceProcess) -> None:
+    # 50 ms a frame: where four share a worker, frames wait longer than that.
+    async def scenario() -> list[Driven]:
+        streams = (
+            drive(
+                service.address,
+                "heavy",
+                lambda driven: driven.sent == 40,
+                interval_s=0.02,
+                window=0,
+                frame_mode=LATEST,
+                frame_deadline=Duration(nanos=30_000_000),
+                frames_per_second=1,
+            )
+            for _ in range(8)
+        )
+        return await asyncio.gather(*streams)
+
+    before = metric(service, 'dropped_frames_total{reason="late"}')
+    for driven in asyncio.run(scenario()):
+        assert driven.code is grpc.StatusCode.OK
+        driven.assert_own(70)
+    assert metric(service, 'dropped_frames_total{reason="late"}') > before
 
 
 def test_streams_beyond_what_workers_can_hold_are_refused(service: ServiceProcess) -> None:

@@ -26,14 +26,22 @@ class SharedArena:
         self.descriptor = descriptor
         self.slot_count = slot_count
         self.slot_bytes = slot_bytes
-        self._memory = mmap.mmap(descriptor, slot_count * slot_bytes)
+        self._memory = mmap.mmap(descriptor, _total_bytes(slot_count, slot_bytes))
 
     @classmethod
     def create(cls, slot_count: int, slot_bytes: int) -> SharedArena:
         """Allocates an arena; pages cost memory only once they are written."""
         descriptor = os.memfd_create("styleavatar-frames", os.MFD_CLOEXEC)
-        os.ftruncate(descriptor, slot_count * slot_bytes)
+        os.ftruncate(descriptor, _total_bytes(slot_count, slot_bytes))
         return cls(descriptor, slot_count, slot_bytes)
+
+    def set_abandoned(self, slot: int, is_abandoned: bool) -> None:
+        """Says whether nobody waits any more for what is to be made of a slot."""
+        self._memory[self.slot_count * self.slot_bytes + slot] = is_abandoned
+
+    def is_abandoned(self, slot: int) -> bool:
+        """Whether nobody waits any more for what is to be made of a slot."""
+        return bool(self._memory[self.slot_count * self.slot_bytes + slot])
 
     def write(self, slot: int, data: bytes | memoryview, offset: int = 0) -> None:
         """Copies bytes into a slot.
@@ -68,3 +76,7 @@ class SharedArena:
         if not self._memory.closed:
             self._memory.close()
             os.close(self.descriptor)
+
+
+def _total_bytes(slot_count: int, slot_bytes: int) -> int:
+    return slot_count * (slot_bytes + 1)  # behind the slots, a mark for each

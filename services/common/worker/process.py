@@ -149,7 +149,8 @@ class WorkerProcess:
         """Gives a command with a slot of the shared memory, lent in the order of asking.
 
         The slot is free again when the answer was read, also when the caller was cancelled before:
-        the worker may still write into it, and nobody else may have it until then.
+        the worker may still write into it, and nobody else may have it until then. It is marked
+        then, so that the worker need not begin what nobody waits for.
 
         Args:
             name: What to do.
@@ -174,6 +175,7 @@ class WorkerProcess:
         release = functools.partial(self._free_slots.put_nowait, slot)
         try:
             self._require_alive()
+            self.arena.set_abandoned(slot, False)
             write(slot)
         except BaseException:
             release()
@@ -182,7 +184,12 @@ class WorkerProcess:
             name, timeout_s, functools.partial(read, slot), release
         )
         self._send(Command(command_id, name, {**body, "slot": slot}))
-        return await result
+        try:
+            return await result
+        except asyncio.CancelledError:
+            if not self.ended.is_set():
+                self.arena.set_abandoned(slot, True)
+            raise
 
     def _require_alive(self) -> None:
         if self.ended.is_set():

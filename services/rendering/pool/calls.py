@@ -12,10 +12,9 @@ from services.common.worker.messages import PING
 from services.common.worker.parameters import pack_parameters
 from services.common.worker.process import WorkerProcess
 from services.rendering.catalog import AvatarEntry
-from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
+from services.rendering.pool.frames import RenderedPicture, frame_late
 from services.rendering.pool.shelf import EngineKey
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
-from styleavatar_core.errors import OverloadedError
 from styleavatar_core.types import FaceParameters
 
 CALIBRATION_FRAMES = 3
@@ -93,7 +92,7 @@ async def render_frame(
 
     def write(slot: int) -> None:
         if time.perf_counter() > give_up_s:
-            raise OverloadedError("The frame waited too long.", reason=FRAME_LATE)
+            raise frame_late()
         worker.arena.write(slot, data)
 
     def read(slot: int, answer: dict[str, Any]) -> RenderedPicture:
@@ -105,4 +104,6 @@ async def render_frame(
         return RenderedPicture(image=image, mask=mask, **told)
 
     body |= {"engine": key, "with_mask": with_mask}
+    if math.isfinite(give_up_s):
+        body["give_up_s"] = give_up_s  # processes of a machine share this clock
     return await worker.call_with_slot("render", body, write=write, read=read, timeout_s=timeout_s)

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from styleavatar_core.errors import OverloadedError
 from styleavatar_core.types import ByteArray
 
 # Reason of the error when a worker is asked for an engine that it does not hold.
 AVATAR_NOT_LOADED = "AVATAR_NOT_LOADED"
 # Reason of the error when a frame waited longer for a worker than its stream allows.
 FRAME_LATE = "FRAME_LATE"
+# Reason of the error when nobody waits for a frame any more whose rendering has not begun.
+FRAME_ABANDONED = "FRAME_ABANDONED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +35,8 @@ class RenderedPicture:
     mask: ByteArray | None = None
     busy_s: float = 0.0
     batch_size: int = 1
+
+
+def frame_late() -> OverloadedError:
+    """Returns the error of a frame that waited longer for a worker than its stream allows."""
+    return OverloadedError("The frame waited too long.", reason=FRAME_LATE)

@@ -173,8 +173,7 @@ class RenderPool:
     async def _reserved(self, entry: AvatarEntry, frames_per_second: float) -> AsyncIterator[Lane]:
         slot = await self._find_room(entry, frames_per_second)
         if slot is None:
-            self._metrics.refused_streams.labels("capacity").inc()
-            raise _overloaded(self._utilization_limit)
+            raise self._refusal()
         self._metrics.avatar_uses.labels("hit" if slot.holds(entry.avatar_id) else "miss").inc()
         try:
             with Lane(slot, entry, frames_per_second, self._find_refuge).held() as lane:
@@ -182,7 +181,7 @@ class RenderPool:
                 # Only now is it known what a frame of an avatar of a new preset costs.
                 needed = self._needed(entry, frames_per_second)
                 if not slot.as_place(entry, lane).has_room(needed, self._utilization_limit):
-                    raise _overloaded(self._utilization_limit)
+                    raise self._refusal()
                 yield lane
         finally:
             self._stream_left.set()
@@ -236,11 +235,12 @@ class RenderPool:
             )
             await unload_engine(worker, entry.key, timeout_s=limits.load_s)
 
-
-def _overloaded(limit: float) -> OverloadedError:
-    return OverloadedError(
-        f"Another stream would need more than {limit:.0%} of a worker's measured time, and those "
-        "that are open keep their rate; try again later, or ask for fewer frames per second.",
-        retry_delay_s=2.0,
-        reason="NO_CAPACITY",
-    )
+    def _refusal(self) -> OverloadedError:
+        self._metrics.refused_streams.labels("capacity").inc()
+        return OverloadedError(
+            f"Another stream would need more than {self._utilization_limit:.0%} of a worker's "
+            "measured time, and those that are open keep their rate; try again later, or ask for "
+            "fewer frames per second.",
+            retry_delay_s=2.0,
+            reason="NO_CAPACITY",
+        )

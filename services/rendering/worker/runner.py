@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +14,9 @@ from typing import Any, Protocol
 
 from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import unpack_parameters
-from services.rendering.pool.frames import AVATAR_NOT_LOADED
+from services.rendering.pool.frames import AVATAR_NOT_LOADED, FRAME_ABANDONED, frame_late
 from services.rendering.worker.batches import batches
-from styleavatar_core.errors import RenderError
+from styleavatar_core.errors import OverloadedError, RenderError
 from styleavatar_core.types import ByteArray, FaceParameters
 
 logger = logging.getLogger(__name__)
@@ -120,14 +121,20 @@ class Runner:
 
         Args:
             bodies: Each with ``engine``, ``slot``, what ``unpack_parameters`` reads, ``with_mask``:
-                whether the mask is to lie behind the picture.
+                whether the mask is to lie behind the picture; ``give_up_s`` where there is a
+                ``time.perf_counter()`` after which it is not begun.
 
         Yields:
             Position, and ``shape``, ``clamped``, ``timings_ms``, ``busy_s``, ``batch_size`` of a
             picture that lies in the slot of its face now, or why there is none.
         """
         keys = [tuple(body["engine"]) for body in bodies]
-        for positions in batches(keys, self._batch_limit):
+        for batch in batches(keys, self._batch_limit):
+            refused = {index: self._refusal(bodies[index]) for index in batch}
+            yield from ((index, error) for index, error in refused.items() if error is not None)
+            positions = [index for index, error in refused.items() if error is None]
+            if not positions:
+                continue
             together = [bodies[index] for index in positions]
             try:
                 answers: Sequence[Body | Exception] = self._render_batch(together)
@@ -138,6 +145,14 @@ class Runner:
                     continue
                 answers = [error]
             yield from zip(positions, answers, strict=True)
+
+    def _refusal(self, body: Body) -> OverloadedError | None:
+        """Says why a frame need not be rendered any more, now that its turn has come."""
+        if self._arena.is_abandoned(body["slot"]):
+            return OverloadedError("Nobody waits for the frame.", reason=FRAME_ABANDONED)
+        if time.perf_counter() > body.get("give_up_s", math.inf):
+            return frame_late()
+        return None
 
     def _batch_limit(self, key: tuple[str, ...]) -> int:
         return self._loaded[key].batch_limit if key in self._loaded else 1

@@ -112,7 +112,12 @@ def test_a_slot_is_not_lent_again_before_its_work_is_done() -> None:
         waiting = asyncio.create_task(take(worker))
         await worker.call("echo", {}, timeout_s=5)
         assert not waiting.done()
+        # The worker can see that nobody waits; what has a slot next does not inherit the mark.
+        assert [worker.arena.is_abandoned(slot) for slot in range(2)] == [True, True]
+        assert worker.waiting_count == 1
         assert await waiting == 0
+        assert not worker.arena.is_abandoned(0)
+        assert worker.waiting_count == 0
 
     with_worker(scenario)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import pack_parameters
+from services.rendering.pool.frames import FRAME_ABANDONED, FRAME_LATE
 from services.rendering.worker.runner import Runner, renderer_opener
 from styleavatar_core.errors import AssetError, RenderError
 from tests.fakes.bundle import write_fake_bundle
@@ -79,6 +81,23 @@ def test_what_is_not_loaded_is_refused_and_nothing_else_harmed(
         render(runner, arena, "ben")
     assert caught.value.reason == "AVATAR_NOT_LOADED"
     render(runner, arena, "anna")
+
+
+def test_frames_that_nobody_waits_for_are_not_rendered(
+    runner: Runner, arena: SharedArena, tmp_path: Path
+) -> None:
+    load(runner, tmp_path, "anna")
+    now_s = time.perf_counter()
+    late, in_time = ask(arena, "anna"), ask(arena, "anna", slot=1)
+    answers = dict(
+        runner.render([{**late, "give_up_s": now_s - 1}, {**in_time, "give_up_s": now_s + 1000}])
+    )
+    assert answers[0].reason == FRAME_LATE
+    assert answers[1]["shape"] == [64, 64, 3]
+    arena.set_abandoned(1, True)
+    answers = dict(runner.render([ask(arena, "anna"), ask(arena, "anna", slot=1)]))
+    assert answers[1].reason == FRAME_ABANDONED
+    assert answers[0]["shape"] == [64, 64, 3]
 
 
 def test_two_bundles_of_an_avatar_live_side_by_side_until_one_is_let_go(
