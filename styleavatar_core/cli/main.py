@@ -15,6 +15,7 @@ import typer
 import styleavatar_core
 from styleavatar_core.cli.bench import bench
 from styleavatar_core.cli.capture_report import capture_report
+from styleavatar_core.cli.distill import distill
 from styleavatar_core.cli.evaluate import evaluate
 from styleavatar_core.cli.export import export
 from styleavatar_core.cli.import_faceverse import import_faceverse
@@ -33,7 +34,7 @@ INTERRUPTED_CODE = 130
 # In the order in which a newcomer meets them.
 _ORDER = (
     *("demo", "serve", "sample-clip", "capture-report", "track", "create", "drive"),
-    *("train", "pretrain", "export", "evaluate"),
+    *("train", "pretrain", "distill", "export", "evaluate"),
 )
 
 
@@ -72,7 +73,7 @@ def build_app() -> typer.Typer:
     own = {"sample-clip": sample_clip, "track": track, "train": train, "export": export}
     own |= {"evaluate": evaluate, "import-official": import_official}
     own |= {"import-faceverse": import_faceverse, "bench": bench}
-    own |= {"capture-report": capture_report, "pretrain": pretrain}
+    own |= {"capture-report": capture_report, "pretrain": pretrain, "distill": distill}
     for name, command in own.items():
         app.command(name)(command)
     return app

@@ -60,12 +60,17 @@ def typical_inputs(
     model, side = manifest.face_model(), info.rendering_size_px
     renderer = ConditioningRenderer(model, manifest.face_identity, side)
     rng = np.random.default_rng(seed)
-    drawn = (renderer.render(_draw(statistics, rng)) for _ in range(count))
+    drawn = (renderer.render(draw_parameters(statistics, rng)) for _ in range(count))
     return [to_render_input(conditioning, info, manifest) for conditioning in drawn]
 
 
-def _draw(statistics: ParameterStatistics, rng: np.random.Generator) -> FaceParameters:
-    """Draws parameters, each within what training saw."""
+def draw_parameters(statistics: ParameterStatistics, rng: np.random.Generator) -> FaceParameters:
+    """Draws parameters in the avatar's window, each within what training saw.
+
+    Args:
+        statistics: Of the training.
+        rng: Source of the draws.
+    """
 
     def one(spread: Spread) -> FloatArray:
         values = rng.normal(spread.mean, spread.std)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,25 +126,42 @@ def create_avatar(
         report = on_progress or (lambda _: None)
         report(Progress("export", 0.0, "measuring on the held-out frames"))
         loss = "vgg19" if perceptual_weights else "multi-scale structure (no VGG19 weights given)"
-        psnr_db = _write_avatar(
-            bundle_path, folder, dataset, checkpoint, generator_config, settings, consent, loss
+        psnr_db = write_avatar(
+            bundle_path,
+            folder,
+            dataset,
+            checkpoint,
+            generator_config,
+            lambda *measured: _manifest(
+                dataset, generator_config, settings, consent, loss, *measured
+            ),
         )
         report(Progress("export", 1.0, "the avatar is ready", psnr_db=psnr_db))
     wait_for_all()
     return bundle_path
 
 
-def _write_avatar(
+def write_avatar(
     bundle_path: Path,
     folder: Path,
     dataset: AvatarDataset,
     checkpoint: Path,
     generator_config: GeneratorConfig,
-    settings: TrainConfig,
-    consent: ConsentRecord,
-    perceptual_loss: str,
+    make_manifest: Callable[[Clock, float, dict[str, float]], AvatarManifest],
 ) -> float:
-    """Chooses z_tmp, measures on the held-out frames and writes the bundle; returns the PSNR."""
+    """Chooses z_tmp, measures on the held-out frames and writes the bundle.
+
+    Args:
+        bundle_path: Where the bundle goes.
+        folder: Takes a sheet of held-out frames and the figures.
+        dataset: What was trained on.
+        checkpoint: What came of it.
+        generator_config: The preset.
+        make_manifest: Takes how far the training came, the z_tmp of inference and the figures.
+
+    Returns:
+        The PSNR on the held-out frames, dB.
+    """
     networks, clock = load_average(checkpoint, generator_config)
     networks.to(own_device())
     renderer = NetworkRenderer(dataset, networks)
@@ -155,17 +173,11 @@ def _write_avatar(
         sheet_path=folder / SHEET_NAME,
     )
     (folder / FIGURES_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
-    info = dataset.info
-    methods = AvatarMethods(
-        landmarks=info.landmarks, matting=info.matting, perceptual_loss=perceptual_loss
-    )
-    manifest = _manifest(
-        dataset, generator_config, settings, clock, style_time, metrics, consent, methods
-    )
+    told = {name: round(value, 4) for name, value in metrics.items() if np.isfinite(value)}
     middle = dataset.held_out_indices[len(dataset.held_out_indices) // 2]
     write_bundle(
         bundle_path,
-        manifest,
+        make_manifest(clock, style_time, told),
         generator=_arrays(networks),
         features=_feature_arrays(networks),
         preview_jpeg=encode_jpeg(renderer(middle, style_time)[0]),
@@ -194,11 +206,11 @@ def _manifest(
     dataset: AvatarDataset,
     generator_config: GeneratorConfig,
     settings: TrainConfig,
+    consent: ConsentRecord,
+    perceptual_loss: str,
     clock: Clock,
     style_time: float,
     metrics: dict[str, float],
-    consent: ConsentRecord,
-    methods: AvatarMethods,
 ) -> AvatarManifest:
     info = dataset.info
     train = [parameters_in_crop(dataset.parameters[i], info.crop) for i in dataset.train_indices]
@@ -214,7 +226,7 @@ def _manifest(
         statistics=ParameterStatistics.from_parameters(
             train, info.crop, closed_lip_gap=measure_closed_lip_gap(train)
         ).to_dict(),
-        metrics={name: round(value, 4) for name, value in metrics.items() if np.isfinite(value)},
+        metrics=metrics,
         consent=consent,
         source=AvatarSource(
             file_name=info.source_name,
@@ -225,17 +237,24 @@ def _manifest(
             train_frame_count=info.train_count,
             held_out_frame_count=len(dataset.held_out_indices),
         ),
-        methods=methods,
-        training={
-            "steps": clock.step,
-            "minutes": round(clock.elapsed_s / 60, 3),
-            "resume_count": clock.resume_count,
-            "stopped_by": stopped_by(clock, settings),
-            "started_from": clock.started_from,
-            "recoveries": [asdict(recovery) for recovery in clock.recoveries],
-            "settings": settings.to_dict(),
-        },
+        methods=AvatarMethods(
+            landmarks=info.landmarks, matting=info.matting, perceptual_loss=perceptual_loss
+        ),
+        training=training_record(clock, settings),
     )
+
+
+def training_record(clock: Clock, settings: TrainConfig) -> dict[str, Any]:
+    """Returns what a manifest says of the training."""
+    return {
+        "steps": clock.step,
+        "minutes": round(clock.elapsed_s / 60, 3),
+        "resume_count": clock.resume_count,
+        "stopped_by": stopped_by(clock, settings),
+        "started_from": clock.started_from,
+        "recoveries": [asdict(recovery) for recovery in clock.recoveries],
+        "settings": settings.to_dict(),
+    }
 
 
 def _arrays(networks: AvatarNetworks) -> dict[str, np.ndarray]:

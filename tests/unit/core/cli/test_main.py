@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from styleavatar_core.cli.bundle_path import find_bundle
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.errors import NotFoundError
+from tests.fakes.nano_bundle import write_nano_bundle
 
 
 def test_help_lists_the_commands_of_the_core():
@@ -33,6 +34,18 @@ def test_pretraining_needs_the_consent_of_all_persons(tmp_path):
     command = ["pretrain", "a.mp4", "b.mp4", str(tmp_path / "out")]
     result = CliRunner().invoke(build_app(), command)
     assert getattr(result.exception, "reason", "") == "CONSENT_MISSING"
+    assert not (tmp_path / "out").exists()
+
+
+def test_distilling_needs_a_finished_avatar_and_knows_its_presets(tmp_path):
+    missing = CliRunner().invoke(build_app(), ["distill", str(tmp_path), str(tmp_path / "out")])
+    assert isinstance(missing.exception, NotFoundError)
+    bundle = write_nano_bundle(tmp_path / "avatar")
+    command = ["distill", str(bundle), str(tmp_path / "out"), "--preset"]
+    unknown = CliRunner().invoke(build_app(), [*command, "huge"])
+    assert "there is no preset 'huge'" in str(unknown.exception)
+    too_large = CliRunner().invoke(build_app(), [*command, "lite"])
+    assert "draws 128 pixels, fewer than the 256 of 'lite'" in str(too_large.exception)
     assert not (tmp_path / "out").exists()
 
 

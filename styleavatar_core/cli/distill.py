@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``styleavatar distill``: a smaller avatar from a finished one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from styleavatar_core.cli.bundle_path import find_bundle
+from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
+from styleavatar_core.cli.training_options import (
+    BatchSizeOption,
+    MinutesOption,
+    PresetOption,
+    SeedOption,
+)
+
+BUNDLE_FOLDER = "avatar"
+
+
+def distill(
+    avatar: Annotated[Path, typer.Argument(help="Avatar bundle, or the folder of `train`.")],
+    out: Annotated[Path, typer.Argument(help="Folder for pictures, checkpoint and new avatar.")],
+    preset: PresetOption = "nano",
+    minutes: MinutesOption = 20.0,
+    frames: Annotated[int, typer.Option(min=5, help="Pictures to learn from.")] = 600,
+    batch_size: BatchSizeOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Train a smaller, faster avatar from a finished larger one. The new bundle is OUT/avatar."""
+    teacher = find_bundle(avatar)
+    from styleavatar_core.avatar.bundle import read_bundle
+    from styleavatar_core.networks import get_preset
+    from styleavatar_core.training.config import TrainConfig
+    from styleavatar_core.training.distill import distill as run
+
+    with stop_on_interrupt() as should_stop, training_progress(None) as on_progress:
+        bundle = run(
+            teacher,
+            out,
+            out / BUNDLE_FOLDER,
+            generator_config=get_preset(preset),
+            minutes=minutes,
+            frame_count=frames,
+            seed=seed,
+            config=TrainConfig(batch_size=batch_size or TrainConfig().batch_size),
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+    metrics = read_bundle(bundle, verify=False).manifest.metrics
+    typer.echo(
+        f"Avatar: {bundle}; {metrics['teacher_psnr_db']:.1f} dB from the larger one's pictures "
+        "on faces that it was not trained on"
+    )
