@@ -25,6 +25,7 @@ from benchmarks.streaming_parts.capacity import (
     measure_overload,
 )
 from benchmarks.streaming_parts.identity import measure_identity
+from benchmarks.streaming_parts.loading import PRESET, measure_loading, write_new_avatars
 from benchmarks.streaming_parts.malformed import send_garbage
 from benchmarks.streaming_parts.overhead import measure_bare, measure_first_frames, measure_stream
 from benchmarks.streaming_parts.recovery import measure_memory, measure_recovery
@@ -92,6 +93,14 @@ def capacity(bench: Bench) -> dict[str, float]:
     return figures
 
 
+def loading(bench: Bench) -> dict[str, float]:
+    """A stream while other avatars are loaded."""
+    options = bench.options
+    new_ids = write_new_avatars(bench.data_folder(PRESET) / "avatars")
+    with bench.service(PRESET, stand_by=False) as service:
+        return measure_loading(service, MAIN, new_ids, options.seconds, options.fps)
+
+
 def soak(bench: Bench) -> dict[str, float]:
     """Many frames: is memory flat, is anything left behind?"""
     options = bench.options
@@ -105,7 +114,7 @@ def identity(bench: Bench) -> dict[str, float]:
 
 PARTS: dict[str, Callable[[Bench], dict[str, float]]] = {
     part.__name__: part
-    for part in (overhead, overload, capacity, recovery, malformed, soak, identity)
+    for part in (overhead, overload, capacity, loading, recovery, malformed, soak, identity)
 }
 
 

@@ -65,10 +65,17 @@ async def thirty(service: ServiceProcess) -> Driven:
     return await drive(service.address, "anna", lambda driven: driven.sent == 30)
 
 
+def loads(service: ServiceProcess) -> float:
+    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
+    name = "styleavatar_rendering_avatar_load_duration_seconds_count"
+    return float(next(line.split()[1] for line in text.splitlines() if line.startswith(name)))
+
+
 def test_an_avatar_that_loads_keeps_nobody_waiting(service: ServiceProcess, avatars: Path) -> None:
     states = watch(service, "avatar/slow")
     assert next(states) == STATES.NOT_SERVING
     assert health(service, "avatar/anna") == STATES.SERVING
+    before = loads(service)
     loading = load(service, "slow")
     asked_again = load(service, "slow")
     driven = asyncio.run(thirty(service))
@@ -78,6 +85,7 @@ def test_an_avatar_that_loads_keeps_nobody_waiting(service: ServiceProcess, avat
     (avatars / "slow" / GATE_NAME).touch()
     assert loading.result().avatar.loaded
     assert asked_again.result().avatar.loaded
+    assert loads(service) == before + 1
     assert next(states) == STATES.SERVING
 
 
