@@ -16,11 +16,12 @@ from styleavatar_core.types import FaceParameters
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
-def first_frame_s(preset: str, folder: str, thread_count: int) -> float:
+def first_frame_s(preset: str, backend: str, folder: str, thread_count: int) -> float:
     """Returns the seconds until the second avatar of a process shows its first picture.
 
     Args:
         preset: Name of the preset.
+        backend: What renders.
         folder: For bundles and for an engine cache that starts empty.
         thread_count: Threads of a runtime.
     """
@@ -39,7 +40,7 @@ def first_frame_s(preset: str, folder: str, thread_count: int) -> float:
     for seed in (0, 1):
         path = write_nano_bundle(Path(folder) / f"avatar-{seed}", seed=seed, preset=preset)
         start = time.perf_counter()
-        renderer = AvatarRenderer(path, thread_count=thread_count)
+        renderer = AvatarRenderer(path, backend=backend, thread_count=thread_count)
         renderer.render(face)
         elapsed = time.perf_counter() - start
         renderer.close()
