@@ -8,7 +8,7 @@ Nothing is labelled by avatar, stream, job or client: labels stay bounded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import start_http_server as _start_http_server
@@ -29,6 +29,25 @@ LOAD_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
+class _Maker:
+    """Makes the metrics of one service."""
+
+    def __init__(self, registry: CollectorRegistry, service: str) -> None:
+        self._registry = registry
+        self._prefix = f"styleavatar_{service}_"
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(self._prefix + name, text, labels, registry=self._registry)
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(self._prefix + name, text, labels, registry=self._registry)
+
+    def histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(
+            self._prefix + name, text, labels, buckets=buckets, registry=self._registry
+        )
+
+
 class RenderingMetrics:
     """What the rendering service measures."""
 
@@ -44,90 +63,59 @@ class RenderingMetrics:
             read_devices: Gives index, used bytes and busy share of each GPU.
         """
         registry.register(_DeviceMetrics(read_devices))
-        prefix = "styleavatar_rendering_"
-        self.streams = Gauge(f"{prefix}streams", "Open streams.", registry=registry)
-        self.frames = Counter(f"{prefix}frames", "Frames answered.", registry=registry)
-        self.dropped_frames = Counter(
-            f"{prefix}dropped_frames", "Frames dropped.", ["reason"], registry=registry
-        )
+        new = _Maker(registry, "rendering")
+        self.streams = new.gauge("streams", "Open streams.")
+        self.frames = new.counter("frames", "Frames answered.")
+        self.dropped_frames = new.counter("dropped_frames", "Frames dropped.", "reason")
         for reason in DROP_REASONS:
             self.dropped_frames.labels(reason)  # 0 is told too, before there is one
-        self.frame_duration = Histogram(
-            f"{prefix}frame_duration_seconds",
+        self.frame_duration = new.histogram(
+            "frame_duration_seconds",
             "Time of one frame by stage: queue, conditioning, network, encoding, total.",
-            ["stage"],
-            buckets=FRAME_BUCKETS_S,
-            registry=registry,
+            FRAME_BUCKETS_S,
+            "stage",
         )
-        self.frame_interval = Histogram(
-            f"{prefix}frame_interval_seconds",
+        self.frame_interval = new.histogram(
+            "frame_interval_seconds",
             "Time between consecutive answers of a stream.",
-            buckets=FRAME_BUCKETS_S,
-            registry=registry,
+            FRAME_BUCKETS_S,
         )
-        self.queued_frames = Gauge(
-            f"{prefix}queued_frames",
-            "Frames that have come and that no worker has taken yet.",
-            registry=registry,
+        self.queued_frames = new.gauge(
+            "queued_frames", "Frames that have come and that no worker has taken yet."
         )
-        self.batch_size = Histogram(
-            f"{prefix}batch_size",
+        self.batch_size = new.histogram(
+            "batch_size",
             "Frames of an avatar that a worker rendered at once, counted for each of them.",
-            buckets=BATCH_BUCKETS,
-            registry=registry,
+            BATCH_BUCKETS,
         )
-        self.first_frame = Histogram(
-            f"{prefix}first_frame_duration_seconds",
+        self.first_frame = new.histogram(
+            "first_frame_duration_seconds",
             "Time from the config of a stream to its first frame.",
-            buckets=LOAD_BUCKETS_S,
-            registry=registry,
+            LOAD_BUCKETS_S,
         )
-        self.avatar_load = Histogram(
-            f"{prefix}avatar_load_duration_seconds",
-            "Time to load an avatar into a worker.",
-            buckets=LOAD_BUCKETS_S,
-            registry=registry,
+        self.avatar_load = new.histogram(
+            "avatar_load_duration_seconds", "Time to load an avatar into a worker.", LOAD_BUCKETS_S
         )
-        self.loaded_avatars = Gauge(
-            f"{prefix}loaded_avatars", "Avatars held ready by the workers.", registry=registry
-        )
-        self.avatar_uses = Counter(
-            f"{prefix}avatar_uses",
+        self.loaded_avatars = new.gauge("loaded_avatars", "Avatars held ready by the workers.")
+        self.avatar_uses = new.counter(
+            "avatar_uses",
             "Streams opened, by whether a worker held the avatar: hit, miss.",
-            ["cache"],
-            registry=registry,
+            "cache",
         )
-        self.evicted_avatars = Counter(
-            f"{prefix}evicted_avatars", "Avatars put out for others.", registry=registry
+        self.evicted_avatars = new.counter("evicted_avatars", "Avatars put out for others.")
+        self.moved_streams = new.counter(
+            "moved_streams", "Streams that went to another worker when theirs had died."
         )
-        self.moved_streams = Counter(
-            f"{prefix}moved_streams",
-            "Streams that went to another worker when theirs had died.",
-            registry=registry,
+        self.refused_streams = new.counter(
+            "refused_streams", "Streams refused, by reason: limit, capacity.", "reason"
         )
-        self.refused_streams = Counter(
-            f"{prefix}refused_streams",
-            "Streams refused, by reason: limit, capacity.",
-            ["reason"],
-            registry=registry,
+        self.utilization = new.gauge(
+            "utilization", "Share of the workers' measured time that open streams need."
         )
-        self.utilization = Gauge(
-            f"{prefix}utilization",
-            "Share of the workers' measured time that open streams need.",
-            registry=registry,
-        )
-        self.worker_memory = Gauge(
-            f"{prefix}worker_memory_bytes", "Memory of all workers.", registry=registry
-        )
-        self.standby_workers = Gauge(
-            f"{prefix}standby_workers", "Workers that stand by, warm.", registry=registry
-        )
-        self.engine_bytes = Gauge(
-            f"{prefix}engine_bytes", "Memory of the avatars held ready.", registry=registry
-        )
-        self.worker_restarts = Counter(
-            f"{prefix}worker_restarts", "Worker processes replaced.", registry=registry
-        )
+        self.worker_memory = new.gauge("worker_memory_bytes", "Memory of all workers.")
+        self.standby_workers = new.gauge("standby_workers", "Workers that stand by, warm.")
+        self.engine_bytes = new.gauge("engine_bytes", "Memory of the avatars held ready.")
+        self.worker_restarts = new.counter("worker_restarts", "Worker processes replaced.")
 
 
 class _DeviceMetrics:
@@ -154,56 +142,39 @@ class TrackingMetrics:
     """What the tracking service measures."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        prefix = "styleavatar_tracking_"
-        self.streams = Gauge(f"{prefix}streams", "Open streams.", ["rpc"], registry=registry)
-        self.frames = Counter(
-            f"{prefix}frames",
-            "Frames worked on, by result: face, no_face, failure.",
-            ["result"],
-            registry=registry,
+        new = _Maker(registry, "tracking")
+        self.streams = new.gauge("streams", "Open streams.", "rpc")
+        self.frames = new.counter(
+            "frames", "Frames worked on, by result: face, no_face, failure.", "result"
         )
-        self.dropped_frames = Counter(
-            f"{prefix}dropped_frames", "Frames dropped.", ["reason"], registry=registry
-        )
-        self.frame_duration = Histogram(
-            f"{prefix}frame_duration_seconds",
+        self.dropped_frames = new.counter("dropped_frames", "Frames dropped.", "reason")
+        self.frame_duration = new.histogram(
+            "frame_duration_seconds",
             "Time of one frame by stage: decoding, tracking, total.",
-            ["stage"],
-            buckets=FRAME_BUCKETS_S,
-            registry=registry,
+            FRAME_BUCKETS_S,
+            "stage",
         )
-        self.worker_restarts = Counter(
-            f"{prefix}worker_restarts", "Worker processes replaced.", registry=registry
-        )
+        self.worker_restarts = new.counter("worker_restarts", "Worker processes replaced.")
 
 
 class GatewayMetrics:
     """What the gateway measures."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        prefix = "styleavatar_gateway_"
-        self.requests = Counter(
-            f"{prefix}requests",
-            "Requests answered, by route template.",
-            ["method", "route", "status"],
-            registry=registry,
+        new = _Maker(registry, "gateway")
+        self.requests = new.counter(
+            "requests", "Requests answered, by route template.", "method", "route", "status"
         )
-        self.request_duration = Histogram(
-            f"{prefix}request_duration_seconds",
+        self.request_duration = new.histogram(
+            "request_duration_seconds",
             "Time of one request, by route template.",
-            ["method", "route"],
-            buckets=REQUEST_BUCKETS_S,
-            registry=registry,
+            REQUEST_BUCKETS_S,
+            "method",
+            "route",
         )
-        self.upload_bytes = Counter(
-            f"{prefix}upload_bytes", "Bytes of video received.", registry=registry
-        )
-        self.refused_uploads = Counter(
-            f"{prefix}refused_uploads", "Uploads refused.", ["reason"], registry=registry
-        )
-        self.event_streams = Gauge(
-            f"{prefix}event_streams", "Open streams of server-sent events.", registry=registry
-        )
+        self.upload_bytes = new.counter("upload_bytes", "Bytes of video received.")
+        self.refused_uploads = new.counter("refused_uploads", "Uploads refused.", "reason")
+        self.event_streams = new.gauge("event_streams", "Open streams of server-sent events.")
 
 
 class TrainingMetrics:
