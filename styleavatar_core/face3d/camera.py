@@ -24,9 +24,17 @@ def project(vertices: FloatArray, params: FaceParameters) -> FloatArray:
     Returns:
         (V, 3) float32, frame coordinates; z grows away from the camera on the scale of x and y.
     """
-    rotation = matrix_from_quaternion(params.rotation)
-    rotated = np.asarray(vertices, np.float32) @ rotation.T.astype(np.float32)
-    return (rotated + np.asarray(params.translation, np.float32)) * np.float32(params.scale)
+    matrix, offset = projection(params)
+    points = np.asarray(vertices, np.float32) @ matrix.T
+    points += offset
+    return points
+
+
+def projection(params: FaceParameters) -> tuple[FloatArray, FloatArray]:
+    """Returns the (3, 3) float32 matrix and the (3,) float32 offset that project a vertex."""
+    matrix = params.scale * matrix_from_quaternion(params.rotation)
+    offset = params.scale * np.asarray(params.translation, np.float64)
+    return matrix.astype(np.float32), offset.astype(np.float32)
 
 
 def to_pixels(points: FloatArray, width: int, height: int) -> FloatArray:

@@ -19,6 +19,7 @@ from styleavatar_core.types import FloatArray
 _LIGHT = np.array([0.72, -0.10, -0.22, -0.34, 0.0, 0.05, -0.08, 0.03, -0.06], np.float32)
 
 _BLOCK = 1024  # numbers that are moved at a time; blocks that a direction leaves alone are skipped
+_LEVELS = 32767
 
 
 class MovingMesh:
@@ -33,7 +34,11 @@ class MovingMesh:
         self._neutral = np.ascontiguousarray(neutral, np.float32)
         count = model.expression_basis.shape[-1]
         # One direction after the other: those at rest, usually half of them, are never read.
-        self._directions = np.ascontiguousarray(model.expression_basis.reshape(-1, count).T)
+        # As 16-bit numbers, for a large mesh waits for memory; each is wrong by less than a
+        # micrometre.
+        directions = model.expression_basis.reshape(-1, count).T
+        self._steps = np.maximum(np.abs(directions).max(axis=1), 1e-9) / np.float32(_LEVELS)
+        self._directions = np.round(directions / self._steps[:, None]).astype(np.int16, order="C")
         starts = np.arange(0, self._directions.shape[1], _BLOCK)
         self._is_moved = np.maximum.reduceat(np.abs(self._directions), starts, axis=1) > 0
         self._eyes = []
@@ -52,7 +57,7 @@ class MovingMesh:
             (V, 3) float32, model space.
         """
         moved = self._neutral.copy()
-        coefficients = np.asarray(expression, np.float32)
+        coefficients = np.asarray(expression, np.float32) * self._steps
         active = np.flatnonzero(coefficients)
         _move(moved.reshape(-1), self._directions, self._is_moved, coefficients, active)
         for (span, center, ball), (pitch, yaw) in zip(self._eyes, eye_rotation, strict=True):
@@ -76,6 +81,28 @@ def vertex_normals(faces: npt.NDArray[np.int32], points: FloatArray) -> FloatArr
     return normals
 
 
+def place(vertices: FloatArray, matrix: FloatArray, offset: FloatArray) -> FloatArray:
+    """Maps (V, 3) float32 vertices by a (3, 3) float32 matrix and a (3,) float32 offset."""
+    points = np.empty_like(vertices)
+    _place(vertices, matrix, offset, points)
+    return points
+
+
+def light(albedo: FloatArray, normals: FloatArray) -> FloatArray:
+    """Lets the fixed light fall on a mesh.
+
+    Args:
+        albedo: (V, 3) float32 RGB in [0, 1].
+        normals: (V, 3) float32 unit normals, outward, frame axes.
+
+    Returns:
+        (V, 3) float32 RGB, not negative; bright places go beyond 1.
+    """
+    colors = np.empty_like(albedo)
+    _light(albedo, normals, _LIGHT, colors)
+    return colors
+
+
 def irradiance(normals: FloatArray) -> FloatArray:
     """Evaluates the fixed light.
 
@@ -85,9 +112,7 @@ def irradiance(normals: FloatArray) -> FloatArray:
     Returns:
         (V,) float32; 1 leaves the albedo as it is.
     """
-    light = np.empty(len(normals), np.float32)
-    _shine(normals, _LIGHT, light)
-    return light
+    return light(np.ones((len(normals), 3), np.float32), normals)[:, 0]
 
 
 @njit(cache=True, nogil=True)
@@ -99,7 +124,7 @@ def _move(moved, directions, is_moved, coefficients, active):  # noqa: ANN001, A
             if is_moved[n, block]:
                 share, direction = coefficients[n], directions[n, start:stop]
                 for i in range(len(part)):
-                    part[i] += share * direction[i]
+                    part[i] += share * np.float32(direction[i])
 
 
 @njit(cache=True, nogil=True)
@@ -131,9 +156,19 @@ def _sum_normals(faces, points, normals):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _shine(normals, light, result):  # noqa: ANN001, ANN202
+def _place(vertices, matrix, offset, points):  # noqa: ANN001, ANN202
+    for v in range(len(vertices)):
+        x, y, z = vertices[v, 0], vertices[v, 1], vertices[v, 2]
+        for a in range(3):
+            points[v, a] = matrix[a, 0] * x + matrix[a, 1] * y + matrix[a, 2] * z + offset[a]
+
+
+@njit(cache=True, nogil=True)
+def _light(albedo, normals, light, colors):  # noqa: ANN001, ANN202
     for v in range(normals.shape[0]):
         x, y, z = normals[v, 0], normals[v, 1], normals[v, 2]
         value = light[0] + light[1] * x + light[2] * y + light[3] * z + light[4] * x * y
         value += light[5] * y * z + light[6] * (3 * z * z - 1) + light[7] * x * z
-        result[v] = max(value + light[8] * (x * x - y * y), np.float32(0.0))
+        value = max(value + light[8] * (x * x - y * y), np.float32(0.0))
+        for channel in range(3):
+            colors[v, channel] = value * albedo[v, channel]

@@ -25,24 +25,21 @@ Rasterize = Callable[[FloatArray, IntArray, int, int], Fragments]
 _VERTEX_SHADER, _FRAGMENT_SHADER, _ARRAY_BUFFER, _STREAM_DRAW = 0x8B31, 0x8B30, 0x8892, 0x88E0
 _COMPILED, _LINKED, _COLOR, _DEPTH, _RENDERER = 0x8B81, 0x8B82, 0x4000, 0x0100, 0x1F01
 _FRAMEBUFFER, _RENDERBUFFER, _COLOR_0, _DEPTH_0 = 0x8D40, 0x8D41, 0x8CE0, 0x8D00
-_RGBA32F, _DEPTH_32F, _RGBA, _FLOAT, _TRIANGLES = 0x8814, 0x8CAC, 0x1908, 0x1406, 4
+_R32F, _DEPTH_32F, _RED, _FLOAT, _TRIANGLES = 0x822E, 0x8CAC, 0x1903, 0x1406, 4
 _DEPTH_TEST, _CULL_FACE, _COMPLETE = 0x0B71, 0x0B44, 0x8CD5
 
 _VERTEX_SOURCE = b"""#version 330 core
 layout(location = 0) in vec3 place;
 flat out int face;
-noperspective out vec3 corner;
 void main() {
     face = gl_VertexID / 3;
-    corner = vec3(gl_VertexID % 3 == 0, gl_VertexID % 3 == 1, gl_VertexID % 3 == 2);
     gl_Position = vec4(place, 1.0);
 }
 """
 _FRAGMENT_SOURCE = b"""#version 330 core
 flat in int face;
-noperspective in vec3 corner;
-out vec4 fragment;
-void main() { fragment = vec4(float(face + 1), corner); }
+out float fragment;
+void main() { fragment = float(face + 1); }
 """
 
 
@@ -69,12 +66,11 @@ class OpenGlRasterizer:
     def rasterize(self, points: FloatArray, faces: IntArray, width: int, height: int) -> Fragments:
         """Finds the nearest face at every pixel centre; see the software path."""
         places = self._normalized(points, width, height)[faces.ravel()]
-        image = np.empty((height, width, 4), np.float32)
+        image = np.empty((height, width), np.float32)
         with self._lock, self._context.current():
             self._resize(width, height)
             self._draw(np.ascontiguousarray(places, np.float32), image)
-        face_index = image[..., 0].astype(np.int32) - 1
-        return Fragments(face_index, np.ascontiguousarray(image[..., 1:]))
+        return Fragments(image.astype(np.int32) - 1, np.ascontiguousarray(points, np.float32))
 
     @staticmethod
     def _normalized(points: FloatArray, width: int, height: int) -> FloatArray:
@@ -87,20 +83,20 @@ class OpenGlRasterizer:
         return (points - middle) * scale
 
     def _draw(self, places: FloatArray, image: FloatArray) -> None:
-        height, width = image.shape[:2]
+        height, width = image.shape
         buffer_data = self._gl("glBufferData", None, UINT, ctypes.c_ssize_t, POINTER, UINT)
         buffer_data(_ARRAY_BUFFER, places.nbytes, places.ctypes.data, _STREAM_DRAW)
         self._gl("glClear", None, UINT)(_COLOR | _DEPTH)
         self._gl("glDrawArrays", None, UINT, INT, INT)(_TRIANGLES, 0, len(places))
         read = self._gl("glReadPixels", None, INT, INT, INT, INT, UINT, UINT, POINTER)
-        read(0, 0, width, height, _RGBA, _FLOAT, image.ctypes.data)
+        read(0, 0, width, height, _RED, _FLOAT, image.ctypes.data)
 
     def _resize(self, width: int, height: int) -> None:
         if self._size == (width, height):
             return
         storage = self._gl("glRenderbufferStorage", None, UINT, UINT, INT, INT)
         bind = self._gl("glBindRenderbuffer", None, UINT, UINT)
-        for buffer, kind in zip(self._buffers, (_RGBA32F, _DEPTH_32F), strict=True):
+        for buffer, kind in zip(self._buffers, (_R32F, _DEPTH_32F), strict=True):
             bind(_RENDERBUFFER, buffer)
             storage(_RENDERBUFFER, kind, width, height)
         status = self._gl("glCheckFramebufferStatus", UINT, UINT)(_FRAMEBUFFER)

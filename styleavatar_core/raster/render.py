@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from styleavatar_core.face3d.camera import project, to_pixels
+from styleavatar_core.face3d.camera import projection, to_pixels
 from styleavatar_core.face3d.model import FaceModel
-from styleavatar_core.raster.mesh import irradiance, vertex_normals
+from styleavatar_core.raster.mesh import light, place, vertex_normals
 from styleavatar_core.raster.opengl import choose_rasterizer
 from styleavatar_core.raster.software import shade
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
@@ -62,9 +62,8 @@ class FaceRenderer:
             params: Pose in the coordinates of the square.
         """
         model, size = self._model, self._size_px
-        points = project(vertices, params)
-        normals = vertex_normals(model.faces, points)
-        colors = self._albedo * irradiance(normals)[:, None]
+        points = place(vertices, *projection(params))
+        colors = light(self._albedo, vertex_normals(model.faces, points))
         points = to_pixels(points, size, size)
         for (start, stop), recess in self._recessed:
             points[start:stop, 2] += recess * params.scale * size / 2

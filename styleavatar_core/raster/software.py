@@ -17,6 +17,8 @@ from styleavatar_core.types import ByteArray, FloatArray
 
 IntArray = npt.NDArray[np.int32]
 
+_SLACK = 1e-6  # of a weight: rounding must not leave gaps along shared edges
+
 
 @dataclass(frozen=True, slots=True)
 class Fragments:
@@ -24,11 +26,11 @@ class Fragments:
 
     Attributes:
         face_index: (H, W) int32. Index of the nearest face, -1 where none covers the pixel centre.
-        barycentric: (H, W, 3) float32 in [0, 1]. Sums to 1 on covered pixels, 0 elsewhere.
+        points: (V, 3) float32. What was drawn; says where in its face a pixel lies.
     """
 
     face_index: IntArray
-    barycentric: FloatArray
+    points: FloatArray
 
 
 def rasterize(points: FloatArray, faces: IntArray, width: int, height: int) -> Fragments:
@@ -42,10 +44,10 @@ def rasterize(points: FloatArray, faces: IntArray, width: int, height: int) -> F
         height: Image height, pixels.
     """
     face_index = np.full((height, width), -1, np.int32)
-    barycentric = np.zeros((height, width, 3), np.float32)
     depth = np.full((height, width), np.inf, np.float32)
-    _rasterize(np.ascontiguousarray(points, np.float32), faces, face_index, barycentric, depth)
-    return Fragments(face_index, barycentric)
+    corners = np.ascontiguousarray(points, np.float32)
+    _rasterize(corners, faces, face_index, depth)
+    return Fragments(face_index, corners)
 
 
 def interpolate(fragments: Fragments, faces: IntArray, attributes: FloatArray) -> FloatArray:
@@ -62,7 +64,7 @@ def interpolate(fragments: Fragments, faces: IntArray, attributes: FloatArray) -
     height, width = fragments.face_index.shape
     image = np.zeros((height, width, attributes.shape[1]), np.float32)
     values = np.ascontiguousarray(attributes, np.float32)
-    _interpolate(fragments.face_index, fragments.barycentric, faces, values, image)
+    _interpolate(fragments.face_index, fragments.points, faces, values, image)
     return image
 
 
@@ -85,10 +87,8 @@ def shade(
     image = np.zeros((height, width, 3), np.uint8)
     uv = np.zeros((height, width, 2), np.float32)
     mask = np.zeros((height, width), np.uint8)
-    bytes_ = np.clip(colors, 0.0, 1.0) * np.float32(255)
-    _shade(
-        fragments.face_index, fragments.barycentric, faces, bytes_, uv_coordinates, image, uv, mask
-    )
+    drawn = fragments.face_index, fragments.points, faces
+    _shade(*drawn, np.ascontiguousarray(colors, np.float32), uv_coordinates, image, uv, mask)
     return image, uv, mask
 
 
@@ -102,7 +102,7 @@ def warm_up() -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rasterize(points, faces, face_index, barycentric, depth):  # noqa: ANN001, ANN202
+def _rasterize(points, faces, face_index, depth):  # noqa: ANN001, ANN202
     height, width = face_index.shape
     for f in range(faces.shape[0]):
         # Unsigned indices spare the test for negative ones.
@@ -111,58 +111,93 @@ def _rasterize(points, faces, face_index, barycentric, depth):  # noqa: ANN001, 
         bx, by = np.float64(points[b, 0]), np.float64(points[b, 1])
         cx, cy = np.float64(points[c, 0]), np.float64(points[c, 1])
         area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
-        if not area > 1e-12:  # from behind, degenerate, or not a number
+        left = np.ceil(max(min(ax, bx, cx), 0.0) - 0.5)
+        right = np.floor(min(max(ax, bx, cx), float(width)) - 0.5)
+        top = np.ceil(max(min(ay, by, cy), 0.0) - 0.5)
+        bottom = np.floor(min(max(ay, by, cy), float(height)) - 0.5)
+        # From behind, degenerate or not a number; or between pixel centres, as many small faces.
+        if not ((area > 1e-12) & (left <= right) & (top <= bottom)):
             continue
-        left, right = min(ax, bx, cx), max(ax, bx, cx)
-        top, bottom = min(ay, by, cy), max(ay, by, cy)
-        if not (right >= 0.0 and bottom >= 0.0 and left <= width and top <= height):
-            continue
-        first_column = int(np.ceil(max(left, 0.0) - 0.5))
-        last_column = int(np.floor(min(right, float(width)) - 0.5))
-        first_row = int(np.ceil(max(top, 0.0) - 0.5))
-        last_row = int(np.floor(min(bottom, float(height)) - 0.5))
-        if first_column > last_column or first_row > last_row:
-            continue  # small faces mostly lie between the pixel centres
         per_area = 1.0 / area
-        u_step, v_step = (by - cy) * per_area, (cy - ay) * per_area
         za, zb, zc = points[a, 2], points[b, 2], points[c, 2]
-        for row in range(first_row, last_row + 1):
-            y, x = row + 0.5, first_column + 0.5
-            u = ((bx - x) * (cy - y) - (cx - x) * (by - y)) * per_area - u_step
-            v = ((cx - x) * (ay - y) - (ax - x) * (cy - y)) * per_area - v_step
-            for column in range(first_column, last_column + 1):
-                u += u_step
-                v += v_step
-                w = 1.0 - u - v
-                # A hair of slack: rounding must not leave gaps along shared edges.
-                if u < -1e-6 or v < -1e-6 or w < -1e-6:
-                    continue
-                z = u * za + v * zb + w * zc
-                if z < depth[row, column]:
-                    depth[row, column] = z
-                    face_index[row, column] = f
-                    barycentric[row, column, 0] = max(u, 0.0)
-                    barycentric[row, column, 1] = max(v, 0.0)
-                    barycentric[row, column, 2] = max(w, 0.0)
+        x, y = left + 0.5 - cx, top + 0.5 - cy
+        # Weight of a, weight of b, depth: at the first pixel, one to the right, one further down.
+        u_right, u_down = (by - cy) * per_area, (cx - bx) * per_area
+        v_right, v_down = (cy - ay) * per_area, (ax - cx) * per_area
+        z_right = u_right * (za - zc) + v_right * (zb - zc)
+        z_down = u_down * (za - zc) + v_down * (zb - zc)
+        first = u_right * x + u_down * y, v_right * x + v_down * y, zc + z_right * x + z_down * y
+        steps = (u_right, v_right, z_right), (u_down, v_down, z_down)
+        window = int(left), int(right), int(top), int(bottom)
+        if (right - left <= 1.0) & (bottom - top <= 1.0):
+            _fill_tiny(f, first, steps, window, face_index, depth)
+        else:
+            _fill_rows(f, first, steps, window, face_index, depth)
 
 
-@njit(cache=True, nogil=True, fastmath=False)
-def _interpolate(face_index, barycentric, faces, attributes, image):  # noqa: ANN001, ANN202
-    height, width = face_index.shape
-    for row in range(height):
-        for column in range(width):
-            f = face_index[row, column]
-            if f < 0:
-                continue
-            for corner in range(3):
-                weight = barycentric[row, column, corner]
-                vertex = faces[f, corner]
-                for channel in range(attributes.shape[1]):
-                    image[row, column, channel] += weight * attributes[vertex, channel]
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_tiny(f, first, steps, window, face_index, depth):  # noqa: ANN001, ANN202
+    """Draws a face within two by two pixels, without a branch that nothing could predict."""
+    left, right, top, bottom = window
+    for n in range(4):
+        x, y = min(n & 1, right - left), min(n >> 1, bottom - top)
+        row, column = np.uintp(top + y), np.uintp(left + x)
+        u = first[0] + x * steps[0][0] + y * steps[1][0]
+        v = first[1] + x * steps[0][1] + y * steps[1][1]
+        here = np.float32(first[2] + x * steps[0][2] + y * steps[1][2])
+        before, was = depth[row, column], face_index[row, column]
+        is_nearest = (min(u, v, 1.0 - u - v) >= -_SLACK) & (here < before)
+        depth[row, column] = here if is_nearest else before
+        face_index[row, column] = f if is_nearest else was
 
 
-@njit(cache=True, nogil=True)
-def _shade(face_index, barycentric, faces, colors, coordinates, image, uv, mask):  # noqa: ANN001, ANN202
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fill_rows(f, first, steps, window, face_index, depth):  # noqa: ANN001, ANN202
+    """Draws a face row by row, each from where all weights are positive to where one no more is."""
+    left, right, top, bottom = window
+    u_step, v_step, z_step = steps[0]
+    for row in range(top, bottom + 1):
+        y = row - top
+        u, v = first[0] + y * steps[1][0], first[1] + y * steps[1][1]
+        start, stop = 0.0, float(right - left)
+        for weight, step in ((u, u_step), (v, v_step), (1.0 - u - v, -u_step - v_step)):
+            if step > 0.0:
+                start = max(start, -(weight + _SLACK) / step)
+            elif step < 0.0:
+                stop = min(stop, -(weight + _SLACK) / step)
+            elif weight < -_SLACK:
+                stop = -1.0
+        if not start <= stop:
+            continue
+        z = first[2] + y * steps[1][2]
+        for n in range(int(np.ceil(start)), int(np.floor(stop)) + 1):
+            here, column = np.float32(z + n * z_step), np.uintp(left + n)
+            if here < depth[row, column]:
+                depth[row, column] = here
+                face_index[row, column] = f
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _weights(points, a, b, c, row, column):  # noqa: ANN001, ANN202
+    """Barycentric weights of a pixel centre in a face that covers it, each in [0, 1], sum 1."""
+    x, y = np.float32(column + 0.5), np.float32(row + 0.5)
+    ax, ay = points[a, 0] - x, points[a, 1] - y
+    bx, by = points[b, 0] - x, points[b, 1] - y
+    cx, cy = points[c, 0] - x, points[c, 1] - y
+    none = np.float32(0.0)
+    s, t, r = (
+        max(bx * cy - cx * by, none),
+        max(cx * ay - ax * cy, none),
+        max(ax * by - bx * ay, none),
+    )
+    if not s + t + r > none:  # a face thinner than rounding
+        return np.float32(1.0), none, none
+    share = np.float32(1.0) / (s + t + r)
+    return s * share, t * share, r * share
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _interpolate(face_index, points, faces, attributes, image):  # noqa: ANN001, ANN202
     height, width = face_index.shape
     for row in range(height):
         for column in range(width):
@@ -170,12 +205,34 @@ def _shade(face_index, barycentric, faces, colors, coordinates, image, uv, mask)
             if f < 0:
                 continue
             a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
-            s, t, r = barycentric[row, column]
+            s, t, r = _weights(points, a, b, c, row, column)
+            for n in range(attributes.shape[1]):
+                value = s * attributes[a, n] + t * attributes[b, n] + r * attributes[c, n]
+                image[row, column, n] = value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shade(face_index, points, faces, colors, coordinates, image, uv, mask):  # noqa: ANN001, ANN202
+    height, width = face_index.shape
+    # What a pixel needs of a vertex lies together: place, levels of the colour, coordinates.
+    corners = np.empty((len(points), 8), np.float32)
+    for v in range(len(points)):
+        corners[v, 0], corners[v, 1] = points[v, 0], points[v, 1]
+        for n in range(3):
+            color = min(max(colors[v, n], np.float32(0.0)), np.float32(1.0))
+            corners[v, 2 + n] = color * np.float32(255.0)
+        corners[v, 5], corners[v, 6] = coordinates[v, 0], coordinates[v, 1]
+    for row in range(height):
+        for column in range(width):
+            f = face_index[row, column]
+            if f < 0:
+                continue
+            a, b, c = np.uintp(faces[f, 0]), np.uintp(faces[f, 1]), np.uintp(faces[f, 2])
+            s, t, r = _weights(corners, a, b, c, row, column)
             mask[row, column] = 1
-            for channel in range(3):
-                color = s * colors[a, channel] + t * colors[b, channel] + r * colors[c, channel]
-                image[row, column, channel] = np.uint8(color + np.float32(0.5))
-            for axis in range(2):
-                uv[row, column, axis] = (
-                    s * coordinates[a, axis] + t * coordinates[b, axis] + r * coordinates[c, axis]
-                )
+            for n in range(3):
+                level = s * corners[a, 2 + n] + t * corners[b, 2 + n] + r * corners[c, 2 + n]
+                image[row, column, n] = np.uint8(np.int32(level + np.float32(0.5)))
+            for n in range(2):
+                place = s * corners[a, 5 + n] + t * corners[b, 5 + n] + r * corners[c, 5 + n]
+                uv[row, column, n] = place

@@ -35,4 +35,4 @@ def test_a_moving_mesh_is_where_the_model_says() -> None:
     expression = np.maximum(rng.normal(size=52), 0).astype(np.float32)
     gaze = rng.normal(size=(2, 2)).astype(np.float32) * 0.2
     moved = MovingMesh(model, neutral).vertices(expression, gaze)
-    assert moved == pytest.approx(model.vertices(neutral, expression, gaze), abs=1e-5)
+    assert moved == pytest.approx(model.vertices(neutral, expression, gaze), abs=5e-5)
