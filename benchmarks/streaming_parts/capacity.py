@@ -82,7 +82,7 @@ def measure_capacity(
 def capacity_table(figures: Mapping[str, float], frames_per_second: int) -> Table:
     """Sets what ``measure_capacity`` found in rows, one for each number of streams."""
     table = Table(title=f"streams at {frames_per_second} frames per second")
-    for heading in ("preset", "avatars", "streams", "rate of the slowest", "gap p99, ms", "holds"):
+    for heading in ("preset", "avatars", "streams", "slowest", "gap p99, ms", "holds"):
         table.add_column(heading, justify="left" if heading in ("preset", "avatars") else "right")
     for name, rate in figures.items():
         _, preset, avatars, count, figure = name.split(".") if name.count(".") == 4 else [""] * 5
