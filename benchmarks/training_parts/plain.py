@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from styleavatar_core.networks import GeneratorConfig
-from styleavatar_core.ops import bias_act, haar, modulated_conv2d, upfirdn2d
+from styleavatar_core.ops import bias_act, haar, modulated_conv2d, to_rgb, upfirdn2d
 from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.schedule import Phase
@@ -79,10 +79,6 @@ def _activate(x: torch.Tensor) -> torch.Tensor:
     return F.leaky_relu(x, bias_act.LEAKY_SLOPE)
 
 
-def _scale_bias(x: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return x * scale[:, :, None, None] + bias[None, :, None, None]
-
-
 def _conv2d_down(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, taps: tuple[float, ...]
 ) -> torch.Tensor:
@@ -100,16 +96,27 @@ def _inverse_haar(pack: torch.Tensor) -> torch.Tensor:
     return image
 
 
+def _to_rgb(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    styles: torch.Tensor,
+    bias: torch.Tensor,
+    image: torch.Tensor | None,
+) -> torch.Tensor:
+    own = _inverse_haar(F.conv2d(x * styles[:, :, None, None], weight, bias))
+    return own if image is None else own + _upsample_image(image)
+
+
 def _upsample_image(image: torch.Tensor) -> torch.Tensor:
     return upfirdn2d.upfirdn2d(image, upfirdn2d.IMAGE_TAPS, up=2, padding=(2, 1))
 
 
 _PLAIN: dict[Callable[..., torch.Tensor], Callable[..., torch.Tensor]] = {
     bias_act.activate: _activate,
-    bias_act.scale_bias: _scale_bias,
     modulated_conv2d.conv2d_down: _conv2d_down,
     modulated_conv2d.modulated_conv2d: modulated_conv2d.modulated_conv2d_reference,
     haar.haar_transform: haar.haar_transform_reference,
     haar.inverse_haar_transform: _inverse_haar,
     upfirdn2d.upsample_image: _upsample_image,
+    to_rgb.to_rgb: _to_rgb,
 }

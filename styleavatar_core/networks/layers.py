@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.networks.config import StyleConfig
-from styleavatar_core.ops.bias_act import activate, scale_bias
-from styleavatar_core.ops.haar import inverse_haar_transform
-from styleavatar_core.ops.modulated_conv2d import conv2d_down, modulated_conv2d, style_demodulation
-from styleavatar_core.ops.upfirdn2d import upsample_image
+from styleavatar_core.ops.bias_act import activate
+from styleavatar_core.ops.modulated_conv2d import conv2d_down, modulated_conv2d
+from styleavatar_core.ops.to_rgb import to_rgb
 
 
 class EqualLinear(nn.Module):
@@ -126,17 +125,15 @@ class ModulatedConv2d(nn.Module):
         self, x: torch.Tensor, style: torch.Tensor, bias: torch.Tensor, gain: float = 1.0
     ) -> torch.Tensor:
         """Maps (B or 1, I, H, W) and style (B, style_dim) to (B, O, H', W'), biased, times gain."""
-        styles = self.modulation(style)
-        weight = self.weight * self.scale
-        if not self.demodulate and self.up_taps is None:
-            x = x * styles[:, :, None, None]
-            return F.conv2d(x, weight * gain, bias * gain, padding=weight.shape[-1] // 2)
-        y = modulated_conv2d(x, weight, styles, demodulate=False, up_taps=self.up_taps)
-        if self.demodulate:
-            scale = style_demodulation(weight, styles) * gain
-        else:
-            scale = styles.new_full((len(styles), len(weight)), gain)
-        return scale_bias(y, scale, bias * gain)
+        return modulated_conv2d(
+            x,
+            self.weight * self.scale,
+            self.modulation(style),
+            bias,
+            gain=gain,
+            demodulate=self.demodulate,
+            up_taps=self.up_taps,
+        )
 
 
 class NoModulation(nn.Module):
@@ -219,8 +216,8 @@ class ToRGB(nn.Module):
         self, x: torch.Tensor, style: torch.Tensor, image: torch.Tensor | None
     ) -> torch.Tensor:
         """Maps x (B, C, H, W) and the image so far (B, 3, H, W) or None to (B, 3, 2H, 2W)."""
-        own = inverse_haar_transform(self.conv(x, style, self.bias))
-        return own if image is None else own + upsample_image(image)
+        conv = self.conv
+        return to_rgb(x, conv.weight * conv.scale, conv.modulation(style), self.bias, image)
 
 
 class ConstantInput(nn.Module):

@@ -22,8 +22,8 @@ _BAND_SIGNS = (
 
 
 @functools.lru_cache(maxsize=32)
-def _pack_matrix(channels: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Returns the (4C, 4C) matrix from ``pixel_unshuffle`` order to band order."""
+def pack_matrix(channels: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Returns the (4C, 4C) matrix from ``pixel_unshuffle`` order to band order, orthogonal."""
     # A cached tensor serves training too, even if inference asked for it first.
     with torch.inference_mode(False):
         signs = torch.tensor(_BAND_SIGNS, dtype=torch.float64) / 2
@@ -42,7 +42,7 @@ def haar_transform(image: torch.Tensor) -> torch.Tensor:
     """
     channels = int(image.shape[1])
     # One 2x2 convolution of stride 2: cheaper than slicing on every device that we measured.
-    matrix = _pack_matrix(channels, image.dtype, image.device)
+    matrix = pack_matrix(channels, image.dtype, image.device)
     return F.conv2d(image, matrix.reshape(4 * channels, channels, 2, 2), stride=2)
 
 
@@ -56,7 +56,7 @@ def inverse_haar_transform(pack: torch.Tensor) -> torch.Tensor:
         (B, C, 2H, 2W).
     """
     channels = int(pack.shape[1]) // 4
-    matrix = _pack_matrix(channels, pack.dtype, pack.device)
+    matrix = pack_matrix(channels, pack.dtype, pack.device)
     pixels = F.conv2d(pack, matrix.t().reshape(4 * channels, 4 * channels, 1, 1))
     return F.pixel_shuffle(pixels, 2)
 

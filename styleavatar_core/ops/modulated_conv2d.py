@@ -2,7 +2,8 @@
 """Convolutions of StyleGAN2 (paper, Sec. 3.3): resampling with a FIR, and style modulation.
 
 Modulation scales the activations instead of the weights, which is the same function without one
-kernel per sample: no grouped convolution, one weight for the whole batch.
+kernel per sample: no grouped convolution, one weight for the whole batch. Only a single style, as
+the feature generators have, scales the kernel, which is smaller than what it passes over.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from styleavatar_core.ops.bias_act import scale_bias
 from styleavatar_core.ops.upfirdn2d import fir_kernel, upfirdn2d
 
 # Filters up to this length are folded into the kernel; longer ones are cheaper as a depthwise pass.
@@ -91,13 +93,19 @@ def conv2d_down(
 
 
 def conv2d_up(
-    x: torch.Tensor, weight: torch.Tensor, taps: tuple[float, ...], *, fold: bool | None = None
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    taps: tuple[float, ...],
+    *,
+    fold: bool | None = None,
 ) -> torch.Tensor:
     """Convolves transposed with stride 2, then filters with gain 4.
 
     Args:
         x: (B, I, H, W) float.
         weight: (O, I, 3, 3).
+        bias: (O,) or None.
         taps: FIR taps; an even number of them.
         fold: Whether to fold the filter into the weight; by its length if None.
 
@@ -106,9 +114,10 @@ def conv2d_up(
     """
     half = len(taps) // 2
     if fold if fold is not None else len(taps) <= _FOLDED_TAPS:
-        return F.conv_transpose2d(x, fold_up(weight, taps), stride=2, padding=half)
+        return F.conv_transpose2d(x, fold_up(weight, taps), bias, stride=2, padding=half)
     wide = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (B, O, 2H+1, 2W+1)
-    return upfirdn2d(wide, taps, padding=(half - 1, half - 1)) * 4.0
+    y = upfirdn2d(wide, taps, padding=(half - 1, half - 1)) * 4.0
+    return y if bias is None else y + bias[:, None, None]
 
 
 def style_demodulation(weight: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
@@ -129,37 +138,55 @@ def modulated_conv2d(
     x: torch.Tensor,
     weight: torch.Tensor,
     styles: torch.Tensor,
+    bias: torch.Tensor,
     *,
+    gain: float = 1.0,
     demodulate: bool = True,
     up_taps: tuple[float, ...] | None = None,
 ) -> torch.Tensor:
-    """Convolves with kernels modulated (and demodulated) per sample.
+    """Convolves with kernels modulated (and demodulated) per sample, adds the bias.
 
     Args:
         x: (B or 1, I, H, W) float.
         weight: (O, I, K, K), already scaled.
         styles: (B, I) modulation coefficients.
+        bias: (O,).
+        gain: Factor of the result.
         demodulate: Whether kernels are scaled to unit norm.
         up_taps: FIR taps of a doubling convolution; None keeps the resolution.
 
     Returns:
         (B, O, H, W), or (B, O, 2H, 2W) with ``up_taps``.
     """
+    factors = style_demodulation(weight, styles) * gain if demodulate else None
+    if len(styles) == 1:
+        rows = gain if factors is None else factors.t()[..., None, None]
+        kernel = weight * (rows * styles[:, :, None, None])
+        return _convolve(x, kernel, bias * gain, up_taps)
     x = x * styles[:, :, None, None]
+    if factors is None:
+        return _convolve(x, weight * gain, bias * gain, up_taps)
+    return scale_bias(_convolve(x, weight, None, up_taps), factors, bias * gain)
+
+
+def _convolve(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    up_taps: tuple[float, ...] | None,
+) -> torch.Tensor:
     if up_taps is None:
-        y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-    else:
-        y = conv2d_up(x, weight, up_taps)
-    if demodulate:
-        y = y * style_demodulation(weight, styles)[:, :, None, None]
-    return y
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+    return conv2d_up(x, weight, bias, up_taps)
 
 
 def modulated_conv2d_reference(
     x: torch.Tensor,
     weight: torch.Tensor,
     styles: torch.Tensor,
+    bias: torch.Tensor,
     *,
+    gain: float = 1.0,
     demodulate: bool = True,
     up_taps: tuple[float, ...] | None = None,
 ) -> torch.Tensor:
@@ -172,5 +199,5 @@ def modulated_conv2d_reference(
         if up_taps is None:
             results.append(F.conv2d(sample[None], kernel, padding=weight.shape[-1] // 2))
         else:
-            results.append(conv2d_up(sample[None], kernel, up_taps, fold=False))
-    return torch.cat(results)
+            results.append(conv2d_up(sample[None], kernel, None, up_taps, fold=False))
+    return (torch.cat(results) + bias[:, None, None]) * gain

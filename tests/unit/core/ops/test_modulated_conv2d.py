@@ -16,28 +16,32 @@ FIR = (1.0, 3.0, 3.0, 1.0)
 
 @pytest.mark.parametrize("demodulate", [True, False])
 @pytest.mark.parametrize("up_taps", [None, BOX, FIR])
-def test_activation_scaling_equals_weight_modulation(
-    demodulate: bool, up_taps: tuple[float, ...] | None
+@pytest.mark.parametrize("count", [1, 3])
+def test_fast_modulation_equals_one_kernel_per_sample(
+    count: int, demodulate: bool, up_taps: tuple[float, ...] | None
 ) -> None:
-    x = torch.randn(3, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(count, 4, 6, 6, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 4, 3, 3, dtype=torch.float64, requires_grad=True)
-    styles = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    styles = torch.randn(count, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
     results = [
-        operation(x, weight, styles, demodulate=demodulate, up_taps=up_taps)
+        operation(x, weight, styles, bias, gain=1.4, demodulate=demodulate, up_taps=up_taps)
         for operation in (modulated_conv2d, modulated_conv2d_reference)
     ]
     torch.testing.assert_close(*results)
     probe = torch.randn_like(results[0])
     gradients = [
-        torch.autograd.grad((result * probe).sum(), (x, weight, styles)) for result in results
+        torch.autograd.grad((result * probe).sum(), (x, weight, styles, bias)) for result in results
     ]
     torch.testing.assert_close(*gradients)
 
 
 def test_one_map_serves_a_batch_of_styles() -> None:
     x, weight, styles = torch.randn(1, 4, 5, 5), torch.randn(6, 4, 3, 3), torch.randn(3, 4)
-    alone = modulated_conv2d(x, weight, styles)
-    torch.testing.assert_close(alone, modulated_conv2d(x.expand(3, 4, 5, 5), weight, styles))
+    maps = (x, x.expand(3, 4, 5, 5))
+    torch.testing.assert_close(
+        *(modulated_conv2d(each, weight, styles, torch.zeros(6)) for each in maps)
+    )
 
 
 def test_demodulated_kernels_have_unit_norm() -> None:
@@ -53,7 +57,7 @@ def test_folding_the_filter_into_the_weight_changes_nothing(taps: tuple[float, .
     weight = torch.randn(5, 4, 3, 3, dtype=torch.float64)
     bias = torch.randn(5, dtype=torch.float64)
     down = [conv2d_down(x, weight, bias, taps, fold=fold) for fold in (True, False)]
-    up = [conv2d_up(x, weight, taps, fold=fold) for fold in (True, False)]
+    up = [conv2d_up(x, weight, bias, taps, fold=fold) for fold in (True, False)]
     torch.testing.assert_close(*down)
     torch.testing.assert_close(*up)
     assert down[0].shape == (2, 5, 4, 4)
