@@ -15,6 +15,7 @@ from torch import nn
 
 from styleavatar_core.engine.frozen_composition import (
     ExactSampler,
+    FrozenBackground,
     FrozenSampler,
     compute_around_window,
 )
@@ -34,8 +35,8 @@ class FrozenGenerator(nn.Module):
 
     Args:
         generator: Generator whose layers are frozen already.
-        face: Static maps in UV space, batch 1.
-        background: Static maps of the canvas, batch 1.
+        face: Static maps in UV space, batch 1; of one texel where they are not looked at.
+        background: Static maps of the canvas, batch 1; likewise.
         window: (1, 2) int64 offset of the window in texels.
         noise: Fixed noise or None.
     """
@@ -166,12 +167,22 @@ def freeze(
         rgb_texture = inverse_haar_transform(face.rgb_pack)
         frozen.feature_sampler = FrozenSampler(face.feature)  # type: ignore[assignment]
         frozen.rgb_sampler = FrozenSampler(rgb_texture)  # type: ignore[assignment]
+        face = _one_texel(face)
     if frozen.config.window_sampling == "linspace":
         distance = min(max(map(abs, window)), frozen.config.maximum_offset)
         assert isinstance(frozen.foreground, StyleUNet)
         compute_around_window(frozen.foreground, frozen.config.feature_size, distance)
     offset = torch.tensor([window], dtype=torch.int64)
+    starts = frozen.starts(offset, frozen.config.canvas_size)
+    shown = frozen.background_cutter(background, starts)
+    frozen.background_cutter = FrozenBackground(*shown)  # type: ignore[assignment]
+    background = _one_texel(background)
     return FrozenGenerator(frozen, face, background, offset, noise).requires_grad_(False).eval()
+
+
+def _one_texel(maps: FeatureMaps) -> FeatureMaps:
+    """Returns maps that stand for those which frozen parts have taken in."""
+    return FeatureMaps(maps.feature[..., :1, :1], maps.rgb_pack[..., :1, :1])
 
 
 def with_precision(generator: FrozenGenerator, precision: str) -> FrozenGenerator:

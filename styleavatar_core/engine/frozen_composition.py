@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.style_unet import StyleUNet
 
 _HALO = 2  # texels of the level below that up-convolution, filter and convolution look at
@@ -69,6 +70,27 @@ def compute_around_window(network: StyleUNet, window_size: int, offset: int) -> 
         network.decoder[index] = MiddleBlock(network.decoder[index], 2 * extent)
         if size in config.skip_sizes and not config.has_early_skips:
             break  # what is joined there comes whole
+
+
+class FrozenBackground(nn.Module):
+    """What a fixed window shows of the background.
+
+    Args:
+        feature: (1, C, Fw, Fw).
+        pack: (1, 12, Fw, Fw).
+    """
+
+    feature: torch.Tensor
+    pack: torch.Tensor
+
+    def __init__(self, feature: torch.Tensor, pack: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("feature", feature.detach().clone())
+        self.register_buffer("pack", pack.detach().clone())
+
+    def forward(self, maps: FeatureMaps, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns feature and pack, whatever is asked for."""
+        return self.feature, self.pack
 
 
 class FrozenSampler(nn.Module):

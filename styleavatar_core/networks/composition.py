@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from styleavatar_core.networks.feature_generator import FeatureMaps
+
 
 def crop_windows(canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch.Tensor:
     """Cuts one window per sample; what lies outside the canvas is zero.
@@ -70,6 +72,34 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
             for sample, (columns, rows) in zip(samples, index, strict=True)
         ]
     )
+
+
+class BackgroundCutter(nn.Module):
+    """Cuts windows out of the background's static maps.
+
+    Args:
+        canvas_size: Side Fc of the canvas, in texels; maps of another side are resampled to it.
+        size: Side Fw of the windows, in texels.
+    """
+
+    def __init__(self, canvas_size: int, size: int) -> None:
+        super().__init__()
+        self.canvas_size = canvas_size
+        self.size = size
+
+    def forward(self, maps: FeatureMaps, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns feature (B, C, Fw, Fw) and pack (B, 12, Fw, Fw) of windows.
+
+        Args:
+            maps: Static maps; batch 1 or B.
+            starts: (B or 1, 2) int64, first column and row (x, y) of each window on the canvas.
+        """
+        both = torch.cat([maps.feature, maps.rgb_pack], dim=1)
+        if both.shape[-1] != self.canvas_size:
+            size = (self.canvas_size, self.canvas_size)
+            both = F.interpolate(both, size=size, mode="bilinear", align_corners=False)
+        cut = crop_windows(both, starts, self.size)
+        return cut[:, :-12], cut[:, -12:]
 
 
 class TextureSampler(nn.Module):

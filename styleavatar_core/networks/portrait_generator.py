@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.networks.composition import (
+    BackgroundCutter,
     TextureSampler,
     crop_windows,
     crop_windows_linspace,
@@ -61,6 +62,7 @@ class PortraitGenerator(nn.Module):
         self.feature_sampler = TextureSampler(config.uv_sampling)
         self.rgb_sampler = TextureSampler(config.uv_sampling)
         self.noise_sampler = TextureSampler("nearest")
+        self.background_cutter = BackgroundCutter(config.canvas_size, config.feature_size)
 
     def forward(
         self,
@@ -126,21 +128,22 @@ class PortraitGenerator(nn.Module):
             drawn = torch.zeros_like(pack) if self.config.has_neural_texture else pack
             return self._mask(pack), None, drawn
         own, own_image = self._foreground(mapped, rendering, window)
-        back, back_pack = self._background(
-            background, window if background_window is None else background_window
+        behind = window if background_window is None else background_window
+        back, back_pack = self.background_cutter(
+            background, self.starts(behind, self.config.canvas_size)
         )
         mask = self._mask(torch.cat([own, back.expand(len(own), -1, -1, -1)], dim=1))
         feature, pack = self._compose(mask, (own, haar_transform(own_image)), (back, back_pack))
         return mask, feature, pack
 
-    def _starts(self, window: torch.Tensor, canvas_size: int) -> torch.Tensor:
+    def starts(self, window: torch.Tensor, canvas_size: int) -> torch.Tensor:
         """Returns (B, 2) first column and row of each window on a canvas."""
         limit = self.config.maximum_offset
         return window.clamp(-limit, limit) + (canvas_size - self.config.feature_size) // 2
 
     def _window(self, canvas: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
         """Cuts the foreground's window: (B, C, Fc, Fc) to (B, C, Fw, Fw)."""
-        starts = self._starts(window, canvas.shape[-1])
+        starts = self.starts(window, canvas.shape[-1])
         if self.config.window_sampling == "linspace":
             return crop_windows_linspace(canvas, starts, self.config.feature_size)
         return crop_windows(canvas, starts, self.config.feature_size)
@@ -163,7 +166,7 @@ class PortraitGenerator(nn.Module):
         self, mapped: torch.Tensor, padded: torch.Tensor, window: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Runs the last level of the first StyleUNet in the window only, with the halo it needs."""
-        starts = self._starts(window, self.config.canvas_size)
+        starts = self.starts(window, self.config.canvas_size)
         corners = torch.div(starts, 2, rounding_mode="floor") - _CROP_HALO  # at half resolution
         size = self.config.feature_size // 2 + 2 * _CROP_HALO
 
@@ -175,25 +178,13 @@ class PortraitGenerator(nn.Module):
         side = self.config.feature_size
         return crop_windows(feature, rest, side), crop_windows(image, rest * 2, side * 2)
 
-    def _background(
-        self, maps: FeatureMaps, window: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns feature (B, C, Fw, Fw) and pack (B, 12, Fw, Fw) of the background."""
-        both = torch.cat([maps.feature, maps.rgb_pack], dim=1)
-        if both.shape[-1] != self.config.canvas_size:
-            size = (self.config.canvas_size, self.config.canvas_size)
-            both = F.interpolate(both, size=size, mode="bilinear", align_corners=False)
-        starts = self._starts(window, self.config.canvas_size)
-        cut = crop_windows(both, starts, self.config.feature_size)
-        return cut[:, :-12], cut[:, -12:]
-
     def _moved_rendering(self, rendering: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
         """Returns the rendering as the window shows it, (B, 3, 2Fw, 2Fw)."""
         config = self.config
         scale = rendering.shape[-1] // config.feature_size
         margin = config.maximum_offset * scale
         padded = F.pad(rendering, (margin, margin, margin, margin), value=-1.0)
-        starts = self._starts(window, config.canvas_size) * scale
+        starts = self.starts(window, config.canvas_size) * scale
         moved = crop_windows(padded, starts, rendering.shape[-1])
         while moved.shape[-1] > 2 * config.feature_size:
             moved = downsample_image(moved)
