@@ -113,9 +113,10 @@ def main() -> None:
         options.presets, options.frames, options.seconds = ["nano"], 3, 0.5
     peak = peak_gflops(is_quick=options.quick)
     figures: Figures = {}
+    first: list[Figures] = [{"peak_gflops": peak}]
     used = {name: value for name, value in vars(options).items() if name != "json"}
     steps = (measure_preset(preset, options, peak) for preset in options.presets)
-    for step in chain([{"peak_gflops": peak}], *steps):
+    for step in chain(first, *steps):
         figures |= step
         print_report(build_report("engine", step))
         if options.json:

@@ -130,7 +130,7 @@ def _draw(
             writer.put(
                 position,
                 frame=_on_canvas(frame.image, side, margin),
-                mask=_on_canvas(frame.mask, side, margin) / np.float32(255),
+                mask=(_on_canvas(frame.mask, side, margin) / 255).astype(np.float32),
                 rendering=conditioning.texture_rendering,
                 uv=conditioning.uv_rendering,
                 face_mask=conditioning.face_mask,
