@@ -14,7 +14,7 @@ from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.data.video import read_frames
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import from_pixels
-from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.face3d.model import VERTEX_ARRAYS, FaceModel
 from styleavatar_core.tracking.fitter import FaceFitter, Fit
 from styleavatar_core.tracking.identity import fit_identity
 from styleavatar_core.tracking.landmarks import LandmarkDetector
@@ -23,14 +23,6 @@ from styleavatar_core.types import FaceIdentity, FloatArray
 
 FACEVERSE_VERTEX_COUNT = 28_632
 _RENDERING_SIZE_PX = 256
-_VERTEX_ARRAYS = (
-    "mean_shape",
-    "identity_basis",
-    "expression_basis",
-    "mean_texture",
-    "texture_basis",
-    "uv_coordinates",
-)
 
 
 def stage_figures(path: Path, frame_count: int) -> dict[str, float | None]:
@@ -62,7 +54,7 @@ def with_vertices(model: FaceModel, vertex_count: int) -> FaceModel:
 
     All edges are halved as often as that fits, then triangles get a vertex in their middle.
     """
-    arrays = {name: getattr(model, name) for name in _VERTEX_ARRAYS}
+    arrays = {name: getattr(model, name) for name in VERTEX_ARRAYS}
     faces = model.faces
 
     def add(parents: np.ndarray) -> None:

@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 from styleavatar_core.face3d.alignment import align
 from styleavatar_core.face3d.builtin import builtin_model
-from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.face3d.model import VERTEX_ARRAYS, FaceModel
 from styleavatar_core.types import FloatArray
 
 IntArray = npt.NDArray[np.int64]
@@ -87,7 +87,7 @@ def grafted_eyes(model: FaceModel, donor: FaceModel) -> FaceModel:
         model: Has no eyeballs; in our axes and units.
         donor: Its mean eyes sit where the model's do, within the width of a lid.
     """
-    parts = {name: [getattr(model, name)] for name in _VERTEX_ARRAYS}
+    parts = {name: [getattr(model, name)] for name in VERTEX_ARRAYS}
     faces, landmarks = [model.faces], model.landmark_indices.copy()
     ranges: list[tuple[int, int]] = []
     total = len(model.mean_shape)
@@ -122,13 +122,3 @@ def grafted_eyes(model: FaceModel, donor: FaceModel) -> FaceModel:
         eye_vertices=(ranges[0], ranges[1]),
         **{name: np.concatenate(rows) for name, rows in parts.items()},
     )
-
-
-_VERTEX_ARRAYS = (
-    "mean_shape",
-    "identity_basis",
-    "expression_basis",
-    "mean_texture",
-    "texture_basis",
-    "uv_coordinates",
-)

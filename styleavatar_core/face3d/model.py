@@ -20,7 +20,7 @@ from styleavatar_core.types import FloatArray
 IntArray = npt.NDArray[np.int32]
 
 _FORMAT = "styleavatar-face-model-1"
-_VERTEX_ARRAYS = (
+VERTEX_ARRAYS = (
     "mean_shape",
     "identity_basis",
     "expression_basis",
@@ -28,7 +28,7 @@ _VERTEX_ARRAYS = (
     "texture_basis",
     "uv_coordinates",
 )
-_ARRAYS = (*_VERTEX_ARRAYS[:5], "faces", "uv_coordinates", "landmark_indices")
+_ARRAYS = (*VERTEX_ARRAYS[:5], "faces", "uv_coordinates", "landmark_indices")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class FaceModel:
     def without_mouth(self, model_id: str) -> FaceModel:
         """Returns the model as it is but for the mouth's inside, whose vertices are the last."""
         start, _ = self.mouth_vertices
-        arrays = {name: getattr(self, name)[:start] for name in _VERTEX_ARRAYS}
+        arrays = {name: getattr(self, name)[:start] for name in VERTEX_ARRAYS}
         faces = self.faces[(self.faces < start).all(axis=1)]
         model = replace(self, model_id=model_id, faces=faces, mouth_vertices=(0, 0), **arrays)
         return replace(model, digest=_digest(*model._stored()))
