@@ -34,6 +34,7 @@ class Watched:
         self._marks: list[int] = []
         self._memory_mb: dict[str, list[float]] = {name: [] for name in processes}
         self._descriptors: dict[str, list[int]] = {name: [] for name in processes}
+        self._cpu_s: dict[str, list[float]] = {name: [] for name in processes}
 
     def look(self, done: int) -> None:
         """Notes how it is after so many frames."""
@@ -41,6 +42,8 @@ class Watched:
         for name, process in self._processes.items():
             self._memory_mb[name].append(memory_mb(process))
             self._descriptors[name].append(process.num_fds())
+            times = process.cpu_times()
+            self._cpu_s[name].append(times.user + times.system)
 
     def words(self) -> str:
         """Says how it was when somebody looked last."""
@@ -48,17 +51,23 @@ class Watched:
         return "".join(memory)
 
     def figures(self) -> dict[str, float]:
-        """Says what grew after the warm-up: slope of a line through the samples, and the ends."""
+        """Says what grew after the warm-up: slope of a line through the samples, and the ends.
+
+        And what processor time a frame takes, which is what bounds the rate.
+        """
         figures: dict[str, float] = {}
         first = int(WARM_UP_SHARE * len(self._marks))
+        frame_count = self._marks[-1] - self._marks[first]
         for name, values in self._memory_mb.items():
             slope = np.polyfit(self._marks[first:], values[first:], 1)[0]
             grown = self._descriptors[name][-1] - self._descriptors[name][first]
+            cpu_s = self._cpu_s[name][-1] - self._cpu_s[name][first]
             figures |= {
                 f"soak.{name}_mb_per_10000_frames": 1e4 * float(slope),
                 f"soak.{name}_mb_after_warm_up": values[first],
                 f"soak.{name}_mb": values[-1],
                 f"soak.{name}_descriptors_grown": float(grown),
+                f"soak.{name}_cpu_ms_per_frame": 1e3 * cpu_s / frame_count,
             }
         return figures
 
