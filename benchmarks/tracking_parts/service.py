@@ -6,6 +6,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -58,17 +59,21 @@ def _stream_cost_s(service: RunningService, pictures: list[ByteArray]) -> float:
 def _besiege(
     service: RunningService, pictures: list[ByteArray], count: int
 ) -> dict[str, float | None]:
-    """Sends malformed frames and streams beside an honest caller."""
-    stream_count = round(_STREAM_SHARE * count)
+    """Sends malformed frames and streams beside an honest caller.
+
+    Memory is compared after a warm-up, in which all code has run and two streams have been open at
+    once, again and again: allocators fill their pools until then.
+    """
     few = pictures[: max(_WARM_UP_COUNT, len(pictures) // 4)]
     alone = _track(service, _honest(few))
-    _attack(service, pictures[0], count // 4, stream_count // 4)  # so that all code has run
-    before_mb, workers = _resident_mb(service), {worker.pid for worker in service.workers()}
-    beside: Responses = []
-    other = threading.Thread(target=lambda: beside.extend(_track(service, _honest(few))))
-    other.start()
-    answered = _attack(service, pictures[0], count - stream_count, stream_count)
-    other.join()
+    cold_mb, workers = _resident_mb(service), {worker.pid for worker in service.workers()}
+    _attack(service, pictures[0], count // 4)
+    for _ in range(max(count // 100, 1)):
+        with _beside(service, few[:_WARM_UP_COUNT]):
+            _track(service, _honest(few[:_WARM_UP_COUNT]))
+    warm_mb = _resident_mb(service)
+    with _beside(service, few) as beside:
+        answered = _attack(service, pictures[0], count)
     same = sum(a == b for a, b in zip(alone, beside, strict=False))
     lost = workers - {worker.pid for worker in service.workers()}
     return {
@@ -76,15 +81,25 @@ def _besiege(
         "malformed.answered_percent": 100 * answered / count,
         "malformed.disturbed_frames": float(len(alone) - same),
         "malformed.workers_lost": float(len(lost)),
-        "malformed.memory_growth_mb": _resident_mb(service) - before_mb,
+        "malformed.memory_warm_up_mb": warm_mb - cold_mb,
+        "malformed.memory_growth_mb": _resident_mb(service) - warm_mb,
     }
 
 
-def _attack(
-    service: RunningService, picture: ByteArray, frame_count: int, stream_count: int
-) -> int:
+@contextmanager
+def _beside(service: RunningService, pictures: list[ByteArray]) -> Iterator[Responses]:
+    """Tracks honest frames while the caller does something else; the answers are there after it."""
+    answers: Responses = []
+    other = threading.Thread(target=lambda: answers.extend(_track(service, _honest(pictures))))
+    other.start()
+    yield answers
+    other.join()
+
+
+def _attack(service: RunningService, picture: ByteArray, count: int) -> int:
     """Returns how many frames got an answer in-band and streams an error of their own."""
-    hostile = [_CONFIG, *malformed_frames(picture, frame_count)]
+    stream_count = round(_STREAM_SHARE * count)
+    hostile = [_CONFIG, *malformed_frames(picture, count - stream_count)]
     answered = len(_track(service, hostile)) - 1
     for messages in malformed_streams(stream_count):
         code, reason = answer_codes(service.channel, messages)
