@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
@@ -120,7 +121,8 @@ def _draw(
     (folder / DATASET_NAME).unlink(missing_ok=True)
     writer = DatasetWriter(folder, info.frame_count, info.canvas_size_px, info.rendering_canvas_px)
     parameters = []
-    with closing(AvatarRenderer(teacher.path, backend=backend)) as renderer:
+    threads = torch.get_num_threads()
+    with closing(AvatarRenderer(teacher.path, backend=backend, thread_count=threads)) as renderer:
         for position in range(info.frame_count):
             if should_stop is not None and should_stop():
                 raise TrainingCanceled
