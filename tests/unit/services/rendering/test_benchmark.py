@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -12,6 +14,15 @@ from benchmarks.streaming import PARTS, read_options
 from benchmarks.streaming_parts.capacity import capacity_table
 from benchmarks.streaming_parts.malformed import KINDS
 from benchmarks.streaming_parts.soak import Watched
+
+# Takes a megabyte for every line that it is told; ten for the first five.
+_GROWING = """
+import sys
+kept = []
+for number, _ in enumerate(sys.stdin):
+    kept.append(bytearray(b"x") * (10_000_000 if number < 5 else 1_000_000))
+    print("taken", flush=True)
+"""
 
 
 def test_parts_run_by_name_and_all_by_default() -> None:
@@ -36,13 +47,20 @@ def test_the_table_of_capacity_says_who_holds() -> None:
 
 
 def test_memory_that_grows_has_a_slope_and_what_the_warm_up_took_has_none() -> None:
-    watched = Watched({"own": psutil.Process()})
-    kept = [bytearray(50_000_000)]
-    for done in range(0, 20_000, 1000):
-        kept.append(bytearray(b"x") * 1_000_000)
-        watched.look(done)
-    assert watched.figures()["soak.own_mb_per_10000_frames"] == pytest.approx(10.0, rel=0.2)
-    assert "own" in watched.words()
+    with subprocess.Popen(
+        [sys.executable, "-c", _GROWING], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as grown:
+        assert grown.stdin is not None
+        assert grown.stdout is not None
+        watched = Watched({"grown": psutil.Process(grown.pid)})
+        for done in range(0, 20_000, 1000):
+            grown.stdin.write(b"more\n")
+            grown.stdin.flush()
+            grown.stdout.readline()
+            watched.look(done)
+        assert "grown" in watched.words()
+        grown.stdin.close()
+    assert watched.figures()["soak.grown_mb_per_10000_frames"] == pytest.approx(10.0, rel=0.2)
 
 
 def test_malformed_streams_are_the_same_every_time_and_say_what_is_right() -> None:
