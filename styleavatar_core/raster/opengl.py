@@ -28,6 +28,8 @@ _FRAMEBUFFER, _RENDERBUFFER, _COLOR_0, _DEPTH_0 = 0x8D40, 0x8D41, 0x8CE0, 0x8D00
 _R32F, _DEPTH_32F, _RED, _FLOAT, _TRIANGLES = 0x822E, 0x8CAC, 0x1903, 0x1406, 4
 _DEPTH_TEST, _CULL_FACE, _COMPLETE = 0x0B71, 0x0B44, 0x8CD5
 
+# A device may say that it is a GPU and be drawn for by one of these, e.g. beside MediaPipe.
+_CPU_RENDERERS = ("llvmpipe", "softpipe", "SWR")
 _VERTEX_SOURCE = b"""#version 330 core
 layout(location = 0) in vec3 place;
 flat out int face;
@@ -50,7 +52,8 @@ class OpenGlRasterizer:
         needs_gpu: Whether drivers that draw on the CPU, slower than our own path, are left out.
 
     Raises:
-        EngineUnavailableError: There is no libEGL, or it gives no context of OpenGL 3.3.
+        EngineUnavailableError: There is no libEGL, it gives no context of OpenGL 3.3, or that one
+            draws on the CPU and a GPU is needed.
     """
 
     def __init__(self, *, needs_gpu: bool = False) -> None:
@@ -59,6 +62,8 @@ class OpenGlRasterizer:
         with self._context.current():
             get_string = self._gl("glGetString", ctypes.c_char_p, UINT)
             self.renderer_name = (get_string(_RENDERER) or b"").decode()
+            if needs_gpu and self.renderer_name.startswith(_CPU_RENDERERS):
+                raise EngineUnavailableError(f"OpenGL draws on the CPU here ({self.renderer_name})")
             self._prepare()
         self._size = (0, 0)
         self._lock = threading.Lock()
