@@ -66,7 +66,11 @@ def plain_operations() -> Iterator[None]:
             setattr(module, name, value)
 
 
-_REPLACED_IN = ("styleavatar_core.networks.", "styleavatar_core.training.")
+_REPLACED_IN = (
+    "styleavatar_core.networks.",
+    "styleavatar_core.training.",
+    "styleavatar_core.ops.to_rgb",  # whose definition is made of others
+)
 
 
 def _contiguous(batch: Batch) -> Batch:
@@ -96,17 +100,6 @@ def _inverse_haar(pack: torch.Tensor) -> torch.Tensor:
     return image
 
 
-def _to_rgb(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    styles: torch.Tensor,
-    bias: torch.Tensor,
-    image: torch.Tensor | None,
-) -> torch.Tensor:
-    own = _inverse_haar(F.conv2d(x * styles[:, :, None, None], weight, bias))
-    return own if image is None else own + _upsample_image(image)
-
-
 def _upsample_image(image: torch.Tensor) -> torch.Tensor:
     return upfirdn2d.upfirdn2d(image, upfirdn2d.IMAGE_TAPS, up=2, padding=(2, 1))
 
@@ -118,5 +111,5 @@ _PLAIN: dict[Callable[..., torch.Tensor], Callable[..., torch.Tensor]] = {
     haar.haar_transform: haar.haar_transform_reference,
     haar.inverse_haar_transform: _inverse_haar,
     upfirdn2d.upsample_image: _upsample_image,
-    to_rgb.to_rgb: _to_rgb,
+    to_rgb.to_rgb: to_rgb.to_rgb_reference,
 }

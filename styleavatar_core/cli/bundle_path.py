@@ -7,6 +7,8 @@ from pathlib import Path
 
 from styleavatar_core.errors import NotFoundError
 
+BUNDLE_FOLDER = "avatar"  # in the work folder of `train` and `distill`
+
 
 def find_bundle(path: Path) -> Path:
     """Returns the bundle at a path: a bundle itself, or the ``avatar`` folder that ``train`` wrote.
@@ -16,7 +18,7 @@ def find_bundle(path: Path) -> Path:
     """
     if path.suffix == ".zip" and path.is_file():
         return path
-    for folder in (path, path / "avatar"):
+    for folder in (path, path / BUNDLE_FOLDER):
         if (folder / "avatar.json").is_file():
             return folder
     raise NotFoundError(f"there is no avatar at {path}; make one with `styleavatar train`")

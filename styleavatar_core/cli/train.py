@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from styleavatar_core.cli.bundle_path import BUNDLE_FOLDER
 from styleavatar_core.cli.face_model_option import FaceModelOption
 from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
 from styleavatar_core.cli.training_options import (
@@ -24,8 +25,6 @@ from styleavatar_core.cli.training_options import (
 )
 from styleavatar_core.errors import ConflictError
 from styleavatar_core.types import Progress
-
-BUNDLE_FOLDER = "avatar"
 
 
 def train(

@@ -73,7 +73,6 @@ def _paper_plus() -> GeneratorConfig:
     paper = _paper()
     style = StyleConfig()
     generator = FeatureGeneratorConfig(style, 4, 512, paper.background.channels)
-    samples = 2  # per texel side: four of 64 channels join what is behind them as 256
     return replace(
         paper,
         name="paper+",
@@ -97,7 +96,7 @@ def _paper_plus() -> GeneratorConfig:
             has_early_skips=True,
         ),
         uv_sampling="bilinear",
-        uv_supersampling=samples,
+        uv_supersampling=2,  # four samples of 64 channels join what is behind them as 256
         window_sampling="exact",
         face_composition="concat",
         mask_gain=1.0,
