@@ -159,14 +159,10 @@ def freeze(
     mapped = frozen.mapping(style[:1])
     _freeze_children(frozen.foreground, mapped)
     _freeze_children(frozen.synthesis, mapped)
-    mask_conv = freeze_layer(frozen.mask_conv, mapped)
-    assert isinstance(mask_conv, FrozenConv)
-    frozen.mask_conv = FrozenNarrowConv(mask_conv)  # type: ignore[assignment]
     frozen.mapping = nn.Identity()  # type: ignore[assignment]
     if frozen.config.uv_sampling == "bilinear" and frozen.config.uv_supersampling > 1:
-        rgb_texture = inverse_haar_transform(face.rgb_pack)
-        frozen.feature_sampler = FrozenSampler(face.feature)  # type: ignore[assignment]
-        frozen.rgb_sampler = FrozenSampler(rgb_texture)  # type: ignore[assignment]
+        frozen.face_sampler.features = FrozenSampler(face.feature)
+        frozen.face_sampler.colours = FrozenSampler(inverse_haar_transform(face.rgb_pack))
         face = _one_texel(face)
     if frozen.config.window_sampling == "linspace":
         distance = min(max(map(abs, window)), frozen.config.maximum_offset)
@@ -176,6 +172,11 @@ def freeze(
     starts = frozen.starts(offset, frozen.config.canvas_size)
     shown = frozen.background_cutter(background, starts)
     frozen.background_cutter = FrozenBackground(*shown)  # type: ignore[assignment]
+    mask_conv = freeze_layer(frozen.mask_conv, mapped)
+    assert isinstance(mask_conv, FrozenConv)
+    frozen.mask_conv = FrozenNarrowConv(  # type: ignore[assignment]
+        mask_conv, shown[0] if frozen.config.has_composition else None
+    )
     background = _one_texel(background)
     return FrozenGenerator(frozen, face, background, offset, noise).requires_grad_(False).eval()
 
@@ -206,7 +207,12 @@ def with_precision(generator: FrozenGenerator, precision: str) -> FrozenGenerato
         )
     converted = copy.deepcopy(generator).half()
     parts = converted.generator
-    for name in ("feature_sampler", "rgb_sampler", "noise_sampler"):
-        if not isinstance(getattr(parts, name), FrozenSampler):
-            setattr(parts, name, ExactSampler(getattr(parts, name)))
+    for holder, name in (
+        (parts.face_sampler, "features"),
+        (parts.face_sampler, "colours"),
+        (parts, "noise_sampler"),
+    ):
+        sampler = getattr(holder, name)
+        if not isinstance(sampler, FrozenSampler):
+            setattr(holder, name, ExactSampler(sampler))
     return converted

@@ -30,16 +30,17 @@ class MiddleBlock(nn.Module):
         self,
         x: torch.Tensor,
         style: torch.Tensor,
-        image: torch.Tensor | None,
+        pixels: torch.Tensor | None,
         **more: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Takes and gives what the level does, of smaller sides; ``more`` is skip and noise."""
         x = _middle(x, self.size)
+        so_far = None if pixels is None else _middle(pixels, x.shape[-1])
         cut = {
             name: None if part is None else _middle(part, 2 * x.shape[-1])
-            for name, part in {"image": image, **more}.items()
+            for name, part in more.items()
         }
-        result: tuple[torch.Tensor, torch.Tensor] = self.block(x, style, cut.pop("image"), **cut)
+        result: tuple[torch.Tensor, torch.Tensor] = self.block(x, style, so_far, **cut)
         return result
 
 

@@ -16,9 +16,10 @@ from torch import nn
 from styleavatar_core.networks.layers import EqualConv2d, ModulatedConv2d, StyledConv, ToRGB
 from styleavatar_core.networks.style_unet import FromRGB
 from styleavatar_core.ops.bias_act import LEAKY_SLOPE
-from styleavatar_core.ops.haar import haar_transform, inverse_haar_transform
+from styleavatar_core.ops.haar import haar_transform, pack_matrix
 from styleavatar_core.ops.modulated_conv2d import fold_down, fold_up, style_demodulation
-from styleavatar_core.ops.upfirdn2d import fir_kernel, upsample_image
+from styleavatar_core.ops.to_rgb import double_pixels
+from styleavatar_core.ops.upfirdn2d import fir_kernel
 
 
 class FrozenLayer(nn.Module, ABC):
@@ -133,27 +134,34 @@ class FrozenNarrowConv(nn.Module):
 
     Args:
         conv: The frozen convolution; one channel, no activation, keeps the resolution.
+        constant: (1, C, H, W) of its last input channels, always the same; or None.
     """
 
     taps: torch.Tensor
 
-    def __init__(self, conv: FrozenConv) -> None:
+    def __init__(self, conv: FrozenConv, constant: torch.Tensor | None = None) -> None:
         super().__init__()
-        _, inputs, side, _ = conv.weight.shape
-        parts = conv.weight.detach()[0].flatten(1).t().reshape(side * side, inputs, 1, 1)
+        weight, side = conv.weight.detach(), conv.weight.shape[-1]
+        self.rest: torch.Tensor | nn.Parameter = conv.bias
+        if constant is not None:
+            weight, known = weight.split(
+                [weight.shape[1] - constant.shape[1], constant.shape[1]], dim=1
+            )
+            rest = F.conv2d(constant, known, conv.bias, padding=side // 2)
+            self.rest = nn.Parameter(rest.detach(), requires_grad=False)
+        parts = weight[0].flatten(1).t().reshape(side * side, -1, 1, 1)
         self.parts = FrozenPointwise(parts, None)
-        self.bias = conv.bias
         taps = torch.eye(side * side).to(parts).reshape(1, side * side, side, side)
         self.register_buffer("taps", taps)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, constant: torch.Tensor | None = None) -> torch.Tensor:
         """Maps (B, I, H, W) to (B, 1, H, W)."""
         side = self.taps.shape[-1]
-        return F.conv2d(self.parts(x), self.taps, self.bias, padding=side // 2)
+        return F.conv2d(self.parts(x), self.taps, padding=side // 2) + self.rest
 
 
 class FrozenToRGB(nn.Module):
-    """ToRGB whose 1x1 convolution gives pixels directly: the inverse Haar is in its weight.
+    """ToRGB with the inverse Haar transform in the weight of its 1x1 convolution.
 
     Args:
         weight: (12, I, 1, 1) folded weight, bands.
@@ -162,17 +170,16 @@ class FrozenToRGB(nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
         super().__init__()
-        to_pixels = F.pixel_unshuffle(inverse_haar_transform(torch.eye(12)[..., None, None]), 2)
-        matrix = to_pixels[:, :, 0, 0].t()  # (12 pixels, 12 bands)
+        matrix = pack_matrix(3, weight.dtype, weight.device).t()  # (12 pixels, 12 bands)
         pixels = torch.einsum("pb,bi->pi", matrix, weight[:, :, 0, 0])
         self.pixels = FrozenPointwise(pixels[:, :, None, None], matrix @ bias)
 
     def forward(
-        self, x: torch.Tensor, style: torch.Tensor | None, image: torch.Tensor | None
+        self, x: torch.Tensor, style: torch.Tensor | None, pixels: torch.Tensor | None
     ) -> torch.Tensor:
-        """Maps x (B, C, H, W) and the image so far (B, 3, H, W) or None to (B, 3, 2H, 2W)."""
-        own = F.pixel_shuffle(self.pixels(x), 2)
-        return own if image is None else own + upsample_image(image)
+        """Maps x (B, C, H, W) and the pixels so far (B, 12, H / 2, W / 2) to (B, 12, H, W)."""
+        own: torch.Tensor = self.pixels(x)
+        return own if pixels is None else own + double_pixels(pixels)
 
 
 class FrozenFromRGB(nn.Module):

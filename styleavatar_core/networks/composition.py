@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.networks.feature_generator import FeatureMaps
+from styleavatar_core.networks.layers import EqualConv2d
+from styleavatar_core.ops.haar import inverse_haar_transform, pixels_of
 
 
 def crop_windows(canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch.Tensor:
@@ -134,3 +136,50 @@ class TextureSampler(nn.Module):
             padding_mode="zeros" if self.mode == "nearest" else "border",
             align_corners=False,
         )
+
+
+class FaceSampler(nn.Module):
+    """Looks up the face's static maps for every texel: Neural Textures.
+
+    Args:
+        mode: ``nearest`` or ``bilinear``.
+        scale: Samples per texel side.
+    """
+
+    def __init__(self, mode: str, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.features: nn.Module = TextureSampler(mode)
+        self.colours: nn.Module = TextureSampler(mode)
+
+    def forward(
+        self, face: FeatureMaps, uv: torch.Tensor, face_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Samples the maps.
+
+        Args:
+            face: Static maps in UV space; batch 1 or B.
+            uv: (B, 2, U, U) float32 in [0, 1].
+            face_mask: (B, 1, U, U) float32 in [0, 1].
+
+        Returns:
+            Feature (B, C * scale**2, U / scale, U / scale) and pixels of the same sides with 12
+            channels; zero outside the face.
+        """
+        if self.scale == 1:
+            maps = torch.cat([face.feature, pixels_of(face.rgb_pack)], dim=1)
+            sampled = self.features(maps, uv) * face_mask
+            return sampled[:, :-12], sampled[:, -12:]
+        feature = self.features(face.feature, uv) * face_mask
+        # The RGB part is a real texture: sampled at image resolution.
+        image = self.colours(inverse_haar_transform(face.rgb_pack), uv) * face_mask
+        return F.pixel_unshuffle(feature, self.scale), F.pixel_unshuffle(image, 2)
+
+
+class MaskConv(EqualConv2d):
+    """The convolution that predicts the foreground's mask from what may be shown."""
+
+    def forward(self, *shown: torch.Tensor) -> torch.Tensor:
+        """Maps one or several (B or 1, C, H, W), joined, to (B, 1, H, W)."""
+        count = max(len(part) for part in shown)
+        return super().forward(torch.cat([part.expand(count, -1, -1, -1) for part in shown], dim=1))

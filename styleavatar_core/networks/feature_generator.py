@@ -11,7 +11,7 @@ from torch import nn
 from styleavatar_core.networks.config import FeatureGeneratorConfig
 from styleavatar_core.networks.layers import ConstantInput, StyledConv, ToRGB
 from styleavatar_core.networks.mapping import MappingNetwork
-from styleavatar_core.ops.haar import haar_transform
+from styleavatar_core.ops.haar import bands_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ class FeatureGenerator(nn.Module):
         """
         mapped = self.mapping(style)
         x = self.input().expand(len(style), -1, -1, -1)
-        image: torch.Tensor | None = None
+        pixels: torch.Tensor | None = None
         for up, conv, to_rgb in zip(self.ups, self.convs, self.to_rgbs, strict=True):
             x = conv(up(x, mapped), mapped)
-            image = to_rgb(x, mapped, image)
-        assert image is not None
-        return FeatureMaps(self.norm(x), haar_transform(image))
+            pixels = to_rgb(x, mapped, pixels)
+        assert pixels is not None
+        return FeatureMaps(self.norm(x), bands_of(pixels))

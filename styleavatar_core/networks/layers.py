@@ -202,8 +202,8 @@ class StyledConv(nn.Module):
 class ToRGB(nn.Module):
     """Adds a layer's contribution to the RGB image that grows along the decoder.
 
-    The image is kept in the image domain: doubling it there equals inverse Haar, FIR and Haar on
-    packs.
+    The image is kept as pixels, not as Haar bands: doubling it there equals inverse Haar, FIR and
+    Haar.
     """
 
     def __init__(self, style: StyleConfig, in_channels: int) -> None:
@@ -213,11 +213,11 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(12))
 
     def forward(
-        self, x: torch.Tensor, style: torch.Tensor, image: torch.Tensor | None
+        self, x: torch.Tensor, style: torch.Tensor, pixels: torch.Tensor | None
     ) -> torch.Tensor:
-        """Maps x (B, C, H, W) and the image so far (B, 3, H, W) or None to (B, 3, 2H, 2W)."""
+        """Maps x (B, C, H, W) and the pixels so far (B, 12, H / 2, W / 2) to (B, 12, H, W)."""
         conv = self.conv
-        return to_rgb(x, conv.weight * conv.scale, conv.modulation(style), self.bias, image)
+        return to_rgb(x, conv.weight * conv.scale, conv.modulation(style), self.bias, pixels)
 
 
 class ConstantInput(nn.Module):

@@ -11,20 +11,22 @@ from torch import nn
 
 from styleavatar_core.networks.composition import (
     BackgroundCutter,
+    FaceSampler,
+    MaskConv,
     TextureSampler,
     crop_windows,
     crop_windows_linspace,
 )
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
-from styleavatar_core.networks.layers import EqualConv2d
 from styleavatar_core.networks.mapping import MappingNetwork
 from styleavatar_core.networks.noise import Noise, unpack_noise
 from styleavatar_core.networks.style_unet import StyleUNet
-from styleavatar_core.ops.haar import haar_transform, inverse_haar_transform
-from styleavatar_core.ops.upfirdn2d import downsample_image, upsample_image
+from styleavatar_core.ops.haar import bands_of, pixels_of
+from styleavatar_core.ops.to_rgb import double_pixels
+from styleavatar_core.ops.upfirdn2d import downsample_image
 
-_PACK_CHANNELS = 12  # of an RGB image in the wavelet domain
+_PIXEL_CHANNELS = 12  # of an RGB image at half its side: the pixels of a block, or their bands
 _CROP_HALO = 2  # texels of the level below that a doubling and a 3x3 convolution look at
 
 
@@ -56,11 +58,10 @@ class PortraitGenerator(nn.Module):
             self.foreground: nn.Module = StyleUNet(config.foreground)
             channels = config.foreground.output_channels + config.background.feature_channels
         else:
-            self.foreground, channels = nn.Identity(), _PACK_CHANNELS
-        self.mask_conv = EqualConv2d(channels, 1, 3, gain=None)
+            self.foreground, channels = nn.Identity(), _PIXEL_CHANNELS
+        self.mask_conv = MaskConv(channels, 1, 3, gain=None)
         self.synthesis = StyleUNet(config.synthesis)
-        self.feature_sampler = TextureSampler(config.uv_sampling)
-        self.rgb_sampler = TextureSampler(config.uv_sampling)
+        self.face_sampler = FaceSampler(config.uv_sampling, config.uv_supersampling)
         self.noise_sampler = TextureSampler("nearest")
         self.background_cutter = BackgroundCutter(config.canvas_size, config.feature_size)
 
@@ -97,20 +98,20 @@ class PortraitGenerator(nn.Module):
             Image and foreground mask of the window.
         """
         mapped = self.mapping(style)
-        mask, feature, pack = self._fuse(mapped, rendering, background, window, background_window)
+        mask, feature, pixels = self._fuse(mapped, rendering, background, window, background_window)
         if self.config.has_neural_texture:
-            feature, pack = self._add_face(feature, pack, face, uv, face_mask)
+            texture = self.face_sampler(face, uv, face_mask)
+            feature, pixels = self._add_face(feature, pixels, texture, face_mask)
         levels = None
         if noise is not None and self.config.noise_channels:
             fused = self._compose_noise(mask, noise, window, uv, face_mask)
             levels = unpack_noise(fused, self.config.synthesis.noise_sizes)
-        fused_image = inverse_haar_transform(pack)  # (B, 3, 2Fw, 2Fw)
-        _, image = self.synthesis(mapped, fused_image, feature, noise=levels)
+        _, drawn = self.synthesis(mapped, F.pixel_shuffle(pixels, 2), feature, noise=levels)
         if self.config.has_fused_rgb_output:
-            while fused_image.shape[-1] < image.shape[-1]:
-                fused_image = upsample_image(fused_image)
-            image = image + fused_image
-        return PortraitOutput(image, mask)
+            while pixels.shape[-1] < drawn.shape[-1]:
+                pixels = double_pixels(pixels)
+            drawn = drawn + pixels
+        return PortraitOutput(F.pixel_shuffle(drawn, 2), mask)
 
     def _fuse(
         self,
@@ -120,21 +121,24 @@ class PortraitGenerator(nn.Module):
         window: torch.Tensor,
         background_window: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """Returns mask, feature (if there is one) and pack of everything but the neural texture."""
+        """Returns mask, feature (if any) and pixels of everything but the neural texture.
+
+        Pixels are (B, 12, Fw, Fw): an image of side 2Fw, four pixels in the channels of one.
+        """
         if not self.config.has_composition:
-            pack = haar_transform(self._moved_rendering(rendering, window))
+            pixels = F.pixel_unshuffle(self._moved_rendering(rendering, window), 2)
             # Without a neural texture the rendering is all there is; with one it only tells where
             # the person is, which the texture's own network has to draw.
-            drawn = torch.zeros_like(pack) if self.config.has_neural_texture else pack
-            return self._mask(pack), None, drawn
-        own, own_image = self._foreground(mapped, rendering, window)
+            drawn = torch.zeros_like(pixels) if self.config.has_neural_texture else pixels
+            return self._mask(bands_of(pixels)), None, drawn
+        own, own_pixels = self._foreground(mapped, rendering, window)
         behind = window if background_window is None else background_window
         back, back_pack = self.background_cutter(
             background, self.starts(behind, self.config.canvas_size)
         )
-        mask = self._mask(torch.cat([own, back.expand(len(own), -1, -1, -1)], dim=1))
-        feature, pack = self._compose(mask, (own, haar_transform(own_image)), (back, back_pack))
-        return mask, feature, pack
+        mask = self._mask(own, back)
+        feature = self._blend(mask, own, back)
+        return mask, feature, self._blend(mask, own_pixels, pixels_of(back_pack))
 
     def starts(self, window: torch.Tensor, canvas_size: int) -> torch.Tensor:
         """Returns (B, 2) first column and row of each window on a canvas."""
@@ -151,15 +155,14 @@ class PortraitGenerator(nn.Module):
     def _foreground(
         self, mapped: torch.Tensor, rendering: torch.Tensor, window: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns feature (B, C, Fw, Fw) and image (B, 3, 2Fw, 2Fw) of the foreground."""
+        """Returns feature (B, C, Fw, Fw) and pixels (B, 12, Fw, Fw) of the foreground."""
         config = self.config
         canvas_px = rendering.shape[-1] * config.canvas_size // config.feature_size
         margin = (canvas_px - rendering.shape[-1]) // 2
         padded = F.pad(rendering, (margin, margin, margin, margin), value=-1.0)
         if config.window_sampling == "linspace":
-            feature, image = self.foreground(mapped, padded)
-            pack = self._window(haar_transform(image), window)
-            return self._window(feature, window), inverse_haar_transform(pack)
+            feature, pixels = self.foreground(mapped, padded)
+            return self._window(feature, window), self._window(pixels, window)
         return self._foreground_in_window(mapped, padded, window)
 
     def _foreground_in_window(
@@ -170,13 +173,13 @@ class PortraitGenerator(nn.Module):
         corners = torch.div(starts, 2, rounding_mode="floor") - _CROP_HALO  # at half resolution
         size = self.config.feature_size // 2 + 2 * _CROP_HALO
 
-        def crop(feature: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return crop_windows(feature, corners, size), crop_windows(image, corners * 2, size * 2)
+        def crop(x: torch.Tensor) -> torch.Tensor:
+            return crop_windows(x, corners, size)
 
-        feature, image = self.foreground(mapped, padded, crop=crop)
+        feature, pixels = self.foreground(mapped, padded, crop=crop)
         rest = starts - corners * 2  # 4 or 5 texels
         side = self.config.feature_size
-        return crop_windows(feature, rest, side), crop_windows(image, rest * 2, side * 2)
+        return crop_windows(feature, rest, side), crop_windows(pixels, rest, side)
 
     def _moved_rendering(self, rendering: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
         """Returns the rendering as the window shows it, (B, 3, 2Fw, 2Fw)."""
@@ -190,9 +193,9 @@ class PortraitGenerator(nn.Module):
             moved = downsample_image(moved)
         return moved
 
-    def _mask(self, shown: torch.Tensor) -> torch.Tensor:
+    def _mask(self, *shown: torch.Tensor) -> torch.Tensor:
         """Predicts the probability of foreground from (B, C, Fw, Fw): (B, 1, Fw, Fw) in (0, 1)."""
-        return torch.tanh(self.mask_conv(shown)) / 2 + 0.5
+        return torch.tanh(self.mask_conv(*shown)) / 2 + 0.5
 
     def _blend(self, mask: torch.Tensor, own: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
         """Puts the foreground in front of the background by the predicted mask."""
@@ -203,44 +206,24 @@ class PortraitGenerator(nn.Module):
             mask = ((mask - 0.5) * config.mask_gain + 0.5).clamp(0, 1)
         return back + (own - back) * mask
 
-    def _compose(
-        self,
-        mask: torch.Tensor,
-        own: tuple[torch.Tensor, torch.Tensor],
-        back: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Blends feature and pack of foreground and background."""
-        return self._blend(mask, own[0], back[0]), self._blend(mask, own[1], back[1])
-
     def _add_face(
         self,
         feature: torch.Tensor | None,
-        pack: torch.Tensor,
-        face: FeatureMaps,
-        uv: torch.Tensor,
+        pixels: torch.Tensor,
+        texture: tuple[torch.Tensor, torch.Tensor],
         face_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Joins the face, sampled from the neural texture, to the fused maps, or starts them."""
-        config = self.config
+        config, (face, face_pixels) = self.config, texture
         scale = config.uv_supersampling
-        if scale == 1:
-            maps = torch.cat([face.feature, face.rgb_pack], dim=1)
-            sampled = self.feature_sampler(maps, uv) * face_mask
-            texture, texture_pack = sampled[:, :-12], sampled[:, -12:]
-        else:
-            texture = self.feature_sampler(face.feature, uv) * face_mask
-            texture = F.pixel_unshuffle(texture, scale)
-            # The RGB part is a real texture: sampled at image resolution, then packed.
-            texture_rgb = self.rgb_sampler(inverse_haar_transform(face.rgb_pack), uv)
-            texture_pack = haar_transform(texture_rgb * face_mask)
         if feature is None:
-            return texture, pack + texture_pack
+            return face, pixels + face_pixels
         if config.face_composition == "concat":
-            return torch.cat([feature, texture], dim=1), pack + texture_pack
+            return torch.cat([feature, face], dim=1), pixels + face_pixels
         if config.face_composition == "compose":
             rest = 1 - F.avg_pool2d(face_mask, scale) if scale > 1 else 1 - face_mask
-            return feature * rest + texture, pack * rest + texture_pack
-        return feature + texture, pack + texture_pack
+            return feature * rest + face, pixels * rest + face_pixels
+        return feature + face, pixels + face_pixels
 
     def _compose_noise(
         self,

@@ -66,21 +66,21 @@ class DecoderBlock(nn.Module):
         self,
         x: torch.Tensor,
         style: torch.Tensor,
-        image: torch.Tensor | None,
+        pixels: torch.Tensor | None,
         *,
         skip: torch.Tensor | None = None,
         noise: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Maps x (B, I, r, r) and image (B, 3, 2r, 2r) to (B, O, 2r, 2r) and (B, 3, 4r, 4r)."""
+        """Maps x (B, I, r, r) and pixels (B, 12, r, r) to (B, O, 2r, 2r) and (B, 12, 2r, 2r)."""
         y = self.up(x, style, noise)
         if skip is not None:
             y = torch.cat([y, skip], dim=1)
         y = self.conv(y, style, noise)
-        return y, self.to_rgb(y, style, image)
+        return y, self.to_rgb(y, style, pixels)
 
 
-# Cuts a window out of the decoder's feature and image before its last level.
-Crop = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+# Cuts a window out of the decoder's feature and pixels before its last level.
+Crop = Callable[[torch.Tensor], torch.Tensor]
 
 
 class StyleUNet(nn.Module):
@@ -153,25 +153,26 @@ class StyleUNet(nn.Module):
             image: (B, 3, H, W) float32. Halved until it fits each level's FromRGB.
             feature: (B, input_channels, top_size, top_size), where the config has an input feature.
             noise: Noise by decoder resolution, each (B or 1, 1, r, r); none where missing.
-            crop: Applied to feature and image before the last decoder level.
+            crop: Applied to feature and pixels before the last decoder level.
 
         Returns:
-            Feature (B, output_channels, output_size, output_size) and the image of twice that side.
+            Feature (B, output_channels, output_size, output_size) and the pixels (B, 12, ...) of an
+            image of twice that side.
         """
         x, skips = self._encode(image, feature)
         x = self.bottom(x)
-        rgb: torch.Tensor | None = None
+        pixels: torch.Tensor | None = None
         size = self.config.bottom_size
         for index, block in enumerate(self.decoder):
             size *= 2
-            if crop is not None and index == len(self.decoder) - 1 and rgb is not None:
-                x, rgb = crop(x, rgb)
+            if crop is not None and index == len(self.decoder) - 1 and pixels is not None:
+                x, pixels = crop(x), crop(pixels)
             skip = skips.get(size) if self.config.has_early_skips else None
-            x, rgb = block(x, style, rgb, skip=skip, noise=noise.get(size) if noise else None)
+            x, pixels = block(x, style, pixels, skip=skip, noise=noise.get(size) if noise else None)
             if str(size) in self.joins:
                 x = self.joins[str(size)](torch.cat([x, skips[size]], dim=1))
-        assert rgb is not None
-        return x, rgb
+        assert pixels is not None
+        return x, pixels
 
     def _encode(
         self, image: torch.Tensor, feature: torch.Tensor | None

@@ -55,10 +55,33 @@ def inverse_haar_transform(pack: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, C, 2H, 2W).
     """
-    channels = int(pack.shape[1]) // 4
-    matrix = pack_matrix(channels, pack.dtype, pack.device)
-    pixels = F.conv2d(pack, matrix.t().reshape(4 * channels, 4 * channels, 1, 1))
-    return F.pixel_shuffle(pixels, 2)
+    return F.pixel_shuffle(pixels_of(pack), 2)
+
+
+def pixels_of(pack: torch.Tensor) -> torch.Tensor:
+    """Restores the image from its bands, the four pixels of a block still in the channels of one.
+
+    Args:
+        pack: (B, 4C, H, W) float, bands LL, LH, HL, HH.
+
+    Returns:
+        (B, 4C, H, W) in the order of ``pixel_unshuffle``.
+    """
+    matrix = pack_matrix(int(pack.shape[1]) // 4, pack.dtype, pack.device)
+    return F.conv2d(pack, matrix.t()[..., None, None])
+
+
+def bands_of(pixels: torch.Tensor) -> torch.Tensor:
+    """Packs an image of which the four pixels of a block are in the channels of one.
+
+    Args:
+        pixels: (B, 4C, H, W) float, in the order of ``pixel_unshuffle``.
+
+    Returns:
+        (B, 4C, H, W), bands LL, LH, HL, HH.
+    """
+    matrix = pack_matrix(int(pixels.shape[1]) // 4, pixels.dtype, pixels.device)
+    return F.conv2d(pixels, matrix[..., None, None])
 
 
 def haar_transform_reference(image: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,9 @@
 """A layer's contribution to the RGB image that grows along a decoder (paper, Sec. 3.3).
 
 As defined: a modulated 1x1 convolution to a Haar pack, its inverse transform, and the sum with the
-image so far, doubled. Here the transform is in the convolution's weight, and both parts meet at the
-lower resolution, four pixels in the channels of one: fewer passes, and none over large images.
+image so far, doubled. Here the transform is in the convolution's weight, and an image of side 2r is
+kept as its *pixels* at r: the four of a block in the channels of one, as ``pixel_unshuffle`` puts
+them. Fewer passes, and none over large images.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def to_rgb(
     weight: torch.Tensor,
     styles: torch.Tensor,
     bias: torch.Tensor,
-    image: torch.Tensor | None,
+    pixels: torch.Tensor | None,
 ) -> torch.Tensor:
     """Adds a feature's image to the image so far.
 
@@ -42,10 +43,10 @@ def to_rgb(
         weight: (12, I, 1, 1), already scaled.
         styles: (B, I) modulation coefficients.
         bias: (12,).
-        image: (B, 3, H, W), or None at the first level.
+        pixels: (B, 12, H / 2, W / 2), or None at the first level.
 
     Returns:
-        (B, 3, 2H, 2W).
+        (B, 12, H, W): the pixels of an image of 2H times 2W.
     """
     to_pixels = pack_matrix(3, weight.dtype, weight.device).t()
     kernel, offset = (to_pixels @ weight.flatten(1))[..., None, None], to_pixels @ bias
@@ -53,11 +54,22 @@ def to_rgb(
         kernel = kernel * styles[:, :, None, None]
     else:
         x = x * styles[:, :, None, None]
-    pixels = F.conv2d(x, kernel, offset)
-    if image is not None:
-        doubling = _doubling_kernel(3, image.dtype, image.device)
-        pixels = pixels + F.conv2d(image, doubling, padding=1)
-    return F.pixel_shuffle(pixels, 2)
+    own = F.conv2d(x, kernel, offset)
+    return own if pixels is None else own + double_pixels(pixels)
+
+
+def double_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """Doubles an image with the taps [1, 3, 3, 1], taking zero beyond the border.
+
+    Args:
+        pixels: (B, 4C, H, W) float, the pixels of an image.
+
+    Returns:
+        (B, 4C, 2H, 2W), those of the doubled one.
+    """
+    image = F.pixel_shuffle(pixels, 2)
+    kernel = _doubling_kernel(int(image.shape[1]), image.dtype, image.device)
+    return F.conv2d(image, kernel, padding=1)
 
 
 def to_rgb_reference(
@@ -65,8 +77,10 @@ def to_rgb_reference(
     weight: torch.Tensor,
     styles: torch.Tensor,
     bias: torch.Tensor,
-    image: torch.Tensor | None,
+    pixels: torch.Tensor | None,
 ) -> torch.Tensor:
     """Computes ``to_rgb`` step by step, as it is defined."""
-    own = inverse_haar_transform(F.conv2d(x * styles[:, :, None, None], weight, bias))
-    return own if image is None else own + upsample_image(image)
+    image = inverse_haar_transform(F.conv2d(x * styles[:, :, None, None], weight, bias))
+    if pixels is not None:
+        image = image + upsample_image(F.pixel_shuffle(pixels, 2))
+    return F.pixel_unshuffle(image, 2)

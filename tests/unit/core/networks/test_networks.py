@@ -37,9 +37,9 @@ def test_hd_has_the_right_shapes() -> None:
         generator = PortraitGenerator(config)
         mapped = generator.mapping(style)
         canvas_px = size * config.canvas_size // config.feature_size
-        feature, image = generator.foreground(mapped, torch.empty(1, 3, canvas_px, canvas_px))
+        feature, pixels = generator.foreground(mapped, torch.empty(1, 3, canvas_px, canvas_px))
     assert feature.shape[2:] == (config.canvas_size,) * 2
-    assert image.shape[2:] == (2 * config.canvas_size,) * 2
+    assert pixels.shape[1:] == (12, *(config.canvas_size,) * 2)
     assert background.feature.shape[1] == feature.shape[1]
     assert face.rgb_pack.shape == (1, 12, config.face.size, config.face.size)
     assert uv_size == config.feature_size * config.uv_supersampling

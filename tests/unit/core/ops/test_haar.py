@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
+import torch.nn.functional as F
 
 from styleavatar_core.ops.haar import (
+    bands_of,
     haar_transform,
     haar_transform_reference,
     inverse_haar_transform,
+    pixels_of,
 )
 
 
@@ -23,6 +26,13 @@ def test_fast_transform_equals_reference_in_values_and_gradients(shape: tuple[in
 def test_inverse_restores_the_image() -> None:
     image = torch.randn(2, 3, 16, 8, dtype=torch.float64)
     torch.testing.assert_close(inverse_haar_transform(haar_transform(image)), image)
+
+
+def test_bands_and_pixels_of_a_block_are_the_same_image() -> None:
+    image = torch.randn(2, 3, 16, 8, dtype=torch.float64)
+    pixels, pack = F.pixel_unshuffle(image, 2), haar_transform(image)
+    torch.testing.assert_close(bands_of(pixels), pack)
+    torch.testing.assert_close(pixels_of(pack), pixels)
 
 
 def test_transform_keeps_energy() -> None:
