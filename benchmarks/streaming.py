@@ -19,15 +19,12 @@ from rich.console import Console
 
 from benchmarks.report import build_report, print_report, write_report
 from benchmarks.streaming_parts.bench import AVATARS, TINY, Bench
-from benchmarks.streaming_parts.capacity import (
-    capacity_table,
-    measure_capacity,
-    measure_overload,
-)
+from benchmarks.streaming_parts.capacity import capacity_table, measure_capacity
 from benchmarks.streaming_parts.identity import measure_identity
 from benchmarks.streaming_parts.loading import PRESET, measure_loading, write_new_avatars
 from benchmarks.streaming_parts.malformed import send_garbage
 from benchmarks.streaming_parts.overhead import measure_bare, measure_first_frames, measure_stream
+from benchmarks.streaming_parts.overload import measure_overload
 from benchmarks.streaming_parts.recovery import measure_memory, measure_recovery
 from benchmarks.streaming_parts.soak import measure_soak
 

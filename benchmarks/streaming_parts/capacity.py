@@ -1,34 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many live streams: how many hold their rate, and what those beyond cost them."""
+"""Many live streams: how many hold their rate."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.table import Table
 
-from benchmarks.streaming_parts.service import LiveResult, live_stream
+from benchmarks.streaming_parts.callers import LiveResult, run_streams
 
 INTERVAL_LIMIT_MS = 50.0
 # So many streams are tried even if fewer did not hold: by how much they fail is of interest.
 ALWAYS_COUNT = 4
 # Three lost frames in a hundred are still the rate.
 RATE_SHARE = 0.97
-
-
-def run_streams(
-    address: str, avatar_ids: Sequence[str], seconds: float, frames_per_second: int
-) -> list[LiveResult]:
-    """Runs one live stream for each id, all at once."""
-
-    async def run() -> list[LiveResult]:
-        streams = (live_stream(address, name, seconds, frames_per_second) for name in avatar_ids)
-        return await asyncio.gather(*streams)
-
-    return asyncio.run(run())
 
 
 def interval_ms_p99(results: Sequence[LiveResult]) -> float:
@@ -107,21 +94,3 @@ def holds(rate: float, gap_ms: float, frames_per_second: int) -> bool:
         rate >= RATE_SHARE * frames_per_second
         and gap_ms <= INTERVAL_LIMIT_MS * 30 / frames_per_second
     )
-
-
-def measure_overload(
-    address: str, avatar_id: str, seconds: float, frames_per_second: int, most: int
-) -> dict[str, float]:
-    """Offers three times what a service admits, and looks at those that were accepted before."""
-    offered = run_streams(address, [avatar_id] * most, seconds, frames_per_second)
-    admitted = sum(result.refused_s is None for result in offered)
-    alone = run_streams(address, [avatar_id] * admitted, seconds, frames_per_second)
-    crowded = run_streams(address, [avatar_id] * (3 * admitted), seconds, frames_per_second)
-    refusals = [result.refused_s for result in crowded if result.refused_s is not None]
-    figures = {
-        "overload.admitted_streams": float(admitted),
-        "overload.interframe_ms_p99_ratio": interval_ms_p99(crowded) / interval_ms_p99(alone),
-    }
-    if refusals:
-        figures["overload.refusal_ms_p99"] = 1e3 * float(np.percentile(refusals, 99))
-    return figures

@@ -9,7 +9,8 @@ import numpy as np
 from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from benchmarks.streaming_parts.bench import Progress
-from benchmarks.streaming_parts.service import Stream, rendering_service
+from benchmarks.streaming_parts.callers import Stream
+from benchmarks.streaming_parts.service import rendering_service
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import read_mark
 

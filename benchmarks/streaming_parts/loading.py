@@ -13,7 +13,8 @@ import grpc
 import numpy as np
 from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
-from benchmarks.streaming_parts.service import LiveResult, RunningService, live_stream
+from benchmarks.streaming_parts.callers import LiveResult, live_stream, own_connection
+from benchmarks.streaming_parts.service import RunningService
 from tests.fakes.nano_bundle import write_nano_bundle
 
 PRESET = "nano"  # what holds its rate on a small CPU, so that a wait is the load's
@@ -59,7 +60,8 @@ def measure_loading(
                 loads_s.append(time.perf_counter() - begun_s)
 
     async def stream() -> LiveResult:
-        return await live_stream(service.address, avatar_id, seconds, frames_per_second)
+        async with own_connection(service.address) as channel:
+            return await live_stream(channel, avatar_id, seconds, frames_per_second)
 
     async def both() -> LiveResult:
         result, _ = await asyncio.gather(stream(), load())

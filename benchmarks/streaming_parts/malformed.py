@@ -10,13 +10,8 @@ from typing import NamedTuple
 import grpc
 
 from benchmarks.streaming_parts.bench import Progress
-from benchmarks.streaming_parts.service import (
-    Request,
-    RunningService,
-    config_request,
-    face_request,
-    memory_mb,
-)
+from benchmarks.streaming_parts.callers import Request, config_request, face_request
+from benchmarks.streaming_parts.service import RunningService, memory_mb
 
 METHOD = "/styleavatar.v1.RenderingService/StreamFrames"
 BEYOND_LIMIT_BYTES = 34_000_000

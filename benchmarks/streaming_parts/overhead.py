@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from benchmarks.streaming_parts.service import Stream, moving_face
+from benchmarks.streaming_parts.callers import Stream, moving_face
 
 WARM_UP_COUNT = 20
 IN_FLIGHT = 3

@@ -6,7 +6,8 @@ from __future__ import annotations
 import signal
 import time
 
-from benchmarks.streaming_parts.service import RunningService, Stream, memory_mb
+from benchmarks.streaming_parts.callers import Stream
+from benchmarks.streaming_parts.service import RunningService, memory_mb
 
 
 def measure_recovery(service: RunningService, avatar_id: str, count: int) -> float:

@@ -13,7 +13,8 @@ import numpy as np
 import psutil
 
 from benchmarks.streaming_parts.bench import Progress
-from benchmarks.streaming_parts.service import RunningService, Stream, memory_mb
+from benchmarks.streaming_parts.callers import Stream
+from benchmarks.streaming_parts.service import RunningService, memory_mb
 
 # Enough that the worker is never without a frame.
 STREAM_COUNT = 4

@@ -73,6 +73,10 @@ class AvatarCatalog:
             self.on_change(avatar_id)
         return entry
 
+    def known(self, avatar_id: str) -> AvatarEntry | None:
+        """Returns an avatar as it was when last looked at, without a look now; None if never."""
+        return self._entries.get(avatar_id)
+
     def take_vanished(self) -> list[AvatarEntry]:
         """Returns the bundles that were deleted or replaced since the last call."""
         for avatar_id in tuple(self._entries):

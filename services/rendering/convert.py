@@ -57,7 +57,7 @@ def grant_config(
         avatar_id=entry.avatar_id,
         jpeg_quality=asked.jpeg_quality or DEFAULT_JPEG_QUALITY,
         image_size_px=asked.image_size_px or entry.manifest.image_size_px,
-        frames_per_second=asked.frames_per_second or frames_per_second,
+        frames_per_second=grant_rate(asked, frames_per_second),
         frame_deadline=_grant_deadline(asked),
         crop=_grant_crop(asked.crop),
         gains=rendering_service_pb2.DriverGains(**asdict(gains_from_message(asked.gains))),
@@ -66,7 +66,6 @@ def grant_config(
         setattr(granted, name, _grant_choice(asked, name))
     _require("jpeg_quality", granted.jpeg_quality, 1, 100)
     _require("image_size_px", granted.image_size_px, IMAGE_SIDE_PX_MIN, IMAGE_SIDE_PX_MAX)
-    _require("frames_per_second", granted.frames_per_second, 1, FRAMES_PER_SECOND_MAX)
     if granted.image_format == image_pb2.IMAGE_FORMAT_H264:
         pixels_per_second = granted.image_size_px**2 * granted.frames_per_second
         suitable = min(BITS_PER_SECOND_MAX, round(BITS_PER_PIXEL * pixels_per_second))
@@ -87,6 +86,17 @@ def grant_config(
     if is_transparent and granted.image_format != image_pb2.IMAGE_FORMAT_PNG:
         raise InvalidInputError("A transparent background needs the image format PNG.")
     return granted
+
+
+def grant_rate(asked: rendering_service_pb2.RenderConfig, frames_per_second: int) -> int:
+    """Returns the frames per second that are set aside; ``frames_per_second`` if none are said.
+
+    Raises:
+        InvalidInputError: When they are out of range.
+    """
+    rate = asked.frames_per_second or frames_per_second
+    _require("frames_per_second", rate, 1, FRAMES_PER_SECOND_MAX)
+    return rate
 
 
 def gains_from_message(message: rendering_service_pb2.DriverGains) -> DriverGains:

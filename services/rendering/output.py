@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
 import numpy as np
@@ -97,7 +98,7 @@ class PictureWriter:
         return Image.fromarray(self._background).resize((side_px, side_px))
 
 
-def read_background(config: rendering_service_pb2.RenderConfig) -> ByteArray | None:
+async def read_background(config: rendering_service_pb2.RenderConfig) -> ByteArray | None:
     """Decodes the background that a caller sent.
 
     Args:
@@ -117,7 +118,8 @@ def read_background(config: rendering_service_pb2.RenderConfig) -> ByteArray | N
         raise InvalidInputError(
             "BACKGROUND_IMAGE needs a background_image stored as JPEG, PNG or raw RGB."
         )
-    return decode_image(message.data, name, message.width_px, message.height_px)
+    size_px = message.width_px, message.height_px
+    return await asyncio.to_thread(decode_image, message.data, name, *size_px)
 
 
 def _crop(pixels: ByteArray, region: rendering_service_pb2.Region) -> ByteArray:

@@ -16,8 +16,9 @@ from services.common.grpc_server import Leaving
 from services.common.mailbox import FrameMailbox, running
 from services.common.metrics import RenderingMetrics
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
-from services.rendering.convert import avatar_to_message, grant_config
+from services.rendering.convert import avatar_to_message, grant_config, grant_rate
 from services.rendering.output import PictureWriter, read_background
+from services.rendering.pool.capacity import retry_delay_s
 from services.rendering.pool.pool import RenderPool
 from services.rendering.requests import StreamItem, merge_items, read_config, read_frames
 from services.rendering.session import RenderSession
@@ -105,8 +106,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         item = StreamItem(
             parameters.frame_index, parameters.capture_time_s, parameters, arrival_s=arrival_s
         )
-        background = await asyncio.to_thread(read_background, request.config)
-        writer = PictureWriter(config, background)
+        writer = PictureWriter(config, await read_background(request.config))
         async with self._pool.lane(entry) as lane:
             session = RenderSession(config, lane, writer, self._metrics)
             answer = await session.finish(session.begin(item))
@@ -123,7 +123,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             self._metrics.refused_streams.labels("limit").inc()
             raise OverloadedError(
                 f"All {self._stream_limit} streams of this service are in use; try again later.",
-                retry_delay_s=2.0,
+                retry_delay_s=retry_delay_s(),
             )
         self._stream_count += 1
         self._metrics.streams.inc()
@@ -140,10 +140,12 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
     ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
         opened_s = time.perf_counter()
         asked = await read_config(requests)
+        if (known := self._catalog.known(asked.avatar_id)) is not None:
+            # Whoever is refused shall cost those who are served next to nothing.
+            await self._pool.require_room(known, grant_rate(asked, self._frames_per_second))
         entry = await self._entry(asked.avatar_id)
         config = grant_config(asked, entry, self._frames_per_second)
-        background = await asyncio.to_thread(read_background, asked)
-        writer = PictureWriter(config, background)
+        writer = PictureWriter(config, await read_background(asked))
         latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
         async with (
             self._pool.stream_lane(entry, config.frames_per_second) as lane,

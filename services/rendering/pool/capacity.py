@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import random
+
 from services.rendering.catalog import AvatarEntry
 
 # A frame that took longer than expected may have been held up by others: it counts little.
 SLOWER_SHARE = 0.02
 FASTER_SHARE = 0.5
+# When those who are refused may try again: each another time, lest they all come back at once.
+RETRY_DELAYS_S = (1.5, 3.0)
 
 
 class FrameCosts:
@@ -39,3 +43,8 @@ class FrameCosts:
         """
         by_preset = self._by_preset.get(entry.manifest.preset)
         return self._by_avatar.get((entry.avatar_id, entry.revision), by_preset)
+
+
+def retry_delay_s() -> float:
+    """Says in how many seconds one who is refused should try again."""
+    return random.uniform(*RETRY_DELAYS_S)

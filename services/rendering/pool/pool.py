@@ -15,7 +15,7 @@ from services.common.worker.process import WorkerProcess
 from services.common.worker.standby import StandBy
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.calls import load_engine, unload_engine
-from services.rendering.pool.capacity import FrameCosts
+from services.rendering.pool.capacity import FrameCosts, retry_delay_s
 from services.rendering.pool.lane import Lane
 from services.rendering.pool.placement import choose_place, choose_refuge
 from services.rendering.pool.slot import PoolLimits, PoolSlot
@@ -24,7 +24,7 @@ from styleavatar_core.errors import OverloadedError, WorkerLostError
 logger = logging.getLogger(__name__)
 
 # A caller that ends one stream and opens another must not be refused for the one that it ended.
-ADMISSION_WAIT_S = 0.08
+ADMISSION_WAIT_S = 0.03
 # Workers may die while they load an avatar for a stream; on this many it is given up.
 OPENING_ATTEMPTS = 3
 
@@ -171,9 +171,7 @@ class RenderPool:
 
     @asynccontextmanager
     async def _reserved(self, entry: AvatarEntry, frames_per_second: float) -> AsyncIterator[Lane]:
-        slot = await self._find_room(entry, frames_per_second)
-        if slot is None:
-            raise self._refusal()
+        slot = await self.require_room(entry, frames_per_second)
         self._metrics.avatar_uses.labels("hit" if slot.holds(entry.avatar_id) else "miss").inc()
         try:
             with Lane(slot, entry, frames_per_second, self._find_refuge).held() as lane:
@@ -186,15 +184,23 @@ class RenderPool:
         finally:
             self._stream_left.set()
 
-    async def _find_room(self, entry: AvatarEntry, frames_per_second: float) -> PoolSlot | None:
-        """Returns a worker with room for a stream, in a moment if one is just leaving."""
+    async def require_room(self, entry: AvatarEntry, frames_per_second: float) -> PoolSlot:
+        """Returns a worker with room for a stream, in a moment if one is just leaving.
+
+        Args:
+            entry: The avatar.
+            frames_per_second: What would be set aside.
+
+        Raises:
+            OverloadedError: When no worker could hold the rate of all its streams.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ADMISSION_WAIT_S):
                 while (slot := self._place(entry, self._needed(entry, frames_per_second))) is None:
                     self._stream_left.clear()
                     await self._stream_left.wait()
                 return slot
-        return None
+        raise self._refusal()
 
     def _place(self, entry: AvatarEntry, needed: float | None) -> PoolSlot | None:
         places = [slot.as_place(entry) for slot in self._slots]
@@ -241,6 +247,6 @@ class RenderPool:
             f"Another stream would need more than {self._utilization_limit:.0%} of a worker's "
             "measured time, and those that are open keep their rate; try again later, or ask for "
             "fewer frames per second.",
-            retry_delay_s=2.0,
+            retry_delay_s=retry_delay_s(),
             reason="NO_CAPACITY",
         )

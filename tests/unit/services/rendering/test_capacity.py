@@ -9,7 +9,7 @@ import pytest
 
 from services.common.storage import AvatarStore
 from services.rendering.catalog import AvatarCatalog
-from services.rendering.pool.capacity import FrameCosts
+from services.rendering.pool.capacity import RETRY_DELAYS_S, FrameCosts, retry_delay_s
 from tests.fakes.bundle import write_fake_bundle
 
 
@@ -38,3 +38,9 @@ def test_a_cost_follows_faster_frames_at_once_and_slower_ones_slowly(tmp_path: P
     for _ in range(400):
         costs.observe(anna, 0.040)
     assert costs.frame_s(anna) == pytest.approx(0.040, rel=0.01)
+
+
+def test_those_who_are_refused_together_do_not_come_back_together() -> None:
+    delays_s = {retry_delay_s() for _ in range(50)}
+    assert len(delays_s) == 50
+    assert RETRY_DELAYS_S[0] <= min(delays_s) <= max(delays_s) <= RETRY_DELAYS_S[1]

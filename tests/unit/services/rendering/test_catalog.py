@@ -25,8 +25,10 @@ def test_a_manifest_is_read_once_per_revision(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="'anna'"):
         catalog.get("anna")
     write_fake_bundle(tmp_path / "anna", 1)
+    assert catalog.known("anna") is None
     first = catalog.get("anna")
     assert catalog.get("anna") is first
+    assert catalog.known("anna") is first
     write_fake_bundle(tmp_path / "anna", 2)
     second = catalog.get("anna")
     assert second.revision != first.revision
