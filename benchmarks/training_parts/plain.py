@@ -3,7 +3,7 @@
 
 The networks, losses and numbers are the same; done as written down instead of with less work are:
 modulated kernels (one per sample), resampling (convolution, then FIR), wavelets (slices and sums),
-scale, bias and activation (a pass each), memory layout (NCHW) and Adam (one tensor at a time).
+scale, bias and activation (a pass each), memory (NCHW), Adam and average (a tensor at a time).
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.ops import bias_act, haar, modulated_conv2d, to_rgb, upfirdn2d
+from styleavatar_core.training import flat_weights
 from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.schedule import Phase
@@ -34,15 +36,15 @@ class PlainTrainer:
     """
 
     def __init__(self, generator_config: GeneratorConfig, config: TrainConfig) -> None:
-        self._trainer = Trainer(generator_config, config)
+        with plain_operations():
+            self._trainer = Trainer(generator_config, config)
         for module in self._trainer.modules.values():
             module.to(memory_format=torch.contiguous_format)
         for name, optimizer in self._trainer.optimizers.items():
-            betas = optimizer.param_groups[0]["betas"]
-            parameters = self._trainer.modules[name].parameters()
-            self._trainer.optimizers[name] = torch.optim.Adam(
-                parameters, betas=betas, fused=False, foreach=False
-            )
+            groups = [
+                {key: group[key] for key in ("params", "betas")} for group in optimizer.param_groups
+            ]
+            self._trainer.optimizers[name] = torch.optim.Adam(groups, fused=False, foreach=False)
 
     def step(self, batch: Batch, phase: Phase, number: int) -> StepResult:
         """Takes a step without noise."""
@@ -104,7 +106,12 @@ def _upsample_image(image: torch.Tensor) -> torch.Tensor:
     return upfirdn2d.upfirdn2d(image, upfirdn2d.IMAGE_TAPS, up=2, padding=(2, 1))
 
 
-_PLAIN: dict[Callable[..., torch.Tensor], Callable[..., torch.Tensor]] = {
+def _separate_weights(network: nn.Module) -> list[nn.Parameter]:
+    return list(network.parameters())
+
+
+_PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {
+    flat_weights.flat_weights: _separate_weights,
     bias_act.activate: _activate,
     modulated_conv2d.conv2d_down: _conv2d_down,
     modulated_conv2d.modulated_conv2d: modulated_conv2d.modulated_conv2d_reference,

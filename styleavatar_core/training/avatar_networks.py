@@ -19,6 +19,7 @@ from styleavatar_core.networks import (
 )
 from styleavatar_core.ops.haar import haar_transform
 from styleavatar_core.training.batches import Batch
+from styleavatar_core.training.flat_weights import flat_weights
 
 _SHARED_IDENTITY = 0.0  # argument of z_id's code for nobody in particular, or for the only one
 STARTS = ("face_start", "background_start")  # of a clip, not learned
@@ -86,6 +87,10 @@ class AvatarNetworks(nn.Module):
             ),
         )
 
+    def flat_weights(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Lays the weights into vectors: those of the feature generators, and the generator's."""
+        return flat_weights(self.face) + flat_weights(self.background), flat_weights(self.generator)
+
     def code(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the (B, style_dim) positional codes of times or identities."""
         config = self.config
@@ -130,14 +135,21 @@ class MovingAverage:
 
     def __init__(self, networks: AvatarNetworks, decay: float) -> None:
         self.networks = copy.deepcopy(networks).eval().requires_grad_(False)
+        static, generator = self.networks.flat_weights()
+        self._averages = static + generator
         self._decay = decay
 
     @torch.no_grad()
-    def update(self, networks: AvatarNetworks, step: int) -> None:
-        """Takes in the weights after a step (counted from 0)."""
+    def update(self, networks: AvatarNetworks, weights: list[nn.Parameter], step: int) -> None:
+        """Takes in the networks after a step.
+
+        Args:
+            networks: Their buffers count as they are.
+            weights: Their :meth:`~AvatarNetworks.flat_weights`, in that order.
+            step: Which step it was, counted from 0.
+        """
         decay = min(self._decay, (1 + step) / (10 + step))
-        averages = list(self.networks.parameters())
-        current = list(networks.parameters())
-        torch._foreach_lerp_(averages, current, 1.0 - decay)
+        for average, current in zip(self._averages, weights, strict=True):
+            average.lerp_(current, 1.0 - decay)
         for average, buffer in zip(self.networks.buffers(), networks.buffers(), strict=True):
             average.copy_(buffer)

@@ -93,6 +93,14 @@ def _load_optimizer(
     for key, value in tensors.items():
         if key.startswith(prefix):
             index, name = key[len(prefix) :].split("/")
+            if int(index) >= len(parameters) or value.shape not in (
+                parameters[int(index)].shape,
+                (),
+            ):
+                raise ConflictError(
+                    "the checkpoint is of an earlier version of this program, which kept its "
+                    "optimizers' moments otherwise; finish it with that version, or start anew"
+                )
             if value.shape == parameters[int(index)].shape:
                 # The fused optimizer walks memory: moments must lie there as their parameter does.
                 value = torch.empty_like(parameters[int(index)]).copy_(value)

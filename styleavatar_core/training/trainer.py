@@ -22,6 +22,7 @@ from styleavatar_core.ops.ranks import mean_over_ranks
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
 from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.flat_weights import flat_weights
 from styleavatar_core.training.losses import (
     discriminator_loss,
     generator_adversarial_loss,
@@ -93,9 +94,12 @@ class Trainer:
             "average": self.average.networks,
             "judge": self.judge,
         }
+        static, generator = self.networks.flat_weights()
+        self._weights = static + generator
+        groups = [{"params": static}, {"params": generator}]
         self.optimizers = {
-            "networks": torch.optim.Adam(self.networks.parameters(), betas=(0.9, 0.99), fused=True),
-            "judge": torch.optim.Adam(self.judge.parameters(), betas=(0.0, 0.99), fused=True),
+            "networks": torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True),
+            "judge": torch.optim.Adam(flat_weights(self.judge), betas=(0.0, 0.99), fused=True),
         }
         self._config = config
         self._perceptual = None
@@ -130,17 +134,17 @@ class Trainer:
             losses.add("adversarial", phase.adversarial_weight, generator_adversarial_loss(scores))
             self.judge.requires_grad_(True)
         optimizer = self.optimizers["networks"]
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=False)
         losses.total().backward()
-        length = torch.nn.utils.clip_grad_norm_(self.networks.parameters(), config.gradient_norm)
+        length = torch.nn.utils.clip_grad_norm_(self._weights, config.gradient_norm)
         values = losses.values()
         if not math.isfinite(float(length)):
             return StepResult(values, is_finite=False)
-        _apply(optimizer, phase.rate)
+        _apply(optimizer, 0.0 if phase.is_static_frozen else phase.rate, phase.rate)
         judge_lead = None
         if phase.adversarial_weight:
             judge_lead = self._train_judge(batch, prior, output.image.detach(), phase, number)
-        self.average.update(self.networks, number)
+        self.average.update(self.networks, self._weights, number)
         return StepResult(values, judge_lead is None or math.isfinite(judge_lead), judge_lead)
 
     def _frozen_static_maps(self, batch: Batch) -> StaticMaps:
@@ -168,7 +172,7 @@ class Trainer:
             weight = config.r1_weight / 2 * config.r1_interval
             loss = loss + weight * gradient_penalty(real_scores, real)
         optimizer = self.optimizers["judge"]
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=False)
         loss.backward()
         _apply(optimizer, phase.judge_rate)
         lead = (real_scores.sigmoid() - fake_scores.sigmoid()).mean().detach()
@@ -189,7 +193,8 @@ def _prior(batch: Batch) -> torch.Tensor:
     return F.interpolate(batch.box_rendering, size=size, mode="nearest")
 
 
-def _apply(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
+def _apply(optimizer: torch.optim.Optimizer, *rates: float) -> None:
+    """Takes a step with a rate for each group of weights; of those with none nothing changes."""
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
     optimizer.step()
