@@ -17,10 +17,11 @@ import torch
 
 from benchmarks.engine_parts.untrained import Untrained, tensors_of, to_bytes
 from styleavatar_core.engine.base import EngineLabel, RenderEngine, RenderInput
-from styleavatar_core.engine.freeze import FrozenGenerator, with_precision
+from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.evaluation.metrics import psnr
 from styleavatar_core.networks import FeatureMaps
@@ -76,7 +77,6 @@ def measure(case: Case) -> Figures:
     """Measures one case; runs in a fresh process."""
     torch.set_num_threads(case.thread_count)
     untrained = Untrained(case.preset)
-    frozen = untrained.freeze()
     sample = untrained.sample()
     figures: Figures = {}
     if case.backend.startswith("eager"):
@@ -84,7 +84,7 @@ def measure(case: Case) -> Figures:
     elif case.backend == "naive":
         times = time_ms(_naive(untrained, sample, case.thread_count), case)
     else:
-        before_mb, engine = _open(case, frozen, figures)
+        before_mb, engine = _open(case, untrained, figures)
         engine.warm_up()
         batch = _repeat(sample, case.batch_size)
         times = time_ms(lambda: engine.render(batch), case)
@@ -98,20 +98,23 @@ def measure(case: Case) -> Figures:
     return figures
 
 
-def _open(case: Case, frozen: FrozenGenerator, figures: Figures) -> tuple[float, RenderEngine]:
+def _open(case: Case, untrained: Untrained, figures: Figures) -> tuple[float, RenderEngine]:
     """Builds and loads an engine; returns the memory before loading, MB, and the engine."""
     start = time.perf_counter()
-    converted = with_precision(frozen, case.precision)
+    lookup = untrained.lookup() if DEVICE == "cpu" else None
+    converted = with_precision(untrained.freeze(samples_face=lookup is None), case.precision)
     if case.backend == "torch":
         before_mb = _resident_mb()
-        engine: RenderEngine = TorchEngine(converted, device=DEVICE, thread_count=case.thread_count)
+        engine: RenderEngine = TorchEngine(
+            converted, device=DEVICE, thread_count=case.thread_count, lookup=lookup
+        )
         figures["load_s"] = time.perf_counter() - start
         return before_mb, engine
     contents = _build(case, onnx_model(converted).SerializeToString())
     figures["build_s"] = time.perf_counter() - start
     before_mb = _resident_mb()
     start = time.perf_counter()
-    engine = _load(case, contents)
+    engine = _load(case, contents, lookup)
     figures["load_s"] = time.perf_counter() - start
     return before_mb, engine
 
@@ -131,18 +134,18 @@ def _build(case: Case, model: bytes) -> bytes:
     return model
 
 
-def _load(case: Case, contents: bytes) -> RenderEngine:
+def _load(case: Case, contents: bytes, lookup: FaceLookup | None) -> RenderEngine:
     """Loads what was built."""
     if case.backend == "openvino":
         from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine.load(contents, thread_count=case.thread_count)
+        return OpenVinoEngine.load(contents, thread_count=case.thread_count, lookup=lookup)
     if case.backend == "tensorrt":
         from styleavatar_core.engine.tensorrt_build import load_plan
         from styleavatar_core.engine.tensorrt_engine import TensorRtEngine
 
         return TensorRtEngine(load_plan(contents), EngineLabel(case.precision))
-    return OnnxEngine(contents, thread_count=case.thread_count)
+    return OnnxEngine(contents, thread_count=case.thread_count, lookup=lookup)
 
 
 def _eager(untrained: Untrained, sample: RenderInput, *, keeps: bool) -> Callable[[], object]:

@@ -9,7 +9,9 @@ from torch import nn
 
 from styleavatar_core.engine.base import RenderInput
 from styleavatar_core.engine.cpu_layers import with_less_work
+from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.loading import make_lookup
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import FeatureGenerator, PortraitGenerator, get_preset
@@ -42,9 +44,15 @@ class Untrained(nn.Module):
         image: torch.Tensor = output.image
         return image
 
-    def freeze(self) -> FrozenGenerator:
-        """Returns it frozen."""
-        return freeze(self.generator, self.style, self.face, self.background)
+    def freeze(self, *, samples_face: bool = True) -> FrozenGenerator:
+        """Returns it frozen; ``samples_face`` as of ``freeze``."""
+        return freeze(
+            self.generator, self.style, self.face, self.background, samples_face=samples_face
+        )
+
+    def lookup(self) -> FaceLookup | None:
+        """Returns what samples the face on a CPU."""
+        return make_lookup(self.generator.config, self.face)
 
     def sample(self) -> RenderInput:
         """Returns an input, always the same."""

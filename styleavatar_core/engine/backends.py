@@ -10,21 +10,25 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from onnx import ModelProto
 
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.base import FP32, EngineLabel, RenderEngine
 from styleavatar_core.engine.cache import EngineCache, EngineKey
-from styleavatar_core.engine.freeze import FrozenGenerator, with_precision
-from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.face_lookup import FaceLookup
+from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.loading import StaticMaps, load_frozen, load_maps, make_lookup
 from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
+from styleavatar_core.networks.config import GeneratorConfig
 
 
 @dataclass
 class OpeningAvatar:
     """What backends open; the generator is frozen when the first of them needs it.
+
+    For a CPU the face is sampled on the host, before the graph, where the networks allow it.
 
     Attributes:
         bundle: The avatar.
@@ -40,16 +44,28 @@ class OpeningAvatar:
 
     @cached_property
     def generator(self) -> FrozenGenerator:
-        """The frozen generator."""
+        """The frozen generator; it samples the face itself."""
         return with_precision(load_frozen(self.bundle), self.label.precision)
 
-    def onnx(self) -> bytes:
-        """Writes the frozen generator as ONNX."""
-        return self.onnx_model().SerializeToString()
+    @cached_property
+    def lookup(self) -> FaceLookup | None:
+        """What samples the face for ``host_generator``; None if it does so itself."""
+        config = GeneratorConfig.from_dict(self.bundle.manifest.generator)
+        return make_lookup(config, self._maps.face)
 
-    def onnx_model(self) -> ModelProto:
-        """Returns the frozen generator as an ONNX model."""
-        return onnx_model(self.generator)
+    @cached_property
+    def host_generator(self) -> FrozenGenerator:
+        """The frozen generator, which takes the face sampled if it can."""
+        frozen = load_frozen(self.bundle, self._maps, samples_face=self.lookup is None)
+        return with_precision(frozen, self.label.precision)
+
+    @cached_property
+    def _maps(self) -> StaticMaps:
+        return load_maps(self.bundle)
+
+    def onnx(self) -> bytes:
+        """Writes the frozen generator as ONNX, for a CPU."""
+        return onnx_model(self.host_generator).SerializeToString()
 
     def key(self, backend: str) -> EngineKey:
         """Returns the key of a derived engine."""
@@ -59,12 +75,11 @@ class OpeningAvatar:
 
 
 def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    note = avatar.label.note
+    if torch.cuda.is_available():
+        return TorchEngine(avatar.generator, device="cuda", note=note)
     return TorchEngine(
-        avatar.generator,
-        device=device,
-        thread_count=avatar.thread_count,
-        note=avatar.label.note,
+        avatar.host_generator, thread_count=avatar.thread_count, note=note, lookup=avatar.lookup
     )
 
 
@@ -72,7 +87,9 @@ def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.onnx_engine import OnnxEngine
 
     def load(contents: bytes) -> OnnxEngine:
-        return OnnxEngine(contents, thread_count=avatar.thread_count, label=avatar.label)
+        return OnnxEngine(
+            contents, thread_count=avatar.thread_count, label=avatar.label, lookup=avatar.lookup
+        )
 
     def build() -> tuple[OnnxEngine, bytes]:
         contents = avatar.onnx()
@@ -85,11 +102,16 @@ def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
     def load(contents: bytes) -> OpenVinoEngine:
-        return OpenVinoEngine.load(contents, thread_count=avatar.thread_count, label=avatar.label)
+        return OpenVinoEngine.load(
+            contents, thread_count=avatar.thread_count, label=avatar.label, lookup=avatar.lookup
+        )
 
     def build() -> tuple[OpenVinoEngine, bytes]:
         engine = OpenVinoEngine.compile(
-            avatar.onnx(), thread_count=avatar.thread_count, label=avatar.label
+            avatar.onnx(),
+            thread_count=avatar.thread_count,
+            label=avatar.label,
+            lookup=avatar.lookup,
         )
         return engine, engine.export()
 

@@ -6,14 +6,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from styleavatar_core.errors import RenderError
 from styleavatar_core.types import ByteArray, FloatArray
 
+if TYPE_CHECKING:
+    from styleavatar_core.engine.face_lookup import FaceLookup
+
 INPUT_NAMES = ("texture_rendering", "uv_rendering", "face_mask")
+SAMPLED_NAMES = ("texture_rendering", "face_feature", "face_pixels")  # the face is sampled already
 OUTPUT_NAMES = ("image", "mask")
 
 
@@ -139,34 +143,55 @@ class SampleEngine(RenderEngine):
         backend: Name of the backend.
         shapes: Of the graph's inputs and outputs, by name.
         label: What it says of itself.
+        lookup: Samples the face for a graph that takes it sampled.
     """
 
     def __init__(
-        self, backend: str, shapes: Mapping[str, Sequence[int]], label: EngineLabel
+        self,
+        backend: str,
+        shapes: Mapping[str, Sequence[int]],
+        label: EngineLabel,
+        lookup: FaceLookup | None = None,
     ) -> None:
+        uv_size = shapes["uv_rendering"][1] if lookup is None else 2 * shapes["face_pixels"][1]
         super().__init__(
             EngineInfo(
                 backend,
                 label.precision,
                 int(shapes["image"][1]),
                 int(shapes["texture_rendering"][1]),
-                int(shapes["uv_rendering"][1]),
+                int(uv_size),
                 label.note,
             )
         )
+        self._lookup = lookup
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
         """Renders sample by sample."""
         results = []
         for index in range(len(inputs.face_mask)):
             sample = slice(index, index + 1)
-            results.append(self._run({name: getattr(inputs, name)[sample] for name in INPUT_NAMES}))
+            one = RenderInput(*(getattr(inputs, name)[sample] for name in INPUT_NAMES))
+            results.append(self._run(feed_of(one, self._lookup)))
         images, masks = zip(*results, strict=True)
         return RenderOutput(np.concatenate(images), np.concatenate(masks))
 
     @abstractmethod
     def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Renders one sample: (1, H, W, 3) and (1, H, W), valid until the next call."""
+
+
+def feed_of(inputs: RenderInput, lookup: FaceLookup | None) -> dict[str, np.ndarray]:
+    """Returns what a graph takes, by name and in its order.
+
+    Args:
+        inputs: A batch.
+        lookup: Samples the face for a graph that takes it sampled; None where a graph does that.
+    """
+    if lookup is None:
+        return {name: getattr(inputs, name) for name in INPUT_NAMES}
+    samples = lookup.sample(inputs.uv_rendering, inputs.face_mask)
+    return dict(zip(SAMPLED_NAMES, (inputs.texture_rendering, *samples), strict=True))
 
 
 def blank_input(info: EngineInfo, count: int = 1) -> RenderInput:

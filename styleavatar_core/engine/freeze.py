@@ -10,17 +10,19 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from styleavatar_core.engine.base import INPUT_NAMES, SAMPLED_NAMES
 from styleavatar_core.engine.frozen_composition import (
-    ExactSampler,
     FrozenBackground,
+    FrozenNarrowConv,
     FrozenSampler,
+    SampledFace,
     compute_around_window,
+    enlarge,
 )
-from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenNarrowConv, freeze_layer
-from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.engine.frozen_layers import FrozenConv, freeze_layer
+from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.noise import Noise
 from styleavatar_core.networks.portrait_generator import PortraitGenerator
@@ -39,6 +41,7 @@ class FrozenGenerator(nn.Module):
         background: Static maps of the canvas, batch 1; likewise.
         window: (1, 2) int64 offset of the window in texels.
         noise: Fixed noise or None.
+        samples_face: Whether it samples the face itself, or takes it sampled.
     """
 
     generator: PortraitGenerator
@@ -59,9 +62,10 @@ class FrozenGenerator(nn.Module):
         background: FeatureMaps,
         window: torch.Tensor,
         noise: Noise | None,
+        samples_face: bool = True,
     ) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator, self.samples_face = generator, samples_face
         self.config = generator.config
         self.register_buffer("style", torch.zeros(1, self.config.style.style_dim))
         self.register_buffer("window", window)
@@ -75,15 +79,28 @@ class FrozenGenerator(nn.Module):
             self.register_buffer("noise_face", noise.face)
             self.register_buffer("noise_background", noise.background)
 
+    def input_types(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Returns shape (without the batch) and type of what it takes, by name."""
+        config = self.config
+        size, uv_size, texels = config.rendering_size_px, config.uv_size, config.feature_size
+        channels = config.face.feature_channels * config.uv_supersampling**2
+        given = (
+            [((uv_size, uv_size, 2), torch.float32), ((uv_size, uv_size), torch.uint8)]
+            if self.samples_face
+            else [((texels, texels, count), torch.float32) for count in (channels, 12)]
+        )
+        names = INPUT_NAMES if self.samples_face else SAMPLED_NAMES
+        return dict(zip(names, [((size, size, 3), torch.uint8), *given], strict=True))
+
     def forward(
-        self, texture_rendering: torch.Tensor, uv: torch.Tensor, face_mask: torch.Tensor
+        self, texture_rendering: torch.Tensor, *where: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Renders a batch.
 
         Args:
             texture_rendering: (B, R, R, 3) uint8 RGB of the window.
-            uv: (B, U, U, 2) float32 in [0, 1].
-            face_mask: (B, U, U) uint8, 1 on the face.
+            where: UV coordinates (B, U, U, 2) float32 in [0, 1] and face mask (B, U, U) uint8, 1 on
+                the face; or what ``FaceLookup`` samples there, if the face comes sampled.
 
         Returns:
             Image (B, H, W, 3) uint8 RGB and foreground mask (B, H, W) uint8, 255 = person.
@@ -95,17 +112,25 @@ class FrozenGenerator(nn.Module):
         output = self.generator(
             self.style.expand(count, -1),
             rendering,
-            uv.permute(0, 3, 1, 2),
-            face_mask.to(dtype)[:, None],
-            FeatureMaps(self.face_feature, self.face_rgb_pack),
+            *self._face(where, dtype),
             FeatureMaps(self.background_feature, self.background_rgb_pack),
             self.window,
             noise=self._noise(),
         )
-        size = (self.config.image_size_px, self.config.image_size_px)
-        mask = F.interpolate(output.mask, size=size, mode="bilinear", align_corners=False)
+        mask = enlarge(output.mask, self.config.image_size_px // self.config.feature_size)
         image = output.image.permute(0, 2, 3, 1).float() * 0.5 + 0.5
         return _to_bytes(image), _to_bytes(mask[:, 0])
+
+    def _face(
+        self, where: tuple[torch.Tensor, ...], dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.Tensor, FeatureMaps]:
+        """Returns UV coordinates, face mask and maps as the networks take them."""
+        if self.samples_face:
+            uv, mask = where
+            maps = FeatureMaps(self.face_feature, self.face_rgb_pack)
+            return uv.permute(0, 3, 1, 2), mask.to(dtype)[:, None], maps
+        feature, pixels = (part.permute(0, 3, 1, 2).to(dtype) for part in where)
+        return feature, feature, FeatureMaps(feature, pixels)  # coordinates are looked up no more
 
     def _noise(self) -> Noise | None:
         """Returns the fixed noise, on the device of the weights."""
@@ -139,6 +164,7 @@ def freeze(
     window: tuple[int, int] = (0, 0),
     noise: Noise | None = None,
     is_used_up: bool = False,
+    samples_face: bool = True,
 ) -> FrozenGenerator:
     """Freezes a trained generator.
 
@@ -151,6 +177,8 @@ def freeze(
         noise: Fixed noise; None leaves the noise out.
         is_used_up: Whether ``generator`` may be changed, which saves a copy; it stays as it is
             otherwise.
+        samples_face: Whether it samples the face itself; if not, its configuration must be one for
+            which :func:`can_take_samples` holds.
 
     Returns:
         The frozen generator, in evaluation mode.
@@ -160,7 +188,10 @@ def freeze(
     _freeze_children(frozen.foreground, mapped)
     _freeze_children(frozen.synthesis, mapped)
     frozen.mapping = nn.Identity()  # type: ignore[assignment]
-    if frozen.config.uv_sampling == "bilinear" and frozen.config.uv_supersampling > 1:
+    if not samples_face:
+        frozen.face_sampler = SampledFace()  # type: ignore[assignment]
+        face = _one_texel(face)
+    elif frozen.config.uv_sampling == "bilinear" and frozen.config.uv_supersampling > 1:
         frozen.face_sampler.features = FrozenSampler(face.feature)
         frozen.face_sampler.colours = FrozenSampler(inverse_haar_transform(face.rgb_pack))
         face = _one_texel(face)
@@ -178,41 +209,20 @@ def freeze(
         mask_conv, shown[0] if frozen.config.has_composition else None
     )
     background = _one_texel(background)
-    return FrozenGenerator(frozen, face, background, offset, noise).requires_grad_(False).eval()
+    whole = FrozenGenerator(frozen, face, background, offset, noise, samples_face)
+    return whole.requires_grad_(False).eval()
+
+
+def can_take_samples(config: GeneratorConfig) -> bool:
+    """Whether a generator of this kind can be frozen without sampling the face itself."""
+    return (
+        config.has_neural_texture
+        and (config.uv_sampling, config.uv_supersampling) == ("bilinear", 2)
+        and config.face_composition == "concat"
+        and not config.noise_channels
+    )
 
 
 def _one_texel(maps: FeatureMaps) -> FeatureMaps:
     """Returns maps that stand for those which frozen parts have taken in."""
     return FeatureMaps(maps.feature[..., :1, :1], maps.rgb_pack[..., :1, :1])
-
-
-def with_precision(generator: FrozenGenerator, precision: str) -> FrozenGenerator:
-    """Returns a frozen generator that computes in a precision; strongly typed where it is traced.
-
-    UV coordinates and the last step to bytes stay fp32: half a texel and half a step of uint8 are
-    lost otherwise.
-
-    Args:
-        generator: A frozen generator in fp32; not changed.
-        precision: ``fp32`` or ``fp16``.
-
-    Raises:
-        InvalidInputError: There is no such precision.
-    """
-    if precision == "fp32":
-        return generator
-    if precision != "fp16":
-        raise InvalidInputError(
-            f"the generator cannot be frozen in precision '{precision}'; choose fp32 or fp16"
-        )
-    converted = copy.deepcopy(generator).half()
-    parts = converted.generator
-    for holder, name in (
-        (parts.face_sampler, "features"),
-        (parts.face_sampler, "colours"),
-        (parts, "noise_sampler"),
-    ):
-        sampler = getattr(holder, name)
-        if not isinstance(sampler, FrozenSampler):
-            setattr(holder, name, ExactSampler(sampler))
-    return converted

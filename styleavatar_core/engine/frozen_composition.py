@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.style_unet import StyleUNet
 
@@ -73,6 +74,29 @@ def compute_around_window(network: StyleUNet, window_size: int, offset: int) -> 
             break  # what is joined there comes whole
 
 
+def enlarge(mask: torch.Tensor, factor: int) -> torch.Tensor:
+    """Enlarges a mask bilinearly, repeating its border.
+
+    Twice its side is a convolution to four channels: runtimes for CPUs do that much faster.
+
+    Args:
+        mask: (B, 1, H, W) float.
+        factor: How many times its side.
+
+    Returns:
+        (B, 1, factor * H, factor * W).
+    """
+    if factor != 2:
+        return F.interpolate(mask, scale_factor=factor, mode="bilinear", align_corners=False)
+    row = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]], dtype=mask.dtype)
+    row = row.to(mask.device)
+    kernel = torch.einsum("iy,jx->ijyx", row, row).reshape(4, 1, 3, 3)
+    # Beyond the border is zero: what is missing there is the border's own value again.
+    whole = torch.ones((1, 1, *mask.shape[2:]), dtype=mask.dtype, device=mask.device)
+    present = F.conv2d(whole, kernel, padding=1)
+    return F.pixel_shuffle(F.conv2d(mask, kernel, padding=1) / present, 2)
+
+
 class FrozenBackground(nn.Module):
     """What a fixed window shows of the background.
 
@@ -92,6 +116,39 @@ class FrozenBackground(nn.Module):
     def forward(self, maps: FeatureMaps, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns feature and pack, whatever is asked for."""
         return self.feature, self.pack
+
+
+class FrozenNarrowConv(nn.Module):
+    """Convolution to one channel: a 1x1 convolution gives each tap's part, a second adds them.
+
+    Runtimes compute eight channels or more at a time: one alone costs as much.
+
+    Args:
+        conv: The frozen convolution; one channel, no activation, keeps the resolution.
+        constant: (1, C, H, W) of its last input channels, always the same; or None.
+    """
+
+    taps: torch.Tensor
+
+    def __init__(self, conv: FrozenConv, constant: torch.Tensor | None = None) -> None:
+        super().__init__()
+        weight, side = conv.weight.detach(), conv.weight.shape[-1]
+        self.rest: torch.Tensor | nn.Parameter = conv.bias
+        if constant is not None:
+            weight, known = weight.split(
+                [weight.shape[1] - constant.shape[1], constant.shape[1]], dim=1
+            )
+            rest = F.conv2d(constant, known, conv.bias, padding=side // 2)
+            self.rest = nn.Parameter(rest.detach(), requires_grad=False)
+        parts = weight[0].flatten(1).t().reshape(side * side, -1, 1, 1)
+        self.parts = FrozenPointwise(parts, None)
+        taps = torch.eye(side * side).to(parts).reshape(1, side * side, side, side)
+        self.register_buffer("taps", taps)
+
+    def forward(self, x: torch.Tensor, constant: torch.Tensor | None = None) -> torch.Tensor:
+        """Maps (B, I, H, W) to (B, 1, H, W)."""
+        side = self.taps.shape[-1]
+        return F.conv2d(self.parts(x), self.taps, padding=side // 2) + self.rest
 
 
 class FrozenSampler(nn.Module):
@@ -123,6 +180,16 @@ class FrozenSampler(nn.Module):
         top, bottom = column[..., : self.channels], column[..., self.channels :]
         values = top + weight[:, 1] * (bottom - top)
         return values.permute(0, 3, 1, 2)
+
+
+class SampledFace(nn.Module):
+    """Stands where the face is sampled, for maps that hold the samples already."""
+
+    def forward(
+        self, face: FeatureMaps, uv: torch.Tensor, face_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the feature and the pixels, both (B, ..., Fw, Fw), as they came."""
+        return face.feature, face.rgb_pack
 
 
 class ExactSampler(nn.Module):

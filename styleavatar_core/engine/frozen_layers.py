@@ -127,39 +127,6 @@ class FrozenPointwise(nn.Module):
         return F.conv2d(x, self.weight, self.bias)
 
 
-class FrozenNarrowConv(nn.Module):
-    """Convolution to one channel: a 1x1 convolution gives each tap's part, a second adds them.
-
-    Runtimes compute eight channels or more at a time: one alone costs as much.
-
-    Args:
-        conv: The frozen convolution; one channel, no activation, keeps the resolution.
-        constant: (1, C, H, W) of its last input channels, always the same; or None.
-    """
-
-    taps: torch.Tensor
-
-    def __init__(self, conv: FrozenConv, constant: torch.Tensor | None = None) -> None:
-        super().__init__()
-        weight, side = conv.weight.detach(), conv.weight.shape[-1]
-        self.rest: torch.Tensor | nn.Parameter = conv.bias
-        if constant is not None:
-            weight, known = weight.split(
-                [weight.shape[1] - constant.shape[1], constant.shape[1]], dim=1
-            )
-            rest = F.conv2d(constant, known, conv.bias, padding=side // 2)
-            self.rest = nn.Parameter(rest.detach(), requires_grad=False)
-        parts = weight[0].flatten(1).t().reshape(side * side, -1, 1, 1)
-        self.parts = FrozenPointwise(parts, None)
-        taps = torch.eye(side * side).to(parts).reshape(1, side * side, side, side)
-        self.register_buffer("taps", taps)
-
-    def forward(self, x: torch.Tensor, constant: torch.Tensor | None = None) -> torch.Tensor:
-        """Maps (B, I, H, W) to (B, 1, H, W)."""
-        side = self.taps.shape[-1]
-        return F.conv2d(self.parts(x), self.taps, padding=side // 2) + self.rest
-
-
 class FrozenToRGB(nn.Module):
     """ToRGB with the inverse Haar transform in the weight of its 1x1 convolution.
 

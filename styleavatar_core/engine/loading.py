@@ -3,25 +3,79 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.face_lookup import FaceLookup
+from styleavatar_core.engine.freeze import FrozenGenerator, can_take_samples, freeze
 from styleavatar_core.errors import AssetError
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.mapping import position_code
 from styleavatar_core.networks.noise import sample_noise
 from styleavatar_core.networks.portrait_generator import PortraitGenerator
+from styleavatar_core.ops.haar import inverse_haar_transform
 
 _NOISE_SEED = 0  # the fixed noise of inference (paper, Sec. 3.3)
 
 
-def load_frozen(bundle: AvatarBundle) -> FrozenGenerator:
+@dataclass(frozen=True, slots=True)
+class StaticMaps:
+    """The static maps of a bundle.
+
+    Attributes:
+        face: In UV space, batch 1.
+        background: Of the canvas, batch 1.
+    """
+
+    face: FeatureMaps
+    background: FeatureMaps
+
+
+def load_maps(bundle: AvatarBundle) -> StaticMaps:
+    """Reads a bundle's static maps.
+
+    Raises:
+        AssetError: They are not there.
+    """
+    maps = {name: torch.from_numpy(array) for name, array in bundle.features().items()}
+    try:
+        return StaticMaps(
+            *(
+                FeatureMaps(maps[f"{part}.feature"], maps[f"{part}.rgb_pack"])
+                for part in ("face", "background")
+            )
+        )
+    except KeyError as error:
+        raise AssetError(
+            f"{bundle.path.name} lacks the static map {error}; create the avatar again"
+        ) from error
+
+
+def make_lookup(config: GeneratorConfig, face: FeatureMaps) -> FaceLookup | None:
+    """Returns what samples a face on the host, for networks that can take it sampled.
+
+    Args:
+        config: Of the generator.
+        face: Static maps in UV space, batch 1.
+    """
+    if not can_take_samples(config):
+        return None
+    parts = (face.feature, inverse_haar_transform(face.rgb_pack))
+    return FaceLookup(*(part[0].permute(1, 2, 0).numpy() for part in parts))
+
+
+def load_frozen(
+    bundle: AvatarBundle, maps: StaticMaps | None = None, *, samples_face: bool = True
+) -> FrozenGenerator:
     """Builds a bundle's generator and freezes it.
 
     Args:
         bundle: The bundle.
+        maps: Its static maps, if they have been read.
+        samples_face: As of :func:`styleavatar_core.engine.freeze.freeze`.
 
     Returns:
         The frozen generator, on the CPU.
@@ -35,15 +89,21 @@ def load_frozen(bundle: AvatarBundle) -> FrozenGenerator:
     state = {name: torch.from_numpy(array) for name, array in bundle.generator().items()}
     try:
         generator.load_state_dict(state, assign=True)
-        maps = {name: torch.from_numpy(array) for name, array in bundle.features().items()}
-        face = FeatureMaps(maps["face.feature"], maps["face.rgb_pack"])
-        background = FeatureMaps(maps["background.feature"], maps["background.rgb_pack"])
-    except (RuntimeError, KeyError) as error:
+    except RuntimeError as error:
         raise AssetError(
             f"the weights in {bundle.path.name} do not fit its preset '{config.name}'; "
             f"create the avatar again ({str(error).splitlines()[0]})"
         ) from error
+    maps = maps or load_maps(bundle)
     style_time = torch.tensor([bundle.manifest.style_time])
     style = position_code(style_time, config.style.style_dim, config.position_octaves)
     noise = sample_noise(config, generator=torch.Generator().manual_seed(_NOISE_SEED))
-    return freeze(generator, style, face, background, noise=noise, is_used_up=True)
+    return freeze(
+        generator,
+        style,
+        maps.face,
+        maps.background,
+        noise=noise,
+        is_used_up=True,
+        samples_face=samples_face,
+    )

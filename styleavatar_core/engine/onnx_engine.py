@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from styleavatar_core.engine.base import FP32, OUTPUT_NAMES, EngineLabel, SampleEngine
+from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.errors import AssetError
 
 
@@ -19,6 +20,7 @@ class OnnxEngine(SampleEngine):
         model: ONNX file, as ``export_onnx`` writes it, or its contents.
         thread_count: Threads within an operator.
         label: What it says of itself.
+        lookup: Samples the face, if the model takes it sampled.
 
     Raises:
         AssetError: The model cannot be loaded.
@@ -27,7 +29,12 @@ class OnnxEngine(SampleEngine):
     runtime = "ONNX Runtime"
 
     def __init__(
-        self, model: Path | bytes, *, thread_count: int = 2, label: EngineLabel = FP32
+        self,
+        model: Path | bytes,
+        *,
+        thread_count: int = 2,
+        label: EngineLabel = FP32,
+        lookup: FaceLookup | None = None,
     ) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = thread_count
@@ -45,7 +52,7 @@ class OnnxEngine(SampleEngine):
             name = model.name if isinstance(model, Path) else "the graph"
             raise AssetError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
-        super().__init__("onnxruntime", {node.name: node.shape for node in ends}, label)
+        super().__init__("onnxruntime", {node.name: node.shape for node in ends}, label, lookup)
 
     def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self._session.run(list(OUTPUT_NAMES), feed)

@@ -11,7 +11,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
-from styleavatar_core.engine.base import INPUT_NAMES, OUTPUT_NAMES
+from styleavatar_core.engine.base import OUTPUT_NAMES
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.onnx_operators import OPERATORS
 from styleavatar_core.engine.tracing import TracedGraph, Tracer
@@ -38,21 +38,17 @@ def trace_generator(
     Returns:
         The graph, and its inputs and outputs by name.
     """
-    config = generator.config
-    size, uv_size = config.rendering_size_px, config.uv_size
     names = {tensor.data_ptr(): name for name, tensor in generator.state_dict().items()}
     graph = Tracer(OPERATORS, names)
-    shapes = ((size, size, 3), (uv_size, uv_size, 2), (uv_size, uv_size))
-    dtypes = (torch.uint8, torch.float32, torch.uint8)
     # Without autograd whole operators arrive at the tracer, not the parts they consist of.
     with torch.inference_mode(), graph:
-        inputs = [
-            graph.value(name, (batch_size, *shape), dtype)
-            for name, shape, dtype in zip(INPUT_NAMES, shapes, dtypes, strict=True)
-        ]
-        image, mask = generator(*inputs)
+        inputs = {
+            name: graph.value(name, (batch_size, *shape), dtype)
+            for name, (shape, dtype) in generator.input_types().items()
+        }
+        image, mask = generator(*inputs.values())
     graph.prune([graph.name_of(image), graph.name_of(mask)])
-    return graph, dict(zip((*INPUT_NAMES, *OUTPUT_NAMES), (*inputs, image, mask), strict=True))
+    return graph, inputs | dict(zip(OUTPUT_NAMES, (image, mask), strict=True))
 
 
 def onnx_model(generator: FrozenGenerator, *, batch_size: int = 1) -> onnx.ModelProto:
@@ -83,7 +79,7 @@ def onnx_model(generator: FrozenGenerator, *, batch_size: int = 1) -> onnx.Model
     proto = helper.make_graph(
         nodes,
         f"styleavatar-{generator.config.name}",
-        [infos[name] for name in INPUT_NAMES],
+        [info for name, info in infos.items() if name not in OUTPUT_NAMES],
         [infos[name] for name in OUTPUT_NAMES],
         [_tensor_proto(name, tensor) for name, tensor in graph.constants.items()],
     )

@@ -9,6 +9,7 @@ import numpy as np
 import openvino
 
 from styleavatar_core.engine.base import FP32, EngineLabel, SampleEngine
+from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.errors import AssetError
 
 _DEVICE = "CPU"
@@ -31,19 +32,30 @@ class OpenVinoEngine(SampleEngine):
     Args:
         model: The compiled model.
         label: What it says of itself.
+        lookup: Samples the face, if the model takes it sampled.
     """
 
     runtime = "OpenVINO"
 
-    def __init__(self, model: openvino.CompiledModel, label: EngineLabel = FP32) -> None:
+    def __init__(
+        self,
+        model: openvino.CompiledModel,
+        label: EngineLabel = FP32,
+        lookup: FaceLookup | None = None,
+    ) -> None:
         ends = (*model.inputs, *model.outputs)
-        super().__init__("openvino", {port.any_name: port.shape for port in ends}, label)
+        super().__init__("openvino", {port.any_name: port.shape for port in ends}, label, lookup)
         self._model = model
         self._request = model.create_infer_request()
 
     @classmethod
     def compile(
-        cls, model: bytes, *, thread_count: int = 2, label: EngineLabel = FP32
+        cls,
+        model: bytes,
+        *,
+        thread_count: int = 2,
+        label: EngineLabel = FP32,
+        lookup: FaceLookup | None = None,
     ) -> OpenVinoEngine:
         """Compiles an ONNX model for this machine.
 
@@ -51,6 +63,7 @@ class OpenVinoEngine(SampleEngine):
             model: The ONNX model.
             thread_count: Threads within an operator.
             label: What it says of itself.
+            lookup: Samples the face, if the model takes it sampled.
 
         Raises:
             AssetError: OpenVINO refuses the model.
@@ -58,13 +71,19 @@ class OpenVinoEngine(SampleEngine):
         core = openvino.Core()
         try:
             graph = core.read_model(model=model)
-            return cls(core.compile_model(graph, _DEVICE, _properties(thread_count)), label)
+            compiled = core.compile_model(graph, _DEVICE, _properties(thread_count))
+            return cls(compiled, label, lookup)
         except RuntimeError as error:
             raise AssetError(f"OpenVINO cannot compile the graph: {error}") from error
 
     @classmethod
     def load(
-        cls, compiled: bytes, *, thread_count: int = 2, label: EngineLabel = FP32
+        cls,
+        compiled: bytes,
+        *,
+        thread_count: int = 2,
+        label: EngineLabel = FP32,
+        lookup: FaceLookup | None = None,
     ) -> OpenVinoEngine:
         """Loads what :meth:`export` gave; arguments as those of :meth:`compile`.
 
@@ -74,7 +93,7 @@ class OpenVinoEngine(SampleEngine):
         core = openvino.Core()
         try:
             model = core.import_model(io.BytesIO(compiled), _DEVICE, _properties(thread_count))
-            return cls(model, label)
+            return cls(model, label, lookup)
         except RuntimeError as error:
             raise AssetError(f"the graph cannot be loaded by OpenVINO: {error}") from error
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from styleavatar_core.engine.cache import EngineKey
+from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.errors import AssetError, EngineUnavailableError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.tensorrt_engine import TensorRtEngine
     from styleavatar_core.engine.tensorrt_support import unsupported_parts
 
-    model = avatar.onnx_model()
+    model = onnx_model(avatar.generator)
     problems = unsupported_parts(model)
     if problems:
         raise AssetError(f"TensorRT does not take this generator: {problems[0]}")

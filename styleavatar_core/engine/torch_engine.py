@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import torch
 
 from styleavatar_core.engine.base import (
-    INPUT_NAMES,
     EngineInfo,
     RenderEngine,
     RenderInput,
     RenderOutput,
+    feed_of,
 )
 from styleavatar_core.engine.cpu_layers import with_less_work
+from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.memory import keep_freed_memory
 
@@ -30,6 +31,7 @@ class TorchEngine(RenderEngine):
         device: Where it runs.
         thread_count: Threads on a CPU; as many as torch likes if None.
         note: Goes into ``EngineInfo``.
+        lookup: Samples the face, for a generator that was frozen without doing it.
     """
 
     runtime = "torch"
@@ -41,13 +43,14 @@ class TorchEngine(RenderEngine):
         device: str = "cpu",
         thread_count: int | None = None,
         note: str = "",
+        lookup: FaceLookup | None = None,
     ) -> None:
         config = generator.config
         is_half = generator.face_feature.dtype == torch.float16
         precision = "fp16" if is_half else "fp32"
         sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
         super().__init__(EngineInfo("torch", precision, *sizes, note))
-        self._device, self._thread_count = device, thread_count
+        self._device, self._thread_count, self._lookup = device, thread_count, lookup
         self.gains_by_batches = device != "cpu"
         if device == "cpu":
             keep_freed_memory()
@@ -57,7 +60,7 @@ class TorchEngine(RenderEngine):
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
-        arrays = [getattr(inputs, name) for name in INPUT_NAMES]
+        arrays = feed_of(inputs, self._lookup).values()
         with torch.inference_mode(), _threads(self._thread_count):
             image, mask = self._generator(
                 *(torch.from_numpy(array).to(self._device) for array in arrays)

@@ -10,6 +10,7 @@ import torch
 from styleavatar_core.engine import cpu_layers
 from styleavatar_core.engine.base import RenderEngine, RenderInput
 from styleavatar_core.engine.freeze import freeze
+from styleavatar_core.engine.loading import make_lookup
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.engine.openvino_engine import OpenVinoEngine
@@ -63,11 +64,16 @@ def test_drawn_networks_give_the_same_pictures(seed: int, monkeypatch: pytest.Mo
     config = drawn_config(rng)
     avatar = UntrainedAvatar.make(config, seed=seed)
     noise = sample_noise(config, generator=torch.Generator().manual_seed(seed))
-    frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background, noise=noise)
-    model = onnx_model(frozen).SerializeToString()
+    parts = (avatar.generator, avatar.style, avatar.face, avatar.background)
+    frozen = freeze(*parts, noise=noise)
+    lookup = make_lookup(config, avatar.face)
+    on_host = freeze(*parts, noise=noise, samples_face=lookup is None)
+    exported, model = (onnx_model(part).SerializeToString() for part in (frozen, on_host))
     others: list[RenderEngine] = [
-        OnnxEngine(model, thread_count=1),
-        OpenVinoEngine.compile(model, thread_count=1),
+        OnnxEngine(exported, thread_count=1),
+        OnnxEngine(model, thread_count=1, lookup=lookup),
+        OpenVinoEngine.compile(model, thread_count=1, lookup=lookup),
+        TorchEngine(on_host, thread_count=1, lookup=lookup),
     ]
     reference = TorchEngine(frozen, thread_count=1)
     for _ in range(INPUTS):

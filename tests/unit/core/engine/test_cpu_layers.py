@@ -9,7 +9,8 @@ import torch
 from styleavatar_core.engine import cpu_layers, tiled_convs
 from styleavatar_core.engine.cpu_layers import MatrixConv, with_less_work
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
-from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenNarrowConv, FrozenPointwise
+from styleavatar_core.engine.frozen_composition import FrozenNarrowConv
+from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
 from styleavatar_core.engine.strips import plan_strips, share_strips
 from styleavatar_core.engine.tiled_convs import TiledConv, TiledUpConv
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -94,8 +95,11 @@ def test_rounding_errors_are_those_of_a_direct_convolution(doubles: bool) -> Non
 
 def test_a_convolution_to_one_channel_is_the_same_in_two_steps() -> None:
     conv = FrozenConv(torch.randn(1, 9, 3, 3), torch.randn(1), slope=None)
-    x = torch.randn(2, 9, 6, 7)
+    x, constant = torch.randn(2, 9, 6, 7), torch.randn(1, 4, 6, 7)
     torch.testing.assert_close(FrozenNarrowConv(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
+    x = torch.cat([x[:, :5], constant.expand(2, -1, -1, -1)], dim=1)
+    narrow = FrozenNarrowConv(conv, constant)
+    torch.testing.assert_close(narrow(x[:, :5], constant), conv(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -3,6 +3,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
 from styleavatar_core.engine import backends, onnx_engine, selection
 from styleavatar_core.engine.backends import automatic_backends
-from styleavatar_core.engine.base import EngineLabel, RenderEngine, RenderInput
+from styleavatar_core.engine.base import RenderEngine, RenderInput
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
@@ -143,9 +144,9 @@ def test_auto_measures_once_per_machine_and_remembers(
     calls: list[str] = []
 
     class Watched(OnnxEngine):
-        def __init__(self, model: bytes, *, thread_count: int, label: EngineLabel) -> None:
+        def __init__(self, model: bytes, *, thread_count: int, **rest: Any) -> None:
             opened.append(thread_count)
-            super().__init__(model, thread_count=thread_count, label=label)
+            super().__init__(model, thread_count=thread_count, **rest)
 
     def measure(engine: RenderEngine) -> float:
         calls.append(engine.info.backend)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from styleavatar_core.engine.freeze import freeze
-from styleavatar_core.engine.frozen_composition import FrozenSampler
+from styleavatar_core.engine.frozen_composition import FrozenSampler, enlarge
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import write_onnx
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -101,6 +102,13 @@ def test_freezing_leaves_the_generator_alone() -> None:
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.requires_grad for parameter in avatar.generator.parameters())
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_mask_is_enlarged_bilinearly(factor: int) -> None:
+    mask = torch.rand(2, 1, 5, 7)
+    expected = F.interpolate(mask, scale_factor=factor, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(enlarge(mask, factor), expected)
 
 
 def test_table_sampling_equals_grid_sampling_beyond_the_border_too() -> None:

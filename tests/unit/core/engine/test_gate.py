@@ -9,11 +9,12 @@ from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine import gate
 from styleavatar_core.engine.backends import BACKENDS
 from styleavatar_core.engine.base import EngineLabel
-from styleavatar_core.engine.freeze import freeze, with_precision
+from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.engine.gate import Verdict, judge
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.engine.typical_inputs import typical_inputs

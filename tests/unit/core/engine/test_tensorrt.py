@@ -12,8 +12,9 @@ from onnx import TensorProto, helper
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.engine.backends import OpeningAvatar
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.engine.freeze import freeze, with_precision
+from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.tensorrt_backend import open_tensorrt, plan_key
 from styleavatar_core.engine.tensorrt_support import unsupported_parts

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a frozen generator computes in."""
+
+from __future__ import annotations
+
+import copy
+
+from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen_composition import ExactSampler
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.networks.composition import TextureSampler
+
+
+def with_precision(generator: FrozenGenerator, precision: str) -> FrozenGenerator:
+    """Returns a frozen generator that computes in a precision; strongly typed where it is traced.
+
+    UV coordinates and the last step to bytes stay fp32: half a texel and half a step of uint8 are
+    lost otherwise.
+
+    Args:
+        generator: A frozen generator in fp32; not changed.
+        precision: ``fp32`` or ``fp16``.
+
+    Raises:
+        InvalidInputError: There is no such precision.
+    """
+    if precision == "fp32":
+        return generator
+    if precision != "fp16":
+        raise InvalidInputError(
+            f"the generator cannot be frozen in precision '{precision}'; choose fp32 or fp16"
+        )
+    converted = copy.deepcopy(generator).half()
+    parts = converted.generator
+    for name, sampler in list(parts.named_modules()):
+        if isinstance(sampler, TextureSampler):
+            parts.set_submodule(name, ExactSampler(sampler))
+    return converted
