@@ -12,11 +12,13 @@ from torch import nn
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
 from styleavatar_core.engine.onnx_graph import trace_generator
-from styleavatar_core.engine.tiled_convs import TiledConv, TiledUpConv
+from styleavatar_core.engine.tiled_convs import LargeTiledConv, TiledConv, TiledUpConv
+from styleavatar_core.engine.vector_code import BLOCK_COLUMNS, LANES
 
 # Below, transforms and the kernels' memory cost more than products are saved.
 _LEAST_CHANNELS = 64
 _LEAST_FLOP = 0.5e9  # of the layer as it is
+_LEAST_LARGE = 48  # pixels of a side; below, larger tiles reach beyond it for what they save
 
 
 class MatrixConv(nn.Module):
@@ -74,13 +76,19 @@ def _tile_large(generator: FrozenGenerator) -> None:
             layer, kind = layers[weight]
             flop = 18 * layer.weight[:, :, 0, 0].numel() * math.prod(node.shape[2:])
             if flop >= _LEAST_FLOP * kind.scale**2:
-                generator.set_submodule(weight.removesuffix(".weight"), kind(layer))
+                is_large = kind is TiledConv and min(node.shape[2:]) >= _LEAST_LARGE
+                replaced = LargeTiledConv(layer) if is_large else kind(layer)
+                generator.set_submodule(weight.removesuffix(".weight"), replaced)
 
 
 def _replacement(conv: FrozenConv) -> type[TiledConv] | None:
     """Returns what does the same with less work, if the resolution is high enough."""
     outputs, inputs, *sides = conv.weight.shape
+    if conv.mode == "up":
+        inputs, outputs = outputs, inputs
     if sides != [3, 3] or min(outputs, inputs) < _LEAST_CHANNELS:
+        return None
+    if inputs % LANES or outputs % BLOCK_COLUMNS:
         return None
     if conv.mode == "up" and conv.fir_taps is not None and len(conv.fir_taps) == 4:
         return TiledUpConv

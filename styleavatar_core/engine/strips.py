@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-Strip = tuple[int, int]  # first row and rows
+Strip = tuple[int, int]  # first row (or tile) and how many
 
 
 @functools.cache
@@ -23,18 +23,20 @@ def _pool(count: int) -> ThreadPoolExecutor:
 os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def plan_strips(rows: int, bytes_per_row: int, most_bytes: int) -> list[Strip]:
+def plan_strips(rows: int, bytes_per_row: int, most_bytes: int, block: int = 1) -> list[Strip]:
     """Cuts rows into strips of about one size, as many for each of torch's threads.
 
     Args:
-        rows: Rows, at least one.
+        rows: Rows (or tiles), at least one.
         bytes_per_row: Memory that a row takes.
-        most_bytes: Memory that a strip may take, if it has more rows than one.
+        most_bytes: Memory that a strip may take, if it has more blocks than one.
+        block: Rows that are computed together; only the last strip may end within a block.
     """
     threads = torch.get_num_threads()
+    blocks = -(-rows // block)
     wanted = -(-rows * bytes_per_row // most_bytes)
-    count = min(rows, -(-wanted // threads) * threads)
-    places = [index * rows // count for index in range(count + 1)]
+    count = min(blocks, -(-wanted // threads) * threads)
+    places = [min(rows, index * blocks // count * block) for index in range(count + 1)]
     return [(first, last - first) for first, last in itertools.pairwise(places)]
 
 

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loops around the matrix products of :mod:`styleavatar_core.engine.tiled_convs`, compiled.
+"""The loops of :mod:`styleavatar_core.engine.tiled_convs`, compiled.
 
-Compiled by numba at the first call and cached on disk; they release the GIL. Arrays are float32 and
-C-contiguous, channels last. A *combination* is a table of up to five terms per result: ``index``
-(R, 5) says of what, ``weight`` (R, 5) how much; what is left over has weight 0.
+Compiled by numba at the first call and cached on disk; they release the GIL. Numba compiles anew
+when this file changes: touch it where ``vector_code.py`` or ``tile_forms.py`` did.
+
+Arrays are float32 and C-contiguous, channels last, channels a multiple of eight. Tiles are numbered
+row by row. What a strip of N tiles is transformed to are P * P *planes* of (N, C), one for each
+pair of points, with a gap after each: their lines would compete for the same places of the cache
+otherwise. ``kind`` is the form's place in ``FORMS``.
 """
 
 from __future__ import annotations
@@ -11,126 +15,181 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-TERMS = 5  # of a combination
+from styleavatar_core.engine.tile_forms import DOUBLING, SAME, SAME_LARGE
+from styleavatar_core.engine.vector_code import (
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    LANES,
+    finishing_map,
+    linear_map,
+    multiply_block,
+)
+
+GAP = 16  # floats after a plane
+
+_same_in, _large_in, _doubling_in = (
+    linear_map(form.image) for form in (SAME, SAME_LARGE, DOUBLING)
+)
+_same_along, _large_along, _doubling_along = (
+    linear_map(form.output) for form in (SAME, SAME_LARGE, DOUBLING)
+)
+_same_out, _large_out, _doubling_out = (
+    finishing_map(form.output) for form in (SAME, SAME_LARGE, DOUBLING)
+)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _combine(target, to, source, starts, weights, count):  # noqa: ANN001, ANN202
-    """Writes ``count`` values of a combination; ``starts`` are its terms' places in ``source``."""
-    # Unsigned places: numba then leaves out the test for negative ones, and the loop is vectorized.
-    a, b, c = np.uint64(starts[0]), np.uint64(starts[1]), np.uint64(starts[2])
-    d, e, o = np.uint64(starts[3]), np.uint64(starts[4]), np.uint64(to)
-    v, w, x, y, z = weights[0], weights[1], weights[2], weights[3], weights[4]
-    if w == 0 and x == 0 and y == 0 and z == 0:
-        for k in range(np.uint64(count)):
-            target[o + k] = v * source[a + k]
-        return
-    for k in range(np.uint64(count)):
-        target[o + k] = (
-            v * source[a + k]
-            + w * source[b + k]
-            + x * source[c + k]
-            + y * source[d + k]
-            + z * source[e + k]
-        )
+@njit(cache=True, nogil=True)
+def _transform(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
+    """Transforms the pixels of a tile to points, along one axis."""
+    if kind == 0:
+        _same_in(source, at, step, target, to, stride)
+    elif kind == 1:
+        _large_in(source, at, step, target, to, stride)
+    else:
+        _doubling_in(source, at, step, target, to, stride)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def _finish(target, to, source, starts, weights, bias, added, slope):  # noqa: ANN001, ANN202
-    """As ``_combine`` for one pixel, plus bias (O,) and a number, then leaky ReLU."""
-    a, b, c = np.uint64(starts[0]), np.uint64(starts[1]), np.uint64(starts[2])
-    d, e, o = np.uint64(starts[3]), np.uint64(starts[4]), np.uint64(to)
-    v, w, x, y, z = weights[0], weights[1], weights[2], weights[3], weights[4]
-    for k in range(np.uint64(len(bias))):
-        value = (
-            v * source[a + k]
-            + w * source[b + k]
-            + x * source[c + k]
-            + y * source[d + k]
-            + z * source[e + k]
-        ) + (bias[k] + added)
-        target[o + k] = max(value, slope * value)
+@njit(cache=True, nogil=True)
+def _transform_back(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
+    """Transforms points to pixels, along one axis."""
+    if kind == 0:
+        _same_along(source, at, step, target, to, stride)
+    elif kind == 1:
+        _large_along(source, at, step, target, to, stride)
+    else:
+        _doubling_along(source, at, step, target, to, stride)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def gather(image, first, columns, step, before, index, weight, slot, lines, tiles):  # noqa: ANN001, ANN201
-    """Transforms the tiles of some tile rows; zero beyond the image's border.
+@njit(cache=True, nogil=True)
+def _finish(kind, source, at, step, target, to, stride, bias, k, noise, first, slope):  # noqa: ANN001, ANN202
+    """As ``_transform_back``, plus bias and noise, then leaky ReLU."""
+    if kind == 0:
+        _same_out(source, at, step, target, to, stride, bias, k, noise, first, slope)
+    elif kind == 1:
+        _large_out(source, at, step, target, to, stride, bias, k, noise, first, slope)
+    else:
+        _doubling_out(source, at, step, target, to, stride, bias, k, noise, first, slope)
+
+
+@njit(cache=True, nogil=True)
+def gather(kind, image, first, count, columns, step, span, points, tiles):  # noqa: ANN001, ANN201
+    """Transforms some tiles; zero beyond the image's border.
 
     Args:
+        kind: Which form.
         image: (H, W, C).
-        first: First row of tiles.
+        first: First tile.
+        count: Tiles.
         columns: Tiles per row.
         step: Distance of tiles, pixels.
-        before: Pixels of a tile to the left of (and above) its place.
-        index: (P, 5) pixels of a tile, per point of the transform.
-        weight: (P, 5).
-        slot: (P, P) place in ``tiles`` of the points of y and x.
-        lines: (P, span * C) for the transform along y; span is what ``columns`` tiles cover.
-        tiles: (P * P, rows * columns, C), written.
+        span: Pixels of a tile, from one before its place on.
+        points: P.
+        tiles: P * P planes, written.
     """
     height, width, channels = image.shape
-    pixels, flat_lines, flat_tiles = image.reshape(-1), lines.reshape(-1), tiles.reshape(-1)
-    points, line = lines.shape
-    count = tiles.shape[1]
-    starts, weights = np.empty(TERMS, np.int64), np.empty(TERMS, np.float32)
-    shown = min(width, line // channels - before) * channels
-    for p in range(points):
-        lines[p, : before * channels] = 0
-        lines[p, before * channels + shown :] = 0
-    for row in range(count // columns):
-        top = (first + row) * step - before
-        for p in range(points):
-            for term in range(TERMS):
-                y = top + index[p, term]
-                is_inside = 0 <= y < height
-                starts[term] = y * width * channels if is_inside else 0
-                weights[term] = weight[p, term] if is_inside else 0
-            _combine(flat_lines, p * line + before * channels, pixels, starts, weights, shown)
-        for p in range(points):
-            for q in range(points):
-                to = (slot[p, q] * count + row * columns) * channels
-                for column in range(columns):
-                    for term in range(TERMS):
-                        starts[term] = p * line + (column * step + index[q, term]) * channels
-                    _combine(flat_tiles, to, flat_lines, starts, weight[q], channels)
-                    to += channels
+    pixels, plane = image.reshape(-1), tiles.size // points**2
+    edge = np.zeros(span * span * channels, np.float32)
+    lines = np.empty(points * span * LANES, np.float32)
+    for tile in range(count):
+        top = (first + tile) // columns * step - 1
+        left = (first + tile) % columns * step - 1
+        source, start, row = pixels, (top * width + left) * channels, width * channels
+        if top < 0 or left < 0 or top + span > height or left + span > width:
+            source, start, row = edge, 0, span * channels
+            edge[:] = 0
+            x, stop = max(left, 0), min(left + span, width)
+            for y in range(max(top, 0), min(top + span, height)):
+                to = ((y - top) * span + x - left) * channels
+                at = (y * width + x) * channels
+                edge[to : to + (stop - x) * channels] = pixels[at : at + (stop - x) * channels]
+        for k in range(0, channels, LANES):
+            for x in range(span):
+                at = start + x * channels + k
+                _transform(kind, source, at, row, lines, x * LANES, span * LANES)
+            for p in range(points):
+                to = p * points * plane + tile * channels + k
+                _transform(kind, lines, p * span * LANES, LANES, tiles, to, plane)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
-def scatter(products, first, columns, index, weight, slot, part, result, bias, noise, slope):  # noqa: ANN001, ANN201
+@njit(cache=True, nogil=True)
+def multiply(tiles, kernels, products, count, order, begins):  # noqa: ANN001, ANN201
+    """Multiplies planes by the kernels of their classes.
+
+    Args:
+        tiles: Planes of (N, I); N a multiple of BLOCK_ROWS.
+        kernels: (classes * O / 16, I, 16).
+        products: Planes of (N, O), written.
+        count: N.
+        order: Planes sorted by class.
+        begins: (classes + 1,) where each class begins in ``order``.
+    """
+    _, depth, width = kernels.shape
+    classes, planes, flat = len(begins) - 1, len(order), kernels.reshape(-1)
+    panels = len(kernels) // classes
+    outputs = panels * width
+    plane, result = tiles.size // planes, products.size // planes
+    panel = depth * width
+    last = flat.size - panel
+    for number in range(classes):
+        for column in range(panels):
+            at = (number * panels + column) * panel
+            ahead = min(at + panel, last)
+            for place in order[begins[number] : begins[number + 1]]:
+                for row in range(0, count, BLOCK_ROWS):
+                    a, c = place * plane + row * depth, place * result + row * outputs
+                    to = c + column * BLOCK_COLUMNS
+                    multiply_block(tiles, a, depth, flat, at, products, to, outputs, depth, ahead)
+                    ahead = at
+
+
+@njit(cache=True, nogil=True)
+def scatter(kind, products, first, count, columns, size, points, result, bias, noise, slope):  # noqa: ANN001, ANN201
     """Transforms products back into pixels, adds bias and noise, applies the leaky ReLU.
 
     Args:
-        products: (P * P, rows * columns, O).
-        first: First row of tiles.
+        kind: Which form.
+        products: P * P planes.
+        first: First tile.
+        count: Tiles.
         columns: Tiles per row.
-        index: (M, 5) points, per pixel of a tile.
-        weight: (M, 5).
-        slot: (P, P) place in ``products`` of the points of y and x.
-        part: (P, M * O) for the transform along x.
+        size: M, pixels of a tile.
+        points: P.
         result: (H, W, O), written; what tiles have beyond it is dropped.
         bias: (O,).
         noise: (H, W), times its strength; (0, 0) for none.
         slope: Of the leaky ReLU; 1 for none.
     """
     height, width, channels = result.shape
-    flat, flat_part, pixels = products.reshape(-1), part.reshape(-1), result.reshape(-1)
-    count, size, points = products.shape[1], len(index), len(slot)
-    starts = np.empty(TERMS, np.int64)
+    pixels, plane = result.reshape(-1), products.size // points**2
+    lines = np.empty(size * points * LANES, np.float32)
+    edge = np.empty(size * size * channels, np.float32)
+    added = np.zeros(size * size, np.float32)
     for tile in range(count):
-        top, left = (first + tile // columns) * size, tile % columns * size
-        for p in range(points):
-            for x in range(min(size, width - left)):
-                for term in range(TERMS):
-                    starts[term] = (slot[p, index[x, term]] * count + tile) * channels
-                _combine(flat_part, (p * size + x) * channels, flat, starts, weight[x], channels)
-        for y in range(min(size, height - top)):
-            for x in range(min(size, width - left)):
-                for term in range(TERMS):
-                    starts[term] = (index[y, term] * size + x) * channels
-                to = (top + y) * width + left + x
-                added = noise[top + y, left + x] if len(noise) else np.float32(0)
-                _finish(pixels, to * channels, flat_part, starts, weight[y], bias, added, slope)
+        top, left = (first + tile) // columns * size, (first + tile) % columns * size
+        rows, wide = min(size, height - top), min(size, width - left)
+        is_whole = wide == size
+        target, start, row = pixels, (top * width + left) * channels, width * channels
+        if not is_whole:
+            target, start, row = edge, 0, size * channels
+        if len(noise):
+            for y in range(rows):
+                added[y * size : y * size + wide] = noise[top + y, left : left + wide]
+        for k in range(0, channels, LANES):
+            for p in range(points):
+                at = p * plane + tile * channels + k
+                _transform_back(
+                    kind, products, at, points * plane, lines, p * LANES, points * LANES
+                )
+            for y in range(rows):
+                at, to = y * points * LANES, start + y * row + k
+                _finish(
+                    kind, lines, at, LANES, target, to, channels, bias, k, added, y * size, slope
+                )
+        if not is_whole:
+            for y in range(rows):
+                to = ((top + y) * width + left) * channels
+                at = y * size * channels
+                pixels[to : to + wide * channels] = edge[at : at + wide * channels]
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -141,7 +200,7 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
         image: (H + 1, W + 1, O), zero beyond its border.
         first: First row of the result.
         count: Rows.
-        taps: (5,), the last one 0.
+        taps: (4,).
         lines: ((W + 3) * O,) for the filter along y.
         result: (H, W, O), written.
         bias: (O,).
@@ -150,20 +209,33 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
     """
     height, width, channels = image.shape
     source, pixels = image.reshape(-1), result.reshape(-1)
-    starts, weights = np.empty(TERMS, np.int64), np.empty(TERMS, np.float32)
+    starts, weights = np.empty(4, np.int64), np.empty(4, np.float32)
     lines[:channels] = 0
     lines[(width + 1) * channels :] = 0
+    plain, nothing = np.zeros(width * channels, np.float32), np.float32(0)
     for y in range(first, first + count):
-        for term in range(TERMS):
+        for term in range(4):
             row = y - 1 + term
             is_inside = 0 <= row < height
             starts[term] = row * width * channels if is_inside else 0
             weights[term] = taps[term] if is_inside else 0
-        _combine(lines, channels, source, starts, weights, width * channels)
+        _filter(lines, channels, source, starts, weights, plain, nothing, np.float32(1))
         for x in range(width - 1):
-            for term in range(TERMS - 1):
+            for term in range(4):
                 starts[term] = (x + term) * channels
-            starts[TERMS - 1] = starts[0]
-            added = noise[y, x] if len(noise) else np.float32(0)
+            added = noise[y, x] if len(noise) else nothing
             to = (y * (width - 1) + x) * channels
-            _finish(pixels, to, lines, starts, taps, bias, added, slope)
+            _filter(pixels, to, lines, starts, taps, bias, added, slope)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _filter(target, to, source, starts, taps, bias, added, slope):  # noqa: ANN001, ANN202
+    """Writes as many values as there are in ``bias``: four sums, bias and number, leaky ReLU."""
+    # Unsigned places: numba then leaves out the test for negative ones, and the loop is vectorized.
+    a, b, c = np.uint64(starts[0]), np.uint64(starts[1]), np.uint64(starts[2])
+    d, o = np.uint64(starts[3]), np.uint64(to)
+    w, x, y, z = taps[0], taps[1], taps[2], taps[3]
+    for k in range(np.uint64(len(bias))):
+        value = w * source[a + k] + x * source[b + k] + y * source[c + k] + z * source[d + k]
+        value += bias[k] + added
+        target[o + k] = max(value, slope * value)
