@@ -7,6 +7,9 @@ the baseline of the speed-up and the truth of the PSNR, once with the memory tha
 in ONNX Runtime. Each engine runs in a process of its own, on the GPU where there is one. Shares of
 the peak count the frozen graph's convolutions as if each were computed directly: an engine that
 does with less can exceed what the machine can compute.
+
+``--only live`` drives an avatar end to end instead: frames to tracking to rendering through gRPC,
+side by side on this machine.
 """
 
 from __future__ import annotations
@@ -16,12 +19,12 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from benchmarks.engine_parts.first_frame import first_frame_s
+from benchmarks.engine_parts.live import live_figures
 from benchmarks.engine_parts.measuring import DEVICE, Case, Figures, measure
 from benchmarks.engine_parts.untrained import Untrained, frozen_errors
 from benchmarks.engine_parts.work import frozen_work, peak_gflops, roofline_ms, trained_gflop
@@ -96,9 +99,24 @@ def cases(preset: str, options: argparse.Namespace) -> list[Case]:
     return [Case(preset, name, "fp32", 1, *rest) for name in BASELINES] + engines
 
 
+def measure_all(options: argparse.Namespace) -> Iterator[Figures]:
+    """Measures all that is asked for; gives figures as they come."""
+    if "engines" in options.only:
+        peak = peak_gflops(is_quick=options.quick)
+        yield {"peak_gflops": peak}
+        for preset in options.presets:
+            yield from measure_preset(preset, options, peak)
+    if "live" in options.only:
+        for preset in options.presets:
+            yield live_figures(preset, options.seconds, options.threads, options.clip)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     backends = available_backends() if DEVICE == "cuda" else automatic_backends()
+    parts = ("engines", "live")
+    parser.add_argument("--only", nargs="+", choices=parts, default=["engines"], help="parts")
+    parser.add_argument("--clip", type=Path, help="driver of the live part; else the sample clip")
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["nano", "lite"])
     parser.add_argument("--backends", nargs="+", choices=backends, default=backends)
     parser.add_argument("--precisions", nargs="+", choices=["fp32", "fp16"], default=["fp32"])
@@ -110,13 +128,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.quick:
-        options.presets, options.frames, options.seconds = ["nano"], 3, 0.5
-    peak = peak_gflops(is_quick=options.quick)
+        options.presets, options.frames, options.seconds = ["nano"], 3, 1.0
     figures: Figures = {}
-    first: list[Figures] = [{"peak_gflops": peak}]
     used = {name: value for name, value in vars(options).items() if name != "json"}
-    steps = (measure_preset(preset, options, peak) for preset in options.presets)
-    for step in chain(first, *steps):
+    for step in measure_all(options):
         figures |= step
         print_report(build_report("engine", step))
         if options.json:
