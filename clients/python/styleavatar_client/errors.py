@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import grpc
 
+REASON_KEY = "styleavatar-reason"
+
 
 class ClientError(Exception):
     """A service refused, failed, or could not be reached.
@@ -27,6 +29,18 @@ class ClientError(Exception):
         self.retry_delay_s = retry_delay_s
 
 
+def is_lost(error: grpc.RpcError) -> bool:
+    """Says whether a node, or the way to it, is gone: another may do better.
+
+    A balancer resets the streams of a node that died, which is INTERNAL or UNKNOWN; what a service
+    itself says always has a reason.
+    """
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return True
+    has_reason = REASON_KEY in dict(error.trailing_metadata() or ())
+    return not has_reason and error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+
+
 @contextmanager
 def grpc_errors(address: str) -> Iterator[None]:
     """Turns gRPC errors into ``ClientError``.
@@ -39,7 +53,7 @@ def grpc_errors(address: str) -> Iterator[None]:
     except grpc.RpcError as error:
         metadata = dict(error.trailing_metadata() or ())
         message = error.details() or error.code().name
-        reason = str(metadata.get("styleavatar-reason", ""))
+        reason = str(metadata.get(REASON_KEY, ""))
         if error.code() is grpc.StatusCode.UNAVAILABLE and not reason:
             message = (
                 f"No service answers at {address}. Start one with `styleavatar serve`, or say "

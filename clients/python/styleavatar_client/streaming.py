@@ -18,7 +18,7 @@ import grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, tracking_service_pb2_grpc
 
 from styleavatar_client.connection import Connection, Credentials
-from styleavatar_client.errors import grpc_errors
+from styleavatar_client.errors import grpc_errors, is_lost
 from styleavatar_client.frames import AvatarFrame, DriverFrame
 from styleavatar_client.sending import FrameSource
 
@@ -172,10 +172,8 @@ class _Patience:
 
     def allows(self, error: grpc.RpcError) -> bool:
         """Says whether another node may do better."""
-        codes = [grpc.StatusCode.UNAVAILABLE]
-        if self._has_begun or self._tries_left > 0:
-            codes.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
-        if error.code() not in codes:
+        is_full = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        if not (is_lost(error) or (is_full and (self._has_begun or self._tries_left > 0))):
             return False
         if not self._has_begun:
             self._tries_left -= 1

