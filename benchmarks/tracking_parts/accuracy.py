@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.figure
@@ -31,6 +32,7 @@ from styleavatar_core.types import CropBox, FaceParameters, FloatArray
 
 _NOISES_MM = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 _USUAL_NOISE_MM = 1.0
+_SAMPLE_PX = 512
 _CROSS_GROUPS = ("rotation", "mouth", "smile", "lids", "gaze")
 
 
@@ -62,24 +64,42 @@ def clip_figures(name: str, video: TrackedVideo) -> dict[str, float | None]:
 
 
 def sample_figures(seconds: float) -> dict[str, float | None]:
-    """Errors against the known parameters of the sample clip."""
+    """Errors against the known parameters of the sample clip.
+
+    Also the rotation error on the landmarks that the clip was made with: the solver's own part,
+    without the detector's.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        clip = make_sample_clip(Path(folder) / "sample.mp4", seconds=seconds, fps=25, size_px=512)
+        clip = make_sample_clip(Path(folder) / "sample.mp4", seconds, fps=25, size_px=_SAMPLE_PX)
         tracked = track_video(clip.path)
     pairs = [
         (p, t) for p, t in zip(tracked.parameters, clip.parameters, strict=True) if p is not None
     ]
-    turns = []
-    for seen, truth in pairs:
-        relative = matrix_from_quaternion(seen.rotation) @ matrix_from_quaternion(truth.rotation).T
-        turns.append(rotation_vector_from_quaternion(quaternion_from_matrix(relative)))
     expressions = np.array([p.expression - t.expression for p, t in pairs])
     eyes = np.array([p.eye_rotation - t.eye_rotation for p, t in pairs])
+    model = builtin_model()
+    warp = PortraitWarp(fit_portrait(_SAMPLE_PX), model)
+    landmarks = np.stack([warp.landmarks(truth) for truth in clip.parameters])
+    fits, _ = fit_landmarks(model, landmarks, _SAMPLE_PX, _SAMPLE_PX)
+    solved = [fit.pose.rotation for fit in fits if fit is not None]
+    seen = [matrix_from_quaternion(p.rotation) for p, _ in pairs]
     return {
-        "sample.rotation_error_deg": np.degrees(np.linalg.norm(turns, axis=1)).mean(),
+        "sample.rotation_error_deg": _turn_deg(seen, [truth for _, truth in pairs]),
+        "sample.solver_rotation_error_deg": _turn_deg(solved, clip.parameters),
         "sample.expression_rmse": np.sqrt((expressions**2).mean()),
         "sample.eye_rotation_error_deg": np.degrees(np.abs(eyes)).mean(),
     }
+
+
+def _turn_deg(found: Sequence[FloatArray], truth: Sequence[FaceParameters]) -> float:
+    """Returns the mean angle between (3, 3) rotations and the true ones."""
+    turns = [
+        rotation_vector_from_quaternion(
+            quaternion_from_matrix(rotation @ matrix_from_quaternion(params.rotation).T)
+        )
+        for rotation, params in zip(found, truth, strict=True)
+    ]
+    return float(np.degrees(np.linalg.norm(turns, axis=1)).mean())
 
 
 def noise_curve(sample_count: int) -> dict[str, list[float]]:

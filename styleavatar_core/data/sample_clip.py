@@ -28,7 +28,7 @@ from styleavatar_core.face3d.camera import matrix_from_quaternion, quaternion_fr
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.tracker import Tracker
-from styleavatar_core.types import ByteArray, FaceParameters, FloatArray, Progress
+from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray, Progress
 
 SAMPLE_SUBJECT = "Eileen Collins, in NASA's official portrait"
 SAMPLE_ORIGIN = (
@@ -115,12 +115,21 @@ def make_sample_clip(
 
 
 def fit_portrait(size_px: int) -> Portrait:
-    """Cuts the square out of the photograph and fits the face model to it."""
+    """Cuts the square out of the photograph and fits the face model's mean face to it.
+
+    Not its own identity: what one photograph seems to say of depth is the detector's guess.
+    """
     left, top, side = _WINDOW
     photo = astronaut()[top : top + side, left : left + side]
     # The fit is made at one size, so that clips of all sizes have the same truth.
     large = _resized(photo, _FIT_SIZE_PX)
-    tracker, detector, matting = Tracker(builtin_model()), LandmarkDetector(), ForegroundMatting()
+    model = builtin_model()
+    mean = FaceIdentity(
+        model.model_id,
+        np.zeros(model.identity_basis.shape[-1], np.float32),
+        np.zeros(model.texture_basis.shape[-1], np.float32),
+    )
+    tracker, detector, matting = Tracker(model, mean), LandmarkDetector(), ForegroundMatting()
     try:
         # The detector settles on its region within two frames.
         fits = [tracker.track(large, frame_index=index) for index in range(4)]
@@ -137,7 +146,7 @@ def fit_portrait(size_px: int) -> Portrait:
         matte=cv2.resize(matte, (size_px, size_px), interpolation=cv2.INTER_AREA),
         landmarks=landmarks[:, :2] * (size_px / _FIT_SIZE_PX),
         params=fits[-1],
-        identity=tracker.identity,
+        identity=mean,
     )
 
 

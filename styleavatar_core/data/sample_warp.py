@@ -25,6 +25,7 @@ from styleavatar_core.data.sample_layers import (
     take_mouth,
     upper_lid,
 )
+from styleavatar_core.data.sample_skin import LifelikeSkin
 from styleavatar_core.face3d.camera import matrix_from_quaternion, project, to_pixels
 from styleavatar_core.face3d.landmark_groups import FACE_OVAL
 from styleavatar_core.face3d.model import FaceModel
@@ -70,6 +71,7 @@ class PortraitWarp:
         self._model = model
         self._size = len(portrait.image)
         self._neutral = model.neutral(portrait.identity.identity)
+        self._skin = LifelikeSkin(model)
         self._rest = self._rest_vertices()
         self._rest_px = self._pixels(self._rest, portrait.params)
         self._eyes = [take_eye(portrait.image, portrait.landmarks, s) for s in IRIS_CENTERS]
@@ -91,8 +93,7 @@ class PortraitWarp:
         Returns:
             (S, S, 3) uint8 RGB.
         """
-        vertices = self._rest + self._moved_by(params)
-        target_px = self._with_closed_edges(self._pixels(vertices, params))
+        target_px = self._targets(params)
         rigid_px = self._pixels(self._rest, params)
         source = self._skin_source(target_px, self._surrounding_source(target_px, params))
         frame = self._person_over_plate(source)
@@ -104,6 +105,14 @@ class PortraitWarp:
         rigid = fit_affine(self._rest_px[upper + lower, :2], rigid_px[upper + lower, :2])
         self._mouth.paint(frame, target_px[upper, :2], target_px[lower, :2], rigid)
         return frame
+
+    def landmarks(self, params: FaceParameters) -> FloatArray:
+        """Returns where :meth:`render` puts the landmarks, (478, 3) pixels, z on the scale of x."""
+        return self._targets(params)[self._model.landmark_indices]
+
+    def _targets(self, params: FaceParameters) -> FloatArray:
+        vertices = self._rest + self._moved_by(params)
+        return self._with_closed_edges(self._pixels(vertices, params))
 
     def _with_closed_edges(self, target_px: FloatArray) -> FloatArray:
         """Lets lids and lips that pass each other meet instead, (V, 3) pixels."""
@@ -125,12 +134,12 @@ class PortraitWarp:
         return self._model.vertices(self._neutral, params.expression, params.eye_rotation)
 
     def _moved_by(self, params: FaceParameters) -> FloatArray:
-        return self._shape(params) - self._shape(self._portrait.params)
+        return self._skin.moved(self._shape(params) - self._shape(self._portrait.params))
 
     def _rest_vertices(self) -> FloatArray:
-        """The fitted mesh, moved within the image plane so that it meets every landmark exactly."""
+        """The fitted mesh, of a head's depth, moved in the image plane to meet every landmark."""
         params = self._portrait.params
-        fitted = self._shape(params)
+        fitted = self._skin.deepened(self._shape(params))
         index = self._model.landmark_indices
         missing = self._portrait.landmarks - self._pixels(fitted, params)[index, :2]
         in_frame = np.concatenate([missing, np.zeros((len(missing), 1))], axis=1)

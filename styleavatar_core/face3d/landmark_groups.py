@@ -35,6 +35,9 @@ LIPS = LIP_CORNERS + UPPER_OUTER_LIP + LOWER_OUTER_LIP + UPPER_INNER_LIP + LOWER
 LEFT_BROW = (336, 296, 334, 293, 300, 285, 295, 282, 283, 276)
 RIGHT_BROW = (107, 66, 105, 63, 70, 55, 65, 52, 53, 46)
 
+# Ridge, tip and wings.
+NOSE = (6, 197, 195, 5, 4, 1, 2, 420, 360, 344, 278, 198, 131, 115, 48)
+
 MIDLINE_TOP_TO_CHIN = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 2, 164, 0, 17, 18, 200, 199, 152)
 
 # Border of the face: from the top of the forehead by the subject's left to the chin and back.
