@@ -53,15 +53,21 @@ class DriverGains:
                     f"The gain of {field.name} is {value}; it must be from 0 to {GAIN_MAX:g}."
                 )
 
-    def apply(self, params: FaceParameters, statistics: ParameterStatistics) -> FaceParameters:
+    def apply(
+        self,
+        params: FaceParameters,
+        statistics: ParameterStatistics,
+        expression_max: float = 1.0,
+    ) -> FaceParameters:
         """Amplifies or weakens movement.
 
         Args:
             params: In the coordinates of the avatar's window.
             statistics: Say what is rest.
+            expression_max: Largest coefficient of the face model.
 
         Returns:
-            The parameters; expression stays in [0, 1].
+            The parameters; expression stays within the model's bounds.
         """
         if self == _UNCHANGED:
             return params
@@ -77,7 +83,7 @@ class DriverGains:
         return replace(
             params,
             rotation=quaternion_from_rotation_vector(turned),
-            expression=np.clip(expression, 0.0, 1.0).astype(np.float32),
+            expression=np.clip(expression, 0.0, expression_max).astype(np.float32),
             eye_rotation=(params.eye_rotation * self.gaze).astype(np.float32),
         )
 

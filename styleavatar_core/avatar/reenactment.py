@@ -92,7 +92,7 @@ class Retargeter:
         self._placement: FloatArray | None = None  # x, y, log scale of the driver's reference
         self._driver: FaceParameters | None = None
         self._continuity = Continuity(self._resting())
-        self._range = TrainedRange(statistics)
+        self._range = TrainedRange(statistics, self._lips.expression_max)
         self._was_clamped = False
 
     def set_neutral(self) -> None:
@@ -126,7 +126,7 @@ class Retargeter:
         else:
             self._remember(driver)
             wanted = self._relative(driver)
-        amplified = self._gains.apply(wanted, self._statistics)
+        amplified = self._gains.apply(wanted, self._statistics, self._lips.expression_max)
         parameters, self._was_clamped = self._range.hold(amplified)
         return Retargeted(self._continuity.found(parameters), self._was_clamped)
 
@@ -209,7 +209,7 @@ class Retargeter:
         opened = float(self._lips.of(expression)) - self._closed_lip_gap
         gap = self._statistics.closed_lip_gap + opened
         spread = self._statistics.expression.std
-        moved = self._lips.with_gap(np.clip(moved, 0.0, 1.0), gap, spread)
+        moved = self._lips.with_gap(np.clip(moved, 0.0, self._lips.expression_max), gap, spread)
         # Where one looks is absolute, and the lids follow it.
         if self._is_arkit:
             moved[list(_LOOK)] = expression[list(_LOOK)]

@@ -23,9 +23,11 @@ class TrainedRange:
 
     Args:
         statistics: The avatar's, from its manifest.
+        expression_max: Largest coefficient of its face model.
     """
 
-    def __init__(self, statistics: ParameterStatistics) -> None:
+    def __init__(self, statistics: ParameterStatistics, expression_max: float = 1.0) -> None:
+        self._expression_max = expression_max
         groups = ("rotation", "translation", "scale", "expression", "eye_rotation")
         spreads: list[Spread] = [getattr(statistics, name) for name in groups]
         self._minimum = np.concatenate([spread.minimum for spread in spreads])
@@ -40,7 +42,7 @@ class TrainedRange:
         }
 
     def hold(self, wanted: FaceParameters) -> tuple[FaceParameters, bool]:
-        """Bends what is beyond the range; a coefficient stays in [0, 1].
+        """Bends what is beyond the range; a coefficient stays within its model's bounds.
 
         Args:
             wanted: In the coordinates of the avatar's window.
@@ -53,7 +55,7 @@ class TrainedRange:
         inside = np.clip(values, self._minimum, self._maximum)
         beyond = values - inside
         if not beyond.any():
-            return replace(wanted, expression=_coefficients(wanted.expression)), False
+            return replace(wanted, expression=self._coefficients(wanted.expression)), False
         held = inside + self._margin * np.tanh(beyond / self._margin)
         parts = {name: held[part] for name, part in self._parts.items()}
         rotation = wanted.rotation
@@ -64,12 +66,10 @@ class TrainedRange:
             rotation=rotation,
             translation=np.append(parts["translation"], wanted.translation[2]).astype(np.float32),
             scale=float(parts["scale"][0]),
-            expression=_coefficients(parts["expression"]),
+            expression=self._coefficients(parts["expression"]),
             eye_rotation=parts["eye_rotation"].reshape(2, 2).astype(np.float32),
         )
         return parameters, bool((np.abs(beyond) > self._margin).any())
 
-
-def _coefficients(expression: FloatArray) -> FloatArray:
-    """Clips (E,) coefficients to [0, 1]; float32."""
-    return np.clip(expression, 0.0, 1.0).astype(np.float32)
+    def _coefficients(self, expression: FloatArray) -> FloatArray:
+        return np.clip(expression, 0.0, self._expression_max).astype(np.float32)

@@ -117,6 +117,8 @@ def _assemble(
         names, expression = _in_arkit_order(data[layout.names], expression, name)
     else:
         names = tuple(f"component{k}" for k in range(expression.shape[-1]))
+    # Blend shapes end at 1; the authors keep v4's components from becoming negative, and no more.
+    expression_max = 1.0 if layout.names else np.inf
     identity = place.turn(_directions(data["idBase"], name))
     texture = _directions(data["texBase"], name) / 255
     for what, basis in (("idBase", identity), ("texBase", texture), ("exBase", expression)):
@@ -138,6 +140,7 @@ def _assemble(
         uv_coordinates=_uv(data, shape, eyes).astype(np.float32),
         landmark_indices=landmarks.astype(np.int32),
         eye_vertices=eyes,
+        expression_max=expression_max,
     )
 
 

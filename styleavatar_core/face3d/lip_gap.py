@@ -25,35 +25,37 @@ class LipGap:
     Attributes:
         at_rest: Where all coefficients are 0, decimetres; negative where lips overlap.
         directions: (E,) float64, decimetres per unit coefficient.
+        expression_max: Largest coefficient of the model.
     """
 
     at_rest: float
     directions: FloatArray
+    expression_max: float
 
     def of(self, expression: FloatArray) -> FloatArray:
         """Returns the gap of (..., E) coefficients, (...) float64 decimetres."""
         return self.at_rest + expression @ self.directions
 
     def with_gap(self, expression: FloatArray, gap: float, spread: FloatArray) -> FloatArray:
-        """Returns the likeliest coefficients near these that give a gap, as far as [0, 1] allows.
+        """Returns the likeliest coefficients near these that give a gap, as far as bounds allow.
 
         Args:
-            expression: (E,) in [0, 1].
+            expression: (E,) within the bounds.
             gap: What is wanted, decimetres.
             spread: (E,) standard deviations; what varies much on a face moves first.
 
         Returns:
-            (E,) float64 in [0, 1].
+            (E,) float64 within the bounds.
         """
         wanted = np.array(expression, np.float64)
         for _ in range(_PASS_COUNT):
             missing = gap - float(self.of(wanted))
-            room = np.where(missing * self.directions > 0, 1.0 - wanted, wanted) > 0
+            room = np.where(missing * self.directions > 0, self.expression_max - wanted, wanted) > 0
             moves = np.where(room, spread**2 * self.directions, 0.0)
             length = float(moves @ self.directions)
             if length == 0.0:
                 break
-            wanted = np.clip(wanted + missing / length * moves, 0.0, 1.0)
+            wanted = np.clip(wanted + missing / length * moves, 0.0, self.expression_max)
         return wanted
 
 
@@ -68,4 +70,4 @@ def lip_gap(model_id: str) -> LipGap:
     upper, lower = (model.landmark_indices[list(lip)] for lip in (UPPER_INNER_LIP, LOWER_INNER_LIP))
     rest = (model.mean_shape[lower] - model.mean_shape[upper])[:, 1].mean()
     moved = (model.expression_basis[lower] - model.expression_basis[upper])[:, 1].mean(axis=0)
-    return LipGap(float(rest), moved.astype(np.float64))
+    return LipGap(float(rest), moved.astype(np.float64), model.expression_max)

@@ -49,6 +49,7 @@ class FaceModel:
         eye_vertices: Vertex ranges (start, stop) of the subject's left and right eyeball. An
             eyeball turns about the mean of its vertices.
         mouth_vertices: Vertex range of the mouth's inside, (0, 0) where a model has none.
+        expression_max: Largest coefficient, inf where there is no limit; the least is 0.
         digest: sha256 of what its file holds; empty when it was made in memory.
     """
 
@@ -64,6 +65,7 @@ class FaceModel:
     landmark_indices: IntArray
     eye_vertices: tuple[tuple[int, int], tuple[int, int]]
     mouth_vertices: tuple[int, int] = (0, 0)
+    expression_max: float = 1.0
     digest: str = ""
 
     def neutral(self, identity: FloatArray) -> FloatArray:
@@ -123,6 +125,8 @@ class FaceModel:
         }
         if self.mouth_vertices != (0, 0):
             metadata["mouth_vertices"] = json.dumps(self.mouth_vertices)
+        if self.expression_max != 1.0:
+            metadata["expression_max"] = str(self.expression_max)
         return tensors, metadata
 
 
@@ -157,6 +161,7 @@ def load_face_model(path: Path) -> FaceModel:
         expression_names=tuple(json.loads(metadata["expression_names"])),
         eye_vertices=((left[0], left[1]), (right[0], right[1])),
         mouth_vertices=(start, stop),
+        expression_max=float(metadata.get("expression_max", 1.0)),
         digest=_digest(arrays, metadata),
         **floats,
     )

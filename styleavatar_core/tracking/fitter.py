@@ -103,7 +103,7 @@ class FaceFitter:
         self._pose_weights = 1 / (1 + (movement / self.config.mobility) ** 2)
         self._from_gaze = _gaze_signs(model.expression_names) / self.config.gaze_limit
         count = len(model.expression_names)
-        self._bounds = np.zeros(count), np.ones(count)
+        self._bounds = np.zeros(count), np.full(count, model.expression_max)
         self._prior_precision = np.full(count, 1 / self.config.expression_scale**2)
         follows = self._from_gaze.any(axis=1)
         self._prior_precision[follows] = 1 / self.config.gaze_spread**2

@@ -4,6 +4,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +23,11 @@ from styleavatar_core.face3d.camera import (
     quaternion_from_rotation_vector,
     rotation_vector_from_quaternion,
 )
+from styleavatar_core.face3d.faceverse import convert_faceverse
+from styleavatar_core.face3d.library import add_face_model
 from styleavatar_core.face3d.lip_gap import lip_gap
 from styleavatar_core.types import CropBox, FaceParameters
+from tests.fakes.faceverse import faceverse_contents, write_faceverse
 
 WINDOW = CropBox(0.1, -0.1, 0.8)
 JAW, BLINK, SMILE = (ARKIT_INDEX[n] for n in ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft"))
@@ -223,6 +227,31 @@ def test_gains_change_how_much_is_taken_over() -> None:
     assert turns[1] == pytest.approx(turns[0] / 2, abs=1e-3)
     assert shown(mouth=0.0).expression[JAW] == pytest.approx(rest[JAW], abs=1e-3)
     assert shown(mouth=0.0).expression[BLINK] == pytest.approx(plain.expression[BLINK])
+
+
+def test_coefficients_of_a_model_without_a_limit_may_exceed_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEAVATAR_DATA", str(tmp_path))
+    path = write_faceverse(tmp_path / "file.npy", faceverse_contents("v4"))
+    model_id = add_face_model(convert_faceverse(path)).model_id
+    count = 177
+
+    def strong(params: FaceParameters) -> FaceParameters:
+        expression = np.resize(4 * params.expression, count)
+        return replace(params, model_id=model_id, expression=expression)
+
+    trained = [strong(p) for p in AVATAR]
+    statistics = ParameterStatistics.from_parameters(
+        trained, WINDOW, closed_lip_gap=measure_closed_lip_gap(trained)
+    )
+    source = strong(person(9, scale=0.6, rest=0.05, seed=0)[-1])
+    same = Retargeter(statistics, "same_person", DriverGains(head=0.9)).retarget(source)
+    assert same.parameters.expression[JAW] == pytest.approx(source.expression[JAW], abs=1e-5)
+    assert same.parameters.expression[JAW] > 1.5
+    other = Retargeter(statistics, "other_person").retarget(source).parameters.expression
+    assert other.min() >= 0.0
+    assert other.max() > 1.2
 
 
 @pytest.mark.parametrize("value", [-0.1, 3.5, float("nan")])

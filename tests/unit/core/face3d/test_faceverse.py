@@ -74,6 +74,27 @@ def test_a_converted_model_tracks_and_renders(tmp_path: Path, version: str) -> N
     assert drawn.texture_rendering[drawn.face_mask > 0].mean() > 40
 
 
+@pytest.mark.parametrize(("version", "largest"), [("v2", 1.0), ("v3", 1.0), ("v4", np.inf)])
+def test_a_converted_model_keeps_its_bounds(tmp_path: Path, version: str, largest: float) -> None:
+    contents = faceverse_contents(version)
+    basis = "exBase_52" if version == "v3" else "exBase"
+    contents[basis] = contents[basis][:, :52] / 2  # an open mouth takes 1.6 of these
+    path = write_faceverse(tmp_path / "file.npy", contents)
+    convert_faceverse(path).save(tmp_path / "model.safetensors")
+    model = load_face_model(tmp_path / "model.safetensors")
+    assert model.expression_max == largest
+    expression = np.zeros(52, np.float32)
+    expression[ARKIT_INDEX["jawOpen"]] = 0.8
+    vertices = BUILTIN.vertices(BUILTIN.mean_shape, expression, np.zeros((2, 2)))
+    landmarks = 0.7 * vertices[BUILTIN.landmark_indices].astype(np.float64)
+    found = FaceFitter(model).fit(landmarks).expression
+    assert found.min() >= 0.0
+    if largest == 1.0:
+        assert found.max() == 1.0
+    else:
+        assert 1.2 < found[ARKIT_INDEX["jawOpen"]] < 1.8
+
+
 def test_unknown_and_missing_keys_are_listed(tmp_path: Path) -> None:
     contents = faceverse_contents("v3")
     path = write_faceverse(tmp_path / "more.npy", {**contents, "zebra": 1, "apple": [2]})
