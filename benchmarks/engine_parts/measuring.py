@@ -16,12 +16,13 @@ import psutil
 import torch
 
 from benchmarks.engine_parts.untrained import Untrained, tensors_of, to_bytes
-from styleavatar_core.engine.base import EngineLabel, RenderEngine, RenderInput
+from styleavatar_core.engine.base import EngineLabel, RenderEngine, RenderInput, feed_of
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.quantizing import quantize
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.evaluation.metrics import psnr
 from styleavatar_core.networks import FeatureMaps
@@ -40,7 +41,7 @@ class Case:
     Attributes:
         preset: Name of the preset.
         backend: Name of the runtime, or of a baseline.
-        precision: ``fp32`` or ``fp16``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
         batch_size: Samples per call.
         frames: Timed calls, at most.
         seconds: Time for them; some are made in any case.
@@ -102,7 +103,8 @@ def _open(case: Case, untrained: Untrained, figures: Figures) -> tuple[float, Re
     """Builds and loads an engine; returns the memory before loading, MB, and the engine."""
     start = time.perf_counter()
     lookup = untrained.lookup() if DEVICE == "cpu" else None
-    converted = with_precision(untrained.freeze(samples_face=lookup is None), case.precision)
+    number_type = "fp32" if case.precision == "int8" else case.precision
+    converted = with_precision(untrained.freeze(samples_face=lookup is None), number_type)
     if case.backend == "torch":
         before_mb = _resident_mb()
         engine: RenderEngine = TorchEngine(
@@ -110,7 +112,10 @@ def _open(case: Case, untrained: Untrained, figures: Figures) -> tuple[float, Re
         )
         figures["load_s"] = time.perf_counter() - start
         return before_mb, engine
-    contents = _build(case, onnx_model(converted).SerializeToString())
+    model = onnx_model(converted)
+    if case.precision == "int8":
+        model = quantize(model, [feed_of(untrained.sample(), lookup)])
+    contents = _build(case, model.SerializeToString())
     figures["build_s"] = time.perf_counter() - start
     before_mb = _resident_mb()
     start = time.perf_counter()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
@@ -10,18 +11,24 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from onnx import ModelProto
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.base import FP32, EngineLabel, RenderEngine
+from styleavatar_core.engine.base import FP32, EngineInfo, EngineLabel, RenderEngine, feed_of
 from styleavatar_core.engine.cache import EngineCache, EngineKey
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.loading import StaticMaps, load_frozen, load_maps, make_lookup
 from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.quantizing import quantize
 from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.engine.typical_inputs import typical_inputs
 from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
 from styleavatar_core.networks.config import GeneratorConfig
+
+_CALIBRATION_FRAMES = 8
+_CALIBRATION_SEED = 1  # other frames than the quality gate looks at
 
 
 @dataclass
@@ -45,27 +52,51 @@ class OpeningAvatar:
     @cached_property
     def generator(self) -> FrozenGenerator:
         """The frozen generator; it samples the face itself."""
-        return with_precision(load_frozen(self.bundle), self.label.precision)
+        return with_precision(load_frozen(self.bundle, self._maps), self._number_type)
 
     @cached_property
     def lookup(self) -> FaceLookup | None:
         """What samples the face for ``host_generator``; None if it does so itself."""
-        config = GeneratorConfig.from_dict(self.bundle.manifest.generator)
-        return make_lookup(config, self._maps.face)
+        return make_lookup(self._config, self._maps.face)
 
     @cached_property
     def host_generator(self) -> FrozenGenerator:
         """The frozen generator, which takes the face sampled if it can."""
         frozen = load_frozen(self.bundle, self._maps, samples_face=self.lookup is None)
-        return with_precision(frozen, self.label.precision)
+        return with_precision(frozen, self._number_type)
 
     @cached_property
     def _maps(self) -> StaticMaps:
         return load_maps(self.bundle)
 
+    @cached_property
+    def _config(self) -> GeneratorConfig:
+        return GeneratorConfig.from_dict(self.bundle.manifest.generator)
+
+    @property
+    def _number_type(self) -> str:
+        """What is not rounded to eight bits stays fp32."""
+        return "fp32" if self.label.precision == "int8" else self.label.precision
+
     def onnx(self) -> bytes:
         """Writes the frozen generator as ONNX, for a CPU."""
-        return onnx_model(self.host_generator).SerializeToString()
+        return self._rounded(self.host_generator, self.lookup).SerializeToString()
+
+    def device_onnx(self) -> ModelProto:
+        """Returns the frozen generator as ONNX, for a GPU."""
+        return self._rounded(self.generator, None)
+
+    def _rounded(self, generator: FrozenGenerator, lookup: FaceLookup | None) -> ModelProto:
+        """Returns the graph of a generator, in eight bits if that is asked for."""
+        model = onnx_model(generator)
+        if self.label.precision != "int8":
+            return model
+        config, manifest = self._config, self.bundle.manifest
+        sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
+        info = EngineInfo("", self.label.precision, *sizes)
+        seen = typical_inputs(manifest, info, _CALIBRATION_FRAMES, seed=_CALIBRATION_SEED)
+        # Copies: what is sampled lasts until the next call.
+        return quantize(model, [copy.deepcopy(feed_of(sample, lookup)) for sample in seen])
 
     def key(self, backend: str) -> EngineKey:
         """Returns the key of a derived engine."""
@@ -76,6 +107,11 @@ class OpeningAvatar:
 
 def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
     note = avatar.label.note
+    if avatar.label.precision == "int8":
+        raise InvalidInputError(
+            "the rendering backend 'torch' does not compute in precision 'int8'; choose fp16 or "
+            "fp32, or another backend"
+        )
     if torch.cuda.is_available():
         return TorchEngine(avatar.generator, device="cuda", note=note)
     return TorchEngine(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from styleavatar_core.engine.cache import EngineKey
-from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.errors import AssetError, EngineUnavailableError
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ logger = logging.getLogger(__name__)
 def plan_key(avatar: OpeningAvatar, version: str) -> EngineKey:
     """Returns the key of the plan that all avatars of one architecture share.
 
+    Not in eight bits: what is rounded how is the avatar's own.
+
     Args:
         avatar: The avatar.
         version: Of TensorRT.
@@ -33,7 +34,14 @@ def plan_key(avatar: OpeningAvatar, version: str) -> EngineKey:
     """
     architecture = json.dumps(avatar.bundle.manifest.generator, sort_keys=True)
     digest = hashlib.sha256(architecture.encode()).hexdigest()
+    if _is_own(avatar):
+        digest = avatar.bundle.digest
     return EngineKey(digest, "tensorrt", f"{version}-{_gpu()}", avatar.label.precision)
+
+
+def _is_own(avatar: OpeningAvatar) -> bool:
+    """Whether an avatar has a plan of its own, which is never refitted."""
+    return avatar.label.precision == "int8"
 
 
 def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
@@ -53,7 +61,7 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.tensorrt_engine import TensorRtEngine
     from styleavatar_core.engine.tensorrt_support import unsupported_parts
 
-    model = onnx_model(avatar.generator)
+    model = avatar.device_onnx()
     problems = unsupported_parts(model)
     if problems:
         raise AssetError(f"TensorRT does not take this generator: {problems[0]}")
@@ -62,12 +70,13 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
 
     def build() -> tuple[tensorrt.ICudaEngine, bytes]:
         timings = avatar.cache.open(timing_key, lambda: (b"", b""), bytes)
-        built = build_plan(contents, timings)
+        built = build_plan(contents, timings, is_refitted=not _is_own(avatar))
         avatar.cache.replace(timing_key, built.timing_cache)
         return load_plan(built.plan), built.plan
 
     engine = avatar.cache.open(plan_key(avatar, tensorrt.__version__), build, load_plan)
-    refit_plan(engine, contents)
+    if not _is_own(avatar):
+        refit_plan(engine, contents)
     return TensorRtEngine(engine, avatar.label)
 
 

@@ -37,12 +37,13 @@ def make_logger() -> tensorrt.ILogger:
     return tensorrt.Logger(tensorrt.Logger.WARNING)
 
 
-def build_plan(model: bytes, timing_cache: bytes = b"") -> BuiltPlan:
+def build_plan(model: bytes, timing_cache: bytes = b"", *, is_refitted: bool = True) -> BuiltPlan:
     """Builds a plan on the GPU that will run it.
 
     Args:
         model: The ONNX model; its weights keep their names for :func:`refit_plan`.
         timing_cache: What an earlier build on this GPU gave, or nothing.
+        is_refitted: Whether other weights will be put in.
 
     Raises:
         AssetError: TensorRT refuses the model.
@@ -56,7 +57,8 @@ def build_plan(model: bytes, timing_cache: bytes = b"") -> BuiltPlan:
         raise AssetError(f"TensorRT {tensorrt.__version__} cannot read the graph: {reasons}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
-    config.set_flag(tensorrt.BuilderFlag.REFIT)
+    if is_refitted:
+        config.set_flag(tensorrt.BuilderFlag.REFIT)
     timings = config.create_timing_cache(timing_cache)
     config.set_timing_cache(timings, ignore_mismatch=False)
     plan = builder.build_serialized_network(network, config)

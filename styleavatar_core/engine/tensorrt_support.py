@@ -23,6 +23,7 @@ OPERATOR_TYPES: dict[str, frozenset[int]] = {
     "Conv": FLOATS,
     "ConvTranspose": FLOATS,
     "DepthToSpace": FLOATS,
+    "DequantizeLinear": FLOATS,
     "Div": NUMBERS,
     "Expand": NUMBERS,
     "Floor": FLOATS,
@@ -31,6 +32,7 @@ OPERATOR_TYPES: dict[str, frozenset[int]] = {
     "LeakyRelu": FLOATS,
     "Mul": NUMBERS,
     "Pad": NUMBERS,
+    "QuantizeLinear": frozenset({TensorProto.INT8}),
     "Reshape": NUMBERS,
     "Resize": FLOATS,
     "Round": FLOATS,
@@ -53,7 +55,9 @@ ATTRIBUTE_VALUES: dict[tuple[str, str], frozenset[str]] = {
 CONSTANT_INPUTS = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),
+    "DequantizeLinear": (1, 2),
     "Pad": (1, 2),
+    "QuantizeLinear": (1, 2),
     "Reshape": (1,),
     "Resize": (2, 3),
     "Slice": (1, 2, 3, 4),
@@ -72,6 +76,11 @@ def unsupported_parts(model: ModelProto) -> list[str]:
     for info in (*inferred.input, *inferred.value_info, *inferred.output):
         types[info.name] = info.type.tensor_type.elem_type
     constants = {tensor.name for tensor in inferred.initializer}
+    constants |= {  # of eight bits
+        node.output[0]
+        for node in inferred.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
     problems: list[str] = []
     for node in inferred.node:
         problems += _problems(node, types, constants)

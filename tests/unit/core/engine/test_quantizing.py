@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Eight bits, run by a runtime that has them: real rounding, judged by the quality gate."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from onnx import ModelProto, TensorProto, checker
+
+from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
+from styleavatar_core.engine import gate
+from styleavatar_core.engine.backends import OpeningAvatar
+from styleavatar_core.engine.base import EngineLabel
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.selection import open_engine
+from styleavatar_core.engine.tensorrt_backend import plan_key
+from styleavatar_core.engine.tensorrt_support import unsupported_parts
+from tests.fakes.nano_bundle import write_nano_bundle
+
+
+@pytest.fixture(scope="module")
+def model(bundle: AvatarBundle, tmp_path_factory: pytest.TempPathFactory) -> ModelProto:
+    cache = EngineCache(tmp_path_factory.mktemp("engines"))
+    return OpeningAvatar(bundle, cache, 1, EngineLabel("int8")).device_onnx()
+
+
+def test_eight_bits_that_pass_are_used_and_say_how_far_they_are(bundle: AvatarBundle) -> None:
+    engine = open_engine(bundle, "onnxruntime", precision="int8", thread_count=1)
+    assert engine.info.precision == "int8"
+    assert "dB against fp32, at least the 40 dB asked for" in engine.info.note
+
+
+def test_eight_bits_that_fail_are_replaced_with_the_reason(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gate.LEAST_PSNR_DB, "int8", 98.0)
+    engine = open_engine(bundle, "onnxruntime", precision="int8", thread_count=1)
+    assert engine.info.precision == "fp16"
+    assert "int8 gives" in engine.info.note
+    assert "less than the 98 dB asked for" in engine.info.note
+
+
+def test_wide_convolutions_are_rounded_and_nothing_else(model: ModelProto) -> None:
+    checker.check_model(model, full_check=True)
+    made_by = {output: node for node in model.graph.node for output in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type.startswith("Conv")]
+    rounded = [node for node in convolutions if node.input[1].endswith(".rounded")]
+    assert 10 < len(rounded) < len(convolutions)
+    for node in rounded:
+        assert made_by[node.input[0]].op_type == made_by[node.input[1]].op_type
+        assert made_by[made_by[node.input[0]].input[0]].op_type == "QuantizeLinear"
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    for node in rounded:
+        name = node.input[1].removesuffix(".rounded")
+        assert kinds[f"{name}.int8"] == TensorProto.INT8
+        assert name not in kinds  # the exact weight is not kept beside it
+    assert not any("to_rgb" in node.input[1] for node in rounded)
+    assert not any("foreground" in node.input[1] for node in rounded)
+
+
+def test_the_parser_of_tensorrt_takes_it(model: ModelProto) -> None:
+    assert unsupported_parts(model) == []
+
+
+def test_a_plan_of_eight_bits_is_the_avatars_own(
+    bundle: AvatarBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = read_bundle(write_nano_bundle(tmp_path / "other", seed=5))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    names = {
+        plan_key(
+            OpeningAvatar(avatar, EngineCache(tmp_path), 2, EngineLabel("int8")), "11.4"
+        ).file_name
+        for avatar in (bundle, other)
+    }
+    assert len(names) == 2
