@@ -12,12 +12,20 @@ from torch import nn
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
 from styleavatar_core.engine.onnx_graph import trace_generator
-from styleavatar_core.engine.tiled_convs import LargeTiledConv, TiledConv, TiledUpConv
-from styleavatar_core.engine.vector_code import BLOCK_COLUMNS, LANES
+from styleavatar_core.engine.strips import plan_strips, share_strips
+from styleavatar_core.engine.tile_kernels import multiply_pixels
+from styleavatar_core.engine.tiled_convs import (
+    LargeTiledConv,
+    TiledConv,
+    TiledDownConv,
+    TiledUpConv,
+)
+from styleavatar_core.engine.vector_code import BLOCK_COLUMNS, BLOCK_ROWS, LANES
 
 # Below, transforms and the kernels' memory cost more than products are saved.
 _LEAST_CHANNELS = 64
 _LEAST_FLOP = 0.5e9  # of the layer as it is
+_STRIP_BYTES = 2**22  # of pixels that a thread multiplies at a time
 _LEAST_LARGE = 48  # pixels of a side; below, larger tiles reach beyond it for what they save
 
 
@@ -28,17 +36,35 @@ class MatrixConv(nn.Module):
         conv: The frozen convolution.
     """
 
+    bias: torch.Tensor
+
     def __init__(self, conv: FrozenPointwise) -> None:
         super().__init__()
         self.weight = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=False)
-        self.bias = conv.bias
+        outputs, inputs = self.weight.shape
+        padded = F.pad(self.weight, (0, 0, 0, -outputs % BLOCK_COLUMNS))
+        panels = padded.view(-1, BLOCK_COLUMNS, inputs).transpose(1, 2).contiguous()
+        self.kernels = nn.Parameter(panels, requires_grad=False)
+        bias = self.weight.new_zeros(outputs) if conv.bias is None else conv.bias.detach()
+        self.register_buffer("bias", bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (B, I, H, W) to (B, O, H, W); channels stay where they are, last or first."""
-        if x.stride(1) == 1:
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            return (self.weight @ x.flatten(2) + self.bias[:, None]).unflatten(2, x.shape[2:])
+        pixels = x.permute(0, 2, 3, 1).flatten(0, 2)
+        if len(pixels) < BLOCK_ROWS:
             return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
-        y = self.weight @ x.flatten(2)
-        return (y if self.bias is None else y + self.bias[:, None]).unflatten(2, x.shape[2:])
+        result = x.new_empty(len(pixels), len(self.bias))
+        arrays = (self.kernels.numpy(), self.bias.numpy(), result.numpy())
+        image = pixels.numpy()
+
+        def compute(thread: int, first: int, count: int) -> None:
+            multiply_pixels(image, first, count, *arrays)
+
+        strips = plan_strips(len(pixels), 4 * x.shape[1], _STRIP_BYTES, BLOCK_ROWS)
+        share_strips(strips, compute)
+        return result.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 
 def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
@@ -75,7 +101,7 @@ def _tile_large(generator: FrozenGenerator) -> None:
         if weight in layers:
             layer, kind = layers[weight]
             flop = 18 * layer.weight[:, :, 0, 0].numel() * math.prod(node.shape[2:])
-            if flop >= _LEAST_FLOP * kind.scale**2:
+            if flop >= _LEAST_FLOP * max(1, kind.scale) ** 2:
                 is_large = kind is TiledConv and min(node.shape[2:]) >= _LEAST_LARGE
                 replaced = LargeTiledConv(layer) if is_large else kind(layer)
                 generator.set_submodule(weight.removesuffix(".weight"), replaced)
@@ -90,6 +116,6 @@ def _replacement(conv: FrozenConv) -> type[TiledConv] | None:
         return None
     if inputs % LANES or outputs % BLOCK_COLUMNS:
         return None
-    if conv.mode == "up" and conv.fir_taps is not None and len(conv.fir_taps) == 4:
-        return TiledUpConv
+    if conv.fir_taps is not None and len(conv.fir_taps) == 4:
+        return TiledUpConv if conv.mode == "up" else TiledDownConv
     return TiledConv if conv.mode == "same" else None

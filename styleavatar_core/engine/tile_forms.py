@@ -26,6 +26,7 @@ class TileForm:
         kernel: (K, 3) from a kernel's taps to its values of each of K classes.
         output: (M, P) from P points to M pixels.
         step: Pixels of the input from one tile to the next.
+        before: Pixels of a tile before its place.
         class_of: Class of each point; points of one class share their kernel's values.
     """
 
@@ -33,6 +34,7 @@ class TileForm:
     kernel: Matrix
     output: Matrix
     step: int
+    before: int
     class_of: tuple[int, ...]
 
     @property
@@ -77,13 +79,13 @@ def _transforms(points: tuple[float, ...], taps: int) -> tuple[Matrix, Matrix, M
 def _same(points: tuple[float, ...]) -> TileForm:
     """Returns the form of a convolution with three taps: M + 2 products for M pixels, not 3 M."""
     image, kernel, output = _transforms(points, 3)
-    return TileForm(image, kernel, output, len(output), tuple(range(len(image))))
+    return TileForm(image, kernel, output, len(output), 1, tuple(range(len(image))))
 
 
 def _doubling(points: tuple[float, ...]) -> TileForm:
     """Returns the form of a transposed convolution with three taps and a stride of two.
 
-    Even pixels of the output have two taps, odd ones have one: 9 products for 8 pixels, not 12.
+    Even pixels of the output have two taps, odd ones have one: 13 products for 12 pixels, not 18.
     """
     even, kernel, output = _transforms(points, 2)
     step, own = len(output), len(even)
@@ -96,12 +98,30 @@ def _doubling(points: tuple[float, ...]) -> TileForm:
     pixels = np.zeros((2 * step, own + step))
     pixels[::2, :own] = output
     pixels[1::2, own:] = np.eye(step)
-    return TileForm(image, taps, pixels, step, (*range(own), *[own] * step))
+    return TileForm(image, taps, pixels, step, 1, (*range(own), *[own] * step))
 
 
-# Reciprocal pairs of points close to 1 keep rounding errors small: 2.4, 10 and 2 times those of a
-# direct convolution.
+def _halving(points: tuple[float, ...]) -> TileForm:
+    """Returns the form of a convolution with three taps and a stride of two.
+
+    Two taps see even pixels of the input, one sees odd ones: 9 products for 4 pixels, not 12.
+    """
+    even, kernel, output = _transforms(points, 2)
+    count, own = len(output), len(even)
+    image = np.zeros((own + count, 2 * count + 1))
+    image[:own, ::2] = even
+    image[own:, 1::2] = np.eye(count)
+    taps = np.zeros((own + 1, 3))
+    taps[:own, [0, 2]] = kernel
+    taps[own, 1] = 1
+    pixels = np.hstack([output, np.eye(count)])
+    return TileForm(image, taps, pixels, 2 * count, 0, (*range(own), *[own] * count))
+
+
+# Reciprocal pairs of points close to 1 keep rounding errors small: 2.4, 10, 6 and 2 times those of
+# a direct convolution.
 SAME = _same((0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2))
 SAME_LARGE = _same((0.0, 1 / 2, -1 / 2, 1.0, -1.0, 2.0, -2.0))
-DOUBLING = _doubling((1 / 2, -1 / 2, 5 / 4, -5 / 4))
-FORMS = (SAME, SAME_LARGE, DOUBLING)
+DOUBLING = _doubling((1 / 3, -1 / 3, 4 / 5, -4 / 5, 7 / 4, -7 / 4))
+HALVING = _halving((1 / 2, -1 / 2, 5 / 4, -5 / 4))
+FORMS = (SAME, SAME_LARGE, DOUBLING, HALVING)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from styleavatar_core.engine.tile_forms import DOUBLING, SAME, SAME_LARGE
+from styleavatar_core.engine.tile_forms import FORMS
 from styleavatar_core.engine.vector_code import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
@@ -27,15 +27,11 @@ from styleavatar_core.engine.vector_code import (
 
 GAP = 16  # floats after a plane
 
-_same_in, _large_in, _doubling_in = (
-    linear_map(form.image) for form in (SAME, SAME_LARGE, DOUBLING)
+_same_in, _large_in, _doubling_in, _halving_in = (linear_map(form.image) for form in FORMS)
+_same_along, _large_along, _doubling_along, _halving_along = (
+    linear_map(form.output) for form in FORMS
 )
-_same_along, _large_along, _doubling_along = (
-    linear_map(form.output) for form in (SAME, SAME_LARGE, DOUBLING)
-)
-_same_out, _large_out, _doubling_out = (
-    finishing_map(form.output) for form in (SAME, SAME_LARGE, DOUBLING)
-)
+_same_out, _large_out, _doubling_out, _halving_out = (finishing_map(form.output) for form in FORMS)
 
 
 @njit(cache=True, nogil=True)
@@ -45,8 +41,10 @@ def _transform(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN
         _same_in(source, at, step, target, to, stride)
     elif kind == 1:
         _large_in(source, at, step, target, to, stride)
-    else:
+    elif kind == 2:
         _doubling_in(source, at, step, target, to, stride)
+    else:
+        _halving_in(source, at, step, target, to, stride)
 
 
 @njit(cache=True, nogil=True)
@@ -56,8 +54,10 @@ def _transform_back(kind, source, at, step, target, to, stride):  # noqa: ANN001
         _same_along(source, at, step, target, to, stride)
     elif kind == 1:
         _large_along(source, at, step, target, to, stride)
-    else:
+    elif kind == 2:
         _doubling_along(source, at, step, target, to, stride)
+    else:
+        _halving_along(source, at, step, target, to, stride)
 
 
 @njit(cache=True, nogil=True)
@@ -67,12 +67,14 @@ def _finish(kind, source, at, step, target, to, stride, bias, k, noise, first, s
         _same_out(source, at, step, target, to, stride, bias, k, noise, first, slope)
     elif kind == 1:
         _large_out(source, at, step, target, to, stride, bias, k, noise, first, slope)
-    else:
+    elif kind == 2:
         _doubling_out(source, at, step, target, to, stride, bias, k, noise, first, slope)
+    else:
+        _halving_out(source, at, step, target, to, stride, bias, k, noise, first, slope)
 
 
 @njit(cache=True, nogil=True)
-def gather(kind, image, first, count, columns, step, span, points, tiles):  # noqa: ANN001, ANN201
+def gather(kind, image, first, count, columns, step, before, span, points, tiles):  # noqa: ANN001, ANN201
     """Transforms some tiles; zero beyond the image's border.
 
     Args:
@@ -82,7 +84,8 @@ def gather(kind, image, first, count, columns, step, span, points, tiles):  # no
         count: Tiles.
         columns: Tiles per row.
         step: Distance of tiles, pixels.
-        span: Pixels of a tile, from one before its place on.
+        before: Pixels of a tile before its place.
+        span: Pixels of a tile.
         points: P.
         tiles: P * P planes, written.
     """
@@ -91,8 +94,8 @@ def gather(kind, image, first, count, columns, step, span, points, tiles):  # no
     edge = np.zeros(span * span * channels, np.float32)
     lines = np.empty(points * span * LANES, np.float32)
     for tile in range(count):
-        top = (first + tile) // columns * step - 1
-        left = (first + tile) % columns * step - 1
+        top = (first + tile) // columns * step - before
+        left = (first + tile) % columns * step - before
         source, start, row = pixels, (top * width + left) * channels, width * channels
         if top < 0 or left < 0 or top + span > height or left + span > width:
             source, start, row = edge, 0, span * channels
@@ -140,6 +143,31 @@ def multiply(tiles, kernels, products, count, order, begins):  # noqa: ANN001, A
                     to = c + column * BLOCK_COLUMNS
                     multiply_block(tiles, a, depth, flat, at, products, to, outputs, depth, ahead)
                     ahead = at
+
+
+@njit(cache=True, nogil=True)
+def multiply_pixels(image, first, count, kernels, bias, result):  # noqa: ANN001, ANN201
+    """Multiplies some pixels by one matrix and adds a bias.
+
+    Args:
+        image: (N, I), N at least BLOCK_ROWS.
+        first: First pixel.
+        count: Pixels.
+        kernels: (ceil(O / 16), I, 16).
+        bias: (O,).
+        result: (N, O), written.
+    """
+    depth, outputs = image.shape[1], len(bias)
+    flat, pixels, panel = kernels.reshape(-1), image.reshape(-1), depth * BLOCK_COLUMNS
+    block = np.empty(BLOCK_ROWS * BLOCK_COLUMNS, np.float32)
+    for start in range(first, first + count, BLOCK_ROWS):
+        row = min(start, len(image) - BLOCK_ROWS)  # the last block may begin within another
+        for column in range(len(kernels)):
+            at, to = column * panel, column * BLOCK_COLUMNS
+            multiply_block(pixels, row * depth, depth, flat, at, block, 0, BLOCK_COLUMNS, depth, at)
+            for index in range(BLOCK_ROWS):
+                for k in range(to, min(to + BLOCK_COLUMNS, outputs)):
+                    result[row + index, k] = block[index * BLOCK_COLUMNS + k - to] + bias[k]
 
 
 @njit(cache=True, nogil=True)

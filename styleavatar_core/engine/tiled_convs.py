@@ -11,11 +11,19 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.engine.frozen_layers import FrozenConv
 from styleavatar_core.engine.strips import plan_strips, share_strips
-from styleavatar_core.engine.tile_forms import DOUBLING, FORMS, SAME, SAME_LARGE, TileForm
+from styleavatar_core.engine.tile_forms import (
+    DOUBLING,
+    FORMS,
+    HALVING,
+    SAME,
+    SAME_LARGE,
+    TileForm,
+)
 from styleavatar_core.engine.tile_kernels import GAP, blur, gather, multiply, scatter
 from styleavatar_core.engine.vector_code import BLOCK_COLUMNS, BLOCK_ROWS
 from styleavatar_core.types import FloatArray
@@ -39,11 +47,12 @@ class TiledConv(nn.Module):
     """A frozen 3x3 convolution in tiles of 4x4 outputs: a quarter of the products.
 
     Args:
-        conv: The frozen convolution; float32, keeps the resolution; see :func:`fits`.
+        conv: The frozen convolution; float32, keeps the resolution; inputs a
+            multiple of 8, outputs of 16.
     """
 
     form: ClassVar[TileForm] = SAME
-    scale: ClassVar[int] = 1  # from the input's resolution to the output's
+    scale: ClassVar[float] = 1  # from the input's resolution to the output's
 
     def __init__(self, conv: FrozenConv) -> None:
         super().__init__()
@@ -59,8 +68,8 @@ class TiledConv(nn.Module):
         noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Maps (B, I, H, W) to (B, O, H', W'), channels last."""
-        images = x.permute(0, 2, 3, 1).contiguous()
-        height, width = (self.scale * side for side in x.shape[2:])
+        images = self._filtered(x).permute(0, 2, 3, 1).contiguous()
+        height, width = (int(self.scale * side) for side in x.shape[2:])
         results = x.new_empty(len(x), height, width, len(self.bias))
         slope = np.float32(1.0 if self.slope is None else self.slope)
         for index, (image, result) in enumerate(zip(images, results, strict=True)):
@@ -76,12 +85,16 @@ class TiledConv(nn.Module):
         """Returns the convolution's taps, (I, O, 3, 3)."""
         return conv.weight.detach().transpose(0, 1)
 
+    def _filtered(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns what is cut into tiles."""
+        return x
+
     def _convolve(self, image: torch.Tensor, result: torch.Tensor, end: _Epilogue) -> None:
         """Convolves one sample, channels last, into ``result``."""
         form, kind = self.form, FORMS.index(self.form)
         inputs, outputs = image.shape[2], result.shape[2]
         rows, columns = (-(-side // form.pixels) for side in result.shape[:2])
-        planes, span = form.points**2, form.image.shape[1]
+        planes, sides = form.points**2, (form.step, form.before, form.image.shape[1])
         least, most_bytes = _STRIP_BYTES
         strips = plan_strips(
             rows * columns,
@@ -100,7 +113,7 @@ class TiledConv(nn.Module):
             tiles = transformed[thread][: planes * (padded * inputs + GAP)]
             products = multiplied[thread][: planes * (padded * outputs + GAP)]
             place = (first, count, columns)
-            gather(kind, pixels, *place, form.step, span, form.points, tiles)
+            gather(kind, pixels, *place, *sides, form.points, tiles)
             multiply(tiles, kernels, products, padded, self.order, self.begins)
             scatter(kind, products, *place, form.pixels, form.points, output, *end)
 
@@ -114,7 +127,7 @@ class LargeTiledConv(TiledConv):
 
 
 class TiledUpConv(TiledConv):
-    """A frozen doubling convolution with four filter taps: 81 products where 144 would be needed.
+    """A frozen doubling convolution with four filter taps: 169 products where 324 would be needed.
 
     Args:
         conv: The frozen convolution; float32, doubles the resolution and filters.
@@ -146,6 +159,26 @@ class TiledUpConv(TiledConv):
             blur(source, first, count, self.fir_taps, lines[thread], output, *end)
 
         share_strips(plan_strips(height, 4 * width * channels, _BLUR_BYTES), compute)
+
+
+class TiledDownConv(TiledConv):
+    """A frozen halving convolution with filter taps: 81 products where 144 would be needed.
+
+    Args:
+        conv: The frozen convolution; float32, filters and halves the resolution.
+    """
+
+    form = HALVING
+    scale = 0.5
+
+    fir: torch.Tensor
+
+    def __init__(self, conv: FrozenConv) -> None:
+        super().__init__(conv)
+        self.register_buffer("fir", conv.fir)
+
+    def _filtered(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.fir, padding=self.fir.shape[-1] // 2, groups=len(self.fir))
 
 
 def _padded(count: int) -> int:

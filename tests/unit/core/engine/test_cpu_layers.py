@@ -13,7 +13,12 @@ from styleavatar_core.engine.freeze import FrozenGenerator, freeze
 from styleavatar_core.engine.frozen_composition import FrozenNarrowConv
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
 from styleavatar_core.engine.strips import plan_strips, share_strips
-from styleavatar_core.engine.tiled_convs import LargeTiledConv, TiledConv, TiledUpConv
+from styleavatar_core.engine.tiled_convs import (
+    LargeTiledConv,
+    TiledConv,
+    TiledDownConv,
+    TiledUpConv,
+)
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import sample_noise
@@ -23,16 +28,17 @@ from tests.unit.core.engine.test_freeze import noisy_nano
 
 SHAPES = [(2, 8, 30, 37), (1, 24, 8, 8), (1, 16, 4, 33)]  # also not multiples of a tile
 OUTPUTS = 32
-KINDS = [TiledConv, LargeTiledConv, TiledUpConv]
+KINDS = [TiledConv, LargeTiledConv, TiledUpConv, TiledDownConv]
 
 
-def make_conv(inputs: int, *, slope: float | None, doubles: bool = False) -> FrozenConv:
+def make_conv(inputs: int, kind: type[TiledConv], *, slope: float | None) -> FrozenConv:
     return FrozenConv(
         torch.randn(OUTPUTS, inputs, 3, 3) / (9 * inputs) ** 0.5,
         torch.randn(OUTPUTS),
         slope=slope,
         noise_strength=0.3,
-        up_taps=IMAGE_TAPS if doubles else None,
+        up_taps=IMAGE_TAPS if kind is TiledUpConv else None,
+        down_taps=IMAGE_TAPS if kind is TiledDownConv else None,
     )
 
 
@@ -42,11 +48,10 @@ def make_conv(inputs: int, *, slope: float | None, doubles: bool = False) -> Fro
 def test_less_work_is_the_same_convolution(
     shape: tuple[int, int, int, int], slope: float | None, kind: type[TiledConv]
 ) -> None:
-    conv = make_conv(shape[1], slope=slope, doubles=kind is TiledUpConv)
+    conv = make_conv(shape[1], kind, slope=slope)
     layer = kind(conv)
     x = torch.randn(shape).to(memory_format=torch.channels_last)
-    factor = kind.scale
-    noise = torch.randn(1, 1, factor * shape[2], factor * shape[3])
+    noise = torch.randn(1, 1, int(kind.scale * shape[2]), int(kind.scale * shape[3]))
     for added in (None, noise):
         expected = conv(x, noise=added)
         torch.testing.assert_close(layer(x, noise=added), expected, atol=5e-5, rtol=1e-5)
@@ -63,7 +68,7 @@ def two_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("kind", KINDS)
 def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, kind: type[TiledConv]) -> None:
-    conv = make_conv(8, slope=0.2, doubles=kind is TiledUpConv)
+    conv = make_conv(8, kind, slope=0.2)
     layer, x = kind(conv), torch.randn(1, 8, 40, 24)
     whole = layer(x)
     monkeypatch.setattr(tiled_convs, "_STRIP_BYTES", (1, 1))  # one block of tiles at a time
@@ -93,12 +98,12 @@ def test_strips_end_where_blocks_do() -> None:
     assert [first + count for first, count in strips] == [*(first for first, _ in strips[1:]), 50]
 
 
-@pytest.mark.parametrize(("kind", "most"), list(zip(KINDS, (2.5, 12, 2.5), strict=True)))
+@pytest.mark.parametrize(("kind", "most"), list(zip(KINDS, (2.5, 12, 8, 2.5), strict=True)))
 def test_rounding_errors_are_those_of_a_direct_convolution(
     kind: type[TiledConv], most: float
 ) -> None:
     torch.manual_seed(0)
-    conv = make_conv(256, slope=None, doubles=kind is TiledUpConv)
+    conv = make_conv(256, kind, slope=None)
     x = torch.randn(1, 256, 32, 32)
     direct, less = conv(x), kind(conv)(x)
     exact = conv.double()(x.double())
@@ -120,9 +125,12 @@ def test_a_convolution_to_one_channel_is_the_same_in_two_steps() -> None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_a_pointwise_convolution_is_a_product(layout: torch.memory_format, has_bias: bool) -> None:
+@pytest.mark.parametrize("sides", [(6, 7), (1, 2)])  # one sample of 1x2: less than a block
+def test_a_pointwise_convolution_is_a_product(
+    layout: torch.memory_format, has_bias: bool, sides: tuple[int, int]
+) -> None:
     conv = FrozenPointwise(torch.randn(3, 5, 1, 1), torch.randn(3) if has_bias else None)
-    x = torch.randn(2, 5, 6, 7).to(memory_format=layout)
+    x = torch.randn(2, 5, *sides).to(memory_format=layout)
     torch.testing.assert_close(MatrixConv(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
 
 
