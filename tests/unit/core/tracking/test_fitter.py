@@ -20,8 +20,12 @@ from styleavatar_core.tracking.solver import Pose
 model = builtin_model()
 IDENTITY = np.zeros(model.identity_basis.shape[-1])
 IDENTITY[:6] = (1.6, -1.0, 0.8, 1.2, -1.4, 0.6)
-# Of the mean face's distance: landmarks whose depth has little say leave part of the relief open.
-LEARNED = 0.8
+# Of the mean face's distance. Pose, expression and identity are solved in turns, which come near
+# the person slowly; the shipped number stops early: what more turns find in a detector's landmarks
+# is in part its own errors, seen as a head that nods a little.
+LEARNED = 0.75
+CONVERGED, CONVERGED_TURNS = 0.55, 20
+STREAM_LEARNED = 0.78  # a stream takes one turn per frame
 
 
 def synthesize(
@@ -112,6 +116,8 @@ def test_identity_is_shared_and_shrugs_off_a_bad_frame() -> None:
     fit_identity(fitter, [*frames, bad])
     robust = shape_error(fitter)
     assert robust < LEARNED * mean_face
+    fit_identity(fitter, frames, CONVERGED_TURNS)
+    assert shape_error(fitter) < CONVERGED * mean_face
 
 
 def test_a_stream_learns_who_is_seen_without_a_jump() -> None:
@@ -134,7 +140,7 @@ def test_a_stream_learns_who_is_seen_without_a_jump() -> None:
     assert learner.is_settled
     assert steps[-1] == 0.0
     assert max(steps) < 0.35 * np.linalg.norm(IDENTITY)
-    assert shape_error(fitter) < LEARNED * mean_face
+    assert shape_error(fitter) < STREAM_LEARNED * mean_face
 
 
 def test_lids_follow_the_gaze_as_far_as_they_are_seen_to() -> None:
