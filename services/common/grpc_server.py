@@ -25,11 +25,8 @@ logger = logging.getLogger(__name__)
 # A raw 4K frame is 25 MB.
 MESSAGE_BYTES_LIMIT = 32 * 1024 * 1024
 
-# Whoever is silent for so long is asked whether he lives, and let go if he does not answer.
-KEEPALIVE_S = 30.0
 
-
-def channel_options(keepalive_s: float = KEEPALIVE_S) -> tuple[tuple[str, int], ...]:
+def channel_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
     """Returns what both ends of a channel agree on: largest messages, and how death is noticed.
 
     Args:
@@ -174,18 +171,18 @@ class GrpcServer:
         self,
         address: str,
         service_names: Sequence[str],
-        security: ServerSecurity | None = None,
-        keepalive_s: float = KEEPALIVE_S,
+        security: ServerSecurity,
+        keepalive_s: float,
     ) -> None:
         """Makes the server without listening.
 
         Args:
             address: ``host:port``; port 0 takes a free one.
             service_names: Full names of the services, for health and reflection.
-            security: Who may call; everybody, in the clear, when not given.
-            keepalive_s: Silence after which a caller is asked whether he lives.
+            security: Who may call.
+            keepalive_s: Silence after which a caller is asked whether he lives, and let go if he
+                does not answer.
         """
-        security = security or ServerSecurity()
         interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor()]
         if security.api_keys is not None:
             interceptors.append(ApiKeyInterceptor(security.api_keys))

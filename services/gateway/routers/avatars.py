@@ -30,7 +30,7 @@ from styleavatar_core.provenance.consent import make_consent
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
 
-PRESETS = ("nano", "lite", "hd", "paper", "paper+")
+# What there is to choose from, and how long each is trained unless the caller says otherwise.
 DEFAULT_MINUTES = {"nano": 5.0, "lite": 25.0, "hd": 240.0, "paper": 720.0, "paper+": 720.0}
 SYNTHETIC = {"X-Synthetic": "true"}
 
@@ -159,8 +159,8 @@ def _accept(parts: Parts, reader: UploadReader, folder: Path) -> TrainingJob:
         source_description=fields.get("source", ""),
     )
     preset = fields.get("preset") or "lite"
-    if preset not in PRESETS:
-        raise InvalidInputError(f"preset {preset!r} is not one of {', '.join(PRESETS)}")
+    if preset not in DEFAULT_MINUTES:
+        raise InvalidInputError(f"preset {preset!r} is not one of {', '.join(DEFAULT_MINUTES)}")
     minutes = _minutes(fields.get("minutes"), preset, parts.settings.minutes_limit)
     if reader.file_path is None or reader.byte_count == 0:
         raise InvalidInputError(
