@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import grpc
 
 REASON_KEY = "styleavatar-reason"
+RETRY_DELAY_KEY = "styleavatar-retry-delay-s"
 
 
 class ClientError(Exception):
@@ -41,6 +42,12 @@ def is_lost(error: grpc.RpcError) -> bool:
     return not has_reason and error.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
 
 
+def retry_delay_s(error: grpc.RpcError) -> float | None:
+    """Returns when another attempt makes sense, if the service said so."""
+    delay = dict(error.trailing_metadata() or ()).get(RETRY_DELAY_KEY)
+    return float(delay) if delay else None
+
+
 @contextmanager
 def grpc_errors(address: str) -> Iterator[None]:
     """Turns gRPC errors into ``ClientError``.
@@ -51,18 +58,16 @@ def grpc_errors(address: str) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        metadata = dict(error.trailing_metadata() or ())
         message = error.details() or error.code().name
-        reason = str(metadata.get(REASON_KEY, ""))
+        reason = str(dict(error.trailing_metadata() or ()).get(REASON_KEY, ""))
         if error.code() is grpc.StatusCode.UNAVAILABLE and not reason:
             message = (
                 f"No service answers at {address}. Start one with `styleavatar serve`, or say "
                 "where it is."
             )
-        delay = metadata.get("styleavatar-retry-delay-s")
         raise ClientError(
             message,
             code=error.code().name,
             reason=reason,
-            retry_delay_s=float(delay) if delay else None,
+            retry_delay_s=retry_delay_s(error),
         ) from error

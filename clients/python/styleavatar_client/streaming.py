@@ -18,7 +18,7 @@ import grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, tracking_service_pb2_grpc
 
 from styleavatar_client.connection import Connection, Credentials
-from styleavatar_client.errors import grpc_errors, is_lost
+from styleavatar_client.errors import grpc_errors, is_lost, retry_delay_s
 from styleavatar_client.frames import AvatarFrame, DriverFrame
 from styleavatar_client.sending import FrameSource
 
@@ -115,7 +115,7 @@ class AvatarStreams:
             gains=rendering_service_pb2.DriverGains(**(gains or {})),
         )
         source = FrameSource(frames, IN_FLIGHT_LIMIT if every_frame else None)
-        patience = _Patience(len(self._connection.addresses), self._reconnect_timeout_s)
+        patience = Patience(len(self._connection.addresses), self._reconnect_timeout_s)
         try:
             while True:
                 with grpc_errors(self._connection.address):
@@ -128,7 +128,7 @@ class AvatarStreams:
                     except grpc.RpcError as error:
                         if not patience.allows(error):
                             raise
-                        time.sleep(RECONNECT_PAUSE_S)
+                        time.sleep(patience.pause_s(error))
                 logger.info("going on elsewhere", extra={"left": self._connection.address})
                 self._connection.turn()
         finally:
@@ -156,11 +156,13 @@ class AvatarStreams:
             call.cancel()
 
 
-class _Patience:
+class Patience:
     """How long to look for another node: each once at first, for a while in mid-stream."""
 
     def __init__(self, address_count: int, timeout_s: float) -> None:
+        self._address_count = address_count
         self._tries_left = address_count - 1
+        self._full_count = 0
         self._timeout_s = timeout_s
         self._until_s: float | None = None
         self._has_begun = False
@@ -172,7 +174,7 @@ class _Patience:
 
     def allows(self, error: grpc.RpcError) -> bool:
         """Says whether another node may do better."""
-        is_full = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        is_full = _is_full(error)
         if not (is_lost(error) or (is_full and (self._has_begun or self._tries_left > 0))):
             return False
         if not self._has_begun:
@@ -182,3 +184,14 @@ class _Patience:
         if self._until_s is None:
             self._until_s = now_s + self._timeout_s
         return now_s < self._until_s
+
+    def pause_s(self, error: grpc.RpcError) -> float:
+        """Says when to try the next node: as told by the last one when all of them were full."""
+        self._full_count = self._full_count + 1 if _is_full(error) else 0
+        if self._full_count == 0 or self._full_count % self._address_count:
+            return RECONNECT_PAUSE_S
+        return retry_delay_s(error) or RECONNECT_PAUSE_S
+
+
+def _is_full(error: grpc.RpcError) -> bool:
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which ends of a stream mean that its node is gone."""
+"""Which ends of a stream mean that its node is gone, and when the next one is tried."""
 
 from __future__ import annotations
 
 import grpc
 import pytest
 from styleavatar_client.errors import is_lost
+from styleavatar_client.streaming import RECONNECT_PAUSE_S, Patience
 
 CODES = grpc.StatusCode
 
@@ -13,10 +14,11 @@ CODES = grpc.StatusCode
 class Ended(grpc.RpcError):
     """A status as gRPC raises it."""
 
-    def __init__(self, code: grpc.StatusCode, reason: str) -> None:
+    def __init__(self, code: grpc.StatusCode, reason: str, delay: str = "") -> None:
         super().__init__()
         self._code = code
-        self._metadata = (("styleavatar-reason", reason),) if reason else None
+        told = (("styleavatar-reason", reason), ("styleavatar-retry-delay-s", delay))
+        self._metadata = tuple(pair for pair in told if pair[1]) or None
 
     def code(self) -> grpc.StatusCode:
         return self._code
@@ -39,3 +41,14 @@ class Ended(grpc.RpcError):
 )
 def test_a_node_is_lost(code: grpc.StatusCode, reason: str, lost: bool) -> None:
     assert is_lost(Ended(code, reason)) is lost
+
+
+def test_the_next_node_is_tried_soon_and_all_of_them_again_when_they_say() -> None:
+    full = Ended(CODES.RESOURCE_EXHAUSTED, "NO_CAPACITY", "2.5")
+    patience = Patience(address_count=2, timeout_s=20)
+    patience.renew()
+    assert patience.allows(full)
+    pauses_s = [patience.pause_s(full) for _ in range(4)]
+    assert pauses_s == [RECONNECT_PAUSE_S, 2.5, RECONNECT_PAUSE_S, 2.5]
+    assert patience.pause_s(Ended(CODES.UNAVAILABLE, "")) == RECONNECT_PAUSE_S
+    assert Patience(address_count=1, timeout_s=20).pause_s(full) == 2.5
