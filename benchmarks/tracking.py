@@ -10,6 +10,7 @@ from benchmarks.report import build_report, print_report, write_report
 from benchmarks.tracking_parts.accuracy import (
     clip_figures,
     cross_figures,
+    liveliest,
     noise_curve,
     noise_figures,
     plot_noise,
@@ -36,8 +37,7 @@ def main() -> None:
         figures |= stage_figures(options.clips[0], 20 if quick else 200)
         figures |= service_figures(options.clips[0], *((20, 40) if quick else (300, 1000)))
         figures |= filter_figures(videos)
-        # The second clip's person drives the sample portrait; the first's where there is one clip.
-        figures |= cross_figures(videos[min(1, len(videos) - 1)], 12 if quick else 100)
+        figures |= cross_figures(liveliest(videos), 12 if quick else 200)
     curve = noise_curve(2 if quick else 40)
     figures |= noise_figures(curve)
     named = {"clips": [clip.name for clip in options.clips], "quick": quick, "noise": curve}

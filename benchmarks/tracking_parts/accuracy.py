@@ -14,7 +14,7 @@ from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
 from styleavatar_core.data.sample_clip import animate, fit_portrait, make_sample_clip
 from styleavatar_core.data.sample_motion import sample_curves
 from styleavatar_core.data.sample_warp import PortraitWarp
-from styleavatar_core.evaluation.control import control_fidelity, pearson
+from styleavatar_core.evaluation.control import control_fidelity, control_series, pearson
 from styleavatar_core.face3d import landmark_groups as groups
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import (
@@ -24,15 +24,18 @@ from styleavatar_core.face3d.camera import (
     rotation_vector_from_quaternion,
     to_pixels,
 )
+from styleavatar_core.face3d.lip_gap import lip_gap
 from styleavatar_core.tracking.fitter import FaceFitter
+from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.solver import Pose
-from styleavatar_core.tracking.tracker import Tracker
+from styleavatar_core.tracking.tracker import fit_to_parameters
 from styleavatar_core.tracking.video import TrackedVideo, fit_landmarks, track_video
 from styleavatar_core.types import CropBox, FaceParameters, FloatArray
 
 _NOISES_MM = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 _USUAL_NOISE_MM = 1.0
 _SAMPLE_PX = 512
+_CROSS_STEP = 4  # frames of the driver for one that is rendered
 _CROSS_GROUPS = ("rotation", "mouth", "smile", "lids", "gaze")
 
 
@@ -160,33 +163,52 @@ def plot_noise(curve: dict[str, list[float]], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def liveliest(videos: Sequence[TrackedVideo]) -> TrackedVideo:
+    """Returns the video whose lips move most: a still face says nothing of how it is followed."""
+
+    def lip_movement(video: TrackedVideo) -> float:
+        found = [params.expression for params in video.parameters if params is not None]
+        return float(np.std(lip_gap(video.identity.model_id).of(np.stack(found))))
+
+    return max(videos, key=lip_movement)
+
+
 def cross_figures(driver: TrackedVideo, frame_count: int) -> dict[str, float | None]:
-    """Drives the sample portrait with another person and tracks the result again."""
-    portrait, model = fit_portrait(512), builtin_model()
+    """Drives the sample portrait with another person and tracks the result again.
+
+    Besides the correlations, how much the driver's lips and lids move at all.
+    """
+    portrait, model = fit_portrait(_SAMPLE_PX), builtin_model()
     seen = animate(portrait.params, sample_curves(200, 25, 0), model, 25)
     statistics = ParameterStatistics.from_parameters(seen, CropBox(0.0, 0.0, 1.0))
     retargeter, warp = Retargeter(statistics), PortraitWarp(portrait, model)
-    tracker = Tracker(model, portrait.identity, filtered=False)
     found = [params for params in driver.parameters if params is not None]
     asked: list[FaceParameters] = []
-    output: list[FaceParameters] = []
-    for index, params in enumerate(found[: 4 * frame_count]):
-        wanted = retargeter.retarget(params).parameters
-        if index % 4:
-            continue
-        again = tracker.track(warp.render(wanted), index / 30, index)
-        if again is not None:
-            asked.append(params)
-            output.append(again)
-    tracker.close()
+    landmarks: list[FloatArray] = []
+    with LandmarkDetector() as detector:
+        for index, params in enumerate(found[: _CROSS_STEP * frame_count]):
+            wanted = retargeter.retarget(params).parameters
+            if index % _CROSS_STEP:
+                continue
+            again = detector.detect(warp.render(wanted))
+            if again is not None:
+                asked.append(params)
+                landmarks.append(again)
     if len(asked) < 3:
         return {}
+    fits, _ = fit_landmarks(model, np.stack(landmarks), _SAMPLE_PX, _SAMPLE_PX)
+    output = [fit_to_parameters(model, fit, 0.0, 0) for fit in fits if fit is not None]
     figures = control_fidelity(asked, output)
+    series = control_series(asked, output)
     coefficients = [np.stack([p.expression for p in params]) for params in (asked, output)]
     moving = np.flatnonzero(coefficients[0].std(axis=0) > 0.08)
     each = [pearson(coefficients[0][:, k], coefficients[1][:, k]) for k in moving]
-    groups_r = {f"cross.{name}_r": figures[f"{name}_r"] for name in _CROSS_GROUPS}
-    return {**groups_r, "cross.expression_r": float(np.nanmean(each)) if len(moving) else None}
+    return {
+        **{f"cross.{name}_r": figures[f"{name}_r"] for name in _CROSS_GROUPS},
+        "cross.expression_r": float(np.nanmean(each)) if len(moving) else None,
+        "cross.driver_mouth_std_mm": series["mouth"][0].std(),
+        "cross.driver_lids_std": series["lids"][0].std(),
+    }
 
 
 def _correlation(a: FloatArray, b: FloatArray) -> float | None:

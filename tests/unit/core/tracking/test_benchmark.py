@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.tracking_parts.accuracy import noise_curve, plot_noise
+from benchmarks.tracking_parts.accuracy import liveliest, noise_curve, plot_noise
 from benchmarks.tracking_parts.cost import with_vertices
 from benchmarks.tracking_parts.stillness import filter_figures
+from styleavatar_core.face3d.arkit import ARKIT_INDEX
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import quaternion_from_rotation_vector
 from styleavatar_core.tracking.video import TrackedVideo
@@ -62,3 +63,23 @@ def test_errors_grow_gently_with_noise_and_are_drawn(tmp_path: Path) -> None:
         assert max(after - before for before, after in pairwise(errors)) < 2.5
     plot_noise(json.loads(json.dumps(curve)), tmp_path / "noise.png")
     assert (tmp_path / "noise.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_liveliest_driver_is_chosen() -> None:
+    def video(jaw: float) -> TrackedVideo:
+        parameters: list[FaceParameters | None] = [None]
+        for index in range(20):
+            expression = np.zeros(52, np.float32)
+            expression[ARKIT_INDEX["jawOpen"]] = 0.3 + jaw * np.sin(index)
+            parameters.append(
+                FaceParameters(
+                    "builtin-3", np.array([1, 0, 0, 0], np.float32), np.zeros(3, np.float32), 0.5,
+                    expression, np.zeros((2, 2), np.float32),
+                )
+            )  # fmt: skip
+        nobody = FaceIdentity("builtin-3", np.zeros(1, np.float32), np.zeros(1, np.float32))
+        return TrackedVideo(parameters, nobody, 30.0, 64, 64, np.zeros((21, 478, 3), np.float32))
+
+    still, talking = video(0.02), video(0.25)
+    assert liveliest([still, talking]) is talking
+    assert liveliest([talking, still]) is talking
