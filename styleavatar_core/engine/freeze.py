@@ -46,7 +46,6 @@ class FrozenGenerator(nn.Module):
 
     generator: PortraitGenerator
     style: torch.Tensor
-    window: torch.Tensor
     face_feature: torch.Tensor
     face_rgb_pack: torch.Tensor
     background_feature: torch.Tensor
@@ -68,7 +67,7 @@ class FrozenGenerator(nn.Module):
         self.generator, self.samples_face = generator, samples_face
         self.config = generator.config
         self.register_buffer("style", torch.zeros(1, self.config.style.style_dim))
-        self.register_buffer("window", window)
+        self.window = window  # always on the host: reading it would make a GPU wait
         self.register_buffer("face_feature", face.feature.detach().clone())
         self.register_buffer("face_rgb_pack", face.rgb_pack.detach().clone())
         self.register_buffer("background_feature", background.feature.detach().clone())

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -88,13 +90,23 @@ def enlarge(mask: torch.Tensor, factor: int) -> torch.Tensor:
     """
     if factor != 2:
         return F.interpolate(mask, scale_factor=factor, mode="bilinear", align_corners=False)
-    row = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]], dtype=mask.dtype)
-    row = row.to(mask.device)
-    kernel = torch.einsum("iy,jx->ijyx", row, row).reshape(4, 1, 3, 3)
-    # Beyond the border is zero: what is missing there is the border's own value again.
-    whole = torch.ones((1, 1, *mask.shape[2:]), dtype=mask.dtype, device=mask.device)
-    present = F.conv2d(whole, kernel, padding=1)
+    kernel, present = _doubling(int(mask.shape[2]), int(mask.shape[3]), mask.dtype, mask.device)
     return F.pixel_shuffle(F.conv2d(mask, kernel, padding=1) / present, 2)
+
+
+@functools.lru_cache(maxsize=16)
+def _doubling(
+    height: int, width: int, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the kernel (4, 1, 3, 3) that doubles a mask, and its sum (1, 4, H, W) on the mask.
+
+    Beyond the border is zero: divided by the sum, what is missing is the border's own value again.
+    """
+    with torch.inference_mode(False):
+        row = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
+        kernel = torch.einsum("iy,jx->ijyx", row, row).reshape(4, 1, 3, 3)
+        present = F.conv2d(torch.ones(1, 1, height, width), kernel, padding=1)
+        return kernel.to(device, dtype), present.to(device, dtype)
 
 
 class FrozenBackground(nn.Module):

@@ -16,6 +16,7 @@ from styleavatar_core.engine.base import (
     feed_of,
 )
 from styleavatar_core.engine.cpu_layers import with_less_work
+from styleavatar_core.engine.cuda_graph import CapturedGenerator
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.memory import keep_freed_memory
@@ -24,7 +25,7 @@ from styleavatar_core.engine.memory import keep_freed_memory
 class TorchEngine(RenderEngine):
     """Runs the frozen generator eagerly.
 
-    On a CPU the process keeps the memory that it frees.
+    On a CPU the process keeps the memory that it frees; on a GPU frames are captured graphs.
 
     Args:
         generator: The frozen generator; on a CPU some of its layers are replaced.
@@ -50,7 +51,7 @@ class TorchEngine(RenderEngine):
         precision = "fp16" if is_half else "fp32"
         sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
         super().__init__(EngineInfo("torch", precision, *sizes, note))
-        self._device, self._thread_count, self._lookup = device, thread_count, lookup
+        self._thread_count, self._lookup = thread_count, lookup
         self.gains_by_batches = device != "cpu"
         if device == "cpu":
             keep_freed_memory()
@@ -58,18 +59,20 @@ class TorchEngine(RenderEngine):
                 generator = with_less_work(generator)
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        is_cuda = torch.device(device).type == "cuda"
+        self._captured = CapturedGenerator(self._generator, device) if is_cuda else None
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
-        arrays = feed_of(inputs, self._lookup).values()
+        arrays = list(feed_of(inputs, self._lookup).values())
         with torch.inference_mode(), _threads(self._thread_count):
-            image, mask = self._generator(
-                *(torch.from_numpy(array).to(self._device) for array in arrays)
-            )
-        return RenderOutput(image.cpu().contiguous().numpy(), mask.cpu().contiguous().numpy())
+            if self._captured is not None:
+                return RenderOutput(*self._captured.render(arrays))
+            image, mask = self._generator(*map(torch.from_numpy, arrays))
+        return RenderOutput(image.contiguous().numpy(), mask.contiguous().numpy())
 
     def close(self) -> None:
         """Frees the weights."""
-        del self._generator
+        del self._generator, self._captured
 
 
 @contextlib.contextmanager

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -60,12 +62,14 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
     Returns:
         (B, C, size, size).
     """
-    steps = torch.arange(size, dtype=torch.float64) * (size / (size - 1)) - 0.5
-    steps[-1] = size - 0.5  # exact, as its rounding is what the note describes
-    index = torch.round(starts.cpu()[:, :, None] + steps).long()  # (N, 2, size)
-    index = index.clamp(0, canvas.shape[-1] - 1).to(canvas.device)
+    corners = tuple((int(x), int(y)) for x, y in starts.tolist())
+    index = _linspace_index(corners, size, int(canvas.shape[-1]), canvas.device)
     if len(index) == 1:  # one window for the whole batch
         columns, rows = index[0]
+        if canvas.is_contiguous(
+            memory_format=torch.channels_last
+        ):  # several times faster, stays so
+            return canvas.permute(0, 2, 3, 1)[:, rows][:, :, columns].permute(0, 3, 1, 2)
         return canvas[:, :, rows][..., columns]
     samples = canvas.expand(len(index), *canvas.shape[1:])
     return torch.stack(
@@ -74,6 +78,19 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
             for sample, (columns, rows) in zip(samples, index, strict=True)
         ]
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _linspace_index(
+    corners: tuple[tuple[int, int], ...], size: int, canvas_size: int, device: torch.device
+) -> torch.Tensor:
+    """Returns which columns and rows of a canvas windows show, (N, 2, size) int64."""
+    with torch.inference_mode(False):
+        steps = torch.arange(size, dtype=torch.float64, device="cpu") * (size / (size - 1)) - 0.5
+        steps[-1] = size - 0.5  # exact, as its rounding is what the note describes
+        starts = torch.tensor(corners, device="cpu")[:, :, None]
+        index = torch.round(starts + steps).long()
+        return index.clamp(0, canvas_size - 1).to(device)
 
 
 class BackgroundCutter(nn.Module):
