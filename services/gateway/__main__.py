@@ -8,21 +8,18 @@ import sys
 
 import uvicorn
 
-from services.common.logging import configure_logging
+from services.common.command import run_service
 from services.gateway.app import make_app
 from services.gateway.settings import GatewaySettings
-from styleavatar_core.errors import StyleAvatarError
 
 
 def main() -> int:
     """Serves until told to end; returns the exit code."""
-    try:
-        settings = GatewaySettings()
-        configure_logging("gateway", settings.log_level, settings.log_format)
-        app = make_app(settings)
-    except StyleAvatarError as error:
-        sys.stderr.write(f"gateway: {error}\n")
-        return 2
+    return run_service("gateway", GatewaySettings, _serve)
+
+
+def _serve(settings: GatewaySettings) -> None:
+    app = make_app(settings)
     # uvicorn ends on these signals and then raises them again: the second time nobody should die.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -34,7 +31,6 @@ def main() -> int:
         access_log=False,
         timeout_graceful_shutdown=settings.drain_timeout_s,
     )
-    return 0
 
 
 if __name__ == "__main__":

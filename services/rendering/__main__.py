@@ -6,22 +6,14 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from services.common.logging import configure_logging
+from services.common.command import run_service
 from services.rendering.server import run
 from services.rendering.settings import RenderingSettings
-from styleavatar_core.errors import StyleAvatarError
 
 
 def main() -> int:
     """Runs until a signal; returns the exit code."""
-    try:
-        settings = RenderingSettings()
-        configure_logging("rendering", settings.log_level, settings.log_format)
-        asyncio.run(run(settings))
-    except StyleAvatarError as error:
-        sys.stderr.write(f"rendering: {error}\n")
-        return 2
-    return 0
+    return run_service("rendering", RenderingSettings, lambda settings: asyncio.run(run(settings)))
 
 
 if __name__ == "__main__":

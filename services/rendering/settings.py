@@ -46,7 +46,7 @@ class RenderingSettings(GrpcSettings):
         default=30, ge=1, le=120, description="Rate of a stream that does not say its own."
     )
     utilization_limit: float = Field(
-        default=0.85,
+        default=0.75,
         gt=0,
         description="Share of a worker's measured time that streams may take; one always may.",
     )

@@ -5,22 +5,14 @@ from __future__ import annotations
 
 import sys
 
-from services.common.logging import configure_logging
+from services.common.command import run_service
 from services.training.server import run
 from services.training.settings import TrainingSettings
-from styleavatar_core.errors import StyleAvatarError
 
 
 def main() -> int:
-    """Runs until told to end; returns the exit code."""
-    try:
-        settings = TrainingSettings()
-        configure_logging("trainer", settings.log_level, settings.log_format)
-        run(settings)
-    except StyleAvatarError as error:
-        sys.stderr.write(f"trainer: {error}\n")
-        return 2
-    return 0
+    """Runs until a signal; returns the exit code."""
+    return run_service("trainer", TrainingSettings, run)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
 
 import grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, tracking_service_pb2_grpc
@@ -58,12 +57,7 @@ class AvatarStreams:
     def __enter__(self) -> AvatarStreams:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 
@@ -68,7 +69,7 @@ class SharedArena:
 
     def read_array(self, slot: int, shape: tuple[int, ...], offset: int = 0) -> ByteArray:
         """Copies a uint8 array of that shape out of a slot."""
-        data = self.read(slot, int(np.prod(shape)), offset)
+        data = self.read(slot, math.prod(shape), offset)
         return np.frombuffer(data, np.uint8).reshape(shape)
 
     def close(self) -> None:
