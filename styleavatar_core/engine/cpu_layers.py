@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from styleavatar_core.engine.cpu_composition import NearestFace, PixelsToImage
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
 from styleavatar_core.engine.onnx_graph import trace_generator
@@ -21,6 +22,7 @@ from styleavatar_core.engine.tiled_convs import (
     TiledUpConv,
 )
 from styleavatar_core.engine.vector_code import BLOCK_COLUMNS, BLOCK_ROWS, LANES
+from styleavatar_core.networks.feature_generator import FeatureMaps
 
 # Below, transforms and the kernels' memory cost more than products are saved.
 _LEAST_CHANNELS = 64
@@ -79,6 +81,11 @@ def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
     if any(isinstance(layer, MatrixConv) for layer in generator.modules()):
         return generator  # it has been through this
     _tile_large(generator)
+    parts = generator.generator
+    parts.to_image = PixelsToImage()  # type: ignore[assignment]
+    if generator.samples_face and parts.config.uv_sampling == "nearest":
+        maps = FeatureMaps(generator.face_feature, generator.face_rgb_pack)
+        parts.face_sampler = NearestFace(maps)  # type: ignore[assignment]
     for name, layer in list(generator.named_modules()):
         if isinstance(layer, FrozenPointwise):
             generator.set_submodule(name, MatrixConv(layer))

@@ -64,6 +64,7 @@ class PortraitGenerator(nn.Module):
         self.face_sampler = FaceSampler(config.uv_sampling, config.uv_supersampling)
         self.noise_sampler = TextureSampler("nearest")
         self.background_cutter = BackgroundCutter(config.canvas_size, config.feature_size)
+        self.to_image = nn.PixelShuffle(2)
 
     def forward(
         self,
@@ -111,7 +112,7 @@ class PortraitGenerator(nn.Module):
             while pixels.shape[-1] < drawn.shape[-1]:
                 pixels = double_pixels(pixels)
             drawn = drawn + pixels
-        return PortraitOutput(F.pixel_shuffle(drawn, 2), mask)
+        return PortraitOutput(self.to_image(drawn), mask)
 
     def _fuse(
         self,
