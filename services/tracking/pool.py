@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from styleavatar.v1 import image_pb2
@@ -20,6 +22,8 @@ from services.common.worker.process import WorkerProcess
 from services.common.worker.supervisor import WorkerSupervisor
 from styleavatar_core.errors import InvalidInputError, StyleAvatarError
 from styleavatar_core.types import FaceIdentity, FaceParameters
+
+logger = logging.getLogger(__name__)
 
 REPLACE_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 60.0
@@ -139,7 +143,12 @@ class TrackingLane:
 
 
 class TrackingPool:
-    """All workers of this service; a new stream goes where the fewest are."""
+    """All workers of this service.
+
+    A stream has a worker to itself, so that no two wait for one Python lock: the first is there
+    from the start, more are started when streams come, and where there are as many as there may
+    be, a new stream goes where the fewest are.
+    """
 
     def __init__(
         self,
@@ -149,28 +158,48 @@ class TrackingPool:
         metrics: TrackingMetrics,
     ) -> None:
         self._frame_timeout_s = frame_timeout_s
-        self._supervisors = [
-            WorkerSupervisor(options, metrics.worker_restarts.inc) for _ in range(worker_count)
-        ]
-        self._stream_counts = [0] * worker_count
+        self._worker_count = worker_count
+        self._make = partial(WorkerSupervisor, options, metrics.worker_restarts.inc)
+        self._stream_counts: dict[WorkerSupervisor, int] = {}
 
     async def start(self) -> None:
-        """Starts all workers; fails when one does not start."""
-        await asyncio.gather(*(supervisor.start() for supervisor in self._supervisors))
+        """Starts the first worker; fails when it does not start."""
+        first = self._make()
+        self._stream_counts[first] = 0
+        await first.start()
 
     async def stop(self) -> None:
         """Ends all workers."""
-        await asyncio.gather(*(supervisor.stop() for supervisor in self._supervisors))
+        await asyncio.gather(*(supervisor.stop() for supervisor in self._stream_counts))
 
     @contextlib.asynccontextmanager
     async def lane(self, options: TrackerOptions) -> AsyncIterator[TrackingLane]:
         """Opens a tracker for as long as the context lasts."""
-        place = min(range(len(self._supervisors)), key=self._stream_counts.__getitem__)
-        self._stream_counts[place] += 1
-        lane = TrackingLane(self._supervisors[place], options, self._frame_timeout_s)
+        supervisor = await self._take()
+        lane = TrackingLane(supervisor, options, self._frame_timeout_s)
         try:
             await lane.open()
             yield lane
         finally:
-            self._stream_counts[place] -= 1
+            self._stream_counts[supervisor] -= 1
             await lane.close()
+
+    async def _take(self) -> WorkerSupervisor:
+        """Returns the place with the fewest streams, counting the new one, or makes another."""
+        fewest = min(self._stream_counts, key=self._stream_counts.__getitem__)
+        if self._stream_counts[fewest] == 0 or len(self._stream_counts) >= self._worker_count:
+            self._stream_counts[fewest] += 1
+            return fewest
+        added = self._make()
+        self._stream_counts[added] = 1
+        try:
+            await added.start()
+        except BaseException as error:
+            del self._stream_counts[added]
+            await added.stop()
+            if not isinstance(error, StyleAvatarError):
+                raise
+            logger.warning("no further worker can be started", extra={"reason": str(error)})
+            self._stream_counts[fewest] += 1
+            return fewest
+        return added

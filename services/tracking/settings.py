@@ -22,7 +22,12 @@ class TrackingSettings(GrpcSettings):
     rendering_address: str = Field(
         default="127.0.0.1:50052", description="host:port of the rendering service, for Reenact."
     )
-    worker_count: int = Field(default=1, ge=1, le=64, description="Worker processes.")
+    worker_count: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Worker processes at most: each stream has its own as long as there are more.",
+    )
     stream_limit: int = Field(
         default=16, ge=1, le=4096, description="Open streams; more are refused."
     )

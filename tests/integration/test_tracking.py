@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -213,6 +214,28 @@ def test_one_bad_stream_disturbs_no_other(stub: Stub) -> None:
     with pytest.raises(grpc.RpcError):
         list(stub.Track(track_requests([], face_identity=face_pb2.FaceIdentity(identity=[np.nan]))))
     assert kinds(list(good)) == ["config"] + ["face"] * 40
+
+
+def test_each_stream_has_a_worker_while_there_are_more(
+    stub: Stub, services: list[ServiceProcess]
+) -> None:
+    done, counts = threading.Event(), []
+
+    def frames(index: int) -> Iterator[image_pb2.VideoFrame]:
+        yield video_frame(index, picture(150))
+        done.wait(60)
+
+    streams = []
+    try:
+        for index in range(6):
+            streams.append(stub.Track(track_requests(frames(index)), timeout=60))
+            assert [next(streams[-1]).WhichOneof("response") for _ in range(2)][1] == "face"
+            counts.append(len(services[0].workers()))
+    finally:
+        done.set()
+    assert all(count >= min(n + 1, 4) for n, count in enumerate(counts))
+    assert max(counts) == 4  # the most that there may be
+    assert [len(list(stream)) for stream in streams] == [0] * 6
 
 
 def test_a_killed_worker_is_replaced(stub: Stub, services: list[ServiceProcess]) -> None:
