@@ -47,7 +47,7 @@ def overhead(bench: Bench) -> dict[str, float]:
 def overload(bench: Bench) -> dict[str, float]:
     """Three times the streams that are admitted."""
     options = bench.options
-    with bench.service() as service:
+    with bench.service(stream_limit=options.most_streams) as service:
         service.wait_for_standby()
         return measure_overload(
             service.address, MAIN, options.seconds, options.fps, options.most_streams

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import shutil
 import signal
@@ -20,6 +21,7 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_p
 
 from tests.fakes.bundle import wide_statistics, write_fake_bundle
 from tests.fakes.renderer import MEMORY_BYTES, read_mark
+from tests.integration.live_stream import drive
 from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import (
     EVERY,
@@ -126,7 +128,8 @@ def test_streams_of_an_avatar_share_batches_and_keep_their_own_frames(
 ) -> None:
     def collect(value: float) -> list[tuple[int, int, int]]:
         faces = (face(index, value) for index in range(60))
-        responses = stub.StreamFrames(render_requests(render_config("paired"), faces), timeout=60)
+        config = render_config("paired", frames_per_second=10)  # there is room for all
+        responses = stub.StreamFrames(render_requests(config, faces), timeout=60)
         return [read_mark(pixels(response.frame)) for response in list(responses)[1:]]
 
     values = (0.25, 0.75, 1.0)
@@ -266,7 +269,7 @@ def test_new_replaced_and_deleted_bundles_are_noticed(stub: Stub, avatars: Path)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_streams_over_the_limit_are_refused_at_once(stub: Stub) -> None:
+def test_streams_over_the_limit_are_refused_at_once(stub: Stub, service: ServiceProcess) -> None:
     held: list[queue.Queue] = [queue.Queue() for _ in range(4)]
     calls = []
     for asked in held:
@@ -276,6 +279,12 @@ def test_streams_over_the_limit_are_refused_at_once(stub: Stub) -> None:
     error = refusal(stub.StreamFrames(render_requests(render_config("anna"), []), timeout=10))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert float(dict(error.trailing_metadata())["styleavatar-retry-delay-s"]) > 0
+    # A caller who writes nothing, and one through asyncio, hear the same.
+    silent: queue.Queue = queue.Queue()
+    assert refusal(stub.StreamFrames(iter(silent.get, None))).code() is error.code()
+    silent.put(None)
+    driven = asyncio.run(drive(service.address, "anna", lambda driven: True))
+    assert (driven.code, driven.reason) == (error.code(), "OVERLOADED")
     for asked, call in zip(held, calls, strict=True):
         asked.put(None)
         assert list(call) == []
