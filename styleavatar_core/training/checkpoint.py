@@ -70,7 +70,7 @@ def load_checkpoint(
 
     Raises:
         AssetError: The file cannot be read.
-        ConflictError: It belongs to another preset, dataset or seed.
+        ConflictError: It belongs to another preset, dataset or seed, or to another version.
     """
     tensors, metadata = _read(path)
     if metadata["fingerprint"] != fingerprint:
@@ -78,10 +78,16 @@ def load_checkpoint(
             f"checkpoint {path.name} belongs to another video, preset or seed; use another folder "
             "or remove it"
         )
-    for name, module in modules.items():
-        module.load_state_dict(_part(tensors, f"module/{name}/"))
-    for name, optimizer in optimizers.items():
-        _load_optimizer(optimizer, f"optimizer/{name}/", tensors)
+    try:
+        for name, module in modules.items():
+            module.load_state_dict(_part(tensors, f"module/{name}/"))
+        for name, optimizer in optimizers.items():
+            _load_optimizer(optimizer, f"optimizer/{name}/", tensors)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ConflictError(
+            f"checkpoint {path.name} is of another version of this program, whose networks or "
+            "optimizers differ; finish it with that version, or use another folder"
+        ) from error
     return Clock.from_json(metadata["clock"])
 
 
@@ -93,14 +99,6 @@ def _load_optimizer(
     for key, value in tensors.items():
         if key.startswith(prefix):
             index, name = key[len(prefix) :].split("/")
-            if int(index) >= len(parameters) or value.shape not in (
-                parameters[int(index)].shape,
-                (),
-            ):
-                raise ConflictError(
-                    "the checkpoint is of an earlier version of this program, which kept its "
-                    "optimizers' moments otherwise; finish it with that version, or start anew"
-                )
             if value.shape == parameters[int(index)].shape:
                 # The fused optimizer walks memory: moments must lie there as their parameter does.
                 value = torch.empty_like(parameters[int(index)]).copy_(value)

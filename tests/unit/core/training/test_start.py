@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import write_bundle
-from styleavatar_core.errors import InvalidInputError
-from styleavatar_core.training.checkpoint import save_checkpoint
+from styleavatar_core.errors import ConflictError, InvalidInputError
+from styleavatar_core.training.checkpoint import load_checkpoint, save_checkpoint
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
@@ -73,3 +73,25 @@ def test_a_training_starts_from_it_once(tiny_dataset, tiny_config, checkpoint, o
     assert (clock.step, clock.started_from) == (1, "checkpoint.safetensors")
     assert networks.background_start.abs().max() > 0  # its own room, not the other's
     train([tiny_dataset], tiny_config, config, tmp_path, start=tmp_path / "gone.safetensors")
+
+
+def test_a_training_of_another_version_is_not_resumed(other, tiny_config, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    fewer = {**other.modules, "networks": other.networks.generator}
+    save_checkpoint(path, Clock(step=9), fewer, other.optimizers, "this video")
+    trainer = Trainer(tiny_config, TrainConfig())
+    with pytest.raises(ConflictError, match="another version of this program"):
+        load_checkpoint(path, trainer.modules, trainer.optimizers, "this video")
+
+
+def test_moments_laid_out_otherwise_are_not_resumed(other, tiny_config, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    separate = torch.optim.Adam(other.judge.parameters())
+    for weight in other.judge.parameters():
+        weight.grad.zero_()
+    separate.step()
+    optimizers = {**other.optimizers, "judge": separate}
+    save_checkpoint(path, Clock(step=9), other.modules, optimizers, "this video")
+    trainer = Trainer(tiny_config, TrainConfig())
+    with pytest.raises(ConflictError, match="another version of this program"):
+        load_checkpoint(path, trainer.modules, trainer.optimizers, "this video")
