@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import queue
 import shutil
 import signal
@@ -19,6 +20,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
 
+from benchmarks.streaming_parts.overload import measure_overload
 from tests.fakes.bundle import wide_statistics, write_fake_bundle
 from tests.fakes.renderer import MEMORY_BYTES, read_mark
 from tests.integration.live_stream import drive
@@ -288,6 +290,17 @@ def test_streams_over_the_limit_are_refused_at_once(stub: Stub, service: Service
     for asked, call in zip(held, calls, strict=True):
         asked.put(None)
         assert list(call) == []
+
+
+def test_overload_is_measured_on_all_who_are_served_and_all_who_are_not(
+    service: ServiceProcess,
+) -> None:
+    figures = measure_overload(service.address, "anna", seconds=1, frames_per_second=10, most=6)
+    assert figures["overload.admitted_streams"] == 4  # the limit
+    assert figures["overload.refusals"] >= 8
+    assert 0 < figures["overload.refusal_ms_p50"] <= figures["overload.refusal_ms_max"]
+    gaps = ("interframe_ms_p99_ratio", "alone_again_ms_p99_ratio")
+    assert all(0 < figures[f"overload.{name}"] < math.inf for name in gaps)
 
 
 def test_a_killed_worker_is_replaced_and_its_stream_goes_on(
