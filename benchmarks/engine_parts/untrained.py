@@ -10,7 +10,7 @@ from torch import nn
 from styleavatar_core.engine.base import RenderInput
 from styleavatar_core.engine.cpu_layers import with_less_work
 from styleavatar_core.engine.face_lookup import FaceLookup
-from styleavatar_core.engine.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.freeze import FrozenGenerator, can_take_samples, freeze
 from styleavatar_core.engine.loading import make_lookup
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import random_input
@@ -52,7 +52,7 @@ class Untrained(nn.Module):
 
     def lookup(self) -> FaceLookup | None:
         """Returns what samples the face on a CPU."""
-        return make_lookup(self.generator.config, self.face)
+        return make_lookup(self.face) if can_take_samples(self.generator.config) else None
 
     def sample(self) -> RenderInput:
         """Returns an input, always the same."""

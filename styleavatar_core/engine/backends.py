@@ -17,7 +17,7 @@ from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.base import FP32, EngineInfo, EngineLabel, RenderEngine, feed_of
 from styleavatar_core.engine.cache import EngineCache, EngineKey
 from styleavatar_core.engine.face_lookup import FaceLookup
-from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.freeze import FrozenGenerator, can_take_samples
 from styleavatar_core.engine.loading import StaticMaps, load_frozen, load_maps, make_lookup
 from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.engine.precision import with_precision
@@ -57,7 +57,9 @@ class OpeningAvatar:
     @cached_property
     def lookup(self) -> FaceLookup | None:
         """What samples the face for ``host_generator``; None if it does so itself."""
-        return make_lookup(self._config, self._maps.face)
+        if not can_take_samples(self._config):
+            return None  # its maps need not be read for it
+        return make_lookup(self._maps.face)
 
     @cached_property
     def host_generator(self) -> FrozenGenerator:

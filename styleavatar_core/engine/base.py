@@ -153,7 +153,8 @@ class SampleEngine(RenderEngine):
         label: EngineLabel,
         lookup: FaceLookup | None = None,
     ) -> None:
-        uv_size = shapes["uv_rendering"][1] if lookup is None else 2 * shapes["face_pixels"][1]
+        is_sampled = "face_pixels" in shapes  # one of the graph's inputs
+        uv_size = 2 * shapes["face_pixels"][1] if is_sampled else shapes["uv_rendering"][1]
         super().__init__(
             EngineInfo(
                 backend,

@@ -9,7 +9,7 @@ import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.face_lookup import FaceLookup
-from styleavatar_core.engine.freeze import FrozenGenerator, can_take_samples, freeze
+from styleavatar_core.engine.freeze import FrozenGenerator, freeze
 from styleavatar_core.errors import AssetError
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
@@ -54,15 +54,12 @@ def load_maps(bundle: AvatarBundle) -> StaticMaps:
         ) from error
 
 
-def make_lookup(config: GeneratorConfig, face: FeatureMaps) -> FaceLookup | None:
-    """Returns what samples a face on the host, for networks that can take it sampled.
+def make_lookup(face: FeatureMaps) -> FaceLookup:
+    """Returns what samples a face on the host, for networks that take it sampled.
 
     Args:
-        config: Of the generator.
         face: Static maps in UV space, batch 1.
     """
-    if not can_take_samples(config):
-        return None
     parts = (face.feature, inverse_haar_transform(face.rgb_pack))
     return FaceLookup(*(part[0].permute(1, 2, 0).numpy() for part in parts))
 

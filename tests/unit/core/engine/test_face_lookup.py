@@ -16,8 +16,7 @@ def test_it_samples_as_the_networks_do_and_beyond_the_border_too() -> None:
     face = FeatureMaps(torch.randn(1, 4, 16, 16), torch.randn(1, 12, 16, 16))
     uv, mask = torch.rand(3, 2, 12, 8) * 1.4 - 0.2, torch.randint(0, 2, (3, 1, 12, 8))
     expected = FaceSampler("bilinear", 2)(face, uv, mask.float())
-    lookup = make_lookup(get_preset("nano"), face)
-    assert lookup is not None
+    lookup = make_lookup(face)
     for _ in range(2):  # the second time into the same memory
         samples = lookup.sample(uv.permute(0, 2, 3, 1).numpy(), mask[:, 0].to(torch.uint8).numpy())
         for part, wanted in zip(samples, expected, strict=True):
@@ -27,8 +26,7 @@ def test_it_samples_as_the_networks_do_and_beyond_the_border_too() -> None:
 
 def test_coordinates_that_are_none_stay_in_the_map() -> None:
     face = FeatureMaps(torch.ones(1, 4, 16, 16), torch.zeros(1, 12, 16, 16))
-    lookup = make_lookup(get_preset("nano"), face)
-    assert lookup is not None
+    lookup = make_lookup(face)
     uv = np.full((1, 2, 2, 2), np.nan, np.float32)
     uv[0, 0, 0], uv[0, 0, 1], uv[0, 1, 0] = 1e30, -1e30, np.inf
     feature, _ = lookup.sample(uv, np.ones((1, 2, 2), np.uint8))
@@ -38,8 +36,7 @@ def test_coordinates_that_are_none_stay_in_the_map() -> None:
 @pytest.mark.parametrize("shapes", [((1, 4, 4, 2), (1, 4, 6)), ((1, 3, 3, 2), (1, 3, 3))])
 def test_what_does_not_belong_together_is_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
     face = FeatureMaps(torch.ones(1, 4, 16, 16), torch.zeros(1, 12, 16, 16))
-    lookup = make_lookup(get_preset("nano"), face)
-    assert lookup is not None
+    lookup = make_lookup(face)
     with pytest.raises(ValueError, match="do not belong together"):
         lookup.sample(np.zeros(shapes[0], np.float32), np.zeros(shapes[1], np.uint8))
 

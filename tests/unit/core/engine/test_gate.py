@@ -24,21 +24,29 @@ from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_fp16_that_passes_is_used_and_says_how_far_it_is(
-    bundle: AvatarBundle, backend: str
+@pytest.mark.parametrize(
+    ("backend", "precision", "least_db"),
+    [("onnxruntime", "fp16", 45), ("openvino", "fp16", 45), ("onnxruntime", "int8", 40)],
+)
+def test_what_passes_is_used_and_says_how_far_it_is(
+    bundle: AvatarBundle, backend: str, precision: str, least_db: int
 ) -> None:
-    engine = open_engine(bundle, backend, precision="fp16", thread_count=1)
-    assert engine.info.precision == "fp16"
-    assert "dB against fp32, at least the 45 dB asked for" in engine.info.note
+    engine = open_engine(bundle, backend, precision=precision, thread_count=1)
+    assert engine.info.precision == precision
+    assert f"dB against fp32, at least the {least_db} dB asked for" in engine.info.note
 
 
-def test_fp16_that_fails_is_replaced_by_fp32_with_the_reason(
-    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("backend", "precision", "safer"),
+    [("openvino", "fp16", "fp32"), ("onnxruntime", "int8", "fp16")],
+)
+def test_what_fails_is_replaced_by_the_next_safer_with_the_reason(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch, backend: str, precision: str, safer: str
 ) -> None:
-    monkeypatch.setitem(gate.LEAST_PSNR_DB, "fp16", 98.0)
-    engine = open_engine(bundle, "openvino", precision="fp16", thread_count=1)
-    assert engine.info.precision == "fp32"
+    monkeypatch.setitem(gate.LEAST_PSNR_DB, precision, 98.0)
+    engine = open_engine(bundle, backend, precision=precision, thread_count=1)
+    assert engine.info.precision == safer
+    assert f"{precision} gives" in engine.info.note
     assert "less than the 98 dB asked for" in engine.info.note
 
 

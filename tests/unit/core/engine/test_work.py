@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.engine_parts.measuring import Case, measure
 from benchmarks.engine_parts.work import ConvolutionCounter, frozen_work, roofline_ms, trained_gflop
 from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.networks import get_preset
@@ -36,3 +37,11 @@ def test_convolutions_are_counted() -> None:
 def test_the_roofline_is_the_slower_of_arithmetic_and_memory() -> None:
     assert roofline_ms(989.0, 0.0) == pytest.approx(1.0)
     assert roofline_ms(1.0, 4.8) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_an_engine_is_built_loaded_and_measured(precision: str) -> None:
+    figures = measure(Case("nano", "openvino", precision, 1, 1, 0.0, 1))
+    assert {"build_s", "load_s", "memory_mb", "psnr_db", "ms_p50", "ms_p99"} == set(figures)
+    assert figures["psnr_db"] is not None
+    assert figures["psnr_db"] > (60 if precision == "fp32" else 25)
