@@ -12,6 +12,7 @@ from styleavatar_core.engine.strips import plan_strips, share_strips
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.ops.haar import pixels_of
 
+_LEAST_FLOATS = 2**20  # of an image; below, torch is fast enough
 _STRIP_BYTES = 2**20
 
 
@@ -52,7 +53,9 @@ class PixelsToImage(nn.Module):
     """Puts the four pixels in the channels of one beside each other: ``pixel_shuffle`` by two."""
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Maps (B, 4C, H, W) to (B, C, 2H, 2W), channels last."""
+        """Maps (B, 4C, H, W) to (B, C, 2H, 2W)."""
+        if pixels.numel() < _LEAST_FLOATS:
+            return F.pixel_shuffle(pixels, 2)
         count, channels, height, width = pixels.shape
         source = pixels.permute(0, 2, 3, 1).contiguous().view(count * height, width, channels)
         image = pixels.new_empty(count, 2 * height, 2 * width, channels // 4)

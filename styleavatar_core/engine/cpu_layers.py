@@ -27,6 +27,7 @@ from styleavatar_core.networks.feature_generator import FeatureMaps
 # Below, transforms and the kernels' memory cost more than products are saved.
 _LEAST_CHANNELS = 64
 _LEAST_FLOP = 0.5e9  # of the layer as it is
+_LEAST_FLOATS = 2**20  # below, a call of torch's product is faster than our threads start
 _STRIP_BYTES = 2**22  # of pixels that a thread multiplies at a time
 _LEAST_LARGE = 48  # pixels of a side; below, larger tiles reach beyond it for what they save
 
@@ -55,7 +56,7 @@ class MatrixConv(nn.Module):
         if not x.is_contiguous(memory_format=torch.channels_last):
             return (self.weight @ x.flatten(2) + self.bias[:, None]).unflatten(2, x.shape[2:])
         pixels = x.permute(0, 2, 3, 1).flatten(0, 2)
-        if len(pixels) < BLOCK_ROWS:
+        if len(pixels) < BLOCK_ROWS or x.numel() < _LEAST_FLOATS:
             return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
         result = x.new_empty(len(pixels), len(self.bias))
         arrays = (self.kernels.numpy(), self.bias.numpy(), result.numpy())
