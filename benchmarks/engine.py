@@ -108,8 +108,9 @@ def measure_all(options: argparse.Namespace) -> Iterator[Figures]:
         for preset in options.presets:
             yield from measure_preset(preset, options, peak)
     if "live" in options.only:
+        backend = options.backends[0] if len(options.backends) == 1 else "auto"
         for preset in options.presets:
-            yield live_figures(preset, options.seconds, options.threads, options.clip)
+            yield live_figures(preset, options.seconds, options.threads, options.clip, backend)
 
 
 def main() -> None:

@@ -26,7 +26,11 @@ _CLIP_SIZE_PX = 512
 
 
 def live_figures(
-    preset: str, seconds: float, thread_count: int, clip: Path | None = None
+    preset: str,
+    seconds: float,
+    thread_count: int,
+    clip: Path | None = None,
+    backend: str = "auto",
 ) -> Figures:
     """Drives an untrained avatar with a clip, as fast as it goes and then as a camera does.
 
@@ -35,6 +39,7 @@ def live_figures(
         seconds: Of the clip that are driven each time.
         thread_count: Threads of the engine.
         clip: The driver; the sample clip if there is none.
+        backend: What renders; ``auto`` measures which is fastest, beside whatever else runs.
     """
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,7 +48,9 @@ def live_figures(
         frames = list(islice(_frames(clip), round(seconds * _CAMERA_FPS)))
         write_nano_bundle(folder / "avatars" / _AVATAR, preset=preset)
         with (
-            rendering_service(folder, threads_per_worker=thread_count) as rendering,
+            rendering_service(
+                folder, threads_per_worker=thread_count, backend=backend
+            ) as rendering,
             running_service("tracking", folder, rendering_address=rendering.address) as tracking,
             AvatarStreams(tracking.address) as streams,
         ):
