@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # A raw 4K frame is 25 MB.
 MESSAGE_BYTES_LIMIT = 32 * 1024 * 1024
+FIRST_MESSAGE_WAIT_S = 0.05
 
 
 def channel_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
@@ -98,27 +99,54 @@ def _guarded_stream(
     behavior: Callable[..., AsyncGenerator[Any, None]],
 ) -> Callable[..., AsyncIterator[Any]]:
     async def guarded(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        incoming = _Incoming(requests)
         try:
-            async with contextlib.aclosing(behavior(_readable(requests), context)) as responses:
+            async with contextlib.aclosing(behavior(incoming.messages(), context)) as responses:
                 async for response in responses:
                     yield response
         except grpc.aio.AbortError:
             raise
         except Exception as error:
+            await incoming.await_first()
             await _abort(context, error)
 
     return guarded
 
 
-async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    try:
-        async for request in requests:
-            yield request
-    except DecodeError as error:
-        raise InvalidInputError(
-            "A message of the stream is not of the type that this RPC takes.",
-            reason="UNREADABLE_MESSAGE",
-        ) from error
+class _Incoming:
+    """The messages of a caller's stream.
+
+    Args:
+        requests: What gRPC gives.
+    """
+
+    def __init__(self, requests: AsyncIterator[Any]) -> None:
+        self._requests = requests
+        self._is_begun = False
+
+    async def messages(self) -> AsyncIterator[Any]:
+        """Yields them; what cannot be read is the caller's error."""
+        self._is_begun = True
+        try:
+            async for request in self._requests:
+                yield request
+        except DecodeError as error:
+            raise InvalidInputError(
+                "A message of the stream is not of the type that this RPC takes.",
+                reason="UNREADABLE_MESSAGE",
+            ) from error
+
+    async def await_first(self) -> None:
+        """Waits a moment for the first message of a stream that was refused without reading it.
+
+        gRPC's client for asyncio forgets a status that comes before it has written: it would tell
+        of an internal error.
+        """
+        if self._is_begun:
+            return
+        with contextlib.suppress(TimeoutError, StopAsyncIteration, DecodeError):
+            async with asyncio.timeout(FIRST_MESSAGE_WAIT_S):
+                await anext(aiter(self._requests))
 
 
 async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -15,8 +13,6 @@ from services.common.face_messages import parameters_from_message, seconds_from_
 from services.common.mailbox import FrameMailbox, closing_mailbox
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.types import FaceParameters
-
-CONFIG_WAIT_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +54,6 @@ async def read_config(
     raise InvalidInputError(
         "The first message of a stream must be its config.", reason="CONFIG_MISSING"
     )
-
-
-async def await_config(requests: AsyncIterator[rendering_service_pb2.StreamFramesRequest]) -> None:
-    """Waits a moment for the first message of a stream that is refused whatever it asks for.
-
-    gRPC's client for asyncio forgets a status that comes before it has written: it would tell of an
-    internal error.
-    """
-    with contextlib.suppress(TimeoutError, InvalidInputError):
-        async with asyncio.timeout(CONFIG_WAIT_S):
-            await read_config(requests)
 
 
 async def read_frames(

@@ -20,13 +20,7 @@ from services.rendering.convert import avatar_to_message, grant_config, grant_ra
 from services.rendering.output import PictureWriter, read_background
 from services.rendering.pool.capacity import retry_delay_s
 from services.rendering.pool.pool import RenderPool
-from services.rendering.requests import (
-    StreamItem,
-    await_config,
-    merge_items,
-    read_config,
-    read_frames,
-)
+from services.rendering.requests import StreamItem, merge_items, read_config, read_frames
 from services.rendering.session import RenderSession
 from styleavatar_core.errors import (
     ConflictError,
@@ -127,7 +121,6 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
     ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
         if self._stream_count >= self._stream_limit:
             self._metrics.refused_streams.labels("limit").inc()
-            await await_config(request_iterator)
             raise OverloadedError(
                 f"All {self._stream_limit} streams of this service are in use; try again later.",
                 retry_delay_s=retry_delay_s(),

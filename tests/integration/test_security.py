@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,9 +81,13 @@ def tracking(
     assert [service.stop() for service in (tracking, rendering)] == [0, 0]
 
 
-def secure_channel(address: str) -> grpc.Channel:
+def client_credentials() -> grpc.ChannelCredentials:
     parts = [(PEM / name).read_bytes() for name in ("ca.pem", "client.key", "client.pem")]
-    return grpc.secure_channel(address, grpc.ssl_channel_credentials(*parts))
+    return grpc.ssl_channel_credentials(*parts)
+
+
+def secure_channel(address: str) -> grpc.Channel:
+    return grpc.secure_channel(address, client_credentials())
 
 
 def drive(tracking: ServiceProcess, credentials: Credentials) -> list:
@@ -138,6 +144,21 @@ def test_no_rpc_is_open_to_who_has_no_key(
         with pytest.raises(grpc.RpcError) as refused:
             list(call(iter([b""]), metadata=[("authorization", f"Bearer {wrong}")], timeout=20))
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_callers_through_asyncio_hear_why_too(tracking: ServiceProcess) -> None:
+    async def ask(channel: grpc.aio.Channel) -> grpc.StatusCode:
+        call = channel.stream_stream("/styleavatar.v1.TrackingService/Track")(timeout=20)
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await call.write(b"")
+            await call.read()
+        return await call.code()
+
+    async def codes() -> list[grpc.StatusCode]:
+        async with grpc.aio.secure_channel(tracking.address, client_credentials()) as channel:
+            return await asyncio.gather(*(ask(channel) for _ in range(100)))
+
+    assert set(asyncio.run(codes())) == {grpc.StatusCode.UNAUTHENTICATED}
 
 
 def test_health_is_open_to_load_balancers(tracking: ServiceProcess) -> None:
