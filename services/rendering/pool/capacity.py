@@ -7,9 +7,10 @@ import random
 
 from services.rendering.catalog import AvatarEntry
 
-# A frame that took longer than expected may have been held up by others: it counts little.
-SLOWER_SHARE = 0.02
-FASTER_SHARE = 0.5
+# A cost is the mean of the last frames: what they wait for others is part of it, or one stream too
+# many would be admitted. One frame that was held up for long says little.
+LAST_SHARE = 0.05
+LONGEST = 2.0
 # When those who are refused may try again: each another time, lest they all come back at once.
 RETRY_DELAYS_S = (1.5, 3.0)
 
@@ -33,8 +34,9 @@ class FrameCosts:
         key = (entry.avatar_id, entry.revision)
         known_s = self._by_avatar.get(key)
         if known_s is not None:
-            share = SLOWER_SHARE if frame_s > known_s else FASTER_SHARE
-            self._by_avatar[key] = known_s + share * (frame_s - known_s)
+            self._by_avatar[key] = known_s + LAST_SHARE * (
+                min(frame_s, LONGEST * known_s) - known_s
+            )
 
     def frame_s(self, entry: AvatarEntry) -> float | None:
         """Returns the seconds of a frame; None when nothing of the kind was measured yet.
