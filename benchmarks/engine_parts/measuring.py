@@ -21,7 +21,7 @@ from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
-from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.precision import number_type, with_precision
 from styleavatar_core.engine.quantizing import quantize
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.evaluation.metrics import psnr
@@ -103,8 +103,8 @@ def _open(case: Case, untrained: Untrained, figures: Figures) -> tuple[float, Re
     """Builds and loads an engine; returns the memory before loading, MB, and the engine."""
     start = time.perf_counter()
     lookup = untrained.lookup() if DEVICE == "cpu" else None
-    number_type = "fp32" if case.precision == "int8" else case.precision
-    converted = with_precision(untrained.freeze(samples_face=lookup is None), number_type)
+    frozen = untrained.freeze(samples_face=lookup is None)
+    converted = with_precision(frozen, number_type(case.precision))
     if case.backend == "torch":
         before_mb = _resident_mb()
         engine: RenderEngine = TorchEngine(

@@ -20,7 +20,7 @@ from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator, can_take_samples
 from styleavatar_core.engine.loading import StaticMaps, load_frozen, load_maps, make_lookup
 from styleavatar_core.engine.onnx_graph import onnx_model
-from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.precision import number_type, with_precision
 from styleavatar_core.engine.quantizing import quantize
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.engine.typical_inputs import typical_inputs
@@ -52,7 +52,9 @@ class OpeningAvatar:
     @cached_property
     def generator(self) -> FrozenGenerator:
         """The frozen generator; it samples the face itself."""
-        return with_precision(load_frozen(self.bundle, self._maps), self._number_type)
+        return with_precision(
+            load_frozen(self.bundle, self._maps), number_type(self.label.precision)
+        )
 
     @cached_property
     def lookup(self) -> FaceLookup | None:
@@ -65,7 +67,7 @@ class OpeningAvatar:
     def host_generator(self) -> FrozenGenerator:
         """The frozen generator, which takes the face sampled if it can."""
         frozen = load_frozen(self.bundle, self._maps, samples_face=self.lookup is None)
-        return with_precision(frozen, self._number_type)
+        return with_precision(frozen, number_type(self.label.precision))
 
     @cached_property
     def _maps(self) -> StaticMaps:
@@ -74,11 +76,6 @@ class OpeningAvatar:
     @cached_property
     def _config(self) -> GeneratorConfig:
         return GeneratorConfig.from_dict(self.bundle.manifest.generator)
-
-    @property
-    def _number_type(self) -> str:
-        """What is not rounded to eight bits stays fp32."""
-        return "fp32" if self.label.precision == "int8" else self.label.precision
 
     def onnx(self) -> bytes:
         """Writes the frozen generator as ONNX, for a CPU."""

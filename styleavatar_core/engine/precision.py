@@ -11,6 +11,11 @@ from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks.composition import TextureSampler
 
 
+def number_type(precision: str) -> str:
+    """Returns what a generator is frozen in: what is not rounded to eight bits stays fp32."""
+    return "fp32" if precision == "int8" else precision
+
+
 def with_precision(generator: FrozenGenerator, precision: str) -> FrozenGenerator:
     """Returns a frozen generator that computes in a precision; strongly typed where it is traced.
 

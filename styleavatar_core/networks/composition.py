@@ -66,9 +66,8 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
     index = _linspace_index(corners, size, int(canvas.shape[-1]), canvas.device)
     if len(index) == 1:  # one window for the whole batch
         columns, rows = index[0]
-        if canvas.is_contiguous(
-            memory_format=torch.channels_last
-        ):  # several times faster, stays so
+        # Rows of a channels-last canvas are copied several times faster, and it stays one.
+        if canvas.is_contiguous(memory_format=torch.channels_last):
             return canvas.permute(0, 2, 3, 1)[:, rows][:, :, columns].permute(0, 3, 1, 2)
         return canvas[:, :, rows][..., columns]
     samples = canvas.expand(len(index), *canvas.shape[1:])
