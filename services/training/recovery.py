@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a trainer does when it starts: takes up what dead trainers left, removes what nobody needs.
+"""Takes up what dead trainers left, puts back what was lost, removes what nobody needs.
 
 rq alone would wait for a job's lease to end. A trainer on the same machine can see at once that
-a worker's process is gone, and ends its leases.
+a worker's process is gone, and ends its leases. And rq can lose a job: when a worker dies between
+taking it and starting it, or when Redis comes back without its last writes. The records still
+have it, so every trainer looks whether rq has what they say is not done.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def recover(queue: Queue, records: JobRecords, folders: JobFolders, store: Avata
         store: Finished avatars.
     """
     end_leases_of_dead_workers(queue)
-    requeue_lost_jobs(queue, records)
+    requeue(queue, find_lost_jobs(queue, records))
     known = {job.job_id for job in records.list()}
     for job_id in folders.list():
         if job_id not in known and folders.age_s(job_id) > _UPLOAD_GRACE.total_seconds():
@@ -61,17 +63,28 @@ def end_leases_of_dead_workers(queue: Queue) -> None:
     registry.cleanup()
 
 
-def requeue_lost_jobs(queue: Queue, records: JobRecords) -> None:
-    """Puts jobs back that are not final but that rq has nowhere, as after a lost Redis write."""
+def find_lost_jobs(queue: Queue, records: JobRecords) -> set[str]:
+    """Returns the jobs that are not final but that rq has nowhere at this moment.
+
+    A job that is just going from one place to another may be among them: whoever looks often
+    puts back only what was lost at the look before, too.
+    """
     waiting = set(queue.get_job_ids())
     started = set(StartedJobRegistry(queue=queue).get_job_ids(cleanup=False))
     newest = datetime.now(UTC) - _UPLOAD_GRACE
-    for job in records.list():
-        if job.attempt == 0 and job.created_time > newest:
-            continue  # the gateway is about to queue it
-        if not job.state.is_final and job.job_id not in waiting | started:
-            logger.info("job was in no queue; put back", extra={"job_id": job.job_id})
-            enqueue_training(queue.connection, job.job_id)
+    return {
+        job.job_id
+        for job in records.list()
+        # The gateway is about to queue what it has just accepted.
+        if not job.state.is_final and (job.attempt > 0 or job.created_time < newest)
+    } - (waiting | started)
+
+
+def requeue(queue: Queue, job_ids: set[str]) -> None:
+    """Puts lost jobs back into the queue."""
+    for job_id in sorted(job_ids):
+        logger.info("job was in no queue; put back", extra={"job_id": job_id})
+        enqueue_training(queue.connection, job_id)
 
 
 def _is_dead(worker: Worker) -> bool:

@@ -56,6 +56,7 @@ def run(settings: TrainingSettings) -> None:
             job_monitoring_interval=settings.heartbeat_interval_s,
         )
         worker.lease_s = settings.lease_s
+        worker.records = records
         logger.info("trainer ready", extra={"worker": worker.name})
         worker.work(logging_level="WARNING")
     finally:

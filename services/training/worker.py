@@ -9,7 +9,8 @@ What differs from rq's own SpawnWorker, and why:
 * Redis being away does not end worker and job;
 * the lease of a job is short, so that another trainer takes over soon;
 * a worker that ends while it looks for abandoned jobs keeps the others from it for seconds only
-  (rq's lock outlives its holder by a quarter of an hour).
+  (rq's lock outlives its holder by a quarter of an hour);
+* a job that rq has lost is put back.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.worker import SpawnWorker
 
-from services.common.jobs import forget_executions
+from services.common.jobs import JobRecords, forget_executions
 from services.common.processes import die_with_parent
+from services.training.recovery import find_lost_jobs, requeue
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,12 @@ class TrainingWorker(SpawnWorker):
 
     Attributes:
         lease_s: Seconds after the last sign of life until a job counts as abandoned.
+        records: The job records; a job's own process has none.
     """
 
     lease_s: int = 20
+    records: JobRecords | None = None
+    _lost: frozenset[str] = frozenset()
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """Runs in the job's own process."""
@@ -80,12 +85,19 @@ class TrainingWorker(SpawnWorker):
         return self.lease_s
 
     def clean_registries(self) -> None:
-        """Looks for abandoned jobs, unless another worker is just doing it."""
+        """Looks for abandoned jobs, unless another worker is just doing it, and for lost ones."""
         for queue in self.queues:
             key = queue.registry_cleaning_key
             if queue.connection.ttl(key) > _CLEANING_LIMIT_S:
                 queue.connection.expire(key, _CLEANING_LIMIT_S)
         super().clean_registries()
+        if self.records is not None:
+            self._put_back_lost_jobs(self.queues[0], self.records)
+
+    def _put_back_lost_jobs(self, queue: Queue, records: JobRecords) -> None:
+        lost = find_lost_jobs(queue, records)
+        requeue(queue, lost & self._lost)
+        self._lost = frozenset(lost - self._lost)
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         """Gives signs of life; while Redis is away, work goes on without them."""

@@ -15,8 +15,15 @@ import av
 import httpx
 import numpy as np
 import psutil
+from rq.registry import StartedJobRegistry
 
-from services.common.jobs import JobRecords, TrainingJob, connect_redis, training_queue
+from services.common.jobs import (
+    JobRecords,
+    TrainingJob,
+    connect_redis,
+    training_queue,
+    withdraw_training,
+)
 from services.supervisor.redis_server import redis_command
 from services.supervisor.specs import http_answers, redis_answers
 from styleavatar_core.data.video import VideoWriter
@@ -27,7 +34,7 @@ COUNT_STEPS = "tests.fakes.avatar_maker:count_steps"
 START_TIMEOUT_S = 60.0
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"still not so after {timeout_s} s"
@@ -108,6 +115,11 @@ class JobSystem:
         """Leaves rq's lock behind, as a trainer does that is ended while it cleans registries."""
         # A trainer of the test before may hold it still.
         wait_for(lambda: training_queue(self._redis).acquire_maintenance_lock())
+
+    def lose(self, job_id: str) -> None:
+        """Does to a job what rq does when its worker dies between taking and starting it."""
+        withdraw_training(self._redis, job_id)
+        self._redis.delete(StartedJobRegistry(queue=training_queue(self._redis)).key)
 
     def is_in_queue(self, job_id: str) -> bool:
         """Says whether rq still knows the job."""

@@ -208,6 +208,20 @@ def test_a_trainer_ended_while_it_cleaned_keeps_nobody_from_taking_over(
         take_over(system, job_id)
 
 
+def test_a_job_that_the_queue_has_lost_is_put_back(system: JobSystem, clip: Path) -> None:
+    first = system.start_trainer()
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress)
+    system.start_trainer()
+    job = job_process(first)
+    for process in (first, job):
+        process.send_signal(signal.SIGKILL)
+    first.wait()
+    system.lose(job_id)
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
+
+
 def test_redis_away_for_a_while(system: JobSystem, clip: Path) -> None:
     system.start_trainer()
     job_id, _ = start_job(system, clip)
