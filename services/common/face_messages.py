@@ -23,6 +23,7 @@ _EXPRESSION_COUNT_MAX = 1024
 # Far beyond any face in any frame; keeps arithmetic on hostile numbers finite.
 _MAGNITUDE_MAX = 1e4
 _LENGTH_MIN = 1e-3
+_SECOND_NS = 1_000_000_000
 # Where the numbers of a face lie when they are one array: checked together, before every frame.
 _PARTS = {
     "rotation": slice(0, 4),
@@ -36,9 +37,9 @@ _PARTS = {
 
 def duration_from_seconds(seconds: float) -> Duration:
     """Returns a Duration, to the nanosecond."""
-    duration = Duration()
-    duration.FromNanoseconds(round(seconds * 1e9))
-    return duration
+    whole, nanos = divmod(round(abs(seconds) * 1e9), _SECOND_NS)
+    sign = -1 if seconds < 0 else 1
+    return Duration(seconds=sign * whole, nanos=sign * nanos)
 
 
 def seconds_from_duration(duration: Duration) -> float:
@@ -54,18 +55,17 @@ def parameters_from_message(message: face_pb2.FaceParameters) -> FaceParameters:
     """
     rotation, translation = message.rotation, message.translation
     left, right = message.left_eye_rotation, message.right_eye_rotation
-    numbers = np.array(
-        [
-            *(rotation.w, rotation.x, rotation.y, rotation.z),
-            *(translation.x, translation.y, translation.z),
-            *(left.pitch_rad, left.yaw_rad, right.pitch_rad, right.yaw_rad),
-            *(message.scale, message.confidence),
-            *message.expression,
-        ],
-        np.float32,
-    )
+    values = [
+        *(rotation.w, rotation.x, rotation.y, rotation.z),
+        *(translation.x, translation.y, translation.z),
+        *(left.pitch_rad, left.yaw_rad, right.pitch_rad, right.yaw_rad),
+        *(message.scale, message.confidence),
+        *message.expression,
+    ]
+    numbers = np.array(values, np.float32)
     where = f"frame {message.frame_index}"
-    for name, part in _PARTS.items() if not np.abs(numbers).max() <= _MAGNITUDE_MAX else ():
+    is_small = sum(map(abs, values)) <= _MAGNITUDE_MAX  # then so is each; false for NaN
+    for name, part in () if is_small else _PARTS.items():
         if not np.all(np.abs(numbers[part]) <= _MAGNITUDE_MAX):  # also catches NaN
             raise _bad(f"The {name} of {where} is not finite or far too large.")
     if message.scale <= 0:

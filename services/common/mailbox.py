@@ -19,7 +19,12 @@ ItemT = TypeVar("ItemT")
 
 
 class FrameMailbox(Generic[ItemT]):
-    """A bounded box for one reader and one worker coroutine."""
+    """A bounded box for one reader and one taker, who waits for frames or is called for each.
+
+    Attributes:
+        on_change: Called when a frame was left and when the box was closed, in the same turn of the
+            event loop: a taker that waited would come one turn later.
+    """
 
     def __init__(
         self, *, latest_only: bool, merge: Callable[[ItemT, ItemT], ItemT], capacity: int = 4
@@ -33,6 +38,7 @@ class FrameMailbox(Generic[ItemT]):
             capacity: When not ``latest_only``: frames that may wait before ``put`` does, which
                 leaves the rest to the flow control of the stream.
         """
+        self.on_change: Callable[[], None] = lambda: None
         self._latest_only = latest_only
         self._merge = merge
         self._capacity = capacity
@@ -47,6 +53,11 @@ class FrameMailbox(Generic[ItemT]):
     def idle_s(self) -> float:
         """Seconds since the last frame came."""
         return time.monotonic() - self._put_s
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to take, and nothing more will come."""
+        return self._closed and not self._items
 
     @property
     def waiting_count(self) -> int:
@@ -64,24 +75,30 @@ class FrameMailbox(Generic[ItemT]):
         if not self._closed:
             self._items.append(item)
             self._changed.set()
+            self.on_change()
 
     async def close(self, error: Exception | None = None) -> None:
         """Says that no more frames come; ``error`` is raised to the taker after the last one."""
         self._closed = True
         self._error = error
         self._changed.set()
+        self.on_change()
 
     async def get(self) -> ItemT | None:
         """Takes the next frame, or None after the last."""
         while not self._items and not self._closed:
             await self._change()
-        if not self._items:
-            if self._error is not None:
-                raise self._error
-            return None
-        item = self._items.popleft()
-        self._changed.set()
-        return item
+        return self.take()
+
+    def take(self) -> ItemT | None:
+        """Takes the next frame; None when none waits, or after the last."""
+        if self._items:
+            item = self._items.popleft()
+            self._changed.set()
+            return item
+        if self._error is not None:
+            raise self._error
+        return None
 
     async def _change(self) -> None:
         self._changed.clear()

@@ -21,7 +21,12 @@ from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
 from services.rendering.pool.lane import Lane
 from services.rendering.requests import StreamItem
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
-from styleavatar_core.errors import EngineError, OverloadedError, WorkerLostError
+from styleavatar_core.errors import (
+    EngineError,
+    OverloadedError,
+    StyleAvatarError,
+    WorkerLostError,
+)
 from styleavatar_core.types import FaceParameters
 
 # A frame on which workers die this often is given up, lest it kill one after the other.
@@ -89,8 +94,10 @@ class RenderSession:
         )
         self._dropped = dict.fromkeys(DROP_REASONS, 0)
         self._last_answer_s: float | None = None
-        self._room = asyncio.Semaphore(1 if self._live else IN_FLIGHT_LIMIT)
+        self._room = 1 if self._live else IN_FLIGHT_LIMIT
         self._under_way: asyncio.Queue[FrameUnderWay | None] = asyncio.Queue()
+        self._mailbox: FrameMailbox[StreamItem] | None = None
+        self._error: StyleAvatarError | None = None
         self._is_reader_slow = False
 
     async def answers(
@@ -107,7 +114,8 @@ class RenderSession:
         Raises:
             StyleAvatarError: What ends the stream: unusable input, workers that die too often.
         """
-        asking = asyncio.create_task(self._ask_for_frames(mailbox))
+        self._mailbox, mailbox.on_change = mailbox, self._begin_waiting
+        self._begin_waiting()
         frame: FrameUnderWay | None = None
         try:
             while (frame := await self._under_way.get()) is not None:
@@ -116,27 +124,34 @@ class RenderSession:
                     sending_s = time.perf_counter()
                     yield response
                     self._is_reader_slow = time.perf_counter() - sending_s > SLOW_SENDING_S
-            await asking
+            if self._error is not None:
+                raise self._error
         finally:
-            await self._abandon(asking, frame)
+            await self._abandon(frame)
 
-    async def _ask_for_frames(self, mailbox: FrameMailbox[StreamItem]) -> None:
+    def _begin_waiting(self) -> None:
+        """Begins what waits in the mailbox while there is room; says when nothing more comes."""
+        mailbox = self._mailbox
+        if mailbox is None:
+            return
         try:
-            while True:
-                await self._room.acquire()
-                item = await mailbox.get()
+            while self._room:
+                item = mailbox.take()
                 if item is None:
-                    return
+                    break
                 reason = "slow_reader" if self._is_reader_slow else "superseded"
                 self._drop(reason, mailbox.take_superseded_count())
                 self._under_way.put_nowait(self.begin(item))
-        finally:
+                self._room -= 1
+        except StyleAvatarError as error:
+            self._error = error
+        if (self._room and mailbox.is_over) or self._error is not None:
+            self._mailbox = None
             self._under_way.put_nowait(None)
 
-    async def _abandon(self, asking: asyncio.Task[None], last: FrameUnderWay | None) -> None:
+    async def _abandon(self, last: FrameUnderWay | None) -> None:
         """Ends what is still under way when the stream ends early; nothing when it is over."""
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        self._mailbox = None
         left = [last]
         while not self._under_way.empty():
             left.append(self._under_way.get_nowait())
@@ -160,7 +175,9 @@ class RenderSession:
         if item.set_neutral:
             self._retargeter.set_neutral()
         retargeted = self._retargeter.retarget(item.parameters)
-        parameters = replace(retargeted.parameters, frame_index=item.frame_index)
+        parameters = retargeted.parameters
+        if parameters.frame_index != item.frame_index:  # a held face has that of the last one seen
+            parameters = replace(parameters, frame_index=item.frame_index)
         started_s = time.perf_counter()
         give_up_s = item.arrival_s + self._deadline_s if self._live else math.inf
         picture = asyncio.create_task(self._render(parameters, give_up_s))
@@ -185,7 +202,8 @@ class RenderSession:
             try:
                 picture, rendered_s = await frame.picture
             finally:
-                self._room.release()
+                self._room += 1
+                self._begin_waiting()
         except WorkerLostError:
             if not self._live:
                 raise

@@ -7,6 +7,7 @@ rule about the first frame. What leaves the trained range is held back smoothly,
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -142,7 +143,8 @@ class Retargeter:
                 f"the avatar needs {len(self._neutral)}."
             )
         numbers = (driver.rotation, driver.translation, driver.expression, driver.eye_rotation)
-        if not (0 < driver.scale < np.inf and all(np.isfinite(part).all() for part in numbers)):
+        total = sum(sum(part.ravel().tolist()) for part in numbers)
+        if not (0 < driver.scale < np.inf and math.isfinite(total)):
             raise InvalidInputError(
                 "The driver's parameters are not finite, or its scale is not positive."
             )

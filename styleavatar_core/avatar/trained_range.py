@@ -40,6 +40,10 @@ class TrainedRange:
             name: slice(end - size, end)
             for name, size, end in zip(groups, sizes, ends, strict=True)
         }
+        seen = statistics.expression
+        self._is_within_model = bool(
+            (seen.minimum >= 0.0).all() and (seen.maximum <= expression_max).all()
+        )
 
     def hold(self, wanted: FaceParameters) -> tuple[FaceParameters, bool]:
         """Bends what is beyond the range; a coefficient stays within its model's bounds.
@@ -52,9 +56,11 @@ class TrainedRange:
         """
         groups = split_parameters(wanted)
         values = np.concatenate([groups[name] for name in self._parts])
-        inside = np.clip(values, self._minimum, self._maximum)
+        inside = np.minimum(np.maximum(values, self._minimum), self._maximum)
         beyond = values - inside
-        if not beyond.any():
+        if not np.count_nonzero(beyond):
+            if self._is_within_model:
+                return wanted, False
             return replace(wanted, expression=self._coefficients(wanted.expression)), False
         held = inside + self._margin * np.tanh(beyond / self._margin)
         parts = {name: held[part] for name, part in self._parts.items()}
@@ -69,7 +75,7 @@ class TrainedRange:
             expression=self._coefficients(parts["expression"]),
             eye_rotation=parts["eye_rotation"].reshape(2, 2).astype(np.float32),
         )
-        return parameters, bool((np.abs(beyond) > self._margin).any())
+        return parameters, bool(np.count_nonzero(np.abs(beyond) > self._margin))
 
     def _coefficients(self, expression: FloatArray) -> FloatArray:
-        return np.clip(expression, 0.0, self._expression_max).astype(np.float32)
+        return np.minimum(np.maximum(expression, 0.0), self._expression_max).astype(np.float32)

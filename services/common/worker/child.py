@@ -27,7 +27,7 @@ from services.common.worker.messages import (
     Command,
     Failure,
     decode_command,
-    encode_line,
+    encode_answer,
 )
 from styleavatar_core.errors import OverloadedError, RenderError, StyleAvatarError
 
@@ -150,7 +150,7 @@ class ChildChannel:
     def _send(self, answer: Answer) -> bool:
         try:
             with self._send_lock:
-                self._connection.sendall(encode_line(answer))
+                self._connection.sendall(encode_answer(answer))
         except OSError:
             logger.debug("the parent is gone")
             return False

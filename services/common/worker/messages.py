@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a service and its worker say to each other: one JSON object a line."""
+"""What a service and its worker say to each other: one JSON array a line.
+
+Between two frames an engine has swept the processor's caches: what counts is how much code and how
+many objects a message touches, hence arrays, and a coder made once.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
-from dataclasses import fields as fields_of
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 LINE_BYTES_LIMIT = 1 << 20
@@ -66,20 +69,27 @@ BEAT_INTERVAL_S = 1.0
 PING = "ping"
 
 
-def encode_line(message: Command | Answer) -> bytes:
-    """Writes a message as one line; floats come back exactly as they were."""
-    # Not asdict(): it copies every number of the body, which costs more than the rest of the call.
-    fields = {field.name: getattr(message, field.name) for field in fields_of(message)}
-    return json.dumps(fields, separators=(",", ":"), default=asdict).encode() + b"\n"
+_write = json.JSONEncoder(separators=(",", ":")).encode
+_read = json.JSONDecoder().raw_decode
+
+
+def encode_command(command: Command) -> bytes:
+    """Writes a command as one line; floats come back exactly as they were."""
+    return _write((command.command_id, command.name, command.body)).encode() + b"\n"
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Writes an answer as one line; floats come back exactly as they were."""
+    failure = answer.failure and astuple(answer.failure)
+    return _write((answer.command_id, answer.body, failure)).encode() + b"\n"
 
 
 def decode_command(line: bytes) -> Command:
     """Reads a command from its line."""
-    return Command(**json.loads(line))
+    return Command(*_read(line.decode())[0])
 
 
 def decode_answer(line: bytes) -> Answer:
     """Reads an answer from its line."""
-    fields = json.loads(line)
-    failure = fields.pop("failure")
-    return Answer(**fields, failure=Failure(**failure) if failure else None)
+    command_id, body, failure = _read(line.decode())[0]
+    return Answer(command_id, body, failure and Failure(*failure))

@@ -23,7 +23,7 @@ from services.common.worker.messages import (
     READY_ID,
     Command,
     decode_answer,
-    encode_line,
+    encode_command,
 )
 from services.common.worker.options import WorkerOptions
 from services.common.worker.pending import PendingCommands
@@ -197,7 +197,7 @@ class WorkerProcess:
 
     def _send(self, command: Command) -> None:
         assert self._transport is not None, "not started"
-        self._transport.write(encode_line(command))
+        self._transport.write(encode_command(command))
 
     def _hangs(self, name: str) -> None:
         logger.error("worker hangs", extra={"pid": self.pid, "command": name})

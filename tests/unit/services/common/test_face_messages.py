@@ -22,7 +22,8 @@ from services.common.worker.messages import (
     Failure,
     decode_answer,
     decode_command,
-    encode_line,
+    encode_answer,
+    encode_command,
 )
 from services.common.worker.parameters import (
     identity_from_body,
@@ -63,7 +64,7 @@ def test_parameters_survive_the_wire() -> None:
 
 def test_parameters_survive_the_way_to_a_worker() -> None:
     command = Command(7, "render", parameters_to_body(some_parameters()))
-    line = encode_line(command)
+    line = encode_command(command)
     assert line.count(b"\n") == 1
     back = parameters_from_body(decode_command(line).body)
     assert_same(back, some_parameters())
@@ -78,7 +79,7 @@ def test_an_identity_survives_both_ways() -> None:
 
 def test_an_answer_survives_with_its_failure() -> None:
     for answer in (Answer(3, {"a": 1}), Answer(4, failure=Failure("AssetError", "R", "m"))):
-        assert decode_answer(encode_line(answer)) == answer
+        assert decode_answer(encode_answer(answer)) == answer
 
 
 def test_quaternions_are_normalized() -> None:
