@@ -93,11 +93,13 @@ def insist(
         tries: list[LiveResult] = []
         async with own_connection(address) as channel:
             end_s = asyncio.get_running_loop().time() + seconds - LATER_S
-            while (left_s := end_s - asyncio.get_running_loop().time()) > 0:
+            left_s = seconds - LATER_S
+            while left_s > 0:
                 tries.append(await live_stream(channel, avatar_id, left_s, frames_per_second))
                 if tries[-1].refused_s is None:
                     break
                 await asyncio.sleep(min(left_s, tries[-1].retry_delay_s))
+                left_s = end_s - asyncio.get_running_loop().time()
         return tries
 
     async def run() -> list[LiveResult]:
