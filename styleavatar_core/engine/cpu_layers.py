@@ -70,6 +70,34 @@ class MatrixConv(nn.Module):
         return result.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
 
+class SharedConv(nn.Module):
+    """A frozen convolution of which each thread computes some channels by torch.
+
+    Args:
+        conv: The frozen convolution.
+    """
+
+    def __init__(self, conv: FrozenConv) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        style: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Maps (B, I, H, W) to (B, O, H', W')."""
+        outputs = len(self.conv.bias)
+        parts: dict[int, torch.Tensor] = {}
+
+        def compute(thread: int, first: int, count: int) -> None:
+            parts[first] = self.conv(x, noise=noise, channels=slice(first, first + count))
+
+        share_strips(plan_strips(outputs, 1, outputs, LANES), compute)
+        return torch.cat([parts[first] for first in sorted(parts)], dim=1)
+
+
 def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
     """Replaces the layers that can do with less work, in place.
 
@@ -87,9 +115,12 @@ def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
     if generator.samples_face and parts.config.uv_sampling == "nearest":
         maps = FeatureMaps(generator.face_feature, generator.face_rgb_pack)
         parts.face_sampler = NearestFace(maps)  # type: ignore[assignment]
+    works_in_strips = any(isinstance(layer, TiledConv) for layer in generator.modules())
     for name, layer in list(generator.named_modules()):
         if isinstance(layer, FrozenPointwise):
             generator.set_submodule(name, MatrixConv(layer))
+        elif isinstance(layer, FrozenConv) and works_in_strips:
+            generator.set_submodule(name, SharedConv(layer))
     return generator
 
 

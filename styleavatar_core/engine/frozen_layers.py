@@ -7,8 +7,6 @@ forward pass stays the one definition for training and inference.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,37 +20,7 @@ from styleavatar_core.ops.to_rgb import double_pixels
 from styleavatar_core.ops.upfirdn2d import fir_kernel
 
 
-class FrozenLayer(nn.Module, ABC):
-    """What follows a frozen convolution: optional noise and leaky ReLU.
-
-    Args:
-        slope: Slope of the leaky ReLU; None for no activation.
-        noise_strength: Folded strength of the noise; 0 ignores it.
-    """
-
-    def __init__(self, slope: float | None, noise_strength: float) -> None:
-        super().__init__()
-        self.slope = slope
-        self.noise_strength = noise_strength
-
-    def forward(
-        self,
-        x: torch.Tensor,
-        style: torch.Tensor | None = None,
-        noise: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Maps (B, I, H, W) to (B, O, H', W')."""
-        y = self._convolve(x)
-        if noise is not None and self.noise_strength != 0.0:
-            y = y + self.noise_strength * noise
-        return y if self.slope is None else F.leaky_relu(y, self.slope)
-
-    @abstractmethod
-    def _convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """Convolves and adds the bias."""
-
-
-class FrozenConv(FrozenLayer):
+class FrozenConv(nn.Module):
     """Plain convolution with folded weights, optional noise and leaky ReLU.
 
     Args:
@@ -76,7 +44,8 @@ class FrozenConv(FrozenLayer):
         up_taps: tuple[float, ...] | None = None,
         down_taps: tuple[float, ...] | None = None,
     ) -> None:
-        super().__init__(slope, noise_strength)
+        super().__init__()
+        self.slope, self.noise_strength = slope, noise_strength
         self.fir_taps: tuple[float, ...] | None = None
         self.mode = "up" if up_taps else "down" if down_taps else "same"
         taps = up_taps or down_taps
@@ -94,19 +63,39 @@ class FrozenConv(FrozenLayer):
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         self.bias = nn.Parameter(bias.detach(), requires_grad=False)
 
-    def _convolve(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        x: torch.Tensor,
+        style: torch.Tensor | None = None,
+        noise: torch.Tensor | None = None,
+        channels: slice | None = None,
+    ) -> torch.Tensor:
+        """Maps (B, I, H, W) to (B, O, H', W'), or to some channels of it."""
+        y = self._convolve(x, channels)
+        if noise is not None and self.noise_strength != 0.0:
+            y = y + self.noise_strength * noise
+        return y if self.slope is None else F.leaky_relu(y, self.slope)
+
+    def _convolve(self, x: torch.Tensor, channels: slice | None) -> torch.Tensor:
+        """Convolves, filters and adds the bias."""
+        weight: torch.Tensor = self.weight
+        bias: torch.Tensor = self.bias
+        if channels is not None:
+            weight = weight[:, channels] if self.mode == "up" else weight[channels]
+            bias = bias[channels]
         if self.mode == "same":
-            return F.conv2d(x, self.weight, self.bias, padding=self.weight.shape[-1] // 2)
+            return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
         if self.fir_taps is None:
             if self.mode == "up":
-                return F.conv_transpose2d(x, self.weight, self.bias, stride=2, padding=1)
-            return F.conv2d(x, self.weight, self.bias, stride=2, padding=1)
-        half, channels = len(self.fir_taps) // 2, len(self.fir)
+                return F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
+            return F.conv2d(x, weight, bias, stride=2, padding=1)
+        half = len(self.fir_taps) // 2
         if self.mode == "down":
-            blurred = F.conv2d(x, self.fir, padding=half, groups=channels)
-            return F.conv2d(blurred, self.weight, self.bias, stride=2)
-        wide = F.conv_transpose2d(x, self.weight, stride=2)
-        return F.conv2d(wide, self.fir, self.bias, padding=half - 1, groups=channels)
+            blurred = F.conv2d(x, self.fir, padding=half, groups=len(self.fir))
+            return F.conv2d(blurred, weight, bias, stride=2)
+        fir = self.fir if channels is None else self.fir[channels]
+        wide = F.conv_transpose2d(x, weight, stride=2)
+        return F.conv2d(wide, fir, bias, padding=half - 1, groups=len(fir))
 
 
 class FrozenPointwise(nn.Module):

@@ -136,13 +136,18 @@ def multiply(tiles, kernels, products, count, order, begins):  # noqa: ANN001, A
     for number in range(classes):
         for column in range(panels):
             at = (number * panels + column) * panel
-            ahead = min(at + panel, last)
-            for place in order[begins[number] : begins[number + 1]]:
+            places = order[begins[number] : begins[number + 1]]
+            # The next panel is fetched little by little: memory is slower than the products.
+            pace = -(-width // max(1, len(places) * count // BLOCK_ROWS))
+            ahead, end = min(at + panel, last), min(at + 2 * panel, flat.size)
+            for place in places:
                 for row in range(0, count, BLOCK_ROWS):
                     a, c = place * plane + row * depth, place * result + row * outputs
                     to = c + column * BLOCK_COLUMNS
-                    multiply_block(tiles, a, depth, flat, at, products, to, outputs, depth, ahead)
-                    ahead = at
+                    multiply_block(
+                        tiles, a, depth, flat, at, products, to, outputs, depth, ahead, pace
+                    )
+                    ahead = min(ahead + pace * depth, end)
 
 
 @njit(cache=True, nogil=True)
@@ -164,7 +169,9 @@ def multiply_pixels(image, first, count, kernels, bias, result):  # noqa: ANN001
         row = min(start, len(image) - BLOCK_ROWS)  # the last block may begin within another
         for column in range(len(kernels)):
             at, to = column * panel, column * BLOCK_COLUMNS
-            multiply_block(pixels, row * depth, depth, flat, at, block, 0, BLOCK_COLUMNS, depth, at)
+            multiply_block(
+                pixels, row * depth, depth, flat, at, block, 0, BLOCK_COLUMNS, depth, at, 0
+            )
             for index in range(BLOCK_ROWS):
                 for k in range(to, min(to + BLOCK_COLUMNS, outputs)):
                     result[row + index, k] = block[index * BLOCK_COLUMNS + k - to] + bias[k]
@@ -225,7 +232,7 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
     """Filters some rows with four taps along both axes, then as :func:`scatter`.
 
     Args:
-        image: (H + 1, W + 1, O), zero beyond its border.
+        image: (H', W', O), as much zero before it as after it.
         first: First row of the result.
         count: Rows.
         taps: (4,).
@@ -236,23 +243,25 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
         slope: Of the leaky ReLU; 1 for none.
     """
     height, width, channels = image.shape
+    wide = result.shape[1]
+    before = (wide + 3 - width) // 2
     source, pixels = image.reshape(-1), result.reshape(-1)
     starts, weights = np.empty(4, np.int64), np.empty(4, np.float32)
-    lines[:channels] = 0
-    lines[(width + 1) * channels :] = 0
+    lines[: before * channels] = 0
+    lines[(before + width) * channels :] = 0
     plain, nothing = np.zeros(width * channels, np.float32), np.float32(0)
     for y in range(first, first + count):
         for term in range(4):
-            row = y - 1 + term
+            row = y - before + term
             is_inside = 0 <= row < height
             starts[term] = row * width * channels if is_inside else 0
             weights[term] = taps[term] if is_inside else 0
-        _filter(lines, channels, source, starts, weights, plain, nothing, np.float32(1))
-        for x in range(width - 1):
+        _filter(lines, before * channels, source, starts, weights, plain, nothing, np.float32(1))
+        for x in range(wide):
             for term in range(4):
                 starts[term] = (x + term) * channels
             added = noise[y, x] if len(noise) else nothing
-            to = (y * (width - 1) + x) * channels
+            to = (y * wide + x) * channels
             _filter(pixels, to, lines, starts, taps, bias, added, slope)
 
 

@@ -11,11 +11,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.engine.frozen_layers import FrozenConv
-from styleavatar_core.engine.strips import plan_strips, share_strips
+from styleavatar_core.engine.strips import plan_strips, share_strips, strip_threads
 from styleavatar_core.engine.tile_forms import (
     DOUBLING,
     FORMS,
@@ -103,7 +102,7 @@ class TiledConv(nn.Module):
             BLOCK_ROWS,
         )
         most = max(_padded(count) for _, count in strips)
-        threads = torch.get_num_threads()
+        threads = strip_threads()
         transformed = image.new_empty(threads, planes * (most * inputs + GAP)).numpy()
         multiplied = image.new_empty(threads, planes * (most * outputs + GAP)).numpy()
         pixels, output, kernels = image.numpy(), result.numpy(), self.kernels.numpy()
@@ -138,9 +137,7 @@ class TiledUpConv(TiledConv):
 
     def __init__(self, conv: FrozenConv) -> None:
         super().__init__(conv)
-        assert conv.fir_taps is not None
-        taps = np.array(conv.fir_taps, np.float32)
-        self.fir_taps = 2 * taps / taps.sum()
+        self.fir_taps = _fir_taps(conv, 2.0)
 
     @staticmethod
     def _taps(conv: FrozenConv) -> torch.Tensor:
@@ -152,13 +149,7 @@ class TiledUpConv(TiledConv):
         wide = result.new_empty(height + 1, width + 1, channels)
         plain = _Epilogue(np.zeros_like(end.bias), _NO_NOISE, np.float32(1))
         super()._convolve(image, wide, plain)
-        lines = result.new_empty(torch.get_num_threads(), (width + 3) * channels).numpy()
-        source, output = wide.numpy(), result.numpy()
-
-        def compute(thread: int, first: int, count: int) -> None:
-            blur(source, first, count, self.fir_taps, lines[thread], output, *end)
-
-        share_strips(plan_strips(height, 4 * width * channels, _BLUR_BYTES), compute)
+        _blur(wide, result, self.fir_taps, end)
 
 
 class TiledDownConv(TiledConv):
@@ -171,14 +162,36 @@ class TiledDownConv(TiledConv):
     form = HALVING
     scale = 0.5
 
-    fir: torch.Tensor
-
     def __init__(self, conv: FrozenConv) -> None:
         super().__init__(conv)
-        self.register_buffer("fir", conv.fir)
+        self.fir_taps = _fir_taps(conv, 1.0)
 
     def _filtered(self, x: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(x, self.fir, padding=self.fir.shape[-1] // 2, groups=len(self.fir))
+        images = x.permute(0, 2, 3, 1).contiguous()
+        count, height, width, channels = images.shape
+        results = x.new_empty(count, height + 1, width + 1, channels)
+        plain = _Epilogue(np.zeros(channels, np.float32), _NO_NOISE, np.float32(1))
+        for image, result in zip(images, results, strict=True):
+            _blur(image, result, self.fir_taps, plain)
+        return results.permute(0, 3, 1, 2)
+
+
+def _fir_taps(conv: FrozenConv, gain: float) -> FloatArray:
+    """Returns a convolution's filter along one axis; its taps add up to ``gain``."""
+    taps = np.array(conv.fir_taps, np.float32)
+    return gain * taps / taps.sum()
+
+
+def _blur(image: torch.Tensor, result: torch.Tensor, taps: FloatArray, end: _Epilogue) -> None:
+    """Filters one sample, channels last, into ``result``."""
+    height, width, channels = result.shape
+    lines = result.new_empty(strip_threads(), (width + 3) * channels).numpy()
+    source, output = image.numpy(), result.numpy()
+
+    def compute(thread: int, first: int, count: int) -> None:
+        blur(source, first, count, taps, lines[thread], output, *end)
+
+    share_strips(plan_strips(height, 4 * width * channels, _BLUR_BYTES), compute)
 
 
 def _padded(count: int) -> int:

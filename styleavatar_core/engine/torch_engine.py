@@ -20,6 +20,8 @@ from styleavatar_core.engine.cuda_graph import CapturedGenerator
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.memory import keep_freed_memory
+from styleavatar_core.engine.strips import torch_alone
+from styleavatar_core.engine.tiled_convs import TiledConv
 
 
 class TorchEngine(RenderEngine):
@@ -59,12 +61,14 @@ class TorchEngine(RenderEngine):
                 generator = with_less_work(generator)
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        works_in_strips = any(isinstance(layer, TiledConv) for layer in generator.modules())
+        self._threads = torch_alone if works_in_strips else _threads
         is_cuda = torch.device(device).type == "cuda"
         self._captured = CapturedGenerator(self._generator, device) if is_cuda else None
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
         arrays = list(feed_of(inputs, self._lookup).values())
-        with torch.inference_mode(), _threads(self._thread_count):
+        with torch.inference_mode(), self._threads(self._thread_count):
             if self._captured is not None:
                 return RenderOutput(*self._captured.render(arrays))
             image, mask = self._generator(*map(torch.from_numpy, arrays))

@@ -90,7 +90,7 @@ def _data(context, builder, signature, arguments, index):  # noqa: ANN001, ANN20
 
 
 @intrinsic
-def multiply_block(typing, a, a_at, a_step, b, b_at, c, c_at, c_step, depth, ahead):  # noqa: ANN001, ANN201
+def multiply_block(typing, a, a_at, a_step, b, b_at, c, c_at, c_step, depth, ahead, pace):  # noqa: ANN001, ANN201
     """Multiplies 6 rows of ``a`` by 16 columns of ``b`` into ``c``.
 
     Args:
@@ -104,17 +104,18 @@ def multiply_block(typing, a, a_at, a_step, b, b_at, c, c_at, c_step, depth, ahe
         c_at: See ``c``.
         c_step: See ``c``.
         depth: Products that are added.
-        ahead: As much of ``b`` from there on is fetched from memory meanwhile.
+        ahead: What of ``b`` is fetched from memory meanwhile begins there.
+        pace: Floats of it per product that is added.
     """
     number = types.int64
-    arguments = (a, number, number, b, number, c, number, number, number, number)
+    arguments = (a, number, number, b, number, c, number, number, number, number, number)
     return types.void(*arguments), _generate_block
 
 
 def _generate_block(context, builder, signature, arguments):  # noqa: ANN001, ANN202
     """Generates one loop over the depth, with the block of ``c`` in registers."""
     code = _Code(builder)
-    _, a_at, a_step, _, b_at, _, c_at, c_step, depth, ahead = arguments
+    _, a_at, a_step, _, b_at, _, c_at, c_step, depth, ahead, pace = arguments
     a, b, c = (_data(context, builder, signature, arguments, index) for index in (0, 3, 5))
     rows = [builder.mul(code.index(row), a_step) for row in range(BLOCK_ROWS)]
     a, soon, b = code.place(a, a_at), code.place(b, ahead), code.place(b, b_at)
@@ -126,7 +127,7 @@ def _generate_block(context, builder, signature, arguments):  # noqa: ANN001, AN
     halves = range(BLOCK_COLUMNS // LANES)
     sums = [[builder.phi(_VECTOR) for _ in halves] for _ in rows]
     at = builder.mul(step, code.index(BLOCK_COLUMNS))
-    code.prefetch(code.place(soon, at))
+    code.prefetch(code.place(soon, builder.mul(step, pace)))
     columns = [code.load(code.place(b, at, code.index(half * LANES))) for half in halves]
     results = []
     for row, parts in zip(rows, sums, strict=True):
