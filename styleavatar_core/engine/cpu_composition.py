@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from numba import njit
 from torch import nn
 
 from styleavatar_core.engine.strips import plan_strips, share_strips
+from styleavatar_core.networks.composition import linspace_index
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.ops.haar import pixels_of
 
-_LEAST_FLOATS = 2**20  # of an image; below, torch is fast enough
 _STRIP_BYTES = 2**20
 
 
@@ -49,34 +52,56 @@ class NearestFace(nn.Module):
         return samples[:, :-12], samples[:, -12:]
 
 
-class PixelsToImage(nn.Module):
-    """Puts the four pixels in the channels of one beside each other: ``pixel_shuffle`` by two."""
+class SharedCutter(nn.Module):
+    """Cuts one window out of canvases, as the published code does."""
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Maps (B, 4C, H, W) to (B, C, 2H, 2W)."""
-        if pixels.numel() < _LEAST_FLOATS:
-            return F.pixel_shuffle(pixels, 2)
-        count, channels, height, width = pixels.shape
-        source = pixels.permute(0, 2, 3, 1).contiguous().view(count * height, width, channels)
-        image = pixels.new_empty(count, 2 * height, 2 * width, channels // 4)
-        rows, target = source.numpy(), image.view(count * height, 2, -1).numpy()
+    def forward(self, canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch.Tensor:
+        """Maps (B, C, H, W) to (B, C, size, size); ``starts`` is (1, 2)."""
+        images = canvas.permute(0, 2, 3, 1).contiguous()
+        columns, rows = linspace_index(starts, size, images.shape[2], canvas.device)[0].numpy()
+        results = images.new_empty(len(images), size, size, images.shape[3])
+        for image, result in zip(images.numpy(), results.numpy(), strict=True):
+            place = (image, rows, columns, result)
+            _share_rows(size, result[0].nbytes, functools.partial(_cut, *place))
+        return results.permute(0, 3, 1, 2)
 
-        def compute(thread: int, first: int, rows_count: int) -> None:
-            _spread(rows, first, rows_count, target)
 
-        share_strips(plan_strips(len(rows), 4 * width * channels, _STRIP_BYTES), compute)
-        return image.permute(0, 3, 1, 2)
+class SharedBlender(nn.Module):
+    """Puts a foreground in front of a background."""
+
+    def forward(self, mask: torch.Tensor, own: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        """Maps (B, 1, H, W), (B, C, H, W) and (B or 1, C, H, W) to (B, C, H, W)."""
+        masks, fronts, behind = (
+            part.permute(0, 2, 3, 1).contiguous() for part in (mask, own, back)
+        )
+        results = torch.empty_like(fronts)
+        backs = behind.expand_as(fronts)
+        for share, front, ground, result in zip(masks, fronts, backs, results, strict=True):
+            place = (share[..., 0].numpy(), front.numpy(), ground.numpy(), result.numpy())
+            _share_rows(len(result), result[0].nbytes, functools.partial(_blend, *place))
+        return results.permute(0, 3, 1, 2)
+
+
+def _share_rows(count: int, bytes_per_row: int, compute: Callable[[int, int], None]) -> None:
+    """Calls ``compute(first row, rows)`` for strips, on all threads."""
+    strips = plan_strips(count, bytes_per_row, _STRIP_BYTES)
+    share_strips(strips, lambda thread, first, rows: compute(first, rows))
 
 
 @njit(cache=True, nogil=True)
-def _spread(source, first, count, target):  # noqa: ANN001, ANN202
-    """Writes rows (N, W, 4C) of blocks as pairs of rows (N, 2, 2W * C) of pixels."""
-    _, width, channels = source.shape
-    colours = channels // 4
-    for row in range(first, first + count):
-        for y in range(2):
-            for x in range(width):
-                for side in range(2):
-                    to = (2 * x + side) * colours
-                    for colour in range(colours):
-                        target[row, y, to + colour] = source[row, x, 4 * colour + 2 * y + side]
+def _cut(image, rows, columns, result, first, count):  # noqa: ANN001, ANN202
+    """Copies texels of (H, W, C) at rows and columns to some rows of (R, C', C)."""
+    for y in range(first, first + count):
+        for x in range(len(columns)):
+            for k in range(image.shape[2]):
+                result[y, x, k] = image[rows[y], columns[x], k]
+
+
+@njit(cache=True, nogil=True)
+def _blend(mask, own, back, result, first, count):  # noqa: ANN001, ANN202
+    """Blends some rows of (H, W, C) by a mask (H, W)."""
+    for y in range(first, first + count):
+        for x in range(own.shape[1]):
+            share = mask[y, x]
+            for k in range(own.shape[2]):
+                result[y, x, k] = back[y, x, k] + (own[y, x, k] - back[y, x, k]) * share

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from styleavatar_core.engine.cpu_composition import NearestFace, PixelsToImage
+from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
+from styleavatar_core.engine.cpu_pixels import PixelsToImage, SharedBytes, SharedToRGB
 from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
+from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise, FrozenToRGB
 from styleavatar_core.engine.onnx_graph import trace_generator
 from styleavatar_core.engine.strips import plan_strips, share_strips
 from styleavatar_core.engine.tile_kernels import multiply_pixels
@@ -27,6 +28,7 @@ from styleavatar_core.networks.feature_generator import FeatureMaps
 # Below, transforms and the kernels' memory cost more than products are saved.
 _LEAST_CHANNELS = 64
 _LEAST_FLOP = 0.5e9  # of the layer as it is
+_MOST = 0.5  # of the work in tiles: what is left is shared among the same threads then
 _LEAST_FLOATS = 2**20  # below, a call of torch's product is faster than our threads start
 _STRIP_BYTES = 2**22  # of pixels that a thread multiplies at a time
 _LEAST_LARGE = 48  # pixels of a side; below, larger tiles reach beyond it for what they save
@@ -109,41 +111,61 @@ def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
     """
     if any(isinstance(layer, MatrixConv) for layer in generator.modules()):
         return generator  # it has been through this
-    _tile_large(generator)
+    tiled_share = _tile_large(generator)
     parts = generator.generator
     parts.to_image = PixelsToImage()  # type: ignore[assignment]
     if generator.samples_face and parts.config.uv_sampling == "nearest":
         maps = FeatureMaps(generator.face_feature, generator.face_rgb_pack)
         parts.face_sampler = NearestFace(maps)  # type: ignore[assignment]
-    works_in_strips = any(isinstance(layer, TiledConv) for layer in generator.modules())
     for name, layer in list(generator.named_modules()):
         if isinstance(layer, FrozenPointwise):
             generator.set_submodule(name, MatrixConv(layer))
-        elif isinstance(layer, FrozenConv) and works_in_strips:
-            generator.set_submodule(name, SharedConv(layer))
+    if tiled_share > _MOST:
+        _share_rest(generator)
     return generator
 
 
-def _tile_large(generator: FrozenGenerator) -> None:
-    """Replaces the convolutions that are large enough, in place."""
+def works_in_strips(generator: FrozenGenerator) -> bool:
+    """Whether threads of ours do most of a generator's work: torch is to compute alone then."""
+    return isinstance(generator.image_bytes, SharedBytes)
+
+
+def _share_rest(generator: FrozenGenerator) -> None:
+    """Lets our threads share what torch would compute alone, in place."""
+    generator.image_bytes = SharedBytes()  # type: ignore[assignment]
+    generator.generator.blender = SharedBlender()  # type: ignore[assignment]
+    generator.generator.linspace_cutter = SharedCutter()  # type: ignore[assignment]
+    for name, layer in list(generator.named_modules()):
+        if isinstance(layer, FrozenConv):
+            generator.set_submodule(name, SharedConv(layer))
+        elif isinstance(layer, FrozenToRGB):
+            generator.set_submodule(name, SharedToRGB(layer))
+
+
+def _tile_large(generator: FrozenGenerator) -> float:
+    """Replaces the convolutions that are large enough, in place; returns their share of all."""
     found = {
-        name: (layer, _replacement(layer))
+        f"{name}.weight": layer
         for name, layer in generator.named_modules()
         if isinstance(layer, FrozenConv)
     }
-    layers = {f"{name}.weight": (layer, kind) for name, (layer, kind) in found.items() if kind}
-    if not layers:
-        return
+    if not any(map(_replacement, found.values())):
+        return 0.0
     graph, _ = trace_generator(generator)  # tells every layer's resolution
+    whole = tiled = 0.0
     for node in graph.nodes:
-        weight = node.inputs[1] if len(node.inputs) > 1 else ""
-        if weight in layers:
-            layer, kind = layers[weight]
-            flop = 18 * layer.weight[:, :, 0, 0].numel() * math.prod(node.shape[2:])
-            if flop >= _LEAST_FLOP * max(1, kind.scale) ** 2:
-                is_large = kind is TiledConv and min(node.shape[2:]) >= _LEAST_LARGE
-                replaced = LargeTiledConv(layer) if is_large else kind(layer)
-                generator.set_submodule(weight.removesuffix(".weight"), replaced)
+        layer = found.get(node.inputs[1]) if len(node.inputs) > 1 else None
+        if layer is None:
+            continue
+        kind, sides = _replacement(layer), node.shape[2:]
+        flop = 2 * layer.weight.numel() * math.prod(sides) / (4 if layer.mode == "up" else 1)
+        whole += flop
+        if kind is not None and flop >= _LEAST_FLOP:
+            tiled += flop
+            is_large = kind is TiledConv and min(sides) >= _LEAST_LARGE
+            replaced = LargeTiledConv(layer) if is_large else kind(layer)
+            generator.set_submodule(node.inputs[1].removesuffix(".weight"), replaced)
+    return tiled / whole
 
 
 def _replacement(conv: FrozenConv) -> type[TiledConv] | None:

@@ -65,6 +65,7 @@ class FrozenGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.generator, self.samples_face = generator, samples_face
+        self.image_bytes = ImageBytes()
         self.config = generator.config
         self.register_buffer("style", torch.zeros(1, self.config.style.style_dim))
         self.window = window  # always on the host: reading it would make a GPU wait
@@ -117,8 +118,7 @@ class FrozenGenerator(nn.Module):
             noise=self._noise(),
         )
         mask = enlarge(output.mask, self.config.image_size_px // self.config.feature_size)
-        image = output.image.permute(0, 2, 3, 1).float() * 0.5 + 0.5
-        return _to_bytes(image), _to_bytes(mask[:, 0])
+        return self.image_bytes(output.image), _to_bytes(mask[:, 0])
 
     def _face(
         self, where: tuple[torch.Tensor, ...], dtype: torch.dtype
@@ -136,6 +136,14 @@ class FrozenGenerator(nn.Module):
         if not self.has_noise:
             return None
         return Noise(self.noise_foreground, self.noise_face, self.noise_background)
+
+
+class ImageBytes(nn.Module):
+    """Turns images in [-1, 1] into bytes."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Maps (B, 3, H, W) to (B, H, W, 3) uint8."""
+        return _to_bytes(image.permute(0, 2, 3, 1).float() * 0.5 + 0.5)
 
 
 def _to_bytes(values: torch.Tensor) -> torch.Tensor:

@@ -15,13 +15,12 @@ from styleavatar_core.engine.base import (
     RenderOutput,
     feed_of,
 )
-from styleavatar_core.engine.cpu_layers import with_less_work
+from styleavatar_core.engine.cpu_layers import with_less_work, works_in_strips
 from styleavatar_core.engine.cuda_graph import CapturedGenerator
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.engine.strips import torch_alone
-from styleavatar_core.engine.tiled_convs import TiledConv
 
 
 class TorchEngine(RenderEngine):
@@ -61,8 +60,7 @@ class TorchEngine(RenderEngine):
                 generator = with_less_work(generator)
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        works_in_strips = any(isinstance(layer, TiledConv) for layer in generator.modules())
-        self._threads = torch_alone if works_in_strips else _threads
+        self._threads = torch_alone if works_in_strips(generator) else _threads
         is_cuda = torch.device(device).type == "cuda"
         self._captured = CapturedGenerator(self._generator, device) if is_cuda else None
 

@@ -62,8 +62,7 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
     Returns:
         (B, C, size, size).
     """
-    corners = tuple((int(x), int(y)) for x, y in starts.tolist())
-    index = _linspace_index(corners, size, int(canvas.shape[-1]), canvas.device)
+    index = linspace_index(starts, size, int(canvas.shape[-1]), canvas.device)
     if len(index) == 1:  # one window for the whole batch
         columns, rows = index[0]
         # Rows of a channels-last canvas are copied several times faster, and it stays one.
@@ -79,6 +78,14 @@ def crop_windows_linspace(canvas: torch.Tensor, starts: torch.Tensor, size: int)
     )
 
 
+def linspace_index(
+    starts: torch.Tensor, size: int, canvas_size: int, device: torch.device
+) -> torch.Tensor:
+    """Returns which columns and rows :func:`crop_windows_linspace` takes, (N, 2, size) int64."""
+    corners = tuple((int(x), int(y)) for x, y in starts.tolist())
+    return _linspace_index(corners, size, canvas_size, device)
+
+
 @functools.lru_cache(maxsize=64)
 def _linspace_index(
     corners: tuple[tuple[int, int], ...], size: int, canvas_size: int, device: torch.device
@@ -90,6 +97,22 @@ def _linspace_index(
         starts = torch.tensor(corners, device="cpu")[:, :, None]
         index = torch.round(starts + steps).long()
         return index.clamp(0, canvas_size - 1).to(device)
+
+
+class LinspaceCutter(nn.Module):
+    """Cuts the foreground's window as the published code does: :func:`crop_windows_linspace`."""
+
+    def forward(self, canvas: torch.Tensor, starts: torch.Tensor, size: int) -> torch.Tensor:
+        """Maps (B, C, H, W) to (B, C, size, size)."""
+        return crop_windows_linspace(canvas, starts, size)
+
+
+class MaskBlender(nn.Module):
+    """Puts a foreground in front of a background by the share that is foreground."""
+
+    def forward(self, mask: torch.Tensor, own: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        """Maps (B, 1, H, W), (B, C, H, W) and (B or 1, C, H, W) to (B, C, H, W)."""
+        return back + (own - back) * mask
 
 
 class BackgroundCutter(nn.Module):

@@ -12,10 +12,11 @@ from torch import nn
 from styleavatar_core.networks.composition import (
     BackgroundCutter,
     FaceSampler,
+    LinspaceCutter,
+    MaskBlender,
     MaskConv,
     TextureSampler,
     crop_windows,
-    crop_windows_linspace,
 )
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
@@ -63,6 +64,8 @@ class PortraitGenerator(nn.Module):
         self.synthesis = StyleUNet(config.synthesis)
         self.face_sampler = FaceSampler(config.uv_sampling, config.uv_supersampling)
         self.noise_sampler = TextureSampler("nearest")
+        self.linspace_cutter = LinspaceCutter()
+        self.blender = MaskBlender()
         self.background_cutter = BackgroundCutter(config.canvas_size, config.feature_size)
         self.to_image = nn.PixelShuffle(2)
 
@@ -150,7 +153,8 @@ class PortraitGenerator(nn.Module):
         """Cuts the foreground's window: (B, C, Fc, Fc) to (B, C, Fw, Fw)."""
         starts = self.starts(window, canvas.shape[-1])
         if self.config.window_sampling == "linspace":
-            return crop_windows_linspace(canvas, starts, self.config.feature_size)
+            cut: torch.Tensor = self.linspace_cutter(canvas, starts, self.config.feature_size)
+            return cut
         return crop_windows(canvas, starts, self.config.feature_size)
 
     def _foreground(
@@ -205,7 +209,8 @@ class PortraitGenerator(nn.Module):
             mask = mask.detach()
         if config.mask_gain != 1.0:
             mask = ((mask - 0.5) * config.mask_gain + 0.5).clamp(0, 1)
-        return back + (own - back) * mask
+        blended: torch.Tensor = self.blender(mask, own, back)
+        return blended
 
     def _add_face(
         self,

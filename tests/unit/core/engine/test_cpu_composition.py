@@ -5,9 +5,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from styleavatar_core.engine import cpu_composition
-from styleavatar_core.engine.cpu_composition import NearestFace, PixelsToImage
-from styleavatar_core.networks.composition import FaceSampler, crop_windows_linspace
+from styleavatar_core.engine import cpu_composition, cpu_pixels
+from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
+from styleavatar_core.engine.cpu_pixels import PixelsToImage, SharedBytes, SharedToRGB
+from styleavatar_core.engine.freeze import ImageBytes
+from styleavatar_core.engine.frozen_layers import FrozenToRGB
+from styleavatar_core.networks.composition import (
+    FaceSampler,
+    LinspaceCutter,
+    MaskBlender,
+    crop_windows_linspace,
+)
 from styleavatar_core.networks.feature_generator import FeatureMaps
 
 
@@ -25,10 +33,10 @@ def test_a_face_in_a_table_is_the_face() -> None:
 def test_pixels_are_put_where_pixel_shuffle_puts_them(
     monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format
 ) -> None:
-    monkeypatch.setattr(cpu_composition, "_STRIP_BYTES", 1)  # every row a strip
+    monkeypatch.setattr(cpu_pixels, "_STRIP_BYTES", 1)  # every row a strip
     pixels = torch.randn(2, 12, 5, 7).to(memory_format=layout)
     for least in (1, 10**6):  # with our code, with torch's
-        monkeypatch.setattr(cpu_composition, "_LEAST_FLOATS", least)
+        monkeypatch.setattr(cpu_pixels, "_LEAST_FLOATS", least)
         assert torch.equal(PixelsToImage()(pixels), F.pixel_shuffle(pixels, 2))
 
 
@@ -39,3 +47,31 @@ def test_a_window_is_the_same_in_either_layout(start: int) -> None:
     other = crop_windows_linspace(canvas.to(memory_format=torch.channels_last), starts, 8)
     assert other.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(cut, other)
+
+
+@pytest.fixture
+def small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (cpu_composition, cpu_pixels):
+        monkeypatch.setattr(module, "_STRIP_BYTES", 64)
+
+
+@pytest.mark.usefixtures("small_strips")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_threads_share_is_what_the_networks_define(layout: torch.memory_format) -> None:
+    canvas = torch.randn(2, 3, 20, 21).to(memory_format=layout)
+    starts = torch.tensor([[4, 5]])
+    assert torch.equal(SharedCutter()(canvas, starts, 8), LinspaceCutter()(canvas, starts, 8))
+    mask, back = torch.rand(2, 1, 20, 21), torch.randn(1, 3, 20, 21)
+    blended = SharedBlender()(mask, canvas, back)
+    torch.testing.assert_close(blended, MaskBlender()(mask, canvas, back))
+    assert torch.equal(SharedBytes()(canvas), ImageBytes()(canvas))
+
+
+@pytest.mark.usefixtures("small_strips")
+@pytest.mark.parametrize("sides", [(5, 4), (1, 1)])
+def test_the_doubled_image_is_added_as_it_is_defined(sides: tuple[int, int]) -> None:
+    layer = FrozenToRGB(torch.randn(12, 5, 1, 1), torch.randn(12))
+    x, pixels = torch.randn(2, 5, 2 * sides[0], 2 * sides[1]), torch.randn(2, 12, *sides)
+    shared = SharedToRGB(layer)
+    torch.testing.assert_close(shared(x, None, pixels), layer(x, None, pixels))
+    assert torch.equal(shared(x, None, None), layer(x, None, None))

@@ -8,11 +8,16 @@ import torch
 
 from benchmarks.engine_parts.untrained import frozen_errors
 from styleavatar_core.engine import cpu_layers, tiled_convs
-from styleavatar_core.engine.cpu_layers import MatrixConv, with_less_work
+from styleavatar_core.engine.cpu_layers import (
+    MatrixConv,
+    SharedConv,
+    with_less_work,
+    works_in_strips,
+)
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
 from styleavatar_core.engine.frozen_composition import FrozenNarrowConv
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
-from styleavatar_core.engine.strips import plan_strips, share_strips
+from styleavatar_core.engine.strips import plan_strips, share_strips, strip_threads, torch_alone
 from styleavatar_core.engine.tiled_convs import (
     LargeTiledConv,
     TiledConv,
@@ -98,6 +103,33 @@ def test_strips_end_where_blocks_do() -> None:
     assert [first + count for first, count in strips] == [*(first for first, _ in strips[1:]), 50]
 
 
+@pytest.mark.usefixtures("two_threads")
+def test_torch_is_alone_only_as_long_as_it_is_to_be() -> None:
+    with torch_alone(3):
+        assert (torch.get_num_threads(), strip_threads()) == (1, 3)
+        with torch_alone(None):
+            assert strip_threads() == 3
+        seen: list[int] = []
+        share_strips([(0, 1), (1, 1)], lambda *_: seen.append(torch.get_num_threads()))
+        assert seen == [1, 1]
+    assert (torch.get_num_threads(), strip_threads()) == (2, 2)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("taps", [IMAGE_TAPS, (1.0, 1.0)])
+@pytest.mark.parametrize("mode", ["same", "up", "down"])
+def test_threads_share_the_channels_of_a_convolution(mode: str, taps: tuple[float, ...]) -> None:
+    ends = {} if mode == "same" else {f"{mode}_taps": taps}
+    weight, bias = torch.randn(20, 6, 3, 3), torch.randn(20)
+    conv = FrozenConv(weight, bias, slope=0.2, noise_strength=0.3, **ends)
+    x = torch.randn(2, 6, 8, 8).to(memory_format=torch.channels_last)
+    side = {"same": 8, "up": 16, "down": 4}[mode]
+    noise = torch.randn(1, 1, side, side)
+    shared = SharedConv(conv)(x, noise=noise)
+    torch.testing.assert_close(shared, conv(x, noise=noise), atol=1e-5, rtol=1e-5)
+    assert shared.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize(("kind", "most"), list(zip(KINDS, (2.5, 12, 8, 2.5), strict=True)))
 def test_rounding_errors_are_those_of_a_direct_convolution(
     kind: type[TiledConv], most: float
@@ -162,10 +194,13 @@ def test_a_whole_generator_with_less_work_gives_the_same_pictures(
     kinds = [type(layer) for layer in generator.modules()]
     assert kinds.count(TiledConv) > 5
     assert kinds.count(TiledUpConv) > 1
+    assert works_in_strips(generator)
+    assert kinds.count(SharedConv) > 1
     for output, wanted in zip(generator(*inputs), expected, strict=True):
         assert (output.int() - wanted.int()).abs().max() <= 1
 
 
 def test_small_layers_stay_as_they_are() -> None:
     generator = with_less_work(frozen_noisy_nano())
-    assert not any(isinstance(layer, TiledConv) for layer in generator.modules())
+    assert not any(isinstance(layer, TiledConv | SharedConv) for layer in generator.modules())
+    assert not works_in_strips(generator)

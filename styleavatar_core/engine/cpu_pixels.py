@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images kept as pixels of blocks (``ops/to_rgb.py``), as threads on a CPU share work on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numba import njit
+from torch import nn
+
+from styleavatar_core.engine.frozen_layers import FrozenToRGB
+from styleavatar_core.engine.strips import plan_strips, share_strips
+
+_LEAST_FLOATS = 2**20  # of an image; below, torch is fast enough
+_STRIP_BYTES = 2**20
+
+
+class PixelsToImage(nn.Module):
+    """Puts the four pixels in the channels of one beside each other: ``pixel_shuffle`` by two."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Maps (B, 4C, H, W) to (B, C, 2H, 2W)."""
+        if pixels.numel() < _LEAST_FLOATS:
+            return F.pixel_shuffle(pixels, 2)
+        count, channels, height, width = pixels.shape
+        source = pixels.permute(0, 2, 3, 1).contiguous().view(count * height, width, channels)
+        image = pixels.new_empty(count, 2 * height, 2 * width, channels // 4)
+        rows, target = source.numpy(), image.view(count * height * 2, -1).numpy()
+
+        def compute(thread: int, first: int, rows_count: int) -> None:
+            for row in range(2 * first, 2 * (first + rows_count)):
+                _copy_row(rows, row, target[row])
+
+        share_strips(plan_strips(len(rows), 4 * width * channels, _STRIP_BYTES), compute)
+        return image.permute(0, 3, 1, 2)
+
+
+class SharedToRGB(nn.Module):
+    """A frozen ToRGB that adds the doubled image in one pass, without making it first.
+
+    Args:
+        layer: The frozen ToRGB.
+    """
+
+    def __init__(self, layer: FrozenToRGB) -> None:
+        super().__init__()
+        self.pixels = layer.pixels
+
+    def forward(
+        self, x: torch.Tensor, style: torch.Tensor | None, pixels: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Maps x (B, C, H, W) and the pixels so far (B, 12, H / 2, W / 2) to (B, 12, H, W)."""
+        own: torch.Tensor = self.pixels(x)
+        if pixels is None:
+            return own
+        results = own.permute(0, 2, 3, 1).contiguous()
+        for source, result in zip(pixels.permute(0, 2, 3, 1).contiguous(), results, strict=True):
+            _add_doubled_image(source, result)
+        return results.permute(0, 3, 1, 2)
+
+
+def _add_doubled_image(source: torch.Tensor, result: torch.Tensor) -> None:
+    """Adds one sample (H, W, 12), doubled, to ``result`` (2H, 2W, 12)."""
+    height, width, channels = result.shape
+    small, large = source.numpy(), result.numpy()
+
+    def compute(thread: int, first: int, count: int) -> None:
+        _add_doubled(small, first, count, large)
+
+    share_strips(plan_strips(height, 4 * width * channels, _STRIP_BYTES), compute)
+
+
+class SharedBytes(nn.Module):
+    """Turns images in [-1, 1] into bytes."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Maps (B, C, H, W) float32 to (B, H, W, C) uint8."""
+        values = image.permute(0, 2, 3, 1).contiguous()
+        result = torch.empty(values.shape, dtype=torch.uint8)
+        source, target = values.view(-1).numpy(), result.view(-1).numpy()
+
+        def compute(thread: int, first: int, count: int) -> None:
+            _round(source[first : first + count], target[first : first + count])
+
+        share_strips(plan_strips(len(source), 4, _STRIP_BYTES), compute)
+        return result
+
+
+@njit(cache=True, nogil=True)
+def _copy_row(pixels, row, line):  # noqa: ANN001, ANN202
+    """Copies one row of the image whose pixels are (H, W, 4C): (2W * C,)."""
+    _, width, channels = pixels.shape
+    colours = channels // 4
+    for x in range(width):
+        for side in range(2):
+            to = (2 * x + side) * colours
+            for colour in range(colours):
+                line[to + colour] = pixels[row // 2, x, 4 * colour + 2 * (row % 2) + side]
+
+
+@njit(cache=True, nogil=True)
+def _add_doubled(pixels, first, count, result):  # noqa: ANN001, ANN202
+    """Adds an image, doubled by the taps [1, 3, 3, 1], zero beyond its border.
+
+    Args:
+        pixels: (H, W, 4C) of the image.
+        first: First row of the result.
+        count: Rows.
+        result: (2H, 2W, 4C), the pixels of the doubled image are added to it.
+    """
+    height, width, channels = result.shape
+    colours = channels // 4
+    lines = np.zeros((3, (width + 2) * colours), np.float32)  # rows before, at and after
+    inner = lines[:, colours:-colours]
+    heavy, light = np.float32(0.75), np.float32(0.25)
+    for row in range(first - 1, first + 1):
+        if row >= 0:
+            _copy_row(pixels, row, inner[row % 3])
+    for y in range(first, first + count):
+        if y + 1 < height:
+            _copy_row(pixels, y + 1, inner[(y + 1) % 3])
+        else:
+            inner[(y + 1) % 3] = 0
+        middle = lines[y % 3]
+        for side in range(2):
+            other = lines[(y - 1 + 2 * side) % 3]
+            line = heavy * middle + light * other
+            for x in range(width):
+                for colour in range(colours):
+                    at, to = x * colours + colour, 4 * colour + 2 * side
+                    now = heavy * line[at + colours]
+                    result[y, x, to] += now + light * line[at]
+                    result[y, x, to + 1] += now + light * line[at + 2 * colours]
+
+
+@njit(cache=True, nogil=True)
+def _round(values, target):  # noqa: ANN001, ANN202
+    """Maps [-1, 1] to the nearest byte."""
+    half, steps, most = np.float32(0.5), np.float32(255), np.float32(255)
+    for index in range(len(values)):
+        value = np.rint((values[index] * half + half) * steps)
+        target[index] = np.uint8(min(max(value, np.float32(0)), most))
