@@ -3,7 +3,8 @@
 
 The networks, losses and numbers are the same; done as written down instead of with less work are:
 modulated kernels (one per sample), resampling (convolution, then FIR), wavelets (slices and sums),
-scale, bias and activation (a pass each), memory (NCHW), Adam and average (a tensor at a time).
+scale, bias and activation (a pass each), the face's look-up and the mask's convolution (torch's
+own), memory (NCHW), Adam and average (a tensor at a time).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import nn
 
 from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.ops import bias_act, haar, modulated_conv2d, to_rgb, upfirdn2d
-from styleavatar_core.training import flat_weights
+from styleavatar_core.training import cpu_layers, flat_weights
 from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.schedule import Phase
@@ -33,11 +34,15 @@ class PlainTrainer:
     Args:
         generator_config: The preset.
         config: The training.
+
+    Attributes:
+        networks: What learns.
     """
 
     def __init__(self, generator_config: GeneratorConfig, config: TrainConfig) -> None:
         with plain_operations():
             self._trainer = Trainer(generator_config, config)
+        self.networks = self._trainer.networks
         for module in self._trainer.modules.values():
             module.to(memory_format=torch.contiguous_format)
         for name, optimizer in self._trainer.optimizers.items():
@@ -106,11 +111,16 @@ def _upsample_image(image: torch.Tensor) -> torch.Tensor:
     return upfirdn2d.upfirdn2d(image, upfirdn2d.IMAGE_TAPS, up=2, padding=(2, 1))
 
 
+def _as_defined(network: nn.Module) -> nn.Module:
+    return network
+
+
 def _separate_weights(network: nn.Module) -> list[nn.Parameter]:
     return list(network.parameters())
 
 
 _PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {
+    cpu_layers.with_fewer_passes: _as_defined,
     flat_weights.flat_weights: _separate_weights,
     bias_act.activate: _activate,
     modulated_conv2d.conv2d_down: _conv2d_down,

@@ -22,6 +22,7 @@ from styleavatar_core.ops.ranks import mean_over_ranks
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
 from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.cpu_layers import with_fewer_passes
 from styleavatar_core.training.flat_weights import flat_weights
 from styleavatar_core.training.losses import (
     discriminator_loss,
@@ -80,6 +81,8 @@ class Trainer:
         is_cpu = self._device.type == "cpu"
         layout = torch.contiguous_format if is_cpu else torch.channels_last
         networks = AvatarNetworks(generator_config, clip_count)
+        if is_cpu and not _uses_bf16(config, self._device):
+            networks = with_fewer_passes(networks)
         self.networks = networks.to(self._device, memory_format=layout)
         self.average = MovingAverage(self.networks, config.ema_decay)
         judge = Discriminator(generator_config.discriminator)

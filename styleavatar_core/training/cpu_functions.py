@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What :mod:`styleavatar_core.training.cpu_layers` differentiate by hand, around compiled loops.
+
+All tensors are fp32 on a CPU. Gradients of gradients are refused (``once_differentiable``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch.autograd.function import once_differentiable
+
+from styleavatar_core.engine.strips import plan_strips, share_strips
+from styleavatar_core.ops.bias_act import LEAKY_SLOPE
+from styleavatar_core.training import cpu_kernels
+from styleavatar_core.types import FloatArray
+
+_LEAST_FLOATS = 2**15  # below, one thread is done before another has begun
+_SLOPE = np.float32(LEAKY_SLOPE)
+
+
+def scale(x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Scales each channel of each sample: (B, C, H, W) by (B, C)."""
+    return cast(torch.Tensor, _Scale.apply(x, scales))
+
+
+def finish(x: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Scales (B, C, H, W) by (B, C), adds the bias (C,) and applies the leaky ReLU."""
+    return cast(torch.Tensor, _Finish.apply(x, scales, bias))
+
+
+def add_doubled(pixels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Adds images, doubled with the taps [1, 3, 3, 1], to the pixels of others, in place.
+
+    Args:
+        pixels: (B, 4C, H * W) of images of 2H times 2W, as ``pixel_unshuffle`` orders them.
+        images: (B, C, H, W).
+
+    Returns:
+        ``pixels``.
+    """
+    return cast(torch.Tensor, _AddDoubled.apply(pixels, images))
+
+
+def look_up(texture: torch.Tensor, uv: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Looks up a texture bilinearly, two samples per texel side: neural textures (Sec. 3.2).
+
+    Args:
+        texture: (1, C, F, F).
+        uv: (B, 2, 2H, 2W) in [0, 1], contiguous; not differentiated.
+        mask: (B, 2H, 2W) in [0, 1], contiguous; not differentiated.
+
+    Returns:
+        (B, 4C, H, W): samples times mask, those of a texel in its channels.
+    """
+    return cast(torch.Tensor, _LookUp.apply(texture, uv, mask))
+
+
+class _Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, scales)
+        return x * scales[:, :, None, None]
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, scales = ctx.saved_tensors
+        to_x, to_scales = _empty_like(x), _empty_like(scales)
+        given = _rows(gradient, scales), _rows(x, scales)
+        results = _flat(scales), _rows(to_x, scales), _flat(to_scales)
+
+        def compute(first: int, count: int) -> None:
+            cpu_kernels.scale_back(*given, first, count, *results)
+
+        _share(scales.numel(), x.numel(), compute)
+        return to_x, to_scales
+
+
+class _Finish(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor
+    ) -> torch.Tensor:
+        biases, result = bias.repeat(len(x)), _empty_like(x)
+        ctx.save_for_backward(x, scales, biases)
+        given = _rows(x, scales)
+        ends = _flat(scales), _flat(biases), _SLOPE, _rows(result, scales)
+
+        def compute(first: int, count: int) -> None:
+            cpu_kernels.finish(given, first, count, *ends)
+
+        _share(scales.numel(), x.numel(), compute)
+        return result
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x, scales, biases = ctx.saved_tensors
+        to_x, to_scales, to_biases = (_empty_like(part) for part in ctx.saved_tensors)
+        given = _rows(gradient, scales), _rows(x, scales)
+        ends = _flat(scales), _flat(biases), _SLOPE
+        results = _rows(to_x, scales), _flat(to_scales), _flat(to_biases)
+
+        def compute(first: int, count: int) -> None:
+            cpu_kernels.finish_back(*given, first, count, *ends, *results)
+
+        _share(scales.numel(), x.numel(), compute)
+        return to_x, to_scales, to_biases.view(len(x), -1).sum(0)
+
+
+class _AddDoubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pixels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        ctx.mark_dirty(pixels)
+        ctx.shape = images.shape
+        source = images.detach().contiguous().flatten(0, 1).numpy()
+        target = pixels.detach().view(len(source), 4, *images.shape[2:]).numpy()
+
+        def compute(first: int, count: int) -> None:
+            cpu_kernels.add_doubled(source, first, count, target)
+
+        _share(len(source), pixels.numel(), compute)
+        return pixels
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        to_images = gradient.new_empty(ctx.shape)
+        target = to_images.flatten(0, 1).numpy()
+        source = gradient.contiguous().view(len(target), 4, *ctx.shape[2:]).numpy()
+
+        def compute(first: int, count: int) -> None:
+            cpu_kernels.add_doubled_back(source, first, count, target)
+
+        _share(len(target), gradient.numel(), compute)
+        return gradient, to_images
+
+
+class _LookUp(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, texture: torch.Tensor, uv: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(uv, mask)
+        ctx.shape = texture.shape
+        batch, height, width = len(uv), uv.shape[2] // 2, uv.shape[3] // 2
+        samples = texture.new_empty(batch, texture.shape[1], 4, height, width)
+        given = texture[0].detach().contiguous().numpy(), uv.numpy(), mask.numpy()
+        target = samples.numpy()
+
+        def compute(first: int, count: int) -> None:
+            cpu_kernels.look_up(*given, first, count, target)
+
+        _share(batch * height, samples.numel(), compute)
+        return samples.flatten(1, 2)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        uv, mask = ctx.saved_tensors
+        to_texture = gradient.new_zeros(ctx.shape)
+        source = gradient.contiguous().unflatten(1, (-1, 4)).numpy()
+        target = to_texture[0].numpy()
+
+        def compute(first: int, count: int) -> None:
+            cpu_kernels.look_up_back(source, uv.numpy(), mask.numpy(), first, count, target)
+
+        _share(len(target), gradient.numel(), compute)
+        return to_texture, None, None
+
+
+def _share(rows: int, floats: int, compute: Callable[[int, int], None]) -> None:
+    """Calls ``compute(first row, rows)`` for all rows, on all of torch's threads if it is much."""
+    if floats < _LEAST_FLOATS:
+        compute(0, rows)
+        return
+    strips = plan_strips(rows, 1, rows)
+    share_strips(strips, lambda _, first, count: compute(first, count))
+
+
+def _empty_like(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _rows(x: torch.Tensor, scales: torch.Tensor) -> FloatArray:
+    """Returns an array with a row for each of the scales, of ``x`` itself if it is contiguous."""
+    return x.detach().contiguous().view(scales.numel(), -1).numpy()
+
+
+def _flat(x: torch.Tensor) -> FloatArray:
+    return x.detach().contiguous().view(-1).numpy()
