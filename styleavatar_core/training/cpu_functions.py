@@ -32,6 +32,16 @@ def finish(x: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor) -> torch.T
     return cast(torch.Tensor, _Finish.apply(x, scales, bias))
 
 
+def sum_blocks(x: torch.Tensor) -> torch.Tensor:
+    """Sums each 2x2 block of (B, C, H + 1, W + 1), which overlap: (B, C, H, W)."""
+    return cast(torch.Tensor, _SumBlocks.apply(x))
+
+
+def add_to_blocks(x: torch.Tensor) -> torch.Tensor:
+    """Adds each pixel of (B, C, H, W) to a 2x2 block of (B, C, H + 1, W + 1)."""
+    return cast(torch.Tensor, _AddToBlocks.apply(x))
+
+
 def add_doubled(pixels: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Adds images, doubled with the taps [1, 3, 3, 1], to the pixels of others, in place.
 
@@ -112,6 +122,40 @@ class _Finish(torch.autograd.Function):
 
         _share(scales.numel(), x.numel(), compute)
         return to_x, to_scales, to_biases.view(len(x), -1).sum(0)
+
+
+class _SumBlocks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return _filtered(cpu_kernels.sum_blocks, x, -1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _filtered(cpu_kernels.add_to_blocks, gradient, 1)
+
+
+class _AddToBlocks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        return _filtered(cpu_kernels.add_to_blocks, x, 1)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _filtered(cpu_kernels.sum_blocks, gradient, -1)
+
+
+def _filtered(loop: Callable[..., None], x: torch.Tensor, growth: int) -> torch.Tensor:
+    """Runs a loop from planes to planes whose sides are longer by ``growth``."""
+    result = x.new_empty(*x.shape[:2], *(side + growth for side in x.shape[2:]))
+    source, target = (part.contiguous().flatten(0, 1).numpy() for part in (x.detach(), result))
+
+    def compute(first: int, count: int) -> None:
+        loop(source, first, count, target)
+
+    _share(len(source), x.numel(), compute)
+    return result
 
 
 class _AddDoubled(torch.autograd.Function):

@@ -55,6 +55,32 @@ def finish_back(gradient, x, first, count, scales, biases, slope, to_x, to_scale
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
+def sum_blocks(wide, first, count, result):  # noqa: ANN001, ANN201
+    """Sums each 2x2 block of planes (N, H + 1, W + 1), which overlap: (N, H, W)."""
+    for plane in range(first, first + count):
+        for y in range(result.shape[1]):
+            above, below, target = wide[plane, y], wide[plane, y + 1], result[plane, y]
+            for x in range(target.size):
+                target[x] = (above[x] + below[x]) + (above[x + 1] + below[x + 1])
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def add_to_blocks(planes, first, count, result):  # noqa: ANN001, ANN201
+    """Adds each pixel of planes (N, H, W) to a 2x2 block: (N, H + 1, W + 1), written."""
+    _, height, width = planes.shape
+    nothing, line = np.zeros(width, np.float32), np.zeros(width + 2, np.float32)
+    for plane in range(first, first + count):
+        for y in range(height + 1):
+            above = planes[plane, y - 1] if y > 0 else nothing
+            below = planes[plane, y] if y < height else nothing
+            for x in range(width):
+                line[x + 1] = above[x] + below[x]
+            target = result[plane, y]
+            for x in range(width + 1):
+                target[x] = line[x] + line[x + 1]
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)
 def add_doubled(image, first, count, pixels):  # noqa: ANN001, ANN201
     """Adds images (N, H, W), doubled with the taps [1, 3, 3, 1], to their pixels (N, 4, H, W)."""
     near, far = np.float32(0.75), np.float32(0.25)

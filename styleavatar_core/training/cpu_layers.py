@@ -16,10 +16,20 @@ from torch import nn
 
 from styleavatar_core.networks.composition import FaceSampler, MaskConv
 from styleavatar_core.networks.feature_generator import FeatureMaps
-from styleavatar_core.networks.layers import StyledConv, ToRGB
+from styleavatar_core.networks.layers import EqualConv2d, StyledConv, ToRGB
+from styleavatar_core.ops.bias_act import activate
 from styleavatar_core.ops.haar import inverse_haar_transform, pack_matrix
 from styleavatar_core.ops.modulated_conv2d import conv2d_up, style_demodulation
-from styleavatar_core.training.cpu_functions import add_doubled, finish, look_up, scale
+from styleavatar_core.training.cpu_functions import (
+    add_doubled,
+    add_to_blocks,
+    finish,
+    look_up,
+    scale,
+    sum_blocks,
+)
+
+_BOX = (1.0, 1.0)  # FIR taps
 
 
 def with_fewer_passes(network: nn.Module) -> nn.Module:
@@ -37,24 +47,48 @@ def with_fewer_passes(network: nn.Module) -> nn.Module:
 
 
 class FewPassStyledConv(StyledConv):
-    """Scales, adds the bias and applies the leaky ReLU in one pass, and so backward."""
+    """Scales, adds the bias and applies the leaky ReLU in one pass, and so backward.
+
+    Where it doubles it filters afterwards: 9 products instead of the 16 of a filtered kernel.
+    """
 
     def forward(
         self, x: torch.Tensor, style: torch.Tensor, noise: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As :meth:`StyledConv.forward`."""
-        conv = self.conv
-        gain = self.gain
-        is_plain = noise is not None or not conv.demodulate
-        if is_plain or gain is None or len(style) == 1 or len(x) != len(style):
+        conv, gain = self.conv, self.gain
+        is_plain = noise is not None or not conv.demodulate or len(x) != len(style)
+        if is_plain or gain is None:
             return super().forward(x, style, noise)
         weight, styles = conv.weight * conv.scale, conv.modulation(style)
-        scaled = scale(x, styles)
-        if conv.up_taps is None:
-            y = F.conv2d(scaled, weight, padding=weight.shape[-1] // 2)
+        if len(style) == 1:
+            y = _convolve(x, weight * styles[:, :, None, None], conv.up_taps)
         else:
-            y = conv2d_up(scaled, weight, None, conv.up_taps)
+            y = _convolve(scale(x, styles), weight, conv.up_taps)
         return finish(y, style_demodulation(weight, styles) * gain, self.bias * gain)
+
+
+def _convolve(
+    x: torch.Tensor, weight: torch.Tensor, up_taps: tuple[float, ...] | None
+) -> torch.Tensor:
+    if up_taps == _BOX:
+        return sum_blocks(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+    if up_taps is not None:
+        return conv2d_up(x, weight, None, up_taps)
+    return F.conv2d(x, weight, padding=1)
+
+
+class FewPassEqualConv2d(EqualConv2d):
+    """Filters first where it halves: 9 products instead of the 16 of a filtered kernel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As :meth:`EqualConv2d.forward`."""
+        if self.down_taps != _BOX:
+            return super().forward(x)
+        gain = self.gain or 1.0
+        weight = self.weight * (self.scale * gain / 4)
+        y = F.conv2d(add_to_blocks(x), weight, self.bias * gain, stride=2)
+        return y if self.gain is None else activate(y)
 
 
 class FewPassToRGB(ToRGB):
@@ -103,6 +137,7 @@ class FewPassFaceSampler(FaceSampler):
 
 
 _FEWER_PASSES: dict[type[nn.Module], type[nn.Module]] = {
+    EqualConv2d: FewPassEqualConv2d,
     StyledConv: FewPassStyledConv,
     ToRGB: FewPassToRGB,
     MaskConv: FewPassMaskConv,

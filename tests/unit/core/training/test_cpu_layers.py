@@ -12,7 +12,7 @@ from benchmarks.training_parts.plain import PlainTrainer
 from styleavatar_core.networks.composition import FaceSampler, MaskConv
 from styleavatar_core.networks.config import StyleConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
-from styleavatar_core.networks.layers import StyledConv, ToRGB
+from styleavatar_core.networks.layers import EqualConv2d, StyledConv, ToRGB
 from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
@@ -56,15 +56,25 @@ def test_styled_conv(size: int, doubles: bool, threads: int) -> None:
     torch.manual_seed(0)
     layer = StyledConv(_STYLE, 6, 8, doubles=doubles)
     layer.bias.data.normal_()
-    _assert_same(layer, _random(2, 6, size, size), _random(2, _STYLE.style_dim, seed=1))
+    for batch in (1, 2):
+        _assert_same(layer, _random(batch, 6, size, size), _random(batch, _STYLE.style_dim, seed=1))
 
 
-def test_a_single_style_and_noise_are_served_as_before() -> None:
+@pytest.mark.parametrize("taps", [None, (1.0, 1.0), (1.0, 3.0, 3.0, 1.0)])
+def test_equal_conv(taps: tuple[float, ...] | None) -> None:
+    torch.manual_seed(0)
+    layer = EqualConv2d(6, 8, 3, gain=2**0.5, down_taps=taps)
+    layer.bias.data.normal_()
+    _assert_same(layer, _random(2, 6, 12, 8))
+
+
+def test_noise_and_four_taps_are_served_as_before() -> None:
     layer = StyledConv(_STYLE, 6, 8, has_noise=True)
     layer.noise.weight.data.fill_(0.5)
     noise = _random(2, 1, 9, 9, seed=2)
-    _assert_same(layer, _random(1, 6, 9, 9), _random(1, _STYLE.style_dim, seed=1))
     _assert_same(layer, _random(2, 6, 9, 9), _random(2, _STYLE.style_dim, seed=1), noise)
+    layer = StyledConv(StyleConfig(taps=(1.0, 3.0, 3.0, 1.0)), 6, 8, doubles=True)
+    _assert_same(layer, _random(2, 6, 9, 9), _random(2, _STYLE.style_dim, seed=1))
 
 
 @pytest.mark.parametrize(("batch", "has_pixels"), [(2, True), (1, True), (2, False)])
