@@ -18,7 +18,9 @@ from styleavatar_core.ops.bias_act import LEAKY_SLOPE
 from styleavatar_core.training import cpu_kernels
 from styleavatar_core.types import FloatArray
 
-_LEAST_FLOATS = 2**15  # below, one thread is done before another has begun
+# Below, one thread is done before another has begun: torch's own threads, awake for a while after
+# each operator, are in its way.
+_LEAST_FLOATS = 2**19
 _SLOPE = np.float32(LEAKY_SLOPE)
 
 
