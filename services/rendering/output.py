@@ -40,6 +40,7 @@ class PictureWriter:
         """
         self.needs_mask = config.background != rendering_service_pb2.BACKGROUND_ORIGINAL
         self._config = config
+        self._is_whole = config.crop.side == 1.0
         self._background = background
         self._behind: Image.Image | None = None
         self._encoder: H264Encoder | None = None
@@ -66,7 +67,10 @@ class PictureWriter:
             What is answered, and whether it is a key frame of a video.
         """
         config = self._config
-        pixels = resize_square(_crop(self._compose(picture), config.crop), config.image_size_px)
+        pixels = self._compose(picture)
+        if not self._is_whole:
+            pixels = _crop(pixels, config.crop)
+        pixels = resize_square(pixels, config.image_size_px)
         is_key = False
         if self._encoder is not None:
             data, is_key = self._encoder.encode(pixels)

@@ -223,7 +223,7 @@ class RenderSession:
         image, key_frame = await self._write(picture)
         stages_s = _stages_s(frame, picture, rendered_s)
         # Nobody waits for the counting: the answer is handed to gRPC first.
-        asyncio.get_running_loop().call_soon(self._count, stages_s)
+        asyncio.get_running_loop().call_soon(self._count, stages_s, picture.batch_size)
         return rendering_service_pb2.StreamFramesResponse(
             frame=rendering_service_pb2.RenderedFrame(
                 frame_index=frame.item.frame_index,
@@ -265,13 +265,14 @@ class RenderSession:
             self._metrics.dropped_frames.labels(reason).inc(count)
 
     def _take_dropped(self) -> image_pb2.DroppedFrames:
-        counts = {f"{reason}_count": count for reason, count in self._dropped.items()}
+        counts = {f"{reason}_count": count for reason, count in self._dropped.items() if count}
         self._dropped = dict.fromkeys(self._dropped, 0)
         return image_pb2.DroppedFrames(**counts)
 
-    def _count(self, stages_s: dict[str, float]) -> None:
+    def _count(self, stages_s: dict[str, float], batch_size: int) -> None:
         now_s = time.perf_counter()
         self._metrics.frames.inc()
+        self._metrics.batch_size.observe(batch_size)
         for stage, seconds in stages_s.items():
             self._metrics.frame_duration.labels(stage).observe(seconds)
         if self._last_answer_s is not None:

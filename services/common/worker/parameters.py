@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import numpy as np
@@ -41,13 +42,13 @@ def pack_parameters(parameters: FaceParameters) -> tuple[dict[str, Any], bytes]:
         What is not a number of the face, JSON-able; and its numbers.
     """
     numbers = (
-        parameters.rotation,
-        parameters.translation,
-        parameters.eye_rotation.reshape(-1),
-        (parameters.scale, parameters.confidence),
-        parameters.expression,
+        *parameters.rotation.tolist(),
+        *parameters.translation.tolist(),
+        *parameters.eye_rotation.ravel().tolist(),
+        *(parameters.scale, parameters.confidence),
+        *parameters.expression.tolist(),
     )
-    data = np.concatenate(numbers, dtype=np.float64).tobytes()
+    data = array("d", numbers).tobytes()
     rest = {
         "model_id": parameters.model_id,
         "capture_time_s": float(parameters.capture_time_s),

@@ -168,7 +168,6 @@ class PoolSlot:
                 self._forget(entry.key)
             raise
         self.costs.observe(entry, picture.busy_s)
-        self._metrics.batch_size.observe(picture.batch_size)
         return picture
 
     async def unload(self, *keys: EngineKey) -> None:

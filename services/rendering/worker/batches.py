@@ -19,6 +19,9 @@ def batches(keys: Sequence[KeyT], limit_of: Callable[[KeyT], int]) -> Iterator[l
     Yields:
         Positions of the frames of a batch, in order.
     """
+    if len(keys) == 1:
+        yield [0]
+        return
     left = list(range(len(keys)))
     while left:
         key = keys[left[0]]

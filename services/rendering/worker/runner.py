@@ -130,9 +130,13 @@ class Runner:
         """
         keys = [tuple(body["engine"]) for body in bodies]
         for batch in batches(keys, self._batch_limit):
-            refused = {index: self._refusal(bodies[index]) for index in batch}
-            yield from ((index, error) for index, error in refused.items() if error is not None)
-            positions = [index for index, error in refused.items() if error is None]
+            positions = []
+            for index in batch:
+                refusal = self._refusal(bodies[index])
+                if refusal is None:
+                    positions.append(index)
+                else:
+                    yield index, refusal
             if not positions:
                 continue
             together = [bodies[index] for index in positions]
