@@ -11,6 +11,7 @@ python -m benchmarks.streaming --only soak identity --soak-frames 100000 --ident
 from __future__ import annotations
 
 import argparse
+import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,11 @@ from benchmarks.streaming_parts.capacity import capacity_table, measure_capacity
 from benchmarks.streaming_parts.identity import measure_identity
 from benchmarks.streaming_parts.loading import PRESET, measure_loading, write_new_avatars
 from benchmarks.streaming_parts.malformed import send_garbage
-from benchmarks.streaming_parts.overhead import measure_bare, measure_first_frames, measure_stream
+from benchmarks.streaming_parts.overhead import (
+    measure_first_frames,
+    measure_latency,
+    measure_throughput,
+)
 from benchmarks.streaming_parts.overload import measure_overload
 from benchmarks.streaming_parts.recovery import measure_memory, measure_recovery
 from benchmarks.streaming_parts.soak import measure_soak
@@ -35,12 +40,13 @@ def overhead(bench: Bench) -> dict[str, float]:
     """One stream beside the bare engine."""
     options = bench.options
     bundle = bench.data_folder(options.preset) / "avatars" / MAIN
-    figures = measure_bare(bundle, options.backend, options.frames)
     with bench.service() as service:
         service.wait_for_standby()  # its start would take time from the frames
-        figures |= measure_stream(service.channel, MAIN, options.frames)
+        figures = asyncio.run(measure_latency(service.address, MAIN, options.frames))
+        figures |= measure_throughput(
+            service.channel, MAIN, bundle, options.backend, options.frames
+        )
         first_ms = measure_first_frames(service.channel, MAIN, max(5, options.frames // 10))
-    figures["throughput_ratio"] = figures["frames_per_second"] / figures["bare_frames_per_second"]
     return {**figures, "time_to_first_frame_ms_p50": first_ms}
 
 
