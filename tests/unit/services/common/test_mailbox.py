@@ -73,3 +73,20 @@ def test_a_frame_after_the_closing_is_not_taken(latest_only: bool) -> None:
             await box.get()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("latest_only", [True, False])
+def test_who_is_called_for_each_frame_takes_it_in_the_turn_in_which_it_was_left(
+    latest_only: bool,
+) -> None:
+    async def scenario() -> None:
+        box = mailbox(latest_only=latest_only)
+        taken: list[tuple[str | None, bool]] = []
+        box.on_change = lambda: taken.append((box.take(), box.is_over))
+        for item in ("a", "b", "c"):  # more than fit: each was taken before the next came
+            await box.put(item)
+        await box.close()
+        assert taken == [("a", False), ("b", False), ("c", False), (None, True)]
+        assert box.take_superseded_count() == 0
+
+    asyncio.run(scenario())
