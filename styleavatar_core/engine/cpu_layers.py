@@ -153,6 +153,7 @@ def _tile_large(generator: FrozenGenerator) -> float:
         return 0.0
     graph, _ = trace_generator(generator)  # tells every layer's resolution
     whole = tiled = 0.0
+    chosen: dict[str, tuple[FrozenConv, type[TiledConv]]] = {}
     for node in graph.nodes:
         layer = found.get(node.inputs[1]) if len(node.inputs) > 1 else None
         if layer is None:
@@ -163,9 +164,26 @@ def _tile_large(generator: FrozenGenerator) -> float:
         if kind is not None and flop >= _LEAST_FLOP:
             tiled += flop
             is_large = kind is TiledConv and min(sides) >= _LEAST_LARGE
-            replaced = LargeTiledConv(layer) if is_large else kind(layer)
-            generator.set_submodule(node.inputs[1].removesuffix(".weight"), replaced)
+            name = node.inputs[1].removesuffix(".weight")
+            chosen[name] = layer, LargeTiledConv if is_large else kind
+    for name, replaced in _build(chosen).items():
+        generator.set_submodule(name, replaced)
     return tiled / whole
+
+
+def _build(chosen: dict[str, tuple[FrozenConv, type[TiledConv]]]) -> dict[str, TiledConv]:
+    """Transforms the kernels of all layers, those of different layers side by side."""
+    names = sorted(chosen, key=lambda name: -chosen[name][0].weight.numel())
+    built: dict[str, TiledConv] = {}
+
+    def compute(thread: int, first: int, count: int) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            for name in names[first : first + count]:
+                layer, kind = chosen[name]
+                built[name] = kind(layer)
+
+    share_strips([(index, 1) for index in range(len(names))], compute)
+    return built
 
 
 def _replacement(conv: FrozenConv) -> type[TiledConv] | None:

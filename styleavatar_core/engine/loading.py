@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -81,9 +82,13 @@ def load_frozen(
         AssetError: Weights and configuration do not fit together.
     """
     config = GeneratorConfig.from_dict(bundle.manifest.generator)
-    with torch.device("meta"):
-        generator = PortraitGenerator(config)
-    state = {name: torch.from_numpy(array) for name, array in bundle.generator().items()}
+    with ThreadPoolExecutor(1, "reading") as reader:
+        weights = reader.submit(bundle.generator)  # read and verified beside what follows
+        with torch.device("meta"):
+            generator = PortraitGenerator(config)
+        maps = maps or load_maps(bundle)
+        noise = sample_noise(config, generator=torch.Generator().manual_seed(_NOISE_SEED))
+    state = {name: torch.from_numpy(array) for name, array in weights.result().items()}
     try:
         generator.load_state_dict(state, assign=True)
     except RuntimeError as error:
@@ -91,10 +96,8 @@ def load_frozen(
             f"the weights in {bundle.path.name} do not fit its preset '{config.name}'; "
             f"create the avatar again ({str(error).splitlines()[0]})"
         ) from error
-    maps = maps or load_maps(bundle)
     style_time = torch.tensor([bundle.manifest.style_time])
     style = position_code(style_time, config.style.style_dim, config.position_octaves)
-    noise = sample_noise(config, generator=torch.Generator().manual_seed(_NOISE_SEED))
     return freeze(
         generator,
         style,

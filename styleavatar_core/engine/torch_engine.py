@@ -57,7 +57,8 @@ class TorchEngine(RenderEngine):
         if device == "cpu":
             keep_freed_memory()
             if not is_half:
-                generator = with_less_work(generator)
+                with torch_alone(thread_count):
+                    generator = with_less_work(generator)
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._threads = torch_alone if works_in_strips(generator) else _threads
