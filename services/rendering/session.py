@@ -21,12 +21,7 @@ from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
 from services.rendering.pool.lane import Lane
 from services.rendering.requests import StreamItem
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
-from styleavatar_core.errors import (
-    EngineError,
-    OverloadedError,
-    StyleAvatarError,
-    WorkerLostError,
-)
+from styleavatar_core.errors import EngineError, OverloadedError, WorkerLostError
 from styleavatar_core.types import FaceParameters
 
 # A frame on which workers die this often is given up, lest it kill one after the other.
@@ -46,12 +41,14 @@ class FrameUnderWay:
         clamped: Whether retargeting moved its parameters into the trained range.
         started_s: ``time.perf_counter()`` when the worker was asked.
         picture: What the worker answers, and when it did.
+        passed_over: Why frames before it were not begun, and how many.
     """
 
     item: StreamItem
     clamped: bool
     started_s: float
     picture: asyncio.Task[tuple[RenderedPicture, float]]
+    passed_over: tuple[str, int]
 
 
 class RenderSession:
@@ -97,7 +94,7 @@ class RenderSession:
         self._room = 1 if self._live else IN_FLIGHT_LIMIT
         self._under_way: asyncio.Queue[FrameUnderWay | None] = asyncio.Queue()
         self._mailbox: FrameMailbox[StreamItem] | None = None
-        self._error: StyleAvatarError | None = None
+        self._error: Exception | None = None
         self._is_reader_slow = False
 
     async def answers(
@@ -139,11 +136,10 @@ class RenderSession:
                 item = mailbox.take()
                 if item is None:
                     break
-                reason = "slow_reader" if self._is_reader_slow else "superseded"
-                self._drop(reason, mailbox.take_superseded_count())
-                self._under_way.put_nowait(self.begin(item))
+                passed_over = mailbox.take_superseded_count()
+                self._under_way.put_nowait(self.begin(item, passed_over))
                 self._room -= 1
-        except StyleAvatarError as error:
+        except Exception as error:  # raised where answers are awaited, after those before it
             self._error = error
         if (self._room and mailbox.is_over) or self._error is not None:
             self._mailbox = None
@@ -160,11 +156,12 @@ class RenderSession:
             picture.cancel()
         await asyncio.gather(*pictures, return_exceptions=True)
 
-    def begin(self, item: StreamItem) -> FrameUnderWay:
+    def begin(self, item: StreamItem, passed_over: int = 0) -> FrameUnderWay:
         """Retargets a frame and asks a worker for its picture.
 
         Args:
             item: The frame.
+            passed_over: Frames before it that gave way to it.
 
         Returns:
             The frame under way.
@@ -181,7 +178,8 @@ class RenderSession:
         started_s = time.perf_counter()
         give_up_s = item.arrival_s + self._deadline_s if self._live else math.inf
         picture = asyncio.create_task(self._render(parameters, give_up_s))
-        return FrameUnderWay(item, retargeted.clamped, started_s, picture)
+        reason = "slow_reader" if self._is_reader_slow else "superseded"
+        return FrameUnderWay(item, retargeted.clamped, started_s, picture, (reason, passed_over))
 
     async def finish(
         self, frame: FrameUnderWay
@@ -198,6 +196,7 @@ class RenderSession:
         Raises:
             StyleAvatarError: What ends the stream.
         """
+        self._drop(*frame.passed_over)  # now, lest the answer before this frame tell of them
         try:
             try:
                 picture, rendered_s = await frame.picture
