@@ -25,6 +25,7 @@ from benchmarks.streaming_parts.identity import measure_identity
 from benchmarks.streaming_parts.loading import PRESET, measure_loading, write_new_avatars
 from benchmarks.streaming_parts.malformed import send_garbage
 from benchmarks.streaming_parts.overhead import (
+    measure_asyncio_latency,
     measure_first_frames,
     measure_latency,
     measure_throughput,
@@ -42,7 +43,8 @@ def overhead(bench: Bench) -> dict[str, float]:
     bundle = bench.data_folder(options.preset) / "avatars" / MAIN
     with bench.service() as service:
         service.wait_for_standby()  # its start would take time from the frames
-        figures = asyncio.run(measure_latency(service.address, MAIN, options.frames))
+        figures = measure_latency(service.channel, MAIN, options.frames)
+        figures |= asyncio.run(measure_asyncio_latency(service.address, MAIN, options.frames))
         figures |= measure_throughput(
             service.channel, MAIN, bundle, options.backend, options.frames
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from styleavatar.v1 import rendering_service_pb2_grpc
+from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
 from benchmarks.streaming_parts.callers import (
     Stream,
@@ -80,9 +80,26 @@ def seconds_with_frames_in_flight(stream: Stream, count: int) -> float:
     return seconds
 
 
-async def measure_latency(address: str, avatar_id: str, count: int) -> dict[str, float]:
-    """Latency of a lone frame beside its engine time, as a caller through asyncio sees it."""
+def measure_latency(channel: grpc.Channel, avatar_id: str, count: int) -> dict[str, float]:
+    """Latency of a lone frame beside its engine time, as a caller that blocks sees it."""
+    stream = Stream(channel, avatar_id)
     rows: list[dict[str, float]] = []
+    for index in range(WARM_UP_COUNT + count):
+        sent_s = stream.send(index)
+        frame = stream.receive()
+        rows.append(stages_ms(frame, time.perf_counter() - sent_s))
+    stream.close()
+    columns = {name: [row[name] for row in rows[WARM_UP_COUNT:]] for name in rows[-1]}
+    overhead = columns.pop("overhead")
+    stages = {
+        f"stage.{name}_ms_p50": float(np.percentile(values, 50)) for name, values in columns.items()
+    }
+    return stages | percentiles("overhead", overhead)
+
+
+async def measure_asyncio_latency(address: str, avatar_id: str, count: int) -> dict[str, float]:
+    """The same as a caller through asyncio sees it, who has no threads to wake."""
+    overhead: list[float] = []
     async with own_connection(address) as channel:
         call = rendering_service_pb2_grpc.RenderingServiceStub(channel).StreamFrames()
         await call.write(config_request(avatar_id))
@@ -91,22 +108,28 @@ async def measure_latency(address: str, avatar_id: str, count: int) -> dict[str,
             request = face_request(index)
             sent_s = time.perf_counter()
             await call.write(request)
-            stages = (await call.read()).frame.stage_durations
-            latency_ms = 1e3 * (time.perf_counter() - sent_s)
-            row = {field.name: value.ToNanoseconds() / 1e6 for field, value in stages.ListFields()}
-            row["latency"] = latency_ms
-            row["transport"] = latency_ms - row["total"]
-            row["overhead"] = latency_ms - row["conditioning"] - row["network"]
-            rows.append(row)
+            frame = (await call.read()).frame
+            overhead.append(stages_ms(frame, time.perf_counter() - sent_s)["overhead"])
         await call.done_writing()
-    columns = {name: [row[name] for row in rows[WARM_UP_COUNT:]] for name in rows[-1]}
-    overhead = columns.pop("overhead")
-    figures = {
-        f"stage.{name}_ms_p50": float(np.percentile(values, 50)) for name, values in columns.items()
+    return percentiles("asyncio.overhead", overhead[WARM_UP_COUNT:])
+
+
+def stages_ms(frame: rendering_service_pb2.RenderedFrame, latency_s: float) -> dict[str, float]:
+    """Returns the stages of a frame, what the caller waited beside them, and the overhead."""
+    fields = frame.stage_durations.ListFields()
+    row = {field.name: value.ToNanoseconds() / 1e6 for field, value in fields}
+    latency_ms = 1e3 * latency_s
+    row["latency"] = latency_ms
+    row["transport"] = latency_ms - row["total"]
+    row["overhead"] = latency_ms - row["conditioning"] - row["network"]
+    return row
+
+
+def percentiles(name: str, values_ms: list[float]) -> dict[str, float]:
+    """Returns median and 99th percentile under a figure's name."""
+    return {
+        f"{name}_ms_p{percent}": float(np.percentile(values_ms, percent)) for percent in (50, 99)
     }
-    for percent in (50, 99):
-        figures[f"overhead_ms_p{percent}"] = float(np.percentile(overhead, percent))
-    return figures
 
 
 def measure_first_frames(channel: grpc.Channel, avatar_id: str, count: int) -> float:
