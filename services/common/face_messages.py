@@ -53,6 +53,10 @@ def parameters_from_message(message: face_pb2.FaceParameters) -> FaceParameters:
     Raises:
         InvalidInputError: When a number is not finite, absurd, or missing.
     """
+    where = f"frame {message.frame_index}"
+    count = len(message.expression)
+    if not 0 < count <= _EXPRESSION_COUNT_MAX:  # before it is copied: there may be millions
+        raise _bad(f"{where.capitalize()} has {count} expression coefficients.")
     rotation, translation = message.rotation, message.translation
     left, right = message.left_eye_rotation, message.right_eye_rotation
     values = [
@@ -63,7 +67,6 @@ def parameters_from_message(message: face_pb2.FaceParameters) -> FaceParameters:
         *message.expression,
     ]
     numbers = np.array(values, np.float32)
-    where = f"frame {message.frame_index}"
     is_small = sum(map(abs, values)) <= _MAGNITUDE_MAX  # then so is each; false for NaN
     for name, part in () if is_small else _PARTS.items():
         if not np.all(np.abs(numbers[part]) <= _MAGNITUDE_MAX):  # also catches NaN
@@ -73,9 +76,6 @@ def parameters_from_message(message: face_pb2.FaceParameters) -> FaceParameters:
     length = math.hypot(rotation.w, rotation.x, rotation.y, rotation.z)
     if length < _LENGTH_MIN:
         raise _bad(f"The rotation of {where} is no quaternion: it has no length.")
-    if not 0 < len(message.expression) <= _EXPRESSION_COUNT_MAX:
-        count = len(message.expression)
-        raise _bad(f"{where.capitalize()} has {count} expression coefficients.")
     return FaceParameters(
         model_id=message.model_id,
         rotation=numbers[_PARTS["rotation"]] / np.float32(length),
