@@ -84,11 +84,7 @@ class _Scale(torch.autograd.Function):
         to_x, to_scales = _empty_like(x), _empty_like(scales)
         given = _rows(gradient, scales), _rows(x, scales)
         results = _flat(scales), _rows(to_x, scales), _flat(to_scales)
-
-        def compute(first: int, count: int) -> None:
-            cpu_kernels.scale_back(*given, first, count, *results)
-
-        _share(scales.numel(), x.numel(), compute)
+        _share(cpu_kernels.scale_back, given, results, scales.numel(), x.numel())
         return to_x, to_scales
 
 
@@ -99,13 +95,8 @@ class _Finish(torch.autograd.Function):
     ) -> torch.Tensor:
         biases, result = bias.repeat(len(x)), _empty_like(x)
         ctx.save_for_backward(x, scales, biases)
-        given = _rows(x, scales)
         ends = _flat(scales), _flat(biases), _SLOPE, _rows(result, scales)
-
-        def compute(first: int, count: int) -> None:
-            cpu_kernels.finish(given, first, count, *ends)
-
-        _share(scales.numel(), x.numel(), compute)
+        _share(cpu_kernels.finish, (_rows(x, scales),), ends, scales.numel(), x.numel())
         return result
 
     @staticmethod
@@ -118,11 +109,7 @@ class _Finish(torch.autograd.Function):
         given = _rows(gradient, scales), _rows(x, scales)
         ends = _flat(scales), _flat(biases), _SLOPE
         results = _rows(to_x, scales), _flat(to_scales), _flat(to_biases)
-
-        def compute(first: int, count: int) -> None:
-            cpu_kernels.finish_back(*given, first, count, *ends, *results)
-
-        _share(scales.numel(), x.numel(), compute)
+        _share(cpu_kernels.finish_back, given, ends + results, scales.numel(), x.numel())
         return to_x, to_scales, to_biases.view(len(x), -1).sum(0)
 
 
@@ -152,11 +139,7 @@ def _filtered(loop: Callable[..., None], x: torch.Tensor, growth: int) -> torch.
     """Runs a loop from planes to planes whose sides are longer by ``growth``."""
     result = x.new_empty(*x.shape[:2], *(side + growth for side in x.shape[2:]))
     source, target = (part.contiguous().flatten(0, 1).numpy() for part in (x.detach(), result))
-
-    def compute(first: int, count: int) -> None:
-        loop(source, first, count, target)
-
-    _share(len(source), x.numel(), compute)
+    _share(loop, (source,), (target,), len(source), x.numel())
     return result
 
 
@@ -167,11 +150,7 @@ class _AddDoubled(torch.autograd.Function):
         ctx.shape = images.shape
         source = images.detach().contiguous().flatten(0, 1).numpy()
         target = pixels.detach().view(len(source), 4, *images.shape[2:]).numpy()
-
-        def compute(first: int, count: int) -> None:
-            cpu_kernels.add_doubled(source, first, count, target)
-
-        _share(len(source), pixels.numel(), compute)
+        _share(cpu_kernels.add_doubled, (source,), (target,), len(source), pixels.numel())
         return pixels
 
     @staticmethod
@@ -180,11 +159,7 @@ class _AddDoubled(torch.autograd.Function):
         to_images = gradient.new_empty(ctx.shape)
         target = to_images.flatten(0, 1).numpy()
         source = gradient.contiguous().view(len(target), 4, *ctx.shape[2:]).numpy()
-
-        def compute(first: int, count: int) -> None:
-            cpu_kernels.add_doubled_back(source, first, count, target)
-
-        _share(len(target), gradient.numel(), compute)
+        _share(cpu_kernels.add_doubled_back, (source,), (target,), len(target), gradient.numel())
         return gradient, to_images
 
 
@@ -198,12 +173,7 @@ class _LookUp(torch.autograd.Function):
         batch, height, width = len(uv), uv.shape[2] // 2, uv.shape[3] // 2
         samples = texture.new_empty(batch, texture.shape[1], 4, height, width)
         given = texture[0].detach().contiguous().numpy(), uv.numpy(), mask.numpy()
-        target = samples.numpy()
-
-        def compute(first: int, count: int) -> None:
-            cpu_kernels.look_up(*given, first, count, target)
-
-        _share(batch * height, samples.numel(), compute)
+        _share(cpu_kernels.look_up, given, (samples.numpy(),), batch * height, samples.numel())
         return samples.flatten(1, 2)
 
     @staticmethod
@@ -212,22 +182,24 @@ class _LookUp(torch.autograd.Function):
         uv, mask = ctx.saved_tensors
         to_texture = gradient.new_zeros(ctx.shape)
         source = gradient.contiguous().unflatten(1, (-1, 4)).numpy()
-        target = to_texture[0].numpy()
-
-        def compute(first: int, count: int) -> None:
-            cpu_kernels.look_up_back(source, uv.numpy(), mask.numpy(), first, count, target)
-
-        _share(len(target), gradient.numel(), compute)
+        given, target = (source, uv.numpy(), mask.numpy()), to_texture[0].numpy()
+        _share(cpu_kernels.look_up_back, given, (target,), len(target), gradient.numel())
         return to_texture, None, None
 
 
-def _share(rows: int, floats: int, compute: Callable[[int, int], None]) -> None:
-    """Calls ``compute(first row, rows)`` for all rows, on all of torch's threads if it is much."""
+def _share(
+    loop: Callable[..., None],
+    given: tuple[Any, ...],
+    results: tuple[Any, ...],
+    rows: int,
+    floats: int,
+) -> None:
+    """Calls ``loop(*given, first row, rows, *results)``, on all threads if it is much."""
     if floats < _LEAST_FLOATS:
-        compute(0, rows)
+        loop(*given, 0, rows, *results)
         return
     strips = plan_strips(rows, 1, rows)
-    share_strips(strips, lambda _, first, count: compute(first, count))
+    share_strips(strips, lambda _, first, count: loop(*given, first, count, *results))
 
 
 def _empty_like(x: torch.Tensor) -> torch.Tensor:
