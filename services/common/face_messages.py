@@ -37,9 +37,16 @@ _PARTS = {
 
 def duration_from_seconds(seconds: float) -> Duration:
     """Returns a Duration, to the nanosecond."""
+    duration = Duration()
+    set_duration(duration, seconds)
+    return duration
+
+
+def set_duration(duration: Duration, seconds: float) -> None:
+    """Writes seconds, to the nanosecond, into a Duration that is part of a message."""
     whole, nanos = divmod(round(abs(seconds) * 1e9), _SECOND_NS)
     sign = -1 if seconds < 0 else 1
-    return Duration(seconds=sign * whole, nanos=sign * nanos)
+    duration.seconds, duration.nanos = sign * whole, sign * nanos
 
 
 def seconds_from_duration(duration: Duration) -> float:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 
 from google.protobuf.duration_pb2 import Duration
@@ -153,11 +152,4 @@ def avatar_to_message(entry: AvatarEntry, loaded: bool) -> rendering_service_pb2
         image_size_px=entry.manifest.image_size_px,
         loaded=loaded,
         face_identity=identity_to_message(entry.manifest.face_identity),
-    )
-
-
-def stage_durations(stages_s: Mapping[str, float]) -> rendering_service_pb2.StageDurations:
-    """Writes the times of stages; the names are the fields of the message."""
-    return rendering_service_pb2.StageDurations(
-        **{name: duration_from_seconds(seconds) for name, seconds in stages_s.items()}
     )

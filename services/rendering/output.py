@@ -20,6 +20,7 @@ from styleavatar_core.types import ByteArray
 GREEN_SCREEN_RGB = (0, 177, 64)
 # Up to this side, JPEG and raw are stored in less time than handing them to a thread takes.
 QUICK_SIDE_PX = 256
+_QUICK_FORMATS = (image_pb2.IMAGE_FORMAT_JPEG, image_pb2.IMAGE_FORMAT_RAW_RGB)
 
 
 class PictureWriter:
@@ -38,9 +39,13 @@ class PictureWriter:
             config: What was granted.
             background: (H, W, 3) uint8 RGB, for ``BACKGROUND_IMAGE``.
         """
+        # Fields of a message are objects anew each time that they are read.
         self.needs_mask = config.background != rendering_service_pb2.BACKGROUND_ORIGINAL
-        self._config = config
-        self._is_whole = config.crop.side == 1.0
+        self._is_transparent = config.background == rendering_service_pb2.BACKGROUND_TRANSPARENT
+        self._format = config.image_format
+        self._quality = config.jpeg_quality
+        self._side_px = config.image_size_px
+        self._crop = None if config.crop.side == 1.0 else config.crop
         self._background = background
         self._behind: Image.Image | None = None
         self._encoder: H264Encoder | None = None
@@ -51,45 +56,38 @@ class PictureWriter:
 
     def is_quick(self, side_px: int) -> bool:
         """Says whether a picture of that side is written faster than a thread gets to it."""
-        formats = (image_pb2.IMAGE_FORMAT_JPEG, image_pb2.IMAGE_FORMAT_RAW_RGB)
-        return (
-            self._config.image_format in formats
-            and max(side_px, self._config.image_size_px) <= QUICK_SIDE_PX
-        )
+        return self._format in _QUICK_FORMATS and max(side_px, self._side_px) <= QUICK_SIDE_PX
 
-    def write(self, picture: RenderedPicture) -> tuple[image_pb2.Image, bool]:
+    def write(self, picture: RenderedPicture, image: image_pb2.Image) -> bool:
         """Stores a picture.
 
         Args:
             picture: From the worker.
+            image: Is filled in.
 
         Returns:
-            What is answered, and whether it is a key frame of a video.
+            Whether it is a key frame of a video.
         """
-        config = self._config
         pixels = self._compose(picture)
-        if not self._is_whole:
-            pixels = _crop(pixels, config.crop)
-        pixels = resize_square(pixels, config.image_size_px)
+        if self._crop is not None:
+            pixels = _crop(pixels, self._crop)
+        pixels = resize_square(pixels, self._side_px)
         is_key = False
         if self._encoder is not None:
-            data, is_key = self._encoder.encode(pixels)
+            image.data, is_key = self._encoder.encode(pixels)
         elif pixels.shape[2] == 4:
-            data = _encode_rgba(pixels)
+            image.data = _encode_rgba(pixels)
         else:
-            name = IMAGE_FORMAT_NAMES[config.image_format]
-            data = encode_image(pixels, name, config.jpeg_quality)
-        side_px = config.image_size_px
-        image = image_pb2.Image(
-            format=config.image_format, width_px=side_px, height_px=side_px, data=data
-        )
-        return image, is_key
+            image.data = encode_image(pixels, IMAGE_FORMAT_NAMES[self._format], self._quality)
+        image.format = self._format
+        image.width_px = image.height_px = self._side_px
+        return is_key
 
     def _compose(self, picture: RenderedPicture) -> ByteArray:
         """Returns (S, S, 3) pixels over their background, or (S, S, 4) with alpha."""
         if picture.mask is None:
             return picture.image
-        if self._config.background == rendering_service_pb2.BACKGROUND_TRANSPARENT:
+        if self._is_transparent:
             return np.dstack([picture.image, picture.mask])
         if self._behind is None:
             self._behind = self._make_background(picture.image.shape[0])

@@ -64,16 +64,18 @@ async def read_frames(
     set_neutral = False
     async with closing_mailbox(mailbox):
         async for request in requests:
-            if request.WhichOneof("request") == "set_neutral":
+            kind = request.WhichOneof("request")
+            if kind == "set_neutral":
                 set_neutral = True
                 continue
-            await mailbox.put(_read_item(request, set_neutral))
+            await mailbox.put(_read_item(request, kind, set_neutral))
             set_neutral = False
 
 
-def _read_item(request: rendering_service_pb2.StreamFramesRequest, set_neutral: bool) -> StreamItem:
+def _read_item(
+    request: rendering_service_pb2.StreamFramesRequest, kind: str | None, set_neutral: bool
+) -> StreamItem:
     arrival_s = time.perf_counter()
-    kind = request.WhichOneof("request")
     if kind == "parameters":
         parameters = parameters_from_message(request.parameters)
         return StreamItem(

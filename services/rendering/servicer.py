@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 
 import grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
@@ -15,6 +15,7 @@ from services.common.face_messages import parameters_from_message
 from services.common.grpc_server import Leaving
 from services.common.mailbox import FrameMailbox, running
 from services.common.metrics import RenderingMetrics
+from services.rendering.answering import Answers
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.convert import avatar_to_message, grant_config, grant_rate
 from services.rendering.output import PictureWriter, read_background
@@ -108,8 +109,10 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         )
         writer = PictureWriter(config, await read_background(request.config))
         async with self._pool.lane(entry) as lane:
-            session = RenderSession(config, lane, writer, self._metrics)
+            answering = Answers(writer, self._metrics)
+            session = RenderSession(config, lane, answering, with_mask=writer.needs_mask)
             answer = await session.finish(session.begin(item))
+            answering.count()
         if answer is None or answer.HasField("failure"):
             raise RenderError(answer.failure.message if answer else "The frame was not rendered.")
         return rendering_service_pb2.RenderFrameResponse(frame=answer.frame)
@@ -119,6 +122,36 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         request_iterator: AsyncIterator[rendering_service_pb2.StreamFramesRequest],
         context: grpc.aio.ServicerContext,
     ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
+        opened_s = time.perf_counter()
+        with self._open_stream():
+            asked = await read_config(request_iterator)
+            entry, config = await self._grant(asked)
+            writer = PictureWriter(config, await read_background(asked))
+            latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
+            async with (
+                self._pool.stream_lane(entry, config.frames_per_second) as lane,
+                self._mailbox(latest_only) as mailbox,
+            ):
+                yield rendering_service_pb2.StreamFramesResponse(config=config)
+                answering = Answers(writer, self._metrics, self._leaving.has_begun)
+                session = RenderSession(config, lane, answering, with_mask=writer.needs_mask)
+                reading = read_frames(request_iterator, mailbox)
+                watching = self._watch(entry.avatar_id, mailbox)
+                leaving = self._leave_in_time(mailbox)
+                async with (
+                    running(reading, watching, leaving),
+                    aclosing(session.answers(mailbox)) as answers,
+                ):
+                    is_first = True
+                    async for response in answers:
+                        yield response
+                        if is_first:
+                            self._metrics.first_frame.observe(time.perf_counter() - opened_s)
+                            is_first = False
+
+    @contextmanager
+    def _open_stream(self) -> Iterator[None]:
+        """Counts a stream, or refuses it."""
         if self._stream_count >= self._stream_limit:
             self._metrics.refused_streams.labels("limit").inc()
             raise OverloadedError(
@@ -128,44 +161,19 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         self._stream_count += 1
         self._metrics.streams.inc()
         try:
-            async with aclosing(self._stream(request_iterator)) as responses:
-                async for response in responses:
-                    yield response
+            yield
         finally:
             self._stream_count -= 1
             self._metrics.streams.dec()
 
-    async def _stream(
-        self, requests: AsyncIterator[rendering_service_pb2.StreamFramesRequest]
-    ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
-        opened_s = time.perf_counter()
-        asked = await read_config(requests)
+    async def _grant(
+        self, asked: rendering_service_pb2.RenderConfig
+    ) -> tuple[AvatarEntry, rendering_service_pb2.RenderConfig]:
         if (known := self._catalog.known(asked.avatar_id)) is not None:
             # Whoever is refused shall cost those who are served next to nothing.
             await self._pool.require_room(known, grant_rate(asked, self._frames_per_second))
         entry = await self._entry(asked.avatar_id)
-        config = grant_config(asked, entry, self._frames_per_second)
-        writer = PictureWriter(config, await read_background(asked))
-        latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
-        async with (
-            self._pool.stream_lane(entry, config.frames_per_second) as lane,
-            self._mailbox(latest_only) as mailbox,
-        ):
-            yield rendering_service_pb2.StreamFramesResponse(config=config)
-            session = RenderSession(config, lane, writer, self._metrics, self._leaving.has_begun)
-            reading = read_frames(requests, mailbox)
-            watching = self._watch(entry.avatar_id, mailbox)
-            leaving = self._leave_in_time(mailbox)
-            async with (
-                running(reading, watching, leaving),
-                aclosing(session.answers(mailbox)) as answers,
-            ):
-                is_first = True
-                async for response in answers:
-                    yield response
-                    if is_first:
-                        self._metrics.first_frame.observe(time.perf_counter() - opened_s)
-                        is_first = False
+        return entry, grant_config(asked, entry, self._frames_per_second)
 
     @asynccontextmanager
     async def _mailbox(self, latest_only: bool) -> AsyncIterator[FrameMailbox[StreamItem]]:

@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One stream: retargets what the driver sends, has it rendered ahead, stores the pictures."""
+"""One stream: retargets what the driver sends, has it rendered ahead, answers in order."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 from styleavatar.v1 import image_pb2, rendering_service_pb2
 
-from services.common.errors import describe_error
-from services.common.face_messages import duration_from_seconds, seconds_from_duration
+from services.common.face_messages import seconds_from_duration
 from services.common.mailbox import FrameMailbox
-from services.common.metrics import DROP_REASONS, RenderingMetrics
-from services.rendering.convert import gains_from_message, stage_durations
-from services.rendering.output import PictureWriter
+from services.rendering.answering import Answers
+from services.rendering.convert import gains_from_message
 from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
 from services.rendering.pool.lane import Lane
 from services.rendering.requests import StreamItem
@@ -39,14 +37,12 @@ class FrameUnderWay:
     Attributes:
         item: The frame.
         clamped: Whether retargeting moved its parameters into the trained range.
-        started_s: ``time.perf_counter()`` when the worker was asked.
         picture: What the worker answers, and when it did.
         passed_over: Why frames before it were not begun, and how many.
     """
 
     item: StreamItem
     clamped: bool
-    started_s: float
     picture: asyncio.Task[tuple[RenderedPicture, float]]
     passed_over: tuple[str, int]
 
@@ -63,24 +59,21 @@ class RenderSession:
         self,
         config: rendering_service_pb2.RenderConfig,
         lane: Lane,
-        writer: PictureWriter,
-        metrics: RenderingMetrics,
-        is_going_away: Callable[[], bool] = lambda: False,
+        answering: Answers,
+        *,
+        with_mask: bool,
     ) -> None:
         """Starts a stream.
 
         Args:
             config: What was granted.
             lane: Way to the worker.
-            writer: Stores the pictures.
-            metrics: Where times are counted.
-            is_going_away: Says whether this server is about to stop.
+            answering: Writes the answers.
+            with_mask: Whether the worker must give the mask with each picture.
         """
-        self._config = config
         self._lane = lane
-        self._writer = writer
-        self._metrics = metrics
-        self._is_going_away = is_going_away
+        self._answering = answering
+        self._with_mask = with_mask
         self._deadline_s = seconds_from_duration(config.frame_deadline)
         self._live = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
         same_person = config.driver == rendering_service_pb2.DRIVER_SAME_PERSON
@@ -89,8 +82,6 @@ class RenderSession:
             "same_person" if same_person else "other_person",
             gains_from_message(config.gains),
         )
-        self._dropped = dict.fromkeys(DROP_REASONS, 0)
-        self._last_answer_s: float | None = None
         self._room = 1 if self._live else IN_FLIGHT_LIMIT
         self._under_way: asyncio.Queue[FrameUnderWay | None] = asyncio.Queue()
         self._mailbox: FrameMailbox[StreamItem] | None = None
@@ -124,6 +115,7 @@ class RenderSession:
             if self._error is not None:
                 raise self._error
         finally:
+            self._answering.count()
             await self._abandon(frame)
 
     def _begin_waiting(self) -> None:
@@ -175,16 +167,15 @@ class RenderSession:
         parameters = retargeted.parameters
         if parameters.frame_index != item.frame_index:  # a held face has that of the last one seen
             parameters = replace(parameters, frame_index=item.frame_index)
-        started_s = time.perf_counter()
         give_up_s = item.arrival_s + self._deadline_s if self._live else math.inf
         picture = asyncio.create_task(self._render(parameters, give_up_s))
         reason = "slow_reader" if self._is_reader_slow else "superseded"
-        return FrameUnderWay(item, retargeted.clamped, started_s, picture, (reason, passed_over))
+        return FrameUnderWay(item, retargeted.clamped, picture, (reason, passed_over))
 
     async def finish(
         self, frame: FrameUnderWay
     ) -> rendering_service_pb2.StreamFramesResponse | None:
-        """Waits for a picture and stores it.
+        """Waits for a picture and writes its answer.
 
         Args:
             frame: What ``begin`` gave.
@@ -196,7 +187,8 @@ class RenderSession:
         Raises:
             StyleAvatarError: What ends the stream.
         """
-        self._drop(*frame.passed_over)  # now, lest the answer before this frame tell of them
+        # Now, lest the answer before this frame tell of them.
+        self._answering.drop(*frame.passed_over)
         try:
             try:
                 picture, rendered_s = await frame.picture
@@ -206,36 +198,17 @@ class RenderSession:
         except WorkerLostError:
             if not self._live:
                 raise
-            self._drop("worker_lost", 1)
+            self._answering.drop("worker_lost", 1)
             return None
         except OverloadedError as error:
             if error.reason != FRAME_LATE:
                 raise
-            self._drop("late", 1)
+            self._answering.drop("late", 1)
             return None
         except EngineError as error:
-            answer = describe_error(error)
-            failure = image_pb2.FrameFailure(
-                frame_index=frame.item.frame_index, reason=answer.reason, message=answer.message
-            )
-            return rendering_service_pb2.StreamFramesResponse(failure=failure)
-        image, key_frame = await self._write(picture)
-        stages_s = _stages_s(frame, picture, rendered_s)
-        # Nobody waits for the counting: the answer is handed to gRPC first.
-        asyncio.get_running_loop().call_soon(self._count, stages_s, picture.batch_size)
-        return rendering_service_pb2.StreamFramesResponse(
-            frame=rendering_service_pb2.RenderedFrame(
-                frame_index=frame.item.frame_index,
-                capture_offset=duration_from_seconds(frame.item.capture_time_s),
-                image=image,
-                key_frame=key_frame,
-                going_away=self._is_going_away(),
-                synthetic=True,
-                clamped=frame.clamped or picture.clamped,
-                held=frame.item.parameters is None,
-                dropped=self._take_dropped(),
-                stage_durations=stage_durations(stages_s),
-            )
+            return self._answering.failure(frame.item, error)
+        return await self._answering.picture(
+            frame.item, picture, is_clamped=frame.clamped, rendered_s=rendered_s
         )
 
     async def _render(
@@ -245,50 +218,10 @@ class RenderSession:
         for attempt in range(1, attempts + 1):
             try:
                 picture = await self._lane.render(
-                    parameters, with_mask=self._writer.needs_mask, give_up_s=give_up_s
+                    parameters, with_mask=self._with_mask, give_up_s=give_up_s
                 )
                 return picture, time.perf_counter()
             except WorkerLostError:
                 if attempt == attempts:
                     raise
         raise AssertionError("unreachable")
-
-    async def _write(self, picture: RenderedPicture) -> tuple[image_pb2.Image, bool]:
-        if self._writer.is_quick(picture.image.shape[0]):
-            return self._writer.write(picture)
-        return await asyncio.to_thread(self._writer.write, picture)
-
-    def _drop(self, reason: str, count: int) -> None:
-        self._dropped[reason] += count
-        if count:
-            self._metrics.dropped_frames.labels(reason).inc(count)
-
-    def _take_dropped(self) -> image_pb2.DroppedFrames:
-        counts = {f"{reason}_count": count for reason, count in self._dropped.items() if count}
-        self._dropped = dict.fromkeys(self._dropped, 0)
-        return image_pb2.DroppedFrames(**counts)
-
-    def _count(self, stages_s: dict[str, float], batch_size: int) -> None:
-        now_s = time.perf_counter()
-        self._metrics.frames.inc()
-        self._metrics.batch_size.observe(batch_size)
-        for stage, seconds in stages_s.items():
-            self._metrics.frame_duration.labels(stage).observe(seconds)
-        if self._last_answer_s is not None:
-            self._metrics.frame_interval.observe(now_s - self._last_answer_s)
-        self._last_answer_s = now_s
-
-
-def _stages_s(
-    frame: FrameUnderWay, picture: RenderedPicture, rendered_s: float
-) -> dict[str, float]:
-    """Says where the time of a frame went, its picture having been stored just now."""
-    ended_s = time.perf_counter()
-    inside_s = {name: value / 1e3 for name, value in picture.timings_ms.items()}
-    waited_s = rendered_s - frame.item.arrival_s - sum(inside_s.values())
-    return {
-        "queue": max(0.0, waited_s),
-        **inside_s,
-        "encoding": ended_s - rendered_s,
-        "total": ended_s - frame.item.arrival_s,
-    }

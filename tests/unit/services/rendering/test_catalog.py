@@ -13,7 +13,7 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from services.common.storage import AvatarStore
 from services.rendering.catalog import AvatarCatalog
-from services.rendering.convert import avatar_to_message, grant_config, stage_durations
+from services.rendering.convert import avatar_to_message, grant_config
 from services.rendering.settings import RenderingSettings
 from services.tracking.settings import TrackingSettings
 from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError
@@ -131,13 +131,6 @@ def test_the_newest_avatars_come_first_and_damaged_ones_not_at_all(tmp_path: Pat
     (tmp_path / "damaged" / "avatar.json").write_text("{")
     newest = AvatarCatalog(AvatarStore(tmp_path)).newest(2)
     assert [entry.avatar_id for entry in newest] == ["carla", "ben"]
-
-
-def test_stages_have_their_fields() -> None:
-    message = stage_durations({"network": 0.0125, "total": 1.5})
-    assert message.network.ToMicroseconds() == 12_500
-    assert message.total.ToMilliseconds() == 1500
-    assert not message.HasField("encoding")
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def picture(with_mask: bool = True) -> RenderedPicture:
 
 def written(config: rendering_service_pb2.RenderConfig, background: ByteArray | None = None):
     writer = PictureWriter(config, background)
-    image, _ = writer.write(picture(writer.needs_mask))
+    image = image_pb2.Image()
+    writer.write(picture(writer.needs_mask), image)
     side_px = config.image_size_px
     return np.frombuffer(image.data, np.uint8).reshape(side_px, side_px, 3)
 
@@ -73,7 +74,8 @@ def test_transparency_is_an_alpha_channel(granted) -> None:
         background=rendering_service_pb2.BACKGROUND_TRANSPARENT,
         image_size_px=32,
     )
-    image, _ = PictureWriter(config).write(picture())
+    image = image_pb2.Image()
+    PictureWriter(config).write(picture(), image)
     with Image.open(io.BytesIO(image.data)) as opened:
         assert (opened.mode, opened.size) == ("RGBA", (32, 32))
         assert opened.getpixel((30, 5)) == (*PERSON, 255)
@@ -102,10 +104,9 @@ def test_h264_decodes_to_the_pictures_one_by_one(granted) -> None:
     decoder.thread_count = 1
     keys, decoded = [], []
     for index in range(22):
-        image, is_key = writer.write(
-            RenderedPicture(np.full((64, 64, 3), 10 * index, np.uint8), False, {})
-        )
-        keys.append(is_key)
+        image = image_pb2.Image()
+        rendered = RenderedPicture(np.full((64, 64, 3), 10 * index, np.uint8), False, {})
+        keys.append(writer.write(rendered, image))
         decoded += decoder.decode(av.Packet(image.data))
     decoded += decoder.decode(None)
     assert [index for index, is_key in enumerate(keys) if is_key] == [0, 20]
