@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from array import array
+import struct
 from typing import Any
 
 import numpy as np
 
 from styleavatar_core.types import FaceIdentity, FaceParameters
+
+# Frame index, capture time, scale and confidence of a face; its arrays of float32 follow.
+_HEAD = struct.Struct("<qddd")
 
 
 def parameters_to_body(parameters: FaceParameters) -> dict[str, Any]:
@@ -35,40 +38,41 @@ def parameters_from_body(body: dict[str, Any]) -> FaceParameters:
     return FaceParameters(**{**body, **arrays})
 
 
-def pack_parameters(parameters: FaceParameters) -> tuple[dict[str, Any], bytes]:
+def pack_parameters(parameters: FaceParameters) -> bytes:
     """Writes face parameters for shared memory, in a tenth of the time that JSON takes.
 
     Returns:
-        What is not a number of the face, JSON-able; and its numbers.
+        All but the name of their face model.
     """
-    numbers = (
-        *parameters.rotation.tolist(),
-        *parameters.translation.tolist(),
-        *parameters.eye_rotation.ravel().tolist(),
-        *(parameters.scale, parameters.confidence),
-        *parameters.expression.tolist(),
+    head = _HEAD.pack(
+        parameters.frame_index,
+        parameters.capture_time_s,
+        parameters.scale,
+        parameters.confidence,
     )
-    data = array("d", numbers).tobytes()
-    rest = {
-        "model_id": parameters.model_id,
-        "capture_time_s": float(parameters.capture_time_s),
-        "frame_index": int(parameters.frame_index),
-    }
-    return {"parameters": rest, "byte_count": len(data)}, data
+    arrays = (
+        parameters.rotation,
+        parameters.translation,
+        parameters.eye_rotation,
+        parameters.expression,
+    )
+    return head + b"".join([np.asarray(part, np.float32).tobytes() for part in arrays])
 
 
-def unpack_parameters(body: dict[str, Any], data: bytes) -> FaceParameters:
-    """Reads what ``pack_parameters`` wrote; float32 come back exactly."""
-    numbers = np.frombuffer(data, np.float64)
-    exact = numbers.astype(np.float32)
+def unpack_parameters(model_id: str, data: bytes) -> FaceParameters:
+    """Reads what ``pack_parameters`` wrote; all numbers come back exactly."""
+    frame_index, capture_time_s, scale, confidence = _HEAD.unpack_from(data)
+    numbers = np.frombuffer(data, np.float32, offset=_HEAD.size)
     return FaceParameters(
-        rotation=exact[:4],
-        translation=exact[4:7],
-        eye_rotation=exact[7:11].reshape(2, 2),
-        scale=float(numbers[11]),
-        confidence=float(numbers[12]),
-        expression=exact[13:],
-        **body["parameters"],
+        model_id=model_id,
+        rotation=numbers[:4],
+        translation=numbers[4:7],
+        scale=scale,
+        expression=numbers[11:],
+        eye_rotation=numbers[7:11].reshape(2, 2),
+        confidence=confidence,
+        capture_time_s=capture_time_s,
+        frame_index=frame_index,
     )
 
 

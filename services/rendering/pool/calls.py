@@ -88,7 +88,7 @@ async def render_frame(
         WorkerLostError: When the worker died on the way.
         StyleAvatarError: What the worker reported.
     """
-    body, data = pack_parameters(parameters)
+    data = pack_parameters(parameters)
 
     def write(slot: int) -> None:
         if time.perf_counter() > give_up_s:
@@ -100,10 +100,21 @@ async def render_frame(
         mask = None
         if with_mask:
             mask = worker.arena.read_array(slot, image.shape[:2], image.size)
-        told = {name: answer[name] for name in ("clamped", "timings_ms", "busy_s", "batch_size")}
-        return RenderedPicture(image=image, mask=mask, **told)
+        return RenderedPicture(
+            image,
+            answer["clamped"],
+            answer["timings_ms"],
+            mask,
+            answer["busy_s"],
+            answer["batch_size"],
+        )
 
-    body |= {"engine": key, "with_mask": with_mask}
+    body: dict[str, Any] = {
+        "engine": key,
+        "model_id": parameters.model_id,
+        "byte_count": len(data),
+        "with_mask": with_mask,
+    }
     if math.isfinite(give_up_s):
         body["give_up_s"] = give_up_s  # processes of a machine share this clock
     return await worker.call_with_slot("render", body, write=write, read=read, timeout_s=timeout_s)

@@ -120,9 +120,9 @@ class Runner:
         """Renders all frames that wait, those of an avatar together where that delays nobody.
 
         Args:
-            bodies: Each with ``engine``, ``slot``, what ``unpack_parameters`` reads, ``with_mask``:
-                whether the mask is to lie behind the picture; ``give_up_s`` where there is a
-                ``time.perf_counter()`` after which it is not begun.
+            bodies: Each with ``engine``; ``slot``, ``byte_count`` and ``model_id`` of a face;
+                ``with_mask``: whether the mask is to lie behind the picture; ``give_up_s`` where
+                there is a ``time.perf_counter()`` after which it is not begun.
 
         Yields:
             Position, and ``shape``, ``clamped``, ``timings_ms``, ``busy_s``, ``batch_size`` of a
@@ -168,7 +168,7 @@ class Runner:
         if renderer is None:
             raise RenderError("The avatar is not loaded here.", reason=AVATAR_NOT_LOADED)
         faces = [
-            unpack_parameters(body, self._arena.read(body["slot"], body["byte_count"]))
+            unpack_parameters(body["model_id"], self._arena.read(body["slot"], body["byte_count"]))
             for body in bodies
         ]
         try:

@@ -28,8 +28,10 @@ from services.common.worker.messages import (
 from services.common.worker.parameters import (
     identity_from_body,
     identity_to_body,
+    pack_parameters,
     parameters_from_body,
     parameters_to_body,
+    unpack_parameters,
 )
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.types import FaceIdentity, FaceParameters
@@ -69,6 +71,13 @@ def test_parameters_survive_the_way_to_a_worker() -> None:
     back = parameters_from_body(decode_command(line).body)
     assert_same(back, some_parameters())
     assert np.array_equal(back.expression, some_parameters().expression)
+
+
+def test_parameters_survive_shared_memory_to_the_bit() -> None:
+    given = some_parameters()
+    back = unpack_parameters(given.model_id, pack_parameters(given))
+    for name in (part.name for part in fields(given)):
+        assert np.array_equal(getattr(back, name), getattr(given, name))
 
 
 def test_an_identity_survives_both_ways() -> None:

@@ -45,9 +45,10 @@ def load(runner: Runner, folder: Path, name: str, revision: str = "1") -> dict:
 def ask(arena: SharedArena, name: str, slot: int = 0, revision: str = "1", index: int = 7) -> dict:
     parameters = FakeTracker().track(np.full((16, 16, 3), 102, np.uint8), 0.0, index)
     assert parameters is not None
-    body, data = pack_parameters(parameters)
+    data = pack_parameters(parameters)
     arena.write(slot, data)
-    return {**body, "engine": [name, revision], "slot": slot, "with_mask": slot == 0}
+    face = {"model_id": parameters.model_id, "byte_count": len(data)}
+    return {**face, "engine": [name, revision], "slot": slot, "with_mask": slot == 0}
 
 
 def render(runner: Runner, arena: SharedArena, name: str, slot: int = 0, revision: str = "1"):
