@@ -68,8 +68,12 @@ class Stream:
         """Asks for a frame; returns ``time.perf_counter()`` when its face was there to be sent."""
         request = face_request(frame_index)
         made_s = time.perf_counter()
-        self._asked.put(request)
+        self.ask(request)
         return made_s
+
+    def ask(self, request: Request) -> None:
+        """Sends a request that was made before."""
+        self._asked.put(request)
 
     def receive(self) -> rendering_service_pb2.RenderedFrame:
         """Waits for the next frame."""
