@@ -24,6 +24,7 @@ _EXPRESSION_COUNT_MAX = 1024
 _MAGNITUDE_MAX = 1e4
 _LENGTH_MIN = 1e-3
 _SECOND_NS = 1_000_000_000
+_DURATION_S_MAX = 315_576_000_000  # 10,000 years, says protobuf
 # Where the numbers of a face lie when they are one array: checked together, before every frame.
 _PARTS = {
     "rotation": slice(0, 4),
@@ -50,7 +51,13 @@ def set_duration(duration: Duration, seconds: float) -> None:
 
 
 def seconds_from_duration(duration: Duration) -> float:
-    """Returns the seconds of a Duration."""
+    """Returns the seconds of a Duration.
+
+    Raises:
+        InvalidInputError: When they are more than a Duration may have.
+    """
+    if abs(duration.seconds) > _DURATION_S_MAX:
+        raise _bad(f"A duration of {duration.seconds} s is absurd.")
     return duration.seconds + duration.nanos * 1e-9
 
 

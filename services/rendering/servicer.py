@@ -59,7 +59,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             leaving: Says when this server stops.
             stream_limit: Open streams; more are refused.
             frames_per_second: Rate of a stream that does not say its own.
-            idle_timeout_s: A stream that sends no frame for so long is ended.
+            idle_timeout_s: A stream that sends no config or no frame for so long is ended.
         """
         self._catalog = catalog
         self._pool = pool
@@ -124,7 +124,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
     ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
         opened_s = time.perf_counter()
         with self._open_stream():
-            asked = await read_config(request_iterator)
+            asked = await self._config(request_iterator)
             entry, config = await self._grant(asked)
             writer = PictureWriter(config, await read_background(asked))
             latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
@@ -166,6 +166,15 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             self._stream_count -= 1
             self._metrics.streams.dec()
 
+    async def _config(
+        self, requests: AsyncIterator[rendering_service_pb2.StreamFramesRequest]
+    ) -> rendering_service_pb2.RenderConfig:
+        try:
+            async with asyncio.timeout(self._idle_timeout_s):
+                return await read_config(requests)
+        except TimeoutError as error:
+            raise self._idle("config") from error
+
     async def _grant(
         self, asked: rendering_service_pb2.RenderConfig
     ) -> tuple[AvatarEntry, rendering_service_pb2.RenderConfig]:
@@ -195,12 +204,15 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             while mailbox.idle_s < self._idle_timeout_s:
                 await asyncio.sleep(WATCH_INTERVAL_S)
                 await self._entry(avatar_id)
-            raise ConflictError(
-                f"The stream was ended: no frame came for {self._idle_timeout_s:g} s.",
-                reason="IDLE_TIMEOUT",
-            )
+            raise self._idle("frame")
         except StyleAvatarError as error:
             await mailbox.close(error)
+
+    def _idle(self, missed: str) -> ConflictError:
+        return ConflictError(
+            f"The stream was ended: no {missed} came for {self._idle_timeout_s:g} s.",
+            reason="IDLE_TIMEOUT",
+        )
 
     async def _leave_in_time(self, mailbox: FrameMailbox[StreamItem]) -> None:
         """Ends a stream before the grace period of a stopping server does, losing no frame."""

@@ -12,12 +12,15 @@ from tests.integration.stream_helpers import face, render_config
 
 Request = rendering_service_pb2.StreamFramesRequest
 
+BAD_TIMES = (2**63 - 1, -(2**63), 315_576_000_001)
+
 bad_number = st.sampled_from([float("nan"), float("inf"), -float("inf"), 3e38, -1.0])
 bad_face = st.one_of(
     st.builds(lambda value: {"scale": value}, bad_number),
     st.builds(lambda value: {"expression": [value] * 52}, bad_number.filter(lambda v: v != -1.0)),
     st.builds(lambda count: {"expression": [0.5] * count}, st.sampled_from([0, 3, 51, 53, 5000])),
     st.just({"rotation": {"w": 0.0}}),
+    st.builds(lambda value: {"capture_offset": {"seconds": value}}, st.sampled_from(BAD_TIMES)),
     st.builds(lambda text: {"model_id": text}, st.text(max_size=40)),
 )
 bad_config = st.one_of(

@@ -89,6 +89,18 @@ def test_an_avatar_that_loads_keeps_nobody_waiting(service: ServiceProcess, avat
     assert next(states) == STATES.SERVING
 
 
+def test_nobody_is_sent_to_a_service_that_is_not_warm(tmp_path: Path) -> None:
+    write_fake_bundle(tmp_path / "avatars" / "slow", 20, {"load_gate": True})
+    renderer = "tests.fakes.renderer:FakeRenderer"
+    with ServiceProcess("rendering", tmp_path, renderer=renderer, stand_by=False) as starting:
+        states = watch(starting, "styleavatar.v1.RenderingService")
+        assert next(states) == STATES.NOT_SERVING
+        (tmp_path / "avatars" / "slow" / GATE_NAME).touch()
+        assert next(states) == STATES.SERVING
+        assert loads(starting) == 1
+        assert starting.stop() == 0
+
+
 def test_a_new_bundle_is_taken_when_asked_and_a_deleted_one_is_unknown(
     service: ServiceProcess, avatars: Path
 ) -> None:

@@ -279,6 +279,15 @@ def test_a_caller_that_falls_silent_is_let_go(avatars: Path) -> None:
         driven = asyncio.run(silent)
         assert (driven.code, driven.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "IDLE_TIMEOUT")
         assert driven.indices == [0]
+        # One who does not even say what he wants must not hold a stream for good.
+        waiting = threading.Event()
+        mute = Stub(service.channel).StreamFrames(iter(lambda: waiting.wait(60), True), timeout=60)
+        with pytest.raises(grpc.RpcError) as caught:
+            next(mute)
+        waiting.set()
+        assert caught.value.code() is driven.code
+        assert "config" in caught.value.details()
+        assert eventually(lambda: open_streams(service) == 0)
         assert service.stop() == 0
 
 

@@ -121,3 +121,11 @@ def test_no_rotation_and_no_expression_are_refused() -> None:
 @pytest.mark.parametrize("seconds", [0.0, 0.04, 1e-9, 12345.678901234, -0.5])
 def test_durations_keep_nanoseconds(seconds: float) -> None:
     assert seconds_from_duration(duration_from_seconds(seconds)) == pytest.approx(seconds, abs=1e-9)
+
+
+@pytest.mark.parametrize("seconds", [2**63 - 1, -(2**63), 315_576_000_001])
+def test_times_that_no_duration_may_have_are_refused(seconds: int) -> None:
+    message = parameters_to_message(some_parameters())
+    message.capture_offset.seconds = seconds
+    with pytest.raises(InvalidInputError, match="absurd"):
+        parameters_from_message(message)
