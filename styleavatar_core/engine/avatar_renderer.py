@@ -49,7 +49,8 @@ class AvatarRenderer:
 
     Attributes:
         memory_bytes: By how much the process and its CUDA device grew when the avatar was opened,
-            at least the size of its bundle. The first of a process counts the runtime's libraries.
+            and will with its first picture; at least the size of its bundle. The first of a process
+            counts the runtime's libraries.
         batch_limit: Frames that may be rendered at once with next to no delay for the first.
 
     Raises:
@@ -74,7 +75,8 @@ class AvatarRenderer:
         self._engine.warm_up()
         self.batch_limit = measure_batch_limit(self._engine)
         # What another avatar had left behind may be used again without growing.
-        self.memory_bytes = max(_stored_bytes(path), _occupied_bytes() - taken_before)
+        taken = _occupied_bytes() - taken_before + self._engine.coming_bytes
+        self.memory_bytes = max(_stored_bytes(path), taken)
 
     @property
     def engine_info(self) -> EngineInfo:

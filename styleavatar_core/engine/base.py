@@ -106,6 +106,11 @@ class RenderEngine(ABC):
         """What it is."""
         return self._info
 
+    @property
+    def coming_bytes(self) -> int:
+        """Memory that it does not take yet, but will from its first picture on."""
+        return 0
+
     def render(self, inputs: RenderInput) -> RenderOutput:
         """Renders a batch.
 

@@ -9,20 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS
 from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
 from styleavatar_core.engine.cpu_pixels import PixelsToImage, SharedBytes, SharedToRGB
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise, FrozenToRGB
 from styleavatar_core.engine.onnx_graph import trace_generator
+from styleavatar_core.engine.product_kernels import multiply_pixels
 from styleavatar_core.engine.strips import plan_strips, share_strips
-from styleavatar_core.engine.tile_kernels import multiply_pixels
 from styleavatar_core.engine.tiled_convs import (
     LargeTiledConv,
     TiledConv,
     TiledDownConv,
     TiledUpConv,
 )
-from styleavatar_core.engine.vector_code import BLOCK_COLUMNS, BLOCK_ROWS, LANES
+from styleavatar_core.engine.vector_code import LANES
 from styleavatar_core.networks.feature_generator import FeatureMaps
 
 # Below, transforms and the kernels' memory cost more than products are saved.
@@ -130,6 +131,12 @@ def works_in_strips(generator: FrozenGenerator) -> bool:
     return isinstance(generator.image_bytes, SharedBytes)
 
 
+def missing_bytes(generator: FrozenGenerator) -> int:
+    """Returns the memory that a generator's layers do not take before their first picture."""
+    tiled = (layer for layer in generator.modules() if isinstance(layer, TiledConv))
+    return sum(layer.kernels.missing_bytes for layer in tiled)
+
+
 def _share_rest(generator: FrozenGenerator) -> None:
     """Lets our threads share what torch would compute alone, in place."""
     generator.image_bytes = SharedBytes()  # type: ignore[assignment]
@@ -153,7 +160,6 @@ def _tile_large(generator: FrozenGenerator) -> float:
         return 0.0
     graph, _ = trace_generator(generator)  # tells every layer's resolution
     whole = tiled = 0.0
-    chosen: dict[str, tuple[FrozenConv, type[TiledConv]]] = {}
     for node in graph.nodes:
         layer = found.get(node.inputs[1]) if len(node.inputs) > 1 else None
         if layer is None:
@@ -165,25 +171,8 @@ def _tile_large(generator: FrozenGenerator) -> float:
             tiled += flop
             is_large = kind is TiledConv and min(sides) >= _LEAST_LARGE
             name = node.inputs[1].removesuffix(".weight")
-            chosen[name] = layer, LargeTiledConv if is_large else kind
-    for name, replaced in _build(chosen).items():
-        generator.set_submodule(name, replaced)
+            generator.set_submodule(name, (LargeTiledConv if is_large else kind)(layer))
     return tiled / whole
-
-
-def _build(chosen: dict[str, tuple[FrozenConv, type[TiledConv]]]) -> dict[str, TiledConv]:
-    """Transforms the kernels of all layers, those of different layers side by side."""
-    names = sorted(chosen, key=lambda name: -chosen[name][0].weight.numel())
-    built: dict[str, TiledConv] = {}
-
-    def compute(thread: int, first: int, count: int) -> None:
-        with torch.inference_mode(False), torch.no_grad():
-            for name in names[first : first + count]:
-                layer, kind = chosen[name]
-                built[name] = kind(layer)
-
-    share_strips([(index, 1) for index in range(len(names))], compute)
-    return built
 
 
 def _replacement(conv: FrozenConv) -> type[TiledConv] | None:

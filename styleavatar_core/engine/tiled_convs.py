@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frozen convolutions with fewer products, for torch on a CPU.
 
-An image is computed in strips of tiles that stay in the caches. Threads take strips, each with its
-transform, its matrix products and its transform back, and wait for each other once per layer.
+A large image is computed in strips of tiles that stay in the caches. Threads take strips, each with
+its transform, its matrix products and its transform back, and wait for each other once per layer.
+Of a small image each thread computes some channels: kernels are larger than it.
 """
 
 from __future__ import annotations
@@ -13,24 +14,27 @@ import numpy as np
 import torch
 from torch import nn
 
+from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS
+from styleavatar_core.engine.blur_kernels import blur
 from styleavatar_core.engine.frozen_layers import FrozenConv
-from styleavatar_core.engine.strips import plan_strips, share_strips, strip_threads
+from styleavatar_core.engine.lazy_kernels import LazyKernels
+from styleavatar_core.engine.product_kernels import multiply
+from styleavatar_core.engine.strips import Strip, plan_strips, share_strips, strip_threads
 from styleavatar_core.engine.tile_forms import (
     DOUBLING,
-    FORMS,
     HALVING,
     SAME,
     SAME_LARGE,
     TileForm,
 )
-from styleavatar_core.engine.tile_kernels import GAP, blur, gather, multiply, scatter
-from styleavatar_core.engine.vector_code import BLOCK_COLUMNS, BLOCK_ROWS
+from styleavatar_core.engine.tile_kernels import GAP, TRANSFORMS
 from styleavatar_core.types import FloatArray
 
 # Of a strip, transformed: as much as the kernels, which each strip reads once, but little enough
 # for the caches.
 _STRIP_BYTES = (2**20, 24 * 2**20)
 _BLUR_BYTES = 2**20
+_PARTS = 8  # of tiles, or channels, that threads share
 _NO_NOISE = np.empty((0, 0), np.float32)
 
 
@@ -42,8 +46,20 @@ class _Epilogue(NamedTuple):
     slope: np.float32
 
 
+class _Tiles(NamedTuple):
+    """What a convolution computes: images, channels last, and how many tiles they are cut into."""
+
+    image: FloatArray
+    result: FloatArray
+    end: _Epilogue
+    number: int
+    columns: int
+
+
 class TiledConv(nn.Module):
     """A frozen 3x3 convolution in tiles of 4x4 outputs: a quarter of the products.
+
+    Its kernels are transformed when they are first multiplied, by the threads that do so.
 
     Args:
         conv: The frozen convolution; float32, keeps the resolution; inputs a
@@ -57,7 +73,7 @@ class TiledConv(nn.Module):
         super().__init__()
         self.bias, self.slope = conv.bias, conv.slope
         self.noise_strength = conv.noise_strength
-        self.kernels = nn.Parameter(_packed(self.form, self._taps(conv)), requires_grad=False)
+        self.kernels = LazyKernels(self.form, self._taps(conv))
         self.order, self.begins = self.form.points_of_classes()
 
     def forward(
@@ -81,8 +97,8 @@ class TiledConv(nn.Module):
 
     @staticmethod
     def _taps(conv: FrozenConv) -> torch.Tensor:
-        """Returns the convolution's taps, (I, O, 3, 3)."""
-        return conv.weight.detach().transpose(0, 1)
+        """Returns the convolution's taps, (O, I, 3, 3)."""
+        return conv.weight.detach()
 
     def _filtered(self, x: torch.Tensor) -> torch.Tensor:
         """Returns what is cut into tiles."""
@@ -90,33 +106,64 @@ class TiledConv(nn.Module):
 
     def _convolve(self, image: torch.Tensor, result: torch.Tensor, end: _Epilogue) -> None:
         """Convolves one sample, channels last, into ``result``."""
-        form, kind = self.form, FORMS.index(self.form)
-        inputs, outputs = image.shape[2], result.shape[2]
-        rows, columns = (-(-side // form.pixels) for side in result.shape[:2])
-        planes, sides = form.points**2, (form.step, form.before, form.image.shape[1])
+        rows, columns = (-(-side // self.form.pixels) for side in result.shape[:2])
+        floats = self.form.points**2 * (image.shape[2] + result.shape[2])
         least, most_bytes = _STRIP_BYTES
-        strips = plan_strips(
-            rows * columns,
-            4 * planes * (inputs + outputs),
-            min(max(least, 4 * self.kernels.numel()), most_bytes),
-            BLOCK_ROWS,
+        strip_bytes = min(max(least, 4 * self.kernels.size), most_bytes)
+        is_small = rows * columns * 4 * floats <= strip_threads() * strip_bytes
+        tiles = _Tiles(image.numpy(), result.numpy(), end, rows * columns, columns)
+        if is_small:
+            self._share_channels(tiles)
+        else:
+            self._share_tiles(tiles, plan_strips(tiles.number, 4 * floats, strip_bytes, BLOCK_ROWS))
+
+    def _share_tiles(self, tiles: _Tiles, strips: list[Strip]) -> None:
+        """Lets each thread compute some tiles, from their transform to the last one."""
+        self.kernels.transform_all()
+        most, threads = max(count for _, count in strips), strip_threads()
+        gathered, multiplied = (
+            [self._planes(most, image.shape[2]) for _ in range(threads)]
+            for image in (tiles.image, tiles.result)
         )
-        most = max(_padded(count) for _, count in strips)
-        threads = strip_threads()
-        transformed = image.new_empty(threads, planes * (most * inputs + GAP)).numpy()
-        multiplied = image.new_empty(threads, planes * (most * outputs + GAP)).numpy()
-        pixels, output, kernels = image.numpy(), result.numpy(), self.kernels.numpy()
+        gather, scatter = TRANSFORMS[self.form]
+        kernels, panels = self.kernels.values, self.kernels.panels
 
         def compute(thread: int, first: int, count: int) -> None:
+            inputs, products = gathered[thread], multiplied[thread]
+            gather(tiles.image, first, count, tiles.columns, inputs, 0)
             padded = _padded(count)
-            tiles = transformed[thread][: planes * (padded * inputs + GAP)]
-            products = multiplied[thread][: planes * (padded * outputs + GAP)]
-            place = (first, count, columns)
-            gather(kind, pixels, *place, *sides, form.points, tiles)
-            multiply(tiles, kernels, products, padded, self.order, self.begins)
-            scatter(kind, products, *place, form.pixels, form.points, output, *end)
+            multiply(inputs, kernels, products, padded, self.order, self.begins, 0, panels)
+            place = (first, count, tiles.columns, tiles.result, 0, tiles.result.shape[2])
+            scatter(products, *place, *tiles.end)
 
         share_strips(strips, compute)
+
+    def _share_channels(self, tiles: _Tiles) -> None:
+        """Lets each thread compute some channels of all tiles: kernels are read once then."""
+        inputs, products = (
+            self._planes(tiles.number, image.shape[2]) for image in (tiles.image, tiles.result)
+        )
+        gather, scatter = TRANSFORMS[self.form]
+        whole = (tiles.number, tiles.columns)
+
+        def transform(thread: int, first: int, count: int) -> None:
+            gather(tiles.image, first, count, tiles.columns, inputs, first)
+
+        def compute(thread: int, first: int, count: int) -> None:
+            kernels = self.kernels.transformed(first, count)
+            padded = _padded(tiles.number)
+            multiply(inputs, kernels, products, padded, self.order, self.begins, first, count)
+            low, high = (BLOCK_COLUMNS * panel for panel in (first, first + count))
+            scatter(products, 0, *whole, tiles.result, low, high, *tiles.end)
+
+        share_strips(plan_strips(tiles.number, 1, -(-tiles.number // _PARTS)), transform)
+        panels = self.kernels.panels
+        share_strips(plan_strips(panels, 1, -(-panels // _PARTS)), compute)
+        self.kernels.forget_taps()
+
+    def _planes(self, count: int, channels: int) -> FloatArray:
+        """Returns room for tiles at all pairs of points."""
+        return np.empty(self.form.points**2 * (_padded(count) * channels + GAP), np.float32)
 
 
 class LargeTiledConv(TiledConv):
@@ -141,7 +188,7 @@ class TiledUpConv(TiledConv):
 
     @staticmethod
     def _taps(conv: FrozenConv) -> torch.Tensor:
-        return conv.weight.detach()
+        return conv.weight.detach().transpose(0, 1)
 
     def _convolve(self, image: torch.Tensor, result: torch.Tensor, end: _Epilogue) -> None:
         """Convolves one sample, channels last, and filters it into ``result``."""
@@ -197,12 +244,3 @@ def _blur(image: torch.Tensor, result: torch.Tensor, taps: FloatArray, end: _Epi
 def _padded(count: int) -> int:
     """Returns how many tiles are multiplied for so many."""
     return -(-count // BLOCK_ROWS) * BLOCK_ROWS
-
-
-def _packed(form: TileForm, taps: torch.Tensor) -> torch.Tensor:
-    """Returns taps (I, O, 3, 3) as kernels (classes * O / 16, I, 16)."""
-    inputs = len(taps)
-    pair = torch.from_numpy(np.kron(form.kernel, form.kernel)).float()  # (classes, 9)
-    sorted_taps = taps.permute(2, 3, 1, 0).reshape(9, -1, BLOCK_COLUMNS, inputs)
-    panels = sorted_taps.transpose(2, 3).flatten(1)  # (9, O * I), as the kernels are
-    return (pair @ panels).view(-1, inputs, BLOCK_COLUMNS)

@@ -15,7 +15,7 @@ from styleavatar_core.engine.base import (
     RenderOutput,
     feed_of,
 )
-from styleavatar_core.engine.cpu_layers import with_less_work, works_in_strips
+from styleavatar_core.engine.cpu_layers import missing_bytes, with_less_work, works_in_strips
 from styleavatar_core.engine.cuda_graph import CapturedGenerator
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
@@ -64,6 +64,11 @@ class TorchEngine(RenderEngine):
         self._threads = torch_alone if works_in_strips(generator) else _threads
         is_cuda = torch.device(device).type == "cuda"
         self._captured = CapturedGenerator(self._generator, device) if is_cuda else None
+
+    @property
+    def coming_bytes(self) -> int:
+        """Memory of kernels that are not transformed yet."""
+        return missing_bytes(self._generator)
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
         arrays = list(feed_of(inputs, self._lookup).values())

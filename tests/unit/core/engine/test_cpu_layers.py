@@ -11,6 +11,7 @@ from styleavatar_core.engine import cpu_layers, tiled_convs
 from styleavatar_core.engine.cpu_layers import (
     MatrixConv,
     SharedConv,
+    missing_bytes,
     with_less_work,
     works_in_strips,
 )
@@ -75,9 +76,10 @@ def two_threads() -> Iterator[None]:
 def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, kind: type[TiledConv]) -> None:
     conv = make_conv(8, kind, slope=0.2)
     layer, x = kind(conv), torch.randn(1, 8, 40, 24)
-    whole = layer(x)
+    whole = layer(x)  # channels are shared
     monkeypatch.setattr(tiled_convs, "_STRIP_BYTES", (1, 1))  # one block of tiles at a time
-    torch.testing.assert_close(layer(x), whole, atol=1e-5, rtol=1e-5)
+    for strips in (layer, kind(conv)):  # with kernels that are there, and that are to come
+        torch.testing.assert_close(strips(x), whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -196,8 +198,10 @@ def test_a_whole_generator_with_less_work_gives_the_same_pictures(
     assert kinds.count(TiledUpConv) > 1
     assert works_in_strips(generator)
     assert kinds.count(SharedConv) > 1
+    assert missing_bytes(generator) > 0  # kernels come with the first picture
     for output, wanted in zip(generator(*inputs), expected, strict=True):
         assert (output.int() - wanted.int()).abs().max() <= 1
+    assert missing_bytes(generator) == 0
 
 
 def test_small_layers_stay_as_they_are() -> None:

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Code for a small constant matrix times vectors; what rows or columns share is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from styleavatar_core.engine.vector_code import VectorCode, data_of
+
+Matrix = npt.NDArray[np.float64]
+
+
+def linear_map(
+    matrix: Matrix, *, fetched: int = 0, fetched_to_write: int = 0
+) -> Callable[..., None]:
+    """Returns code that multiplies a small constant matrix by vectors.
+
+    Args:
+        matrix: (R, C).
+        fetched: Floats after each vector that is read: what is fetched from memory meanwhile; or 0.
+        fetched_to_write: Likewise after each vector that is written.
+
+    Returns:
+        For numba functions, ``f(source, at, step, target, to, stride)``: reads C vectors ``step``
+        apart from ``at`` on, writes R vectors ``stride`` apart from ``to`` on.
+    """
+
+    @intrinsic
+    def apply(typing, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
+        def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+            code = VectorCode(builder)
+            _, at, step, _, to, stride = arguments
+            source, target = (
+                data_of(context, builder, signature, arguments, index) for index in (0, 3)
+            )
+            values = _read(code, source, at, step, matrix.shape[1], fetched)
+            for row, value in enumerate(_combine(code, matrix, values)):
+                place = code.place(target, to, builder.mul(code.index(row), stride))
+                code.store(value, place)
+                if fetched_to_write:
+                    soon = code.place(place, code.index(fetched_to_write))
+                    code.prefetch(soon, is_written=True)
+            return context.get_dummy_value()
+
+        number = types.int64
+        return types.void(source, number, number, target, number, number), generate
+
+    return apply  # type: ignore[no-any-return]
+
+
+def finishing_map(matrix: Matrix) -> Callable[..., None]:
+    """Returns code as :func:`linear_map` does, with bias, noise and a leaky ReLU after it.
+
+    Args:
+        matrix: (R, C).
+
+    Returns:
+        ``f(source, at, step, target, to, stride, bias, channel, noise, first, slope)``: adds the
+        vector of ``bias`` at ``channel`` and, to result r, the number of ``noise`` at
+        ``first + r``; ``slope`` is the leaky ReLU's, 1 for none.
+    """
+
+    @intrinsic
+    def apply(typing, source, at, step, target, to, stride, bias, channel, noise, first, slope):  # noqa: ANN001, ANN202
+        def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+            code = VectorCode(builder)
+            _, at, step, _, to, stride, _, channel, _, first, slope = arguments
+            source, target, bias, noise = (
+                data_of(context, builder, signature, arguments, index) for index in (0, 3, 6, 8)
+            )
+            values = _read(code, source, at, step, matrix.shape[1])
+            offset, factor = code.load(code.place(bias, channel)), code.broadcast(slope)
+            for row, value in enumerate(_combine(code, matrix, values)):
+                added = builder.load(code.place(noise, first, code.index(row)))
+                sum_ = builder.fadd(value, builder.fadd(offset, code.broadcast(added)))
+                steep = builder.fmul(sum_, factor)
+                above = builder.fcmp_ordered(">", sum_, steep)
+                place = code.place(target, to, builder.mul(code.index(row), stride))
+                code.store(builder.select(above, sum_, steep), place)
+            return context.get_dummy_value()
+
+        number = types.int64
+        ends = (bias, number, noise, number, types.float32)
+        return types.void(source, number, number, target, number, number, *ends), generate
+
+    return apply  # type: ignore[no-any-return]
+
+
+def _read(
+    code: VectorCode,
+    source: ir.Value,
+    at: ir.Value,
+    step: ir.Value,
+    count: int,
+    fetched: int = 0,
+) -> list:
+    """Reads vectors, and asks for what comes so many floats after each."""
+    base = code.place(source, at)
+    places = [code.place(base, code.builder.mul(code.index(index), step)) for index in range(count)]
+    for place in places if fetched else []:
+        code.prefetch(code.place(place, code.index(fetched)))
+    return [code.load(place) for place in places]
+
+
+def _combine(code: VectorCode, matrix: Matrix, values: list) -> list:
+    """Multiplies a matrix by vectors; what two rows, or columns, have in common is done once."""
+    pair = _equal_but_for_signs(matrix.T)
+    if pair is not None:  # columns: their sum and their difference instead
+        first, second = pair
+        a, b = values[first], values[second]
+        values = [*values, code.builder.fadd(a, b), code.builder.fsub(a, b)]
+        same = (matrix[:, first] == matrix[:, second])[:, None]
+        more = np.where(np.hstack([same, ~same]), matrix[:, [first]], 0)
+        matrix = np.hstack([matrix, more])
+        matrix[:, [first, second]] = 0
+        return _combine(code, matrix, values)
+    pair = _equal_but_for_signs(matrix)
+    if pair is not None:  # rows: what they share plus, and minus, what they do not
+        first, second = pair
+        same = matrix[first] == matrix[second]
+        halves = np.where([same, ~same], matrix[first], 0)
+        results = _combine(code, np.vstack([np.delete(matrix, pair, 0), halves]), values)
+        even, odd = results[-2:]
+        results = results[:-2]
+        results.insert(first, code.builder.fadd(even, odd))
+        results.insert(second, code.builder.fsub(even, odd))
+        return results
+    return [_sum(code, row, values) for row in matrix]
+
+
+def _equal_but_for_signs(rows: Matrix) -> tuple[int, int] | None:
+    """Returns two rows of the same values, of which some, not all, differ in sign."""
+    for second in range(len(rows)):
+        for first in range(second):
+            a, b = rows[first], rows[second]
+            signs = set(np.sign(a * b)) - {0.0}
+            if np.array_equal(np.abs(a), np.abs(b)) and signs == {-1.0, 1.0}:
+                return first, second
+    return None
+
+
+def _sum(code: VectorCode, factors: Matrix, values: list) -> ir.Value:
+    """Adds what is left of a row, one product after the other."""
+    result = None
+    for factor, value in zip(factors, values, strict=True):
+        if factor == 0:
+            continue
+        if result is None:
+            one = factor == 1
+            result = value if one else code.builder.fmul(value, code.number(factor))
+        else:
+            result = code.multiply_add(value, code.number(factor), result)
+    return code.number(0) if result is None else result

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Matrix products of tiles and of pixels, compiled by numba.
+
+Numba compiles anew when this file changes: touch it where ``block_code.py`` did. Arrays are float32
+and C-contiguous, channels last.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS, multiply_block
+
+
+@njit(cache=True, nogil=True)
+def multiply(tiles, kernels, products, count, order, begins, first, most):  # noqa: ANN001, ANN201
+    """Multiplies planes by the kernels of their classes.
+
+    Args:
+        tiles: Planes of (N, I); N a multiple of BLOCK_ROWS.
+        kernels: (classes * O / 16, I, 16).
+        products: Planes of (N, O), written.
+        count: N.
+        order: Planes sorted by class.
+        begins: (classes + 1,) where each class begins in ``order``.
+        first: First panel of 16 channels O that is computed.
+        most: Panels.
+    """
+    _, depth, width = kernels.shape
+    classes, planes, flat = len(begins) - 1, len(order), kernels.reshape(-1)
+    panels = len(kernels) // classes
+    outputs = panels * width
+    plane, result = tiles.size // planes, products.size // planes
+    panel = depth * width
+    last = flat.size - panel
+    for number in range(classes):
+        for column in range(first, first + most):
+            at = (number * panels + column) * panel
+            places = order[begins[number] : begins[number + 1]]
+            # The next panel is fetched little by little: memory is slower than the products.
+            pace = -(-width // max(1, len(places) * count // BLOCK_ROWS))
+            ahead, end = min(at + panel, last), min(at + 2 * panel, flat.size)
+            for place in places:
+                for row in range(0, count, BLOCK_ROWS):
+                    a, c = place * plane + row * depth, place * result + row * outputs
+                    soon, to = a + BLOCK_ROWS * depth, c + column * BLOCK_COLUMNS
+                    multiply_block(
+                        tiles, a, depth, flat, at, products, to, outputs, depth, soon, ahead, pace
+                    )
+                    ahead = min(ahead + pace * depth, end)
+
+
+@njit(cache=True, nogil=True)
+def multiply_pixels(image, first, count, kernels, bias, result):  # noqa: ANN001, ANN201
+    """Multiplies some pixels by one matrix and adds a bias.
+
+    Args:
+        image: (N, I), N at least BLOCK_ROWS.
+        first: First pixel.
+        count: Pixels.
+        kernels: (ceil(O / 16), I, 16).
+        bias: (O,).
+        result: (N, O), written.
+    """
+    depth, outputs = image.shape[1], len(bias)
+    flat, pixels, panel = kernels.reshape(-1), image.reshape(-1), depth * BLOCK_COLUMNS
+    block = np.empty(BLOCK_ROWS * BLOCK_COLUMNS, np.float32)
+    for start in range(first, first + count, BLOCK_ROWS):
+        row = min(start, len(image) - BLOCK_ROWS)  # the last block may begin within another
+        for column in range(len(kernels)):
+            at, to = column * panel, column * BLOCK_COLUMNS
+            a, soon = row * depth, (row + BLOCK_ROWS) * depth
+            multiply_block(pixels, a, depth, flat, at, block, 0, BLOCK_COLUMNS, depth, soon, at, 0)
+            for index in range(BLOCK_ROWS):
+                for k in range(to, min(to + BLOCK_COLUMNS, outputs)):
+                    result[row + index, k] = block[index * BLOCK_COLUMNS + k - to] + bias[k]
