@@ -12,6 +12,8 @@ import hashlib
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -52,6 +54,23 @@ class AvatarBundle:
         """Reads the generator's weights by parameter name."""
         return self._tensors(GENERATOR_NAME)
 
+    def unverified_generator(self) -> tuple[Tensors, Callable[[], None]]:
+        """Reads the generator's weights, and compares them with their sha256 beside other work.
+
+        Returns:
+            The weights by parameter name, and what waits for the comparison: it raises
+            ``AssetError``, and must have returned before anything made of the weights is used.
+        """
+        data = self._read_unverified(GENERATOR_NAME)
+        checker = ThreadPoolExecutor(1, "checking")
+        checking = checker.submit(self._check, GENERATOR_NAME, data)
+        checker.shutdown(wait=False)  # when it is done
+        try:
+            return self._parsed(GENERATOR_NAME, data), checking.result
+        except AssetError:
+            checking.result()  # says more, if that is why
+            raise
+
     def features(self) -> Tensors:
         """Reads the static maps: ``face.feature``, ``face.rgb_pack`` and the same of background."""
         return self._tensors(FEATURES_NAME)
@@ -61,15 +80,24 @@ class AvatarBundle:
         return self._read(PREVIEW_NAME)
 
     def _read(self, name: str) -> bytes:
-        if name not in self.manifest.files:
-            raise AssetError(f"{self.path.name} lacks {name}; create the avatar again")
-        data = _read_member(self.path, name)
-        _check_digest(self.path, name, data, self.manifest.files[name])
+        data = self._read_unverified(name)
+        self._check(name, data)
         return data
 
+    def _read_unverified(self, name: str) -> bytes:
+        if name not in self.manifest.files:
+            raise AssetError(f"{self.path.name} lacks {name}; create the avatar again")
+        return _read_member(self.path, name)
+
+    def _check(self, name: str, data: bytes) -> None:
+        _check_digest(self.path, name, data, self.manifest.files[name])
+
     def _tensors(self, name: str) -> Tensors:
+        return self._parsed(name, self._read(name))
+
+    def _parsed(self, name: str, data: bytes) -> Tensors:
         try:
-            return load(self._read(name))
+            return load(data)
         except SafetensorError as error:
             raise AssetError(f"{name} in {self.path.name} cannot be read: {error}") from error
 

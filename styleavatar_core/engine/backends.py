@@ -66,7 +66,8 @@ class OpeningAvatar:
     @cached_property
     def host_generator(self) -> FrozenGenerator:
         """The frozen generator, which takes the face sampled if it can."""
-        frozen = load_frozen(self.bundle, self._maps, samples_face=self.lookup is None)
+        maps = None if self.lookup is None else self._maps  # else read beside the weights
+        frozen = load_frozen(self.bundle, maps, samples_face=self.lookup is None)
         return with_precision(frozen, number_type(self.label.precision))
 
     @cached_property

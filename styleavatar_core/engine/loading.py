@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from styleavatar_core.avatar.bundle import AvatarBundle
+from styleavatar_core.avatar.bundle import AvatarBundle, Tensors
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
 from styleavatar_core.errors import AssetError
@@ -83,27 +83,36 @@ def load_frozen(
     """
     config = GeneratorConfig.from_dict(bundle.manifest.generator)
     with ThreadPoolExecutor(1, "reading") as reader:
-        weights = reader.submit(bundle.generator)  # read and verified beside what follows
+        reading = reader.submit(bundle.unverified_generator)  # beside what follows
         with torch.device("meta"):
             generator = PortraitGenerator(config)
         maps = maps or load_maps(bundle)
         noise = sample_noise(config, generator=torch.Generator().manual_seed(_NOISE_SEED))
-    state = {name: torch.from_numpy(array) for name, array in weights.result().items()}
+    weights, check = reading.result()
+    try:
+        _load_weights(generator, weights, bundle)
+        style_time = torch.tensor([bundle.manifest.style_time])
+        style = position_code(style_time, config.style.style_dim, config.position_octaves)
+        return freeze(
+            generator,
+            style,
+            maps.face,
+            maps.background,
+            noise=noise,
+            is_used_up=True,
+            samples_face=samples_face,
+        )
+    finally:
+        check()  # damaged weights may be why the rest failed
+
+
+def _load_weights(generator: PortraitGenerator, weights: Tensors, bundle: AvatarBundle) -> None:
+    """Puts a bundle's weights into its network."""
+    state = {name: torch.from_numpy(array) for name, array in weights.items()}
     try:
         generator.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise AssetError(
-            f"the weights in {bundle.path.name} do not fit its preset '{config.name}'; "
+            f"the weights in {bundle.path.name} do not fit its preset '{generator.config.name}'; "
             f"create the avatar again ({str(error).splitlines()[0]})"
         ) from error
-    style_time = torch.tensor([bundle.manifest.style_time])
-    style = position_code(style_time, config.style.style_dim, config.position_octaves)
-    return freeze(
-        generator,
-        style,
-        maps.face,
-        maps.background,
-        noise=noise,
-        is_used_up=True,
-        samples_face=samples_face,
-    )

@@ -12,11 +12,12 @@ from styleavatar_core.errors import AssetError
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
-def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", [-1, 0, 20])  # in a tensor, in the header's length, in a name
+def test_damaged_weights_are_refused(tmp_path: Path, place: int) -> None:
     path = write_nano_bundle(tmp_path / "avatar")
     weights = path / "generator.safetensors"
     contents = bytearray(weights.read_bytes())
-    contents[-1] ^= 1
+    contents[place] ^= 1
     weights.write_bytes(contents)
     with pytest.raises(AssetError, match="its sha256 differs"):
         AvatarRenderer(path, backend="torch", thread_count=1)
