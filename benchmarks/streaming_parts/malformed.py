@@ -101,6 +101,12 @@ def _absurd_size(chance: random.Random, avatar_id: str) -> Malformed:
     return Malformed(_encoded(config, face_request(0)), INVALID)
 
 
+def _absurd_time(chance: random.Random, avatar_id: str) -> Malformed:
+    face = face_request(0)
+    face.parameters.capture_offset.seconds = chance.choice([2**63 - 1, -(2**63), 10**12])
+    return Malformed(_encoded(config_request(avatar_id), face), INVALID)
+
+
 def _too_long_or_empty(chance: random.Random, avatar_id: str) -> Malformed:
     # Rarely as long as that: sending it takes longer than all others together.
     byte_count = BEYOND_LIMIT_BYTES if chance.random() < 0.02 else 0
@@ -136,6 +142,7 @@ KINDS: tuple[Callable[[random.Random, str], Malformed], ...] = (
     _odd_avatar,
     _unknown_avatar,
     _absurd_size,
+    _absurd_time,
     _too_long_or_empty,
     _unreadable,
     _face_first,

@@ -287,6 +287,8 @@ def test_streams_over_the_limit_are_refused_at_once(stub: Stub, service: Service
     silent.put(None)
     driven = asyncio.run(drive(service.address, "anna", lambda driven: True))
     assert (driven.code, driven.reason) == (error.code(), "OVERLOADED")
+    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
+    assert 'styleavatar_rendering_refused_streams_total{reason="limit"} 3.0' in text
     for asked, call in zip(held, calls, strict=True):
         asked.put(None)
         assert list(call) == []

@@ -378,6 +378,7 @@ def test_streams_beyond_what_workers_can_hold_are_refused(service: ServiceProces
 
     held, refused = asyncio.run(scenario())
     assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_CAPACITY")
+    assert metric(service, 'refused_streams_total{reason="capacity"}') >= 1
     # Those that were admitted ended well, and what they left is free at once.
     assert [driven.code for driven in held] == [grpc.StatusCode.OK] * 5
 
