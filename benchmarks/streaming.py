@@ -45,9 +45,7 @@ def overhead(bench: Bench) -> dict[str, float]:
         service.wait_for_standby()  # its start would take time from the frames
         figures = measure_latency(service.channel, MAIN, options.frames)
         figures |= asyncio.run(measure_asyncio_latency(service.address, MAIN, options.frames))
-        figures |= measure_throughput(
-            service.channel, MAIN, bundle, options.backend, options.frames
-        )
+        figures |= measure_throughput(service, MAIN, bundle, options.backend, options.frames)
         first_ms = measure_first_frames(service.channel, MAIN, max(5, options.frames // 10))
     return {**figures, "time_to_first_frame_ms_p50": first_ms}
 
