@@ -26,6 +26,7 @@ from styleavatar_core.errors import FaceNotFoundError, InvalidInputError
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import matrix_from_quaternion, quaternion_from_matrix
 from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.tracking.fitter import FitConfig
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.tracker import Tracker
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray, Progress
@@ -44,6 +45,8 @@ _WINDOW = (64, 0, 320)
 # The head turns about the top of the spine: below and behind the face's centre, decimetres.
 _PIVOT_DM = np.array([0.0, 0.75, 0.9])
 _FIT_SIZE_PX = 512
+# The clip and its truth stay what they are when the tracker learns to see more.
+_FIT = FitConfig(forehead_weight=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +132,8 @@ def fit_portrait(size_px: int) -> Portrait:
         np.zeros(model.identity_basis.shape[-1], np.float32),
         np.zeros(model.texture_basis.shape[-1], np.float32),
     )
-    tracker, detector, matting = Tracker(model, mean), LandmarkDetector(), ForegroundMatting()
+    tracker, detector = Tracker(model, mean, config=_FIT), LandmarkDetector()
+    matting = ForegroundMatting()
     try:
         # The detector settles on its region within two frames.
         fits = [tracker.track(large, frame_index=index) for index in range(4)]

@@ -35,6 +35,11 @@ LIPS = LIP_CORNERS + UPPER_OUTER_LIP + LOWER_OUTER_LIP + UPPER_INNER_LIP + LOWER
 LEFT_BROW = (336, 296, 334, 293, 300, 285, 295, 282, 283, 276)
 RIGHT_BROW = (107, 66, 105, 63, 70, 55, 65, 52, 53, 46)
 
+# What lies above the brows, often under hair.
+FOREHEAD = (
+    10, 151, 108, 109, 69, 67, 104, 103, 68, 54, 337, 338, 299, 297, 333, 332, 298, 284,
+)  # fmt: skip
+
 # Ridge, tip and wings.
 NOSE = (6, 197, 195, 5, 4, 1, 2, 420, 360, 344, 278, 198, 131, 115, 48)
 

@@ -48,6 +48,8 @@ class FitConfig:
         lip_weight: Weight of lips against the rest of the face.
         lid_weight: Weight of lids.
         mobility: Movement (model units) at which a landmark counts half for the pose.
+        forehead_weight: Weight of the forehead in the pose. Where a head nods, the detector's
+            points there move as if they lay farther back than where it turns.
         gaze_limit: Eyeball angle, radians, at which an ``eyeLook`` coefficient is 1.
         gaze_spread: How far an ``eyeLook`` coefficient usually is from what the eyeball says: lids
             follow the gaze, but not slavishly, and an eyeball's place is a guess.
@@ -62,6 +64,7 @@ class FitConfig:
     lip_weight: float = 3.0
     lid_weight: float = 4.0
     mobility: float = 0.1
+    forehead_weight: float = 0.4
     gaze_limit: float = 0.5
     gaze_spread: float = 0.15
 
@@ -99,8 +102,7 @@ class FaceFitter:
         self._axes = np.array([1.0, 1.0, self.config.shape_depth_weight])
         self._precision = self.config.effective_share / self.config.noise**2
         self._weights = self._landmark_weights()
-        movement = np.sqrt((self._directions**2).sum(axis=(1, 2)))
-        self._pose_weights = 1 / (1 + (movement / self.config.mobility) ** 2)
+        self._pose_weights = self._steadiness()
         self._from_gaze = _gaze_signs(model.expression_names) / self.config.gaze_limit
         count = len(model.expression_names)
         self._bounds = np.zeros(count), np.full(count, model.expression_max)
@@ -209,6 +211,13 @@ class FaceFitter:
 
     def _visibility(self, pose: Pose) -> FloatArray:
         return kernels.visibility(self._rest.normals, pose.rotation)
+
+    def _steadiness(self) -> FloatArray:
+        """How well each landmark tells the pose, (468,): the less, the more it moves by itself."""
+        movement = np.sqrt((self._directions**2).sum(axis=(1, 2)))
+        weights: FloatArray = 1 / (1 + (movement / self.config.mobility) ** 2)
+        weights[list(groups.FOREHEAD)] *= self.config.forehead_weight
+        return weights
 
     def _landmark_weights(self) -> FloatArray:
         weights = np.ones(groups.FACE_LANDMARK_COUNT)

@@ -12,7 +12,7 @@ from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import from_pixels, quaternion_from_matrix
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.tracking.filtering import ParameterFilter
-from styleavatar_core.tracking.fitter import FaceFitter, Fit
+from styleavatar_core.tracking.fitter import FaceFitter, Fit, FitConfig
 from styleavatar_core.tracking.identity import IdentityLearner
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.texture import solve_texture
@@ -33,6 +33,7 @@ class Tracker:
         identity: Who is seen, if known; else solved from the first good frames, then fixed.
         filtered: Whether parameters are smoothed (One-Euro); for live use.
         detector: Its own detector if None. A detector serves one stream only.
+        config: Numbers of the fit.
 
     Raises:
         InvalidInputError: The identity is none of this face model's.
@@ -45,12 +46,13 @@ class Tracker:
         *,
         filtered: bool = True,
         detector: LandmarkDetector | None = None,
+        config: FitConfig | None = None,
     ) -> None:
         self._model = model or builtin_model()
         if identity is not None:
             _check_identity(identity, self._model)
         self._detector = detector or LandmarkDetector()
-        self._fitter = FaceFitter(self._model, identity.identity if identity else None)
+        self._fitter = FaceFitter(self._model, identity.identity if identity else None, config)
         self._texture: FloatArray | None = identity.texture if identity else None
         self._learner = IdentityLearner(self._fitter) if identity is None else None
         self._sampler: ViewSampler[Fit] = ViewSampler()

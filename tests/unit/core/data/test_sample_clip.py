@@ -17,6 +17,7 @@ from styleavatar_core.data.sample_warp import Portrait, PortraitWarp
 from styleavatar_core.data.video import read_frames
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
 from styleavatar_core.types import ByteArray, FaceParameters
 
 SIZE_PX = 256
@@ -67,6 +68,11 @@ def test_polygon_covers_its_area() -> None:
     assert alpha.sum() == pytest.approx(5.5 * 5.0, rel=0.1)
     assert alpha[5, 5] == 1.0
     assert alpha[0, 0] == 0.0
+
+
+def test_the_truth_stays_when_the_tracker_changes(portrait: Portrait) -> None:
+    turned = np.degrees(rotation_vector_from_quaternion(portrait.params.rotation))
+    assert turned == pytest.approx([6.26, 0.85, 3.49], abs=0.1)
 
 
 def test_at_rest_the_photograph_comes_back(portrait: Portrait, warp: PortraitWarp) -> None:

@@ -12,8 +12,9 @@ from styleavatar_core.face3d.camera import (
     rotation_vector_from_quaternion,
 )
 from styleavatar_core.face3d.camera import quaternion_from_matrix as to_quaternion
+from styleavatar_core.face3d.landmark_groups import FOREHEAD
 from styleavatar_core.raster.mesh import vertex_normals
-from styleavatar_core.tracking.fitter import FaceFitter
+from styleavatar_core.tracking.fitter import FaceFitter, FitConfig
 from styleavatar_core.tracking.identity import IdentityLearner, fit_identity
 from styleavatar_core.tracking.solver import Pose
 
@@ -141,6 +142,17 @@ def test_a_stream_learns_who_is_seen_without_a_jump() -> None:
     assert steps[-1] == 0.0
     assert max(steps) < 0.35 * np.linalg.norm(IDENTITY)
     assert shape_error(fitter) < STREAM_LEARNED * mean_face
+
+
+def test_a_forehead_that_does_not_follow_a_nod_has_little_say() -> None:
+    rotation = (0.3, 0.0, 0.0)
+    landmarks = synthesize(rotation)
+    # As MediaPipe shows it: on a nodding head as if it lay 15 mm farther back.
+    landmarks[list(FOREHEAD), 1] -= 0.7 * 0.15 * np.sin(rotation[0])
+    all_alike = FaceFitter(model, IDENTITY, FitConfig(forehead_weight=1.0))
+    misled = angle_degrees(all_alike.fit(landmarks).pose, rotation)
+    assert misled > 0.5
+    assert angle_degrees(FaceFitter(model, IDENTITY).fit(landmarks).pose, rotation) < 0.5 * misled
 
 
 def test_lids_follow_the_gaze_as_far_as_they_are_seen_to() -> None:
