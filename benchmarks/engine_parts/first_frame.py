@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from pathlib import Path
 
@@ -15,9 +16,13 @@ from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.types import FaceParameters
 from tests.fakes.nano_bundle import write_nano_bundle
 
+_NEW_AVATARS = 3
+
 
 def first_frame_s(preset: str, backend: str, folder: str, thread_count: int) -> float:
-    """Returns the seconds until the second avatar of a process shows its first picture.
+    """Returns the seconds until an avatar shows its first picture: the median of some.
+
+    One that is not counted has been shown by the process before.
 
     Args:
         preset: Name of the preset.
@@ -36,12 +41,12 @@ def first_frame_s(preset: str, backend: str, folder: str, thread_count: int) -> 
         np.zeros(model.expression_basis.shape[2], np.float32),
         np.zeros((2, 2), np.float32),
     )
-    elapsed = 0.0
-    for seed in (0, 1):
+    elapsed_s = []
+    for seed in range(1 + _NEW_AVATARS):
         path = write_nano_bundle(Path(folder) / f"avatar-{seed}", seed=seed, preset=preset)
         start = time.perf_counter()
         renderer = AvatarRenderer(path, backend=backend, thread_count=thread_count)
         renderer.render(face)
-        elapsed = time.perf_counter() - start
+        elapsed_s.append(time.perf_counter() - start)
         renderer.close()
-    return elapsed
+    return statistics.median(elapsed_s[1:])
