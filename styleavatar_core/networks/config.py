@@ -114,7 +114,7 @@ class GeneratorConfig:
     uv_sampling: Literal["nearest", "bilinear"] = "bilinear"
     uv_supersampling: int = 1  # samples per texel side in the face: UV maps have Fw times this
     window_sampling: Literal["exact", "linspace"] = "exact"  # linspace repeats the published step
-    face_composition: Literal["add", "compose", "concat"] = "concat"  # how the face joins the rest
+    face_composition: Literal["add", "concat"] = "concat"  # how the face joins the rest
     mask_gain: float = 1.0  # the mask is sharpened by this and clipped
     has_mask_gradient: bool = True  # the image losses reach the mask
     has_fused_rgb_output: bool = True  # the fused RGB pack is added to the output image

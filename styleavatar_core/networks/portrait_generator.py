@@ -105,7 +105,7 @@ class PortraitGenerator(nn.Module):
         mask, feature, pixels = self._fuse(mapped, rendering, background, window, background_window)
         if self.config.has_neural_texture:
             texture = self.face_sampler(face, uv, face_mask)
-            feature, pixels = self._add_face(feature, pixels, texture, face_mask)
+            feature, pixels = self._add_face(feature, pixels, texture)
         levels = None
         if noise is not None and self.config.noise_channels:
             fused = self._compose_noise(mask, noise, window, uv, face_mask)
@@ -217,18 +217,13 @@ class PortraitGenerator(nn.Module):
         feature: torch.Tensor | None,
         pixels: torch.Tensor,
         texture: tuple[torch.Tensor, torch.Tensor],
-        face_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Joins the face, sampled from the neural texture, to the fused maps, or starts them."""
-        config, (face, face_pixels) = self.config, texture
-        scale = config.uv_supersampling
+        face, face_pixels = texture
         if feature is None:
             return face, pixels + face_pixels
-        if config.face_composition == "concat":
+        if self.config.face_composition == "concat":
             return torch.cat([feature, face], dim=1), pixels + face_pixels
-        if config.face_composition == "compose":
-            rest = 1 - F.avg_pool2d(face_mask, scale) if scale > 1 else 1 - face_mask
-            return feature * rest + face, pixels * rest + face_pixels
         return feature + face, pixels + face_pixels
 
     def _compose_noise(
