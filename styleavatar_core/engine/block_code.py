@@ -6,24 +6,26 @@ from __future__ import annotations
 from numba.core import types
 from numba.extending import intrinsic
 
-from styleavatar_core.engine.vector_code import INDEX, LANES, VECTOR, VectorCode, data_of
+from styleavatar_core.engine.vector_code import INDEX, IS_WIDE, LANES, VECTOR, VectorCode, data_of
 
-BLOCK_ROWS = 6  # with two vectors per row they fill 16 registers
+# With two vectors per row they fill 16 registers, or 32 where vectors are wide.
+BLOCK_ROWS = 12 if IS_WIDE else 6
 BLOCK_COLUMNS = 2 * LANES
+_LINE = 16  # floats of a line of the cache
 
 
 @intrinsic
 def multiply_block(typing, a, a_at, a_step, b, b_at, c, c_at, c_step, depth, a_next, ahead, pace):  # noqa: ANN001, ANN201
-    """Multiplies 6 rows of ``a`` by 16 columns of ``b`` into ``c``.
+    """Multiplies BLOCK_ROWS of ``a`` by BLOCK_COLUMNS of ``b`` into ``c``.
 
     Args:
         typing: Numba's.
         a: Rows of ``depth`` floats, ``a_step`` apart, from ``a_at`` on.
         a_at: See ``a``.
         a_step: See ``a``.
-        b: ``depth`` rows of 16 floats from ``b_at`` on.
+        b: ``depth`` rows of BLOCK_COLUMNS floats from ``b_at`` on.
         b_at: See ``b``.
-        c: Written: rows of 16 floats, ``c_step`` apart, from ``c_at`` on.
+        c: Written: rows of BLOCK_COLUMNS floats, ``c_step`` apart, from ``c_at`` on.
         c_at: See ``c``.
         c_step: See ``c``.
         depth: Products that are added.
@@ -46,7 +48,8 @@ def _generate_block(context, builder, signature, arguments):  # noqa: ANN001, AN
     a, b, c = code.place(a, a_at), code.place(b, b_at), code.place(c, c_at)
     targets = [code.place(c, builder.mul(code.index(row), c_step)) for row in range(BLOCK_ROWS)]
     for target in targets:
-        code.prefetch(target, is_written=True)
+        for line in range(0, BLOCK_COLUMNS, _LINE):
+            code.prefetch(code.place(target, code.index(line)), is_written=True)
     before, loop = builder.block, builder.append_basic_block("depth")
     after = builder.append_basic_block("store")
     builder.branch(loop)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a convolution's taps to the kernels of tiles, compiled as ``tile_kernels.py`` is."""
 
+# Compiled from block_code.py linear_code.py tile_forms.py vector_code.py: 9211516c
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from styleavatar_core.engine.linear_code import linear_map
 from styleavatar_core.engine.tile_forms import FORMS, TileForm
 from styleavatar_core.engine.vector_code import LANES
 
-_RUN = 4  # inputs whose kernels are written at a time: 256 bytes in one piece
+_RUN = 4  # inputs whose kernels are written at a time, in one piece
 
 _same_taps, _large_taps, _doubling_taps, _halving_taps = (linear_map(form.kernel) for form in FORMS)
 
@@ -40,10 +42,10 @@ def _tap_transform(kind: int, form: TileForm) -> Callable[..., None]:
         """Transforms taps along both axes and puts them where the product reads them.
 
         Args:
-            taps: (O, I, 9); I a multiple of four, O of sixteen.
-            first: First panel of 16 outputs.
+            taps: (O, I, 9); I a multiple of four, O of W, which is BLOCK_COLUMNS.
+            first: First panel of W outputs.
             most: Panels.
-            kernels: (classes * classes * O / 16, I, 16), written.
+            kernels: (classes * classes * O / W, I, W), written.
         """
         inputs, panels = taps.shape[1], len(taps) // width
         by_tap = np.empty(9 * width, np.float32)

@@ -21,8 +21,8 @@ class LazyKernels:
         taps: (O, I, 3, 3) float32; kept until all kernels are there.
 
     Attributes:
-        panels: Groups of 16 channels O, which are transformed together.
-        values: (classes * panels, I, 16) float32; not all of it may be there yet.
+        panels: Groups of W = BLOCK_COLUMNS channels O, which are transformed together.
+        values: (classes * panels, I, W) float32; not all of it may be there yet.
     """
 
     def __init__(self, form: TileForm, taps: torch.Tensor) -> None:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matrix products of tiles and of pixels, compiled by numba.
 
-Numba compiles anew when this file changes: touch it where ``block_code.py`` did. Arrays are float32
-and C-contiguous, channels last.
+Numba compiles anew when this file's text changes; the line below changes with the code's other
+sources. Arrays are float32 and C-contiguous, channels last.
 """
+
+# Compiled from block_code.py vector_code.py: a0f4ab57
 
 from __future__ import annotations
 
@@ -19,12 +21,12 @@ def multiply(tiles, kernels, products, count, order, begins, first, most):  # no
 
     Args:
         tiles: Planes of (N, I); N a multiple of BLOCK_ROWS.
-        kernels: (classes * O / 16, I, 16).
+        kernels: (classes * O / W, I, W), W being BLOCK_COLUMNS.
         products: Planes of (N, O), written.
         count: N.
         order: Planes sorted by class.
         begins: (classes + 1,) where each class begins in ``order``.
-        first: First panel of 16 channels O that is computed.
+        first: First panel of W channels O that is computed.
         most: Panels.
     """
     _, depth, width = kernels.shape
@@ -59,7 +61,7 @@ def multiply_pixels(image, first, count, kernels, bias, result):  # noqa: ANN001
         image: (N, I), N at least BLOCK_ROWS.
         first: First pixel.
         count: Pixels.
-        kernels: (ceil(O / 16), I, 16).
+        kernels: (ceil(O / W), I, W), W being BLOCK_COLUMNS.
         bias: (O,).
         result: (N, O), written.
     """

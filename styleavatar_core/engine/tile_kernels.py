@@ -2,14 +2,16 @@
 """Transforms of tiles, compiled by numba for each of the forms in ``tile_forms.py``.
 
 Compiled at the first call and cached on disk; they release the GIL. Numba compiles anew when this
-file changes: touch it where ``linear_code.py`` or ``tile_forms.py`` did. What is compiled for each
+file's text changes; the line below changes with the code's other sources. What is compiled for each
 form is a function in a function, as numba caches those by the numbers they enclose.
 
-Arrays are float32 and C-contiguous, channels last, channels a multiple of eight. Tiles are numbered
+Arrays are float32 and C-contiguous, channels last, channels a multiple of LANES. Tiles are numbered
 row by row. What N tiles are transformed to are P * P *planes* of (N, C), one for each pair of
 points, with a gap after each: their lines would compete for the same places of the cache otherwise.
 ``kind`` is the form's place in ``FORMS``.
 """
+
+# Compiled from linear_code.py tile_forms.py vector_code.py: 0149523b
 
 from __future__ import annotations
 

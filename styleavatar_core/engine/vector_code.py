@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Machine code on vectors of eight floats, for numba functions to call.
+"""Machine code on vectors, as wide as the processor's, for numba functions to call.
 
 Written as instructions for LLVM where its vectorizer does not do what is wanted: it keeps no block
 of a matrix product in registers (``block_code.py``), and gives up on loops that write several
@@ -12,8 +12,11 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 
-LANES = 8  # floats of a vector
+# As numba sees the processor: what it compiles is what is asked about.
+IS_WIDE = "+avx512f" in get_host_cpu_features().split(",")
+LANES = 16 if IS_WIDE else 8  # floats of a vector
 INDEX = ir.IntType(64)
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 

@@ -8,6 +8,7 @@ import torch
 
 from benchmarks.engine_parts.untrained import frozen_errors
 from styleavatar_core.engine import cpu_layers, tiled_convs
+from styleavatar_core.engine.block_code import BLOCK_COLUMNS
 from styleavatar_core.engine.cpu_layers import (
     MatrixConv,
     SharedConv,
@@ -26,14 +27,16 @@ from styleavatar_core.engine.tiled_convs import (
     TiledUpConv,
 )
 from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.engine.vector_code import LANES
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import sample_noise
 from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
 from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano
 
-SHAPES = [(2, 8, 30, 37), (1, 24, 8, 8), (1, 16, 4, 33)]  # also not multiples of a tile
-OUTPUTS = 32
+# Also not multiples of a tile.
+SHAPES = [(2, LANES, 30, 37), (1, 3 * LANES, 8, 8), (1, 2 * LANES, 4, 33)]
+OUTPUTS = 2 * BLOCK_COLUMNS
 KINDS = [TiledConv, LargeTiledConv, TiledUpConv, TiledDownConv]
 
 
@@ -74,8 +77,8 @@ def two_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("kind", KINDS)
 def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, kind: type[TiledConv]) -> None:
-    conv = make_conv(8, kind, slope=0.2)
-    layer, x = kind(conv), torch.randn(1, 8, 40, 24)
+    conv = make_conv(LANES, kind, slope=0.2)
+    layer, x = kind(conv), torch.randn(1, LANES, 40, 24)
     whole = layer(x)  # channels are shared
     monkeypatch.setattr(tiled_convs, "_STRIP_BYTES", (1, 1))  # one block of tiles at a time
     for strips in (layer, kind(conv)):  # with kernels that are there, and that are to come
@@ -132,16 +135,15 @@ def test_threads_share_the_channels_of_a_convolution(mode: str, taps: tuple[floa
     assert shared.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("kind", "most"), list(zip(KINDS, (2.5, 12, 8, 2.5), strict=True)))
-def test_rounding_errors_are_those_of_a_direct_convolution(
-    kind: type[TiledConv], most: float
-) -> None:
+@pytest.mark.parametrize(("kind", "most"), list(zip(KINDS, (15, 60, 15, 3), strict=True)))
+def test_rounding_errors_stay_small(kind: type[TiledConv], most: float) -> None:
+    # In steps of float32, not in errors of torch: those are 2 or 5 steps, as the processor adds.
     torch.manual_seed(0)
     conv = make_conv(256, kind, slope=None)
     x = torch.randn(1, 256, 32, 32)
-    direct, less = conv(x), kind(conv)(x)
+    less = kind(conv)(x)
     exact = conv.double()(x.double())
-    assert (less - exact).std() < most * (direct - exact).std()
+    assert (less - exact).std() < most * torch.finfo(torch.float32).eps * exact.std()
 
 
 def test_pictures_of_the_largest_preset_are_within_the_stated_error() -> None:
@@ -192,6 +194,7 @@ def test_a_whole_generator_with_less_work_gives_the_same_pictures(
     expected = frozen_noisy_nano()(*inputs)
     monkeypatch.setattr(cpu_layers, "_LEAST_CHANNELS", 1)
     monkeypatch.setattr(cpu_layers, "_LEAST_FLOP", 1)
+    monkeypatch.setattr(cpu_layers, "_MOST", 0.1)
     generator = with_less_work(frozen_noisy_nano())
     kinds = [type(layer) for layer in generator.modules()]
     assert kinds.count(TiledConv) > 5

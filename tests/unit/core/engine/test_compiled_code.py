@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What numba has compiled and cached is never older than the code it was made from."""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import styleavatar_core.engine
+
+FOLDER = Path(styleavatar_core.engine.__file__).parent
+NARROW_PRODUCT = """
+import numpy as np
+from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS
+from styleavatar_core.engine.product_kernels import multiply_pixels
+assert (BLOCK_ROWS, BLOCK_COLUMNS) == (6, 16), BLOCK_COLUMNS
+rng = np.random.default_rng(0)
+image, matrix = (rng.normal(size=size).astype(np.float32) for size in ((20, 24), (24, 32)))
+panels = np.ascontiguousarray(matrix.reshape(24, 2, 16).transpose(1, 0, 2))
+result = np.empty((20, 32), np.float32)
+multiply_pixels(image, 0, 20, panels, np.zeros(32, np.float32), result)
+np.testing.assert_allclose(result, image @ matrix, atol=1e-4)
+"""
+
+
+@pytest.mark.parametrize("name", ["kernel_transforms", "product_kernels", "tile_kernels"])
+def test_the_text_of_compiled_code_follows_what_it_is_made_from(name: str) -> None:
+    # Numba compares the text of the file alone: old machine code would read new arrays.
+    text = (FOLDER / f"{name}.py").read_text()
+    sources, stated = re.search(r"^# Compiled from ([\w. ]+): (\w+)$", text, re.M).groups()
+    imported = set(re.findall(r"^from styleavatar_core\.engine\.(\w+) import", text, re.M))
+    assert {f"{module}.py" for module in imported} <= set(sources.split())
+    together = b"".join((FOLDER / source).read_bytes() for source in sources.split())
+    digest = hashlib.sha256(together).hexdigest()[:8]
+    assert stated == digest, f"write {digest} into that line of {name}.py"
+
+
+def test_a_processor_with_narrow_vectors_multiplies_too(tmp_path: Path) -> None:
+    environment = {**os.environ, "NUMBA_ENABLE_AVX": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", NARROW_PRODUCT], env=environment, check=True)
