@@ -62,7 +62,11 @@ class RenderingSettings(GrpcSettings):
     render_timeout_s: float = Field(
         default=20.0, gt=0, description="A worker that takes longer for a picture is replaced."
     )
-    load_timeout_s: float = Field(default=120.0, gt=0, description="Time to load an avatar.")
+    load_timeout_s: float = Field(
+        default=1800.0,
+        gt=0,
+        description="Time to load an avatar, its engine built; one silent for 30 s is replaced.",
+    )
     drain_timeout_s: float = Field(
         default=5.0, ge=0, description="How long open streams may go on after SIGTERM."
     )

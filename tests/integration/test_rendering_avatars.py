@@ -65,10 +65,14 @@ async def thirty(service: ServiceProcess) -> Driven:
     return await drive(service.address, "anna", lambda driven: driven.sent == 30)
 
 
-def loads(service: ServiceProcess) -> float:
+def metric(service: ServiceProcess, name: str) -> float:
     text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
-    name = "styleavatar_rendering_avatar_load_duration_seconds_count"
+    name = f"styleavatar_rendering_{name}"
     return float(next(line.split()[1] for line in text.splitlines() if line.startswith(name)))
+
+
+def loads(service: ServiceProcess) -> float:
+    return metric(service, "avatar_load_duration_seconds_count")
 
 
 def test_an_avatar_that_loads_keeps_nobody_waiting(service: ServiceProcess, avatars: Path) -> None:
@@ -87,6 +91,27 @@ def test_an_avatar_that_loads_keeps_nobody_waiting(service: ServiceProcess, avat
     assert asked_again.result().avatar.loaded
     assert loads(service) == before + 1
     assert next(states) == STATES.SERVING
+
+
+def test_avatars_that_wait_for_their_turn_to_load_harm_nobody(tmp_path: Path) -> None:
+    names = ("ben", "carla", "dora")
+    write_fake_bundle(tmp_path / "avatars" / "anna", ANNA)
+    for name in names:  # together longer than one may take
+        write_fake_bundle(tmp_path / "avatars" / name, 20, {"load_s": 1.2})
+        os.utime(tmp_path / "avatars" / name / "avatar.json", (0, 0))
+    options = {"renderer": "tests.fakes.renderer:FakeRenderer", "stand_by": False}
+    with ServiceProcess("rendering", tmp_path, load_timeout_s=2, **options) as busy:
+        busy.wait_until_serving()
+        loading = [load(busy, name) for name in names]
+        driven = asyncio.run(
+            drive(busy.address, "anna", lambda driven: all(one.done() for one in loading))
+        )
+        assert [one.result().avatar.loaded for one in loading] == [True] * 3
+        assert driven.code is grpc.StatusCode.OK
+        assert driven.indices == list(range(driven.sent))
+        driven.assert_own(ANNA)
+        assert metric(busy, "worker_restarts_total") == 0
+        assert busy.stop() == 0
 
 
 def test_nobody_is_sent_to_a_service_that_is_not_warm(tmp_path: Path) -> None:
@@ -120,8 +145,7 @@ def test_a_new_bundle_is_taken_when_asked_and_a_deleted_one_is_unknown(
 
 
 def standing_by(service: ServiceProcess) -> bool:
-    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
-    return "styleavatar_rendering_standby_workers 1.0" in text
+    return metric(service, "standby_workers") == 1
 
 
 def test_the_worker_that_stands_by_takes_over_in_mid_stream(service: ServiceProcess) -> None:

@@ -18,10 +18,11 @@ class WorkerOptions:
         slot_count: Slots of the shared memory.
         slot_bytes: Bytes of each slot.
         start_timeout_s: How long imports and warm-up may take.
-        start_silence_s: A worker that gives no sign of life for so long while it starts hangs.
+        busy_silence_s: A worker that gives no sign of life for so long hangs, whatever it is at: an
+            import or a build may keep its signs of life back for seconds.
         stop_timeout_s: How long a stop may take before the process is killed.
-        silence_timeout_s: A worker that gives no sign of life for so long counts as hung, unless it
-            is at a command that may take longer.
+        silence_timeout_s: One that does not start and is at no command that may take longer hangs
+            after so long already.
         memory_limit_bytes: A worker that takes more is replaced; 0 for no limit.
     """
 
@@ -31,7 +32,7 @@ class WorkerOptions:
     slot_count: int = 2
     slot_bytes: int = 4 * 1024 * 1024
     start_timeout_s: float = 120.0
-    start_silence_s: float = 30.0
+    busy_silence_s: float = 30.0
     stop_timeout_s: float = 3.0
     silence_timeout_s: float = 10.0
     memory_limit_bytes: int = 0

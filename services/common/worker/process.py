@@ -108,7 +108,7 @@ class WorkerProcess:
 
     async def _watch_start(self) -> None:
         """Ends a child that falls silent while it starts."""
-        left_s = limit_s = self._options.start_silence_s
+        left_s = limit_s = self._options.busy_silence_s
         while left_s > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
@@ -232,7 +232,9 @@ class WorkerProcess:
             return f"it takes {self.memory_bytes / 1e6:.0f} MB, more than {limit / 1e6:.0f} MB"
         silent_s = time.monotonic() - self._heard_s
         may_be_silent_s = self._options.silence_timeout_s
-        if silent_s > may_be_silent_s and self._pending.patience_s <= may_be_silent_s:
+        if self._pending.patience_s > may_be_silent_s:
+            may_be_silent_s = self._options.busy_silence_s
+        if silent_s > may_be_silent_s:
             return f"it has been silent for {silent_s:.0f} s"
         return ""
 

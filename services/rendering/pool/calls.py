@@ -18,6 +18,7 @@ from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
 from styleavatar_core.types import FaceParameters
 
 CALIBRATION_FRAMES = 3
+UNLOAD_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,9 @@ async def load_engine(
     return LoadedEngine(answer["load_s"], answer["size_bytes"], min(frames_s))
 
 
-async def unload_engine(worker: WorkerProcess, key: EngineKey, *, timeout_s: float) -> None:
+async def unload_engine(worker: WorkerProcess, key: EngineKey) -> None:
     """Lets an avatar go, if it is there."""
-    await worker.call("unload", {"engine": key}, timeout_s=timeout_s)
+    await worker.call("unload", {"engine": key}, timeout_s=UNLOAD_TIMEOUT_S)
 
 
 async def render_frame(

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 ADMISSION_WAIT_S = 0.03
 # Workers may die while they load an avatar for a stream; on this many it is given up.
 OPENING_ATTEMPTS = 3
+# An avatar that was loaded before has its engine built; a worker must not be kept by a rehearsal.
+REHEARSAL_TIMEOUT_S = 120.0
 
 
 class RenderPool:
@@ -234,12 +236,15 @@ class RenderPool:
 
     async def _rehearse(self, worker: WorkerProcess) -> None:
         """Loads and lets go of an avatar: the next loads in a third of the time."""
-        entry, limits = self._latest, self._limits
+        entry = self._latest
         if entry is not None:
             await load_engine(
-                worker, entry, load_timeout_s=limits.load_s, render_timeout_s=limits.render_s
+                worker,
+                entry,
+                load_timeout_s=REHEARSAL_TIMEOUT_S,
+                render_timeout_s=self._limits.render_s,
             )
-            await unload_engine(worker, entry.key, timeout_s=limits.load_s)
+            await unload_engine(worker, entry.key)
 
     def _refusal(self) -> OverloadedError:
         self._metrics.refused_streams.labels("capacity").inc()

@@ -33,13 +33,13 @@ class PoolLimits:
     Attributes:
         engine_bytes: What the engines of one worker may take.
         replace_s: Time for a new worker after one died.
-        load_s: Time for an avatar to load.
+        load_s: Time for an avatar to load once its turn has come, its engine built included.
         render_s: Time for a picture; a worker that takes longer counts as hung.
     """
 
     engine_bytes: int
     replace_s: float = 60.0
-    load_s: float = 120.0
+    load_s: float = 1800.0
     render_s: float = 20.0
 
 
@@ -83,7 +83,9 @@ class PoolSlot:
         self._limits = limits
         self._metrics = metrics
         self._on_change = on_change
-        self._loads: dict[EngineKey, asyncio.Task[None]] = {}
+        self._loads: dict[EngineKey, asyncio.Task[WorkerProcess]] = {}
+        # A worker loads one avatar at a time: the time of each begins when its turn has come.
+        self._loading = asyncio.Lock()
 
     def holds(self, avatar_id: str) -> bool:
         """Whether the present process has the avatar ready."""
@@ -139,10 +141,9 @@ class PoolSlot:
             return worker
         load = self._loads.get(entry.key)
         if load is None:
-            load = self._loads[entry.key] = asyncio.create_task(self._load(worker, entry))
+            load = self._loads[entry.key] = asyncio.create_task(self._load(entry))
             load.add_done_callback(functools.partial(self._end_load, entry.key))
-        await asyncio.shield(load)
-        return worker
+        return await asyncio.shield(load)
 
     async def render(
         self,
@@ -177,13 +178,15 @@ class PoolSlot:
             if self.supervisor.is_ready:
                 worker = await self.supervisor.worker(self._limits.replace_s)
                 with contextlib.suppress(WorkerLostError):
-                    await unload_engine(worker, key, timeout_s=self._limits.load_s)
+                    await unload_engine(worker, key)
 
-    async def _load(self, worker: WorkerProcess, entry: AvatarEntry) -> None:
+    async def _load(self, entry: AvatarEntry) -> WorkerProcess:
         limits = self._limits
-        engine = await load_engine(
-            worker, entry, load_timeout_s=limits.load_s, render_timeout_s=limits.render_s
-        )
+        async with self._loading:
+            worker = await self.supervisor.worker(limits.replace_s)
+            engine = await load_engine(
+                worker, entry, load_timeout_s=limits.load_s, render_timeout_s=limits.render_s
+            )
         self._metrics.avatar_load.observe(engine.load_s)
         self.costs.calibrate(entry, engine.frame_s)
         self.shelf.put(entry.key, engine.size_bytes)
@@ -196,8 +199,9 @@ class PoolSlot:
         older = [key for key in self.shelf if key[0] == entry.avatar_id and key != entry.key]
         await self.unload(*leaving, *(key for key in older if not self.pinned[key]))
         self._on_change(entry.avatar_id)
+        return worker
 
-    def _end_load(self, key: EngineKey, load: asyncio.Task[None]) -> None:
+    def _end_load(self, key: EngineKey, load: asyncio.Task[WorkerProcess]) -> None:
         del self._loads[key]
         if not load.cancelled():
             load.exception()  # callers that have gone must not leave a warning
