@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +21,12 @@ def refuse(body: dict[str, Any]) -> dict[str, Any]:
 def sleep(body: dict[str, Any]) -> dict[str, Any]:
     time.sleep(body["seconds"])
     return {}
+
+
+def spawn(body: dict[str, Any]) -> dict[str, Any]:
+    """Starts a process that keeps all descriptors of this one open."""
+    child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    return {"pid": child.pid}
 
 
 def gather(bodies: Sequence[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
@@ -39,7 +46,7 @@ def main() -> None:
         if channel.options.get("freeze"):
             os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(channel.options.get("stall", 0))
-        answering = {"echo": dict, "refuse": refuse, "sleep": sleep, "stall": sleep}
+        answering = {"echo": dict, "refuse": refuse, "sleep": sleep, "stall": sleep, "spawn": spawn}
         return {**answering, "gather": Together(gather)}
 
     channel.serve(prepare, background=frozenset({"sleep"}))

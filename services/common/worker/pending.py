@@ -69,8 +69,8 @@ class PendingCommands:
         self._commands[command_id] = _Command(name, timeout_s, timer, result, read, release)
         return command_id, result
 
-    def settle(self, answer: Answer) -> None:
-        """Hands an answer on."""
+    def settle(self, answer: Answer) -> str:
+        """Hands an answer on; returns the name of its command."""
         command = self._commands.pop(answer.command_id)
         command.timer.cancel()
         if answer.failure is not None:
@@ -80,6 +80,7 @@ class PendingCommands:
         elif not command.result.done():
             command.result.set_result(command.read(answer.body))
         command.release()
+        return command.name
 
     def lose_all(self) -> None:
         """Tells everybody who waits that the worker is gone."""

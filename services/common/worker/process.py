@@ -20,6 +20,7 @@ from services.common.worker.arena import SharedArena
 from services.common.worker.lines import LineProtocol
 from services.common.worker.messages import (
     BEAT_ID,
+    PING,
     READY_ID,
     Command,
     decode_answer,
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
+# One that does not go within this time when it is killed hangs in the kernel: nobody waits longer.
+KILL_TIMEOUT_S = 5.0
+
 
 class WorkerProcess:
     """One running child; useless once it has ended.
@@ -42,7 +46,7 @@ class WorkerProcess:
         ended: Set when the process is gone, for whatever reason.
         memory_bytes: What it took when it was last heard of.
         waiting_count: Commands that wait for a slot.
-        has_served: Whether it has done anything that it was asked for.
+        has_served: Whether it has done anything that it is for; answering a ping is nothing.
     """
 
     def __init__(self, options: WorkerOptions) -> None:
@@ -214,16 +218,21 @@ class WorkerProcess:
         """Ends the child: asks by closing the socket, then kills."""
         if self._transport is not None:
             self._transport.close()
-        if self._process is not None:
-            try:
-                async with asyncio.timeout(self._options.stop_timeout_s):
-                    await self._process.wait()
-            except TimeoutError:
-                self.kill()
-                await self._process.wait()
+        if not await self._has_gone(self._options.stop_timeout_s):
+            self.kill()
+            if not await self._has_gone(KILL_TIMEOUT_S):
+                logger.critical("a worker cannot be killed", extra={"pid": self.pid})
         if self._transport is not None:
             await self.ended.wait()
         self.arena.close()
+
+    async def _has_gone(self, timeout_s: float) -> bool:
+        if self._process is None:
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._process.wait()
+        return self._process.returncode is not None
 
     def complaint(self) -> str:
         """Says why this worker should be replaced though it lives; empty when it should not."""
@@ -244,8 +253,9 @@ class WorkerProcess:
         if answer.command_id == BEAT_ID:
             self.memory_bytes = answer.body["memory_bytes"]
             return
-        self.has_served |= answer.command_id != READY_ID and answer.failure is None
-        self._pending.settle(answer)
+        name = self._pending.settle(answer)
+        has_done = answer.command_id != READY_ID and answer.failure is None
+        self.has_served |= has_done and name != PING
 
     def _end(self) -> None:
         self.ended.set()

@@ -103,7 +103,7 @@ class StandBy:
         if self._next is None:
             return
         self._next.cancel()
-        with contextlib.suppress(asyncio.CancelledError, StyleAvatarError):
+        with contextlib.suppress(asyncio.CancelledError, StyleAvatarError, OSError):
             worker = await self._next
             await worker.stop()
         self._next = None

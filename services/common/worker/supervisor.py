@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from services.common.worker.options import WorkerOptions
-from services.common.worker.process import WorkerProcess
+from services.common.worker.process import KILL_TIMEOUT_S, WorkerProcess
 from services.common.worker.standby import StandBy
 from styleavatar_core.errors import StyleAvatarError, WorkerLostError
 
@@ -67,8 +67,8 @@ class WorkerSupervisor:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether workers keep dying, so that nobody should wait for the next."""
-        return self._useless_deaths >= BREAKER_DEATHS
+        """Whether there is no worker and they keep dying, so that nobody should wait for one."""
+        return not self.is_ready and self._useless_deaths >= BREAKER_DEATHS
 
     async def start(self) -> None:
         """Starts the first process; its failure is the caller's to see."""
@@ -125,14 +125,13 @@ class WorkerSupervisor:
 
     async def _watch(self, worker: WorkerProcess) -> None:
         """Waits for the end of a process, and brings it about when it is of no more use."""
-        while not worker.ended.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_INTERVAL_S):
-                    await worker.ended.wait()
-            if not worker.ended.is_set() and (complaint := worker.complaint()):
+        while not await _ends_within(worker, CHECK_INTERVAL_S):
+            if complaint := worker.complaint():
                 logger.error("worker is replaced", extra={"pid": worker.pid, "reason": complaint})
                 worker.kill()
-                await worker.ended.wait()
+                # What it has started may hold its socket open: its end need not be seen there.
+                await _ends_within(worker, KILL_TIMEOUT_S)
+                return
 
     def _adopt(self, worker: WorkerProcess) -> None:
         self._worker = worker
@@ -163,6 +162,13 @@ class WorkerSupervisor:
             self._on_restart()
             try:
                 return await self._source.take()
-            except StyleAvatarError as error:
+            except (StyleAvatarError, OSError) as error:  # the latter: no memory, no processes
                 logger.error("worker did not start", extra={"reason": str(error)})
                 self._useless_deaths += 1
+
+
+async def _ends_within(worker: WorkerProcess, timeout_s: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await worker.ended.wait()
+    return worker.ended.is_set()

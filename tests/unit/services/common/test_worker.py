@@ -16,7 +16,7 @@ import pytest
 from services.common.worker.arena import SharedArena
 from services.common.worker.options import WorkerOptions
 from services.common.worker.process import WorkerProcess
-from services.common.worker.supervisor import BREAKER_DEATHS, WorkerSupervisor
+from services.common.worker.supervisor import WorkerSupervisor
 from styleavatar_core.errors import (
     EngineUnavailableError,
     InvalidInputError,
@@ -248,19 +248,3 @@ def test_a_worker_at_a_command_that_may_take_long_may_be_silent_for_longer(
         worker.kill()
 
     with_worker(scenario, replace(OPTIONS, silence_timeout_s=0.3, busy_silence_s=busy_silence_s))
-
-
-def test_callers_are_not_kept_waiting_when_workers_keep_dying() -> None:
-    async def scenario() -> None:
-        supervisor = WorkerSupervisor(OPTIONS)
-        await supervisor.start()
-        for _ in range(BREAKER_DEATHS):
-            worker = await supervisor.worker(30)
-            worker.kill()
-            await worker.ended.wait()
-            await asyncio.sleep(0.01)
-        with pytest.raises(WorkerLostError, match="in a row"):
-            await supervisor.worker(30)
-        await supervisor.stop()
-
-    asyncio.run(scenario())
