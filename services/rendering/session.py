@@ -16,10 +16,15 @@ from services.common.mailbox import FrameMailbox
 from services.rendering.answering import Answers
 from services.rendering.convert import gains_from_message
 from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
-from services.rendering.pool.lane import Lane
+from services.rendering.pool.lane import WITHOUT_WORKER_S, Lane, no_worker
 from services.rendering.requests import StreamItem
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
-from styleavatar_core.errors import EngineError, OverloadedError, WorkerLostError
+from styleavatar_core.errors import (
+    EngineError,
+    EngineUnavailableError,
+    OverloadedError,
+    WorkerLostError,
+)
 from styleavatar_core.types import FaceParameters
 
 # A frame on which workers die this often is given up, lest it kill one after the other.
@@ -87,6 +92,7 @@ class RenderSession:
         self._mailbox: FrameMailbox[StreamItem] | None = None
         self._error: Exception | None = None
         self._is_reader_slow = False
+        self._lost_s: float | None = None  # since when its workers have died before each picture
 
     async def answers(
         self, mailbox: FrameMailbox[StreamItem]
@@ -195,9 +201,13 @@ class RenderSession:
             finally:
                 self._room += 1
                 self._begin_waiting()
-        except WorkerLostError:
+        except WorkerLostError as error:
+            now_s = time.monotonic()
+            self._lost_s = self._lost_s or now_s
             if not self._live:
                 raise
+            if now_s - self._lost_s > WITHOUT_WORKER_S:
+                raise no_worker() from error
             self._answering.drop("worker_lost", 1)
             return None
         except OverloadedError as error:
@@ -205,8 +215,11 @@ class RenderSession:
                 raise
             self._answering.drop("late", 1)
             return None
+        except EngineUnavailableError:
+            raise
         except EngineError as error:
             return self._answering.failure(frame.item, error)
+        self._lost_s = None
         return await self._answering.picture(
             frame.item, picture, is_clamped=frame.clamped, rendered_s=rendered_s
         )

@@ -43,6 +43,8 @@ class FakeRenderer:
         self._behavior = json.loads(behavior.read_text()) if behavior.exists() else {}
         if self._behavior.get("refuse_to_load"):
             raise AssetError("This bundle is damaged on purpose.")
+        if self._behavior.get("die_at_load"):
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._behavior.get("out_of_memory"):
             raise MemoryError
         self.memory_bytes = self._behavior.get("memory_bytes", MEMORY_BYTES)
@@ -61,6 +63,8 @@ class FakeRenderer:
             raise RenderError("This frame fails on purpose.")
         if index == self._behavior.get("device_fails_at"):
             raise RenderError("torch could not render this frame: CUDA error: unspecified failure")
+        if index >= self._behavior.get("die_from", index + 1):
+            os.kill(os.getpid(), signal.SIGKILL)
         if index == self._behavior.get("die_at"):
             os.kill(os.getpid(), signal.SIGKILL)
         image = marked_image(self._mark, index, float(parameters.expression[0]))

@@ -6,16 +6,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import time
 from collections.abc import Callable, Iterator
 
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
 from services.rendering.pool.slot import PoolSlot
-from styleavatar_core.errors import RenderError
+from styleavatar_core.errors import EngineUnavailableError, RenderError
 from styleavatar_core.types import FaceParameters
 
 # While its worker is being replaced a stream looks for another so often.
 LOOK_AROUND_S = 0.2
+# A stream that has been without a worker for so long is ended: another node may have one.
+WITHOUT_WORKER_S = 10.0
 
 
 class Lane:
@@ -60,12 +63,15 @@ class Lane:
     async def _settle(self) -> None:
         """Returns when there is a worker here, or when the lane has moved to where there is one."""
         supervisor = self.slot.supervisor
-        while not (supervisor.is_ready or supervisor.is_given_up):
+        give_up_s = time.monotonic() + WITHOUT_WORKER_S
+        while not supervisor.is_ready:
             if (refuge := self._find_refuge(self)) is not None:
                 self._holding.close()
                 self.slot = refuge
                 self._hold()
                 return
+            if supervisor.is_given_up or time.monotonic() > give_up_s:
+                raise no_worker()
             await supervisor.wait(LOOK_AROUND_S)
 
     async def load(self) -> None:
@@ -92,6 +98,7 @@ class Lane:
         Raises:
             OverloadedError: When the frame had to wait too long, with the reason FRAME_LATE.
             WorkerLostError: When the worker died on the way; another attempt goes to a new one.
+            EngineUnavailableError: When there is no worker, and none is to be expected soon.
             StyleAvatarError: What the worker reported.
         """
         await self._settle()
@@ -105,3 +112,11 @@ class Lane:
                 raise
             # Another stream's avatar took its place in the moment before this one was pinned.
             return await ask()
+
+
+def no_worker() -> EngineUnavailableError:
+    """Returns the error of a stream that no worker can be found for."""
+    return EngineUnavailableError(
+        "This server has no worker for the stream; go on with a new one, which may reach another.",
+        reason="NO_WORKER",
+    )

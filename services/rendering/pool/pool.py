@@ -107,6 +107,11 @@ class RenderPool:
         await asyncio.gather(*(slot.supervisor.stop() for slot in self._slots))
         await asyncio.gather(*(standby.stop() for standby in self._standbys))
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether any worker is there now."""
+        return any(slot.supervisor.is_ready for slot in self._slots)
+
     def is_loaded(self, avatar_id: str) -> bool:
         """Whether any worker holds the avatar ready."""
         return any(slot.holds(avatar_id) for slot in self._slots)
@@ -216,7 +221,7 @@ class RenderPool:
             self._slots.index(lane.slot),
             self._needed(lane.entry, lane.frames_per_second or 0.0),
             self._utilization_limit,
-            someone_stands_by=lane.slot.standby.is_ready,
+            someone_stands_by=lane.slot.standby.is_ready and not lane.slot.supervisor.is_given_up,
         )
         if chosen is None:
             return None
