@@ -109,6 +109,9 @@ class RenderingMetrics:
         self.refused_streams = new.counter(
             "refused_streams", "Streams refused, by reason: limit, capacity.", "reason"
         )
+        self.refused_frames = new.counter(
+            "refused_frames", "Single frames refused because others waited."
+        )
         self.utilization = new.gauge(
             "utilization", "Share of the workers' measured time that open streams need."
         )

@@ -100,6 +100,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         self, request: rendering_service_pb2.RenderFrameRequest, context: grpc.aio.ServicerContext
     ) -> rendering_service_pb2.RenderFrameResponse:
         arrival_s = time.perf_counter()
+        self._pool.require_single_room()  # who is refused shall cost next to nothing
         parameters = parameters_from_message(request.parameters)
         entry = await self._entry(request.config.avatar_id)
         config = grant_config(request.config, entry)
@@ -108,7 +109,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             parameters.frame_index, parameters.capture_time_s, parameters, arrival_s=arrival_s
         )
         writer = PictureWriter(config, await read_background(request.config))
-        async with self._pool.lane(entry) as lane:
+        async with self._pool.single_lane(entry) as lane:
             answering = Answers(writer, self._metrics)
             session = RenderSession(config, lane, answering, with_mask=writer.needs_mask)
             answer = await session.finish(session.begin(item))

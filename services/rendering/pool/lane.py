@@ -75,7 +75,13 @@ class Lane:
             await supervisor.wait(LOOK_AROUND_S)
 
     async def load(self) -> None:
-        """Waits until the avatar is ready."""
+        """Waits until the avatar is ready.
+
+        Raises:
+            OverloadedError: When too many others wait to be loaded.
+            StyleAvatarError: When it cannot be loaded.
+        """
+        self.slot.require_load_room(self.entry.key)
         await self.slot.ready_worker(self.entry)
 
     async def render(

@@ -133,17 +133,44 @@ class RenderPool:
         Raises:
             StyleAvatarError: When the avatar cannot be loaded.
         """
-        async with self.lane(entry) as lane:
+        slot = self._place(entry, None, self._slots)
+        assert slot is not None
+        with Lane(slot, entry).held() as lane:
             await lane.load()
         self._latest = entry
 
+    def require_single_room(self) -> None:
+        """Checks that a single frame would be taken.
+
+        Raises:
+            OverloadedError: When as many as may wait do so.
+        """
+        if not any(slot.singles.has_room for slot in self._slots):
+            self._metrics.refused_frames.inc()
+            raise OverloadedError(
+                "Single frames have only the time that streams leave, and others wait already; "
+                "try again later, or open a stream.",
+                retry_delay_s=retry_delay_s(),
+                reason="NO_CAPACITY",
+            )
+
     @asynccontextmanager
-    async def lane(self, entry: AvatarEntry) -> AsyncIterator[Lane]:
-        """Gives a way to a worker for single frames; nothing is set aside for them."""
-        slot = self._place(entry, None)
+    async def single_lane(self, entry: AvatarEntry) -> AsyncIterator[Lane]:
+        """Gives a way to a worker for one frame, when it has time for it.
+
+        Raises:
+            OverloadedError: When as many as may wait do so.
+            StyleAvatarError: When the avatar cannot be loaded.
+        """
+        self.require_single_room()
+        slot = self._place(entry, None, [slot for slot in self._slots if slot.singles.has_room])
         assert slot is not None
-        with Lane(slot, entry).held() as lane:
-            yield lane
+        async with slot.singles.admitted():
+            with Lane(slot, entry).held() as lane:
+                await lane.load()
+                frame_s = self._costs.frame_s(entry) or 0.0
+                async with slot.singles.turn(frame_s, slot.utilization):
+                    yield lane
 
     @asynccontextmanager
     async def stream_lane(
@@ -203,16 +230,20 @@ class RenderPool:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ADMISSION_WAIT_S):
-                while (slot := self._place(entry, self._needed(entry, frames_per_second))) is None:
+                while (
+                    slot := self._place(entry, self._needed(entry, frames_per_second), self._slots)
+                ) is None:
                     self._stream_left.clear()
                     await self._stream_left.wait()
                 return slot
         raise self._refusal()
 
-    def _place(self, entry: AvatarEntry, needed: float | None) -> PoolSlot | None:
-        places = [slot.as_place(entry) for slot in self._slots]
+    def _place(
+        self, entry: AvatarEntry, needed: float | None, slots: Sequence[PoolSlot]
+    ) -> PoolSlot | None:
+        places = [slot.as_place(entry) for slot in slots]
         chosen = choose_place(places, needed, self._utilization_limit)
-        return None if chosen is None else self._slots[chosen]
+        return None if chosen is None else slots[chosen]
 
     def _find_refuge(self, lane: Lane) -> PoolSlot | None:
         """Returns a better place for a stream whose worker has died than to wait for the next."""

@@ -22,8 +22,17 @@ from services.rendering.pool.capacity import FrameCosts
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
 from services.rendering.pool.placement import Place
 from services.rendering.pool.shelf import EngineKey, EngineShelf
-from styleavatar_core.errors import RenderError, StyleAvatarError, WorkerLostError
+from services.rendering.pool.singles import SingleFrames
+from styleavatar_core.errors import (
+    OverloadedError,
+    RenderError,
+    StyleAvatarError,
+    WorkerLostError,
+)
 from styleavatar_core.types import FaceParameters
+
+# Avatars that a worker loads or that wait for it; another one is refused.
+LOAD_LIMIT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,7 @@ class PoolSlot:
         shelf: The engines that the present process holds.
         pinned: Streams by engine.
         reserved: Stream -> avatar and frames per second that were set aside for it.
+        singles: Frames that belong to no stream.
     """
 
     def __init__(
@@ -80,6 +90,7 @@ class PoolSlot:
         self.shelf = EngineShelf(limits.engine_bytes)
         self.pinned: Counter[EngineKey] = Counter()
         self.reserved: dict[object, tuple[AvatarEntry, float]] = {}
+        self.singles = SingleFrames()
         self._limits = limits
         self._metrics = metrics
         self._on_change = on_change
@@ -127,6 +138,20 @@ class PoolSlot:
         finally:
             self.pinned[key] -= 1
             self.pinned += Counter()  # drops those that nobody pins
+
+    def require_load_room(self, key: EngineKey) -> None:
+        """Lets a newcomer load an avatar that is here or comes already, or one more.
+
+        Raises:
+            OverloadedError: When too many wait to be loaded.
+        """
+        is_coming = key in self.shelf or key in self._loads
+        if not is_coming and len(self._loads) >= LOAD_LIMIT:
+            raise OverloadedError(
+                f"{LOAD_LIMIT} avatars are being loaded before this one; try again later.",
+                retry_delay_s=5.0,
+                reason="LOADS_WAIT",
+            )
 
     async def ready_worker(self, entry: AvatarEntry) -> WorkerProcess:
         """Returns the worker with the avatar loaded; all who ask share one load.

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Callers without streams ask for more than there is: streams keep their frames."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
+
+from services.rendering.pool.slot import LOAD_LIMIT
+from tests.fakes.bundle import write_fake_bundle
+from tests.fakes.renderer import GATE_NAME
+from tests.integration.live_stream import Driven, drive
+from tests.integration.service_process import ServiceProcess
+from tests.integration.stream_helpers import LATEST, face, render_config
+
+HEAVY = 70
+NAMES = [f"avatar-{index}" for index in range(LOAD_LIMIT + 2)]
+Stub = rendering_service_pb2_grpc.RenderingServiceStub
+
+
+@pytest.fixture(scope="module")
+def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "avatars"
+    for name in NAMES:
+        write_fake_bundle(folder / name, 20, {"load_gate": True})
+    write_fake_bundle(folder / "heavy", HEAVY, {"render_s": 0.02})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(avatars: Path) -> Iterator[ServiceProcess]:
+    options = {"renderer": "tests.fakes.renderer:FakeRenderer", "stand_by": False}
+    with ServiceProcess("rendering", avatars.parent, warm_avatars=0, **options) as process:
+        yield process.wait_until_serving()
+        assert process.stop() == 0
+        assert "Traceback" not in process.log
+
+
+def reason(error: grpc.RpcError) -> str:
+    metadata = dict(error.trailing_metadata())
+    assert float(metadata["styleavatar-retry-delay-s"]) > 0
+    return metadata["styleavatar-reason"]
+
+
+def flood(service: ServiceProcess, enough: threading.Event) -> Counter[str]:
+    """Asks for single frames, one after the other, until there were enough."""
+    request = rendering_service_pb2.RenderFrameRequest(
+        config=render_config("heavy"), parameters=face(1)
+    )
+    heard: Counter[str] = Counter()
+    with grpc.insecure_channel(service.address) as channel:
+        while not enough.is_set():
+            try:
+                Stub(channel).RenderFrame(request, timeout=30)
+                heard["picture"] += 1
+            except grpc.RpcError as error:
+                heard[f"{error.code().name} {reason(error)}"] += 1
+                enough.wait(0.01)
+    return heard
+
+
+def test_a_stream_keeps_its_frames_under_a_flood_of_single_ones(service: ServiceProcess) -> None:
+    enough = threading.Event()
+
+    def until(driven: Driven) -> bool:
+        return driven.sent == 90
+
+    with ThreadPoolExecutor(8) as threads:
+        floods = [threads.submit(flood, service, enough) for _ in range(8)]
+        try:
+            driven = asyncio.run(
+                drive(
+                    service.address,
+                    "heavy",
+                    until,
+                    interval_s=0.033,
+                    window=0,
+                    frame_mode=LATEST,
+                )
+            )
+        finally:
+            enough.set()
+        heard = sum((one.result() for one in floods), Counter())
+    assert driven.code is grpc.StatusCode.OK
+    driven.assert_own(HEAVY)
+    # Each frame takes 20 of 33 ms, and those of eight others would take 160.
+    assert len(driven.frames) > 45
+    assert heard["picture"] > 0
+    assert heard["RESOURCE_EXHAUSTED NO_CAPACITY"] > 0
+    assert len(heard) == 2
+
+
+def test_more_loads_than_may_wait_are_refused(service: ServiceProcess, avatars: Path) -> None:
+    def load(name: str) -> grpc.Future:
+        request = rendering_service_pb2.LoadAvatarRequest(avatar_id=name)
+        return Stub(service.channel).LoadAvatar.future(request, timeout=60)
+
+    waiting = [load(name) for name in NAMES]
+    refused = ended(waiting, len(NAMES) - LOAD_LIMIT)
+    assert [reason(one.exception()) for one in refused] == ["LOADS_WAIT"] * len(refused)
+    for name in NAMES:
+        (avatars / name / GATE_NAME).touch()
+    for one in waiting:
+        if one not in refused:
+            assert one.result().avatar.loaded
+    assert all(load(name).result().avatar.loaded for name in NAMES)
+
+
+def ended(calls: list[grpc.Future], count: int) -> list[grpc.Future]:
+    """Waits until so many calls have an answer, and returns those."""
+    while len(over := [one for one in calls if one.done()]) < count:
+        time.sleep(0.02)
+    return over
