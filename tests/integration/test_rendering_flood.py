@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
@@ -36,10 +37,14 @@ def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def start(folder: Path, **changes: object) -> ServiceProcess:
+    options = {"renderer": "tests.fakes.renderer:FakeRenderer", "stand_by": False, **changes}
+    return ServiceProcess("rendering", folder, warm_avatars=0, **options)
+
+
 @pytest.fixture(scope="module")
 def service(avatars: Path) -> Iterator[ServiceProcess]:
-    options = {"renderer": "tests.fakes.renderer:FakeRenderer", "stand_by": False}
-    with ServiceProcess("rendering", avatars.parent, warm_avatars=0, **options) as process:
+    with start(avatars.parent) as process:
         yield process.wait_until_serving()
         assert process.stop() == 0
         assert "Traceback" not in process.log
@@ -99,12 +104,26 @@ def test_a_stream_keeps_its_frames_under_a_flood_of_single_ones(service: Service
     assert len(heard) == 2
 
 
-def test_more_loads_than_may_wait_are_refused(service: ServiceProcess, avatars: Path) -> None:
-    def load(name: str) -> grpc.Future:
-        request = rendering_service_pb2.LoadAvatarRequest(avatar_id=name)
-        return Stub(service.channel).LoadAvatar.future(request, timeout=60)
+def load(service: ServiceProcess, avatar_id: str) -> grpc.Future:
+    request = rendering_service_pb2.LoadAvatarRequest(avatar_id=avatar_id)
+    return Stub(service.channel).LoadAvatar.future(request, timeout=60)
 
-    waiting = [load(name) for name in NAMES]
+
+def test_an_avatar_is_loaded_once_however_many_ask_and_workers_there_are(tmp_path: Path) -> None:
+    bundle = write_fake_bundle(tmp_path / "avatars" / "slow", 20, {"load_gate": True})
+    with start(tmp_path, worker_count=2) as service:
+        service.wait_until_serving()
+        asked = [load(service, "slow") for _ in range(4)]
+        assert ended(asked, 0) == []
+        (bundle / GATE_NAME).touch()
+        assert all(one.result().avatar.loaded for one in asked)
+        text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
+        assert "styleavatar_rendering_avatar_load_duration_seconds_count 1.0" in text
+        assert service.stop() == 0
+
+
+def test_more_loads_than_may_wait_are_refused(service: ServiceProcess, avatars: Path) -> None:
+    waiting = [load(service, name) for name in NAMES]
     refused = ended(waiting, len(NAMES) - LOAD_LIMIT)
     assert [reason(one.exception()) for one in refused] == ["LOADS_WAIT"] * len(refused)
     for name in NAMES:
@@ -112,7 +131,7 @@ def test_more_loads_than_may_wait_are_refused(service: ServiceProcess, avatars: 
     for one in waiting:
         if one not in refused:
             assert one.result().avatar.loaded
-    assert all(load(name).result().avatar.loaded for name in NAMES)
+    assert all(load(service, name).result().avatar.loaded for name in NAMES)
 
 
 def ended(calls: list[grpc.Future], count: int) -> list[grpc.Future]:

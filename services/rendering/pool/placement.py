@@ -17,6 +17,7 @@ class Place:
         utilization: Share of the worker's measured time that its streams have reserved.
         stream_count: Streams that have reserved time there.
         pinned_count: Streams and single frames that are served there.
+        is_loading: Whether the newcomer's avatar is being loaded there, or waits for it.
     """
 
     is_ready: bool
@@ -24,6 +25,7 @@ class Place:
     utilization: float
     stream_count: int
     pinned_count: int
+    is_loading: bool = False
 
     def has_room(self, needed: float, limit: float) -> bool:
         """A worker without streams takes any one, at whatever rate it can hold."""
@@ -81,5 +83,11 @@ def choose_refuge(
     return min(others, key=lambda index: _preference(places[index]), default=None)
 
 
-def _preference(place: Place) -> tuple[bool, bool, float, int]:
-    return not place.is_ready, not place.holds_avatar, place.utilization, place.pinned_count
+def _preference(place: Place) -> tuple[bool, bool, bool, float, int]:
+    return (
+        not place.is_ready,
+        not place.holds_avatar,
+        not place.is_loading,
+        place.utilization,
+        place.pinned_count,
+    )

@@ -127,6 +127,7 @@ class PoolSlot:
             utilization=self._utilization(reserved),
             stream_count=len(reserved),
             pinned_count=self.pinned.total(),
+            is_loading=entry.key in self._loads,
         )
 
     @contextlib.contextmanager

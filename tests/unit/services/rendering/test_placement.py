@@ -23,6 +23,13 @@ def test_an_avatar_draws_its_streams_until_its_worker_is_full() -> None:
     assert choose_place([BUSY, holder], 0.5, 1.0) is None
 
 
+def test_an_avatar_that_is_being_loaded_is_waited_for_there() -> None:
+    loading = replace(BUSY, is_loading=True)
+    assert choose_place([IDLE, loading], 0.3, 1.0) == 1
+    assert choose_place([loading, replace(BUSY, holds_avatar=True)], 0.3, 1.0) == 1
+    assert choose_place([loading, IDLE], 0.5, 1.0) == 1
+
+
 def test_where_nobody_holds_it_the_least_busy_is_chosen() -> None:
     assert choose_place([BUSY, replace(BUSY, utilization=0.2), BUSY], 0.1, 1.0) == 1
     assert choose_place([BUSY, replace(BUSY, pinned_count=1)], 0.1, 1.0) == 1
