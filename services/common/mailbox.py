@@ -35,8 +35,8 @@ class FrameMailbox(Generic[ItemT]):
             latest_only: Whether a new frame takes the place of one that still waits.
             merge: Joins the frame that gives way and its successor, so that nothing but the frame
                 is lost.
-            capacity: When not ``latest_only``: frames that may wait before ``put`` does, which
-                leaves the rest to the flow control of the stream.
+            capacity: When not ``latest_only``: frames that may wait; ``put`` returns when no more
+                do, which leaves the rest to the flow control of the stream.
         """
         self.on_change: Callable[[], None] = lambda: None
         self._latest_only = latest_only
@@ -65,17 +65,21 @@ class FrameMailbox(Generic[ItemT]):
         return len(self._items)
 
     async def put(self, item: ItemT) -> None:
-        """Leaves a frame; one that comes after the closing is not taken."""
+        """Leaves a frame; one that comes after the closing is not taken.
+
+        It lies in the box before there is room for the next: a closing does not lose it.
+        """
         self._put_s = time.monotonic()
-        if self._latest_only and self._items and not self._closed:
+        if self._closed:
+            return
+        if self._latest_only and self._items:
             item = self._merge(self._items.pop(), item)
             self._superseded_count += 1
-        while not (self._latest_only or self._closed) and len(self._items) >= self._capacity:
+        self._items.append(item)
+        self._changed.set()
+        self.on_change()
+        while not (self._latest_only or self._closed) and len(self._items) > self._capacity:
             await self._change()
-        if not self._closed:
-            self._items.append(item)
-            self._changed.set()
-            self.on_change()
 
     async def close(self, error: Exception | None = None) -> None:
         """Says that no more frames come; ``error`` is raised to the taker after the last one."""

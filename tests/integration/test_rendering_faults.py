@@ -396,7 +396,7 @@ def test_sigterm_under_load_loses_no_frame(avatars: Path) -> None:
                 return bool(driven.frames) and driven.frames[-1].going_away
 
             streams = asyncio.gather(
-                drive(service.address, "anna", until, interval_s=0.005),
+                drive(service.address, "anna", until, interval_s=0.005, window=12),
                 asyncio.to_thread(drive_to_the_end, service.address, "ben", interval_s=0.005),
             )
             await refusing(service.address)
