@@ -13,10 +13,11 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common.errors import describe_error
+from services.common.health import HealthServicer
 from services.common.security import ApiKeyInterceptor, ServerSecurity
 from styleavatar_core.errors import ConflictError, InvalidInputError
 
@@ -176,17 +177,6 @@ class Leaving:
         await asyncio.sleep(LAST_CALL_SHARE * self._grace_s)
 
 
-class _Health(health.aio.HealthServicer):
-    async def Check(  # noqa: N802 - the name of the RPC
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
-    ) -> health_pb2.HealthCheckResponse:
-        """Answers NOT_FOUND for what is gone, as for what never was; watching tells it in-band."""
-        answer = await super().Check(request, context)
-        if answer.status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"'{request.service}' is gone.")
-        return answer
-
-
 class GrpcServer:
     """A listening server; health says NOT_SERVING until ``set_serving(True)``.
 
@@ -220,7 +210,7 @@ class GrpcServer:
         self.port = 0
         self.leaving = Leaving()
         self._address = address
-        self._health = _Health()
+        self._health = HealthServicer()
         self._service_names = ("", *service_names)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
         reflection.enable_server_reflection(
@@ -233,7 +223,7 @@ class GrpcServer:
         Raises:
             ConflictError: When the port is taken.
         """
-        await self.set_serving(False)
+        self.set_serving(False)
         try:
             if self._credentials is None:
                 self.port = self.server.add_insecure_port(self._address)
@@ -247,27 +237,23 @@ class GrpcServer:
         await self.server.start()
         logger.info("listening", extra={"address": self._address, "port": self.port})
 
-    async def set_serving(self, serving: bool) -> None:
+    def set_serving(self, serving: bool) -> None:
         """Changes what health checks hear, for all services."""
-        states = health_pb2.HealthCheckResponse
-        status = states.SERVING if serving else states.NOT_SERVING
         for name in self._service_names:
-            await self._health.set(name, status)
+            self._health.tell(name, serving=serving)
 
-    async def tell_health(self, name: str, serving: bool | None) -> None:
+    def tell_health(self, name: str, serving: bool | None) -> None:
         """Changes what health checks hear of one thing.
 
         Args:
             name: Of what is checked.
             serving: Whether it serves; None when there is no such thing any more.
         """
-        states = health_pb2.HealthCheckResponse
-        status = states.SERVING if serving else states.NOT_SERVING
-        await self._health.set(name, states.SERVICE_UNKNOWN if serving is None else status)
+        self._health.tell(name, serving=serving)
 
     async def stop(self, grace_s: float) -> None:
         """Refuses new calls, lets running ones end for ``grace_s`` seconds, then cancels them."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         self.leaving.begin(grace_s)
         await self.server.stop(grace_s)
 
@@ -300,7 +286,7 @@ async def run_until_signal(
             # What the start left behind stays for good: collecting it again would delay frames.
             gc.collect()
             gc.freeze()
-            await server.set_serving(True)
+            server.set_serving(True)
             logger.info("ready", extra={"port": server.port})
         await stopping
         logger.info("stopping", extra={"drain_timeout_s": drain_timeout_s})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from services.rendering.catalog import AvatarCatalog
 from styleavatar_core.errors import NotFoundError
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "avatar/"
 LOOK_INTERVAL_S = 0.25
 
-Tell = Callable[[str, bool | None], Awaitable[None]]
+Tell = Callable[[str, bool | None], None]
 
 
 class AvatarHealth:
@@ -55,12 +55,12 @@ class AvatarHealth:
                 serving: bool | None = self._is_loaded(avatar_id)
             except NotFoundError:
                 serving = None
-            await self._tell(f"{PREFIX}{avatar_id}", serving)
+            self._tell(f"{PREFIX}{avatar_id}", serving)
 
 
 async def keep_serving_while(
     is_usable: Callable[[], bool],
-    set_serving: Callable[[bool], Awaitable[None]],
+    set_serving: Callable[[bool], None],
     is_warm: asyncio.Event,
 ) -> None:
     """Takes the service out of balancers' rotation while no worker is there, until cancelled.
@@ -77,4 +77,4 @@ async def keep_serving_while(
         if is_usable() != is_serving:
             is_serving = not is_serving
             logger.warning("workers are back" if is_serving else "no worker is left")
-            await set_serving(is_serving)
+            set_serving(is_serving)

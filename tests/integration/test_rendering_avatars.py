@@ -93,6 +93,22 @@ def test_an_avatar_that_loads_keeps_nobody_waiting(service: ServiceProcess, avat
     assert next(states) == STATES.SERVING
 
 
+def test_a_watcher_that_leaves_takes_no_other_with_it(
+    service: ServiceProcess, avatars: Path
+) -> None:
+    staying = watch(service, "avatar/eve")
+    assert next(staying) == STATES.SERVICE_UNKNOWN
+    with grpc.insecure_channel(service.address) as channel:
+        request = health_pb2.HealthCheckRequest(service="avatar/eve")
+        leaving = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=60)
+        assert next(leaving).status == STATES.SERVICE_UNKNOWN
+        leaving.cancel()
+    health(service, "")  # by now the service has seen it go
+    write_fake_bundle(avatars / "eve", 50)
+    assert load(service, "eve").result().avatar.loaded
+    assert next(state for state in staying if state == STATES.SERVING)
+
+
 def test_avatars_that_wait_for_their_turn_to_load_harm_nobody(tmp_path: Path) -> None:
     names = ("ben", "carla", "dora")
     write_fake_bundle(tmp_path / "avatars" / "anna", ANNA)
