@@ -27,7 +27,9 @@ class H264Decoder:
     def __init__(self) -> None:
         import av  # only streams that send video load FFmpeg
 
-        self._av = av
+        from styleavatar_core.data.decoded import picture_of
+
+        self._av, self._picture_of = av, picture_of
         self._codec: av.VideoCodecContext | None = None
 
     def decode(self, unit: bytes) -> ByteArray:
@@ -44,7 +46,7 @@ class H264Decoder:
         """
         frame = self._frame(unit)
         check_size(frame.width, frame.height)
-        return frame.to_ndarray(format="rgb24")
+        return self._picture_of(frame)
 
     def skip(self, unit: bytes) -> None:
         """Decodes an access unit whose picture nobody asks for; ``GAP`` where some are missing."""

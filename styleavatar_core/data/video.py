@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decoding and encoding of video: RGB frames with their times, checked before use.
 
-The only place that knows containers, codecs, rotation metadata and chroma subsampling.
+The only place that knows containers and codecs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import TracebackType
 import av
 import numpy as np
 
-from styleavatar_core.data.tone import HLG, PQ, to_screen
+from styleavatar_core.data.decoded import BT709, fitted, picture_of, square_width, upright
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.types import ByteArray
 
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 MIN_DURATION_S = 5.0
 MAX_SIDE_PX = 4096
+_USUAL_FPS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +32,11 @@ class VideoInfo:
     """What a video file holds.
 
     Attributes:
-        width: Upright width in pixels, rotation metadata applied.
-        height: Upright height in pixels, rotation metadata applied.
+        width: Upright width of the first frame, in square pixels.
+        height: Upright height of the first frame, in square pixels.
         fps: Average frames per second.
         duration_s: Seconds.
-        frame_count: Number of frames, estimated from duration and rate where the file does not say.
+        frame_count: Number of frames.
         codec: Name of the video codec.
     """
 
@@ -64,14 +65,13 @@ def probe(path: Path | str, min_duration_s: float = MIN_DURATION_S) -> VideoInfo
     path = Path(path)
     with _open(path) as container:
         stream = _video_stream(container, path)
-        first, rotation = _first_frame(container, stream, path)
-        fps = float(stream.average_rate or stream.guessed_rate or 25)
-        duration_s = _duration_s(container, stream, path, fps)
-        width, height = first.width, first.height
+        first = _first_frame(container, stream, path)
+        width, height = square_width(first.width, _pixel_aspect(stream)), first.height
+        if first.rotation % 180:
+            width, height = height, width
         codec = str(stream.codec_context.name)
-        frame_count = int(stream.frames) or round(duration_s * fps)
-    if rotation % 180:
-        width, height = height, width
+    frame_count, fps = _count_and_rate(path)
+    duration_s = frame_count / fps
     if duration_s < min_duration_s:
         raise InvalidInputError(
             f"{path.name} is {duration_s:.1f} s long; an avatar needs at least {min_duration_s:g} s"
@@ -89,6 +89,8 @@ def probe(path: Path | str, min_duration_s: float = MIN_DURATION_S) -> VideoInfo
 def read_frames(path: Path | str) -> Iterator[tuple[int, float, ByteArray]]:
     """Decodes a video one frame after another, upright, in constant memory.
 
+    All frames have the size of the first, also where the size changes within the file.
+
     Args:
         path: The file.
 
@@ -104,14 +106,17 @@ def read_frames(path: Path | str) -> Iterator[tuple[int, float, ByteArray]]:
     with _open(path) as container:
         stream = _video_stream(container, path)
         stream.thread_type = "AUTO"
-        fps = float(stream.average_rate or stream.guessed_rate or 25)
+        pixel_aspect, nominal_fps = _pixel_aspect(stream), _nominal_fps(stream)
         start_s: float | None = None
+        size: tuple[int, int] | None = None
         index = 0
         try:
             for frame in container.decode(stream):
-                time_s = frame.time if frame.time is not None else index / fps
+                time_s = frame.time if frame.time is not None else index / nominal_fps
                 start_s = time_s if start_s is None else start_s
-                yield index, time_s - start_s, _upright(_to_rgb(frame), frame.rotation)
+                picture = upright(picture_of(frame, pixel_aspect), frame.rotation)
+                size = picture.shape[:2] if size is None else size
+                yield index, time_s - start_s, fitted(picture, *size)
                 index += 1
         except av.error.FFmpegError as error:
             raise _damaged(path, index) from error
@@ -144,6 +149,7 @@ class VideoWriter:
         )
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.colorspace = BT709
         self._stream.options = {"crf": str(quality), "preset": "veryfast"}
 
     def write(self, frame: ByteArray) -> None:
@@ -153,7 +159,8 @@ class VideoWriter:
                 f"frame has shape {frame.shape}; this video takes {(self.height, self.width, 3)}"
             )
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        for packet in self._stream.encode(picture):
+        coded = picture.reformat(format="yuv420p", dst_colorspace=BT709)
+        for packet in self._stream.encode(coded):
             self._container.mux(packet)
 
     def close(self) -> None:
@@ -210,32 +217,47 @@ def _is_picture_file(container: av.container.InputContainer) -> bool:
 
 def _first_frame(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, path: Path
-) -> tuple[av.VideoFrame, int]:
+) -> av.VideoFrame:
     try:
         frame = next(container.decode(stream), None)
     except av.error.FFmpegError as error:
         raise _damaged(path, 0) from error
     if frame is None:
         raise _damaged(path, 0)
-    return frame, int(frame.rotation)
+    return frame
 
 
-def _duration_s(
-    container: av.container.InputContainer,
-    stream: av.video.stream.VideoStream,
-    path: Path,
-    fps: float,
-) -> float:
-    """Finds the length from the header, or by reading all packets when the header is silent."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    if container.duration:
-        return container.duration / av.time_base
-    try:
-        container.seek(0)
-        return sum(packet.size > 0 for packet in container.demux(stream)) / fps
-    except av.error.FFmpegError as error:
-        raise _damaged(path, 0) from error
+def _pixel_aspect(stream: av.video.stream.VideoStream) -> float:
+    return float(stream.sample_aspect_ratio or 1)
+
+
+def _nominal_fps(stream: av.video.stream.VideoStream) -> float:
+    """Returns the rate that the header promises, for frames that have no time of their own."""
+    return float(stream.average_rate or _USUAL_FPS)
+
+
+def _count_and_rate(path: Path) -> tuple[int, float]:
+    """Counts frames and finds their average rate from the times of their packets.
+
+    Headers are not asked: what a browser recorded says neither rate nor length, and a file that
+    was cut off says those of the whole.
+    """
+    times: list[float] = []
+    count = 0
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        nominal_fps = _nominal_fps(stream)
+        try:
+            for packet in container.demux(stream):
+                if packet.size == 0 or packet.is_discard:
+                    continue
+                count += 1
+                if packet.pts is not None and packet.time_base is not None:
+                    times.append(float(packet.pts * packet.time_base))
+        except av.error.FFmpegError as error:
+            raise _damaged(path, count) from error
+    span_s = max(times) - min(times) if times else 0.0
+    return count, (len(times) - 1) / span_s if span_s > 0 else nominal_fps
 
 
 def _damaged(path: Path, frame_count: int) -> InvalidInputError:
@@ -244,16 +266,3 @@ def _damaged(path: Path, frame_count: int) -> InvalidInputError:
         "export or upload it again",
         reason="VIDEO_DAMAGED",
     )
-
-
-def _to_rgb(frame: av.VideoFrame) -> ByteArray:
-    """Returns a decoded frame as (H, W, 3) uint8 sRGB, whatever its depth and range."""
-    if frame.color_trc not in (PQ, HLG):
-        return frame.to_ndarray(format="rgb24")
-    return to_screen(frame.to_ndarray(format="rgb48le"), int(frame.color_trc))
-
-
-def _upright(image: ByteArray, rotation_degrees: int) -> ByteArray:
-    """Turns a decoded picture by its display rotation (counter-clockwise degrees)."""
-    quarter_turns = round(rotation_degrees / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image

@@ -15,6 +15,8 @@ import pytest
 
 from styleavatar_core.data.tone import HLG, PQ, to_screen
 from styleavatar_core.data.video import VideoWriter, probe, read_frames
+from styleavatar_core.errors import InvalidInputError
+from tests.fakes.browser_recording import record_in_a_browser
 
 WIDTH, HEIGHT = 64, 48
 SKIN = (200, 150, 120)
@@ -79,6 +81,113 @@ def test_times_of_a_varying_rate_are_those_of_the_frames(tmp_path: Path) -> None
     assert probe(path, min_duration_s=1.0).duration_s == pytest.approx(
         times_ms[-1] / 1000, rel=0.05
     )
+
+
+def picture_at(time_ms: int) -> np.ndarray:
+    """A picture whose grey says when it was taken."""
+    return np.full((HEIGHT, WIDTH, 3), time_ms // 50 % 250, np.uint8)
+
+
+def record(path: Path, times_ms: Iterable[int]) -> Path:
+    record_in_a_browser(path, [(time_ms, picture_at(time_ms)) for time_ms in times_ms])
+    return path
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    times_ms = np.cumsum([0, *np.random.default_rng(1).integers(15, 90, 149)])
+    return record(tmp_path / "recording.webm", times_ms)
+
+
+def test_a_browser_recording_says_its_length_and_rate_by_its_frames(recording: Path) -> None:
+    with av.open(str(recording)) as container:
+        stream = container.streams.video[0]
+        assert (stream.average_rate, stream.duration, container.duration) == (None, None, None)
+        assert stream.guessed_rate == 1000
+    times_s = [time_s for _, time_s, _ in read_frames(recording)]
+    info = probe(recording)
+    assert info.frame_count == len(times_s) == 150
+    assert info.fps == pytest.approx(149 / times_s[-1])
+    assert 15 < info.fps < 25
+    assert info.duration_s == pytest.approx(times_s[-1] * 150 / 149)
+
+
+def test_a_short_browser_recording_is_refused_with_its_true_length(tmp_path: Path) -> None:
+    path = record(tmp_path / "short.webm", range(0, 3000, 50))
+    with pytest.raises(InvalidInputError, match=r"3\.0 s long"):
+        probe(path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_pixels_that_are_not_square_are_made_so(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"anamorphic.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+        for time_ms in range(0, 6000, 100):
+            frame = av.VideoFrame.from_ndarray(picture_at(time_ms), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    info = probe(path)
+    _, _, frame = next(iter(read_frames(path)))
+    assert (info.height, info.width) == frame.shape[:2] == (HEIGHT, 3 * WIDTH // 2)
+
+
+def test_a_size_that_changes_within_a_file_stays_that_of_the_first_frame(tmp_path: Path) -> None:
+    path = tmp_path / "call.h264"
+    sizes = [(96, 128), (48, 64), (128, 96)]  # rows and columns: slower network, turned phone
+    units = b""
+    for rows, columns in sizes:
+        coder = av.CodecContext.create("libx264", "w")
+        coder.width, coder.height, coder.pix_fmt = columns, rows, "yuv420p"
+        coder.time_base = Fraction(1, 10)
+        coder.options = {"tune": "zerolatency", "crf": "1"}
+        picture = np.zeros((rows, columns, 3), np.uint8)
+        picture[:, columns // 4 : 3 * columns // 4] = 200  # a bar, half as wide as the picture
+        for index in range(30):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            units += b"".join(bytes(packet) for packet in coder.encode(frame))
+        units += b"".join(bytes(packet) for packet in coder.encode(None))
+    path.write_bytes(units)
+    frames = [frame for _, _, frame in read_frames(path)]
+    assert len(frames) == 90
+    assert {frame.shape for frame in frames} == {(96, 128, 3)}
+    bars = [int((frame[48, :, 0] > 100).sum()) for frame in (frames[0], frames[45], frames[75])]
+    assert bars == pytest.approx([64, 64, 96 * 0.75 / 2], abs=2)
+
+
+@pytest.mark.parametrize(("height", "coding"), [(480, 5), (720, 1)])
+def test_colours_without_a_word_on_their_coding_are_read_as_players_do(
+    tmp_path: Path, height: int, coding: int
+) -> None:
+    path = tmp_path / "untagged.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, height, "yuv420p"
+        picture = np.full((height, WIDTH, 3), SKIN, np.uint8)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        coded = frame.reformat(format="yuv420p", dst_colorspace=coding)
+        coded.colorspace = 2
+        container.mux(stream.encode(coded))
+        container.mux(stream.encode(None))
+    _, _, image = next(iter(read_frames(path)))
+    assert image.mean(axis=(0, 1)) == pytest.approx(SKIN, abs=2)
+
+
+@pytest.mark.parametrize("height", [HEIGHT, 720])
+def test_colours_survive_our_own_writer_and_are_named_in_its_file(
+    tmp_path: Path, height: int
+) -> None:
+    path = tmp_path / "own.mp4"
+    with VideoWriter(path, 10, WIDTH, height) as writer:
+        for _ in range(5):
+            writer.write(np.full((height, WIDTH, 3), SKIN, np.uint8))
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).colorspace == 1
+    _, _, image = next(iter(read_frames(path)))
+    assert image.mean(axis=(0, 1)) == pytest.approx(SKIN, abs=2)
 
 
 def pq_code(nits: np.ndarray) -> np.ndarray:

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A decoded frame as a player shows it: sRGB, square pixels, upright, of the size asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from styleavatar_core.data.tone import HLG, PQ, to_screen
+from styleavatar_core.types import ByteArray
+
+if TYPE_CHECKING:
+    import av
+
+# Matrix coefficients as H.273 numbers them.
+BT709, _UNTAGGED, _BT2020 = 1, 2, 9
+# Who does not say how colours were coded means BT.601 in small pictures and BT.709 in large ones.
+_LARGE_HEIGHT_PX = 720
+_PIXEL_ASPECT_LIMIT = 4.0  # no camera's pixels are longer; files that say so are wrong
+
+
+def picture_of(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> ByteArray:
+    """Returns the colours of a decoded frame, whatever its depth, range and coding.
+
+    Args:
+        frame: As it was decoded.
+        pixel_aspect: Width over height of its pixels.
+
+    Returns:
+        (H, W, 3) uint8 sRGB with square pixels, not yet turned.
+    """
+    is_high_range = frame.color_trc in (PQ, HLG)
+    coding = None  # what the frame says
+    if frame.colorspace == _UNTAGGED and frame.height >= _LARGE_HEIGHT_PX:
+        coding = _BT2020 if is_high_range else BT709
+    width = square_width(frame.width, pixel_aspect)
+    layout = "rgb48le" if is_high_range else "rgb24"
+    image = frame.to_ndarray(format=layout, width=width, src_colorspace=coding)
+    return to_screen(image, int(frame.color_trc)) if is_high_range else image
+
+
+def square_width(width: int, pixel_aspect: float) -> int:
+    """Returns how wide a picture is, in square pixels; its height stays."""
+    if not 1 / _PIXEL_ASPECT_LIMIT <= pixel_aspect <= _PIXEL_ASPECT_LIMIT:
+        return width
+    return round(width * pixel_aspect)
+
+
+def upright(image: ByteArray, rotation_degrees: int) -> ByteArray:
+    """Turns a decoded picture by its display rotation (counter-clockwise degrees)."""
+    quarter_turns = round(rotation_degrees / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def fitted(image: ByteArray, height: int, width: int) -> ByteArray:
+    """Scales a picture as a whole until it fits a size; what it does not fill is black.
+
+    A call changes its size when the network is slow or the phone is turned. Nothing is stretched:
+    a face keeps its shape.
+    """
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return image
+    share = min(height / rows, width / columns)
+    inner_height, inner_width = max(round(share * rows), 1), max(round(share * columns), 1)
+    way = cv2.INTER_AREA if share < 1 else cv2.INTER_LINEAR
+    view = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    view[top : top + inner_height, left : left + inner_width] = cv2.resize(
+        image, (inner_width, inner_height), interpolation=way
+    )
+    return view
