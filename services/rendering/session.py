@@ -169,7 +169,10 @@ class RenderSession:
         """
         if item.set_neutral:
             self._retargeter.set_neutral()
-        retargeted = self._retargeter.retarget(item.parameters)
+        if item.parameters is None:
+            retargeted = self._retargeter.hold(item.capture_time_s)
+        else:
+            retargeted = self._retargeter.retarget(item.parameters)
         parameters = retargeted.parameters
         if parameters.frame_index != item.frame_index:  # a held face has that of the last one seen
             parameters = replace(parameters, frame_index=item.frame_index)

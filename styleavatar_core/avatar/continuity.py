@@ -9,8 +9,9 @@ import numpy as np
 
 from styleavatar_core.types import FaceParameters, FloatArray
 
-_HOLD_FRAMES, _FADE_FRAMES = 10, 20  # of a lost face
-_RETURN_FRAMES = 8  # in which a face that was found again takes over
+_HOLD_S, _FADE_S = 1 / 3, 2 / 3  # of a lost face
+_RETURN_S = 0.3  # in which a face that was found again takes over
+_RETURN_STEP_S = 0.1  # however slow a stream is, the way back has three frames
 
 
 class Continuity:
@@ -23,34 +24,44 @@ class Continuity:
     def __init__(self, rest: FaceParameters) -> None:
         self._rest = rest
         self._last: FaceParameters | None = None
-        self._lost_count = 0
+        self._lost_s = 0.0
         self._shown: FaceParameters | None = None  # from which the way leads back
-        self._returned_count = 0
+        self._returned_s = 0.0
 
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing of the driver is left in what is shown."""
-        return self._last is None or self._lost_count >= _HOLD_FRAMES + _FADE_FRAMES
+        return self._last is None or self._lost_s >= _HOLD_S + _FADE_S
 
-    def lost(self) -> FaceParameters:
-        """Returns what to show in a frame without a face; its confidence is 0."""
+    def lost(self, step_s: float) -> FaceParameters:
+        """Returns what to show in a frame without a face; its confidence is 0.
+
+        Args:
+            step_s: Time since the frame before.
+        """
         if self._last is None:
             return self._rest
-        self._lost_count += 1
-        share = float(np.clip((self._lost_count - _HOLD_FRAMES) / _FADE_FRAMES, 0.0, 1.0))
+        self._lost_s += step_s
+        share = float(np.clip((self._lost_s - _HOLD_S) / _FADE_S, 0.0, 1.0))
         place = {"frame_index": self._last.frame_index, "capture_time_s": self._last.capture_time_s}
         self._shown = replace(_between(self._last, self._rest, share), confidence=0.0, **place)
+        self._returned_s = 0.0
         return self._shown
 
-    def found(self, params: FaceParameters) -> FaceParameters:
-        """Returns what to show in a frame with a face: the face, or the way back to it."""
-        self._returned_count = 1 if self._lost_count else self._returned_count + 1
-        self._lost_count = 0
+    def found(self, params: FaceParameters, step_s: float) -> FaceParameters:
+        """Returns what to show in a frame with a face: the face, or the way back to it.
+
+        Args:
+            params: The face.
+            step_s: Time since the frame before.
+        """
+        self._lost_s = 0.0
         if self._shown is not None:
-            if self._returned_count > _RETURN_FRAMES:
+            self._returned_s += min(step_s, _RETURN_STEP_S)
+            share = self._returned_s / _RETURN_S
+            if share >= 1:
                 self._shown = None
             else:
-                share = self._returned_count / (_RETURN_FRAMES + 1)
                 params = _between(self._shown, params, share * share * (3 - 2 * share))
         self._last = params
         return params

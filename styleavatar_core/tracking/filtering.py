@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from styleavatar_core.data.frame_clock import FrameClock
 from styleavatar_core.types import FaceParameters, FloatArray
 
-_DEFAULT_STEP_S = 1 / 30
 _SPEED_CUTOFF_HZ = 1.0
 
 
@@ -56,14 +56,11 @@ class ParameterFilter:
         self._placement = OneEuroFilter(2.5, 30.0)
         self._expression = OneEuroFilter(5.0, 6.0)
         self._eyes = OneEuroFilter(4.0, 6.0)
-        self._last_time_s: float | None = None
+        self._clock = FrameClock()
 
     def apply(self, params: FaceParameters) -> FaceParameters:
         """Returns the filtered parameters."""
-        step_s = _DEFAULT_STEP_S
-        if self._last_time_s is not None and params.capture_time_s > self._last_time_s:
-            step_s = min(params.capture_time_s - self._last_time_s, 1.0)
-        self._last_time_s = params.capture_time_s
+        step_s = self._clock.step(params.capture_time_s)
         rotation = self._rotation.apply(params.rotation, step_s)
         # Where the head is in the image is what one sees, so that is what is filtered.
         placement = np.append(params.translation * params.scale, params.scale)
@@ -83,7 +80,6 @@ class ParameterFilter:
         """Forgets the past, as after a lost face."""
         for part in (self._rotation, self._placement, self._expression, self._eyes):
             part.reset()
-        self._last_time_s = None
 
 
 def _share(cutoff_hz: FloatArray | float, step_s: float) -> FloatArray | float:

@@ -49,7 +49,7 @@ async def load_engine(
     body = {"engine": entry.key, "path": str(entry.path)}
     answer = await worker.call("load", body, timeout_s=load_timeout_s)
     at_rest = Retargeter(ParameterStatistics.from_dict(entry.manifest.statistics))
-    parameters = at_rest.retarget(None).parameters
+    parameters = at_rest.hold(0.0).parameters
     frames_s = []
     for _ in range(CALIBRATION_FRAMES):
         picture = await render_frame(worker, entry.key, parameters, timeout_s=render_timeout_s)
