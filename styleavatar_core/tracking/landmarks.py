@@ -14,13 +14,17 @@ from typing import Any, Protocol, Self
 import mediapipe as mp
 import numpy as np
 
+from styleavatar_core.data.frame_clock import FrameClock
 from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.types import ByteArray, FloatArray
 
 # How many faces are looked for before one is chosen.
 _CANDIDATE_COUNT = 3
-# How far the person can have gone, in face heights: between two frames, and more for each lost one.
-_REACH, _REACH_PER_LOST_FRAME = 0.75, 0.15
+# How far the person can have gone, in face heights: between two frames, and more the longer they
+# are hidden, but never as far as somebody sits who sits beside them.
+_REACH, _REACH_PER_S, _REACH_MAX = 0.75, 0.5, 1.25
+_SIZE_RATIO_MAX = 1.6  # and by how much they can have come nearer: who stands behind is smaller
+_GIVE_UP_S = 3.0  # so long hidden, they are gone, and the largest face there is takes their place
 _SURROUNDINGS = 0.6  # of a face's size are left around it when all else is blacked out
 _TASK_FRAME_MS = 33
 
@@ -36,7 +40,8 @@ class LandmarkDetector:
 
     The largest face is chosen first. While it is followed, no other is looked for, which is what
     makes a frame cheap; when it was lost or the detector has jumped to somebody else, all faces are
-    looked for and the one is taken that is where the person can be.
+    looked for and the one is taken that is where the person can be. Nobody is followed for them
+    before they have been hidden for 3 s.
 
     Args:
         task_path: ``face_landmarker.task``; needed only where MediaPipe has no bundled models.
@@ -50,14 +55,16 @@ class LandmarkDetector:
         self._follower = self._open(1)
         self._finder: _Backend | None = None  # made when several faces are first looked for
         self._last: FloatArray | None = None
-        self._lost_count = 0
+        self._clock = FrameClock()
+        self._lost_s = 0.0
         self._is_following = False
 
-    def detect(self, frame: ByteArray) -> FloatArray | None:
+    def detect(self, frame: ByteArray, capture_time_s: float = 0.0) -> FloatArray | None:
         """Finds the face.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
+            capture_time_s: When it was captured: tells how long a lost person has been hidden.
 
         Returns:
             (478, 3) float32: x and y in pixels, z on the scale of x, growing away from the camera;
@@ -67,14 +74,17 @@ class LandmarkDetector:
             raise InvalidInputError(
                 f"A frame must be (height, width, 3) uint8; got {frame.shape} {frame.dtype}."
             )
+        self._lost_s += self._clock.step(capture_time_s)
+        if self._lost_s > _GIVE_UP_S:
+            self._last = None
         frame = np.ascontiguousarray(frame)
         found = self._choose(self._follower.landmarks(frame)) if self._is_following else None
         if found is None:
             found = self._find(frame)
         self._is_following = found is not None
-        self._lost_count = 0 if self._is_following else self._lost_count + 1
         if found is not None:
             self._last = found
+            self._lost_s = 0.0
         return found
 
     def _find(self, frame: ByteArray) -> FloatArray | None:
@@ -92,15 +102,19 @@ class LandmarkDetector:
         return chosen if followed is None else followed
 
     def _choose(self, faces: list[FloatArray]) -> FloatArray | None:
-        if not faces:
-            return None
         if self._last is None:
-            return max(faces, key=lambda face: float(np.ptp(face[:, 1])))
-        center = self._last[:, :2].mean(axis=0)
-        away = [float(np.linalg.norm(face[:, :2].mean(axis=0) - center)) for face in faces]
-        reach = _REACH + _REACH_PER_LOST_FRAME * self._lost_count
-        nearest = int(np.argmin(away))
-        return faces[nearest] if away[nearest] <= reach * float(np.ptp(self._last[:, 1])) else None
+            return max(faces, key=_height, default=None)
+        center, height = self._last[:, :2].mean(axis=0), _height(self._last)
+        reach = min(_REACH + _REACH_PER_S * self._lost_s, _REACH_MAX) * height
+
+        def away(face: FloatArray) -> float:
+            return float(np.linalg.norm(face[:, :2].mean(axis=0) - center))
+
+        def can_be(face: FloatArray) -> bool:
+            ratio = _height(face) / height
+            return away(face) <= reach and 1 / _SIZE_RATIO_MAX <= ratio <= _SIZE_RATIO_MAX
+
+        return min(filter(can_be, faces), key=away, default=None)
 
     def _open(self, face_count: int) -> _Backend:
         if self._task_path is not None:
@@ -166,6 +180,10 @@ class _TaskBackend:
 
     def close(self) -> None:
         self._landmarker.close()
+
+
+def _height(face: FloatArray) -> float:
+    return float(np.ptp(face[:, 1]))
 
 
 def _alone(frame: ByteArray, face: FloatArray) -> ByteArray:

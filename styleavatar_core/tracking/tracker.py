@@ -83,13 +83,13 @@ class Tracker:
 
         Args:
             frame_rgb: (H, W, 3) uint8 RGB.
-            capture_time_s: When it was captured; must grow for the filter to work.
+            capture_time_s: When it was captured; filter and detector tell time by it.
             frame_index: Echoed.
 
         Returns:
             The parameters in frame coordinates, or None if there is no face.
         """
-        pixels = self._detector.detect(frame_rgb)
+        pixels = self._detector.detect(frame_rgb, capture_time_s)
         if pixels is None:
             self._last = None
             if self._filter:

@@ -85,7 +85,7 @@ def track_video(
         for index, time_s, frame in read_frames(path):
             if should_stop and should_stop():
                 raise TrainingCanceled("Tracking was stopped.")
-            found = detector.detect(frame)
+            found = detector.detect(frame, time_s)
             if found is not None:
                 sampler.offer(index, frame)
                 height, width = frame.shape[:2]
