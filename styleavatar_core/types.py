@@ -31,7 +31,7 @@ class FaceParameters:
         expression: (E,) float32. ARKit-named coefficients in [0, 1] for the built-in model.
         eye_rotation: (2, 2) float32, radians. Rows: subject's left eye, right eye; columns: pitch
             (down positive), yaw (towards image right positive), relative to the head.
-        confidence: Detector confidence in [0, 1].
+        confidence: 1 where the face was found in the frame, 0 where it is held or at rest.
         capture_time_s: When the frame was captured, seconds on the caller's clock.
         frame_index: Index given by the caller, echoed everywhere.
     """

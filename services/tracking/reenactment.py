@@ -168,6 +168,13 @@ class Reenactment:
             self._order.put_nowait(None)
 
     async def _track_one(self, item: FrameItem) -> None:
+        # First of all: should this frame fail or be dropped, what was declared before it holds.
+        if item.set_neutral:
+            await self._call.write(
+                rendering_service_pb2.StreamFramesRequest(
+                    set_neutral=rendering_service_pb2.SetNeutral()
+                )
+            )
         tracked = await self._session.track(item)
         if tracked is None:
             self._room.release()
@@ -175,12 +182,6 @@ class Reenactment:
         if isinstance(tracked, image_pb2.FrameFailure):
             self._order.put_nowait(tracked)
             return
-        if item.set_neutral:
-            await self._call.write(
-                rendering_service_pb2.StreamFramesRequest(
-                    set_neutral=rendering_service_pb2.SetNeutral()
-                )
-            )
         await self._call.write(_render_request(tracked, item.frame))
         self._order.put_nowait(SentFrame(tracked, self._session.take_dropped(), item.arrival_s))
 

@@ -22,7 +22,7 @@ from styleavatar.v1 import (
 
 from services.common.image_codec import encode_image
 from services.rendering.h264 import H264Encoder
-from tests.fakes.bundle import write_fake_bundle
+from tests.fakes.bundle import wide_statistics, write_fake_bundle
 from tests.fakes.renderer import read_mark
 from tests.integration.service_process import ServiceProcess, free_port
 from tests.integration.stream_helpers import (
@@ -186,6 +186,33 @@ def test_reenactment_answers_every_frame_in_order(stub: Stub) -> None:
     assert responses[10].frame.held
     assert read_mark(pixels(responses[10].frame)) == (ANNA, 9, 40)
     assert responses[11].frame.stage_durations.tracking.ToNanoseconds() > 0
+
+
+def neutral_after(
+    before: list[image_pb2.VideoFrame], after: list[image_pb2.VideoFrame], **config: object
+) -> Iterator[tracking_service_pb2.ReenactRequest]:
+    other = rendering_service_pb2.DRIVER_OTHER_PERSON
+    yield from reenact_requests(render_config("anna", driver=other, **config), before)
+    yield tracking_service_pb2.ReenactRequest(set_neutral=rendering_service_pb2.SetNeutral())
+    yield from (tracking_service_pb2.ReenactRequest(frame=frame) for frame in after)
+
+
+def shown_level(frame: rendering_service_pb2.RenderedFrame) -> int:
+    return read_mark(pixels(frame))[2]
+
+
+@pytest.mark.parametrize("unusable", [wrong_size(4), None])
+def test_a_neutral_that_is_declared_before_a_bad_frame_is_not_lost_with_it(
+    stub: Stub, unusable: image_pb2.VideoFrame | None
+) -> None:
+    wide = [video_frame(index, picture(250)) for index in range(4)]
+    bad = [unusable] if unusable is not None else []
+    after = [*bad, video_frame(5, picture(250))]
+    frames = [r.frame for r in stub.Reenact(neutral_after(wide, after), timeout=60) if r.frame]
+    levels = [shown_level(frame) for frame in frames if frame.HasField("image")]
+    rest = round(100 * float(wide_statistics().neutral_expression[0]))
+    assert levels[0] > rest + 50
+    assert levels[-1] == rest
 
 
 def test_live_reenactment_shows_the_newest_frame(stub: Stub) -> None:
