@@ -27,14 +27,16 @@ def choose_window(landmarks: FloatArray, width: int, height: int) -> CropBox:
     Raises:
         FaceNotFoundError: No frame has a face.
     """
-    points = landmarks[~np.isnan(landmarks).any(axis=(1, 2)), :, :2]
-    if len(points) == 0:
+    # Reduced before anything is chosen: landmarks of a long clip lie in a file.
+    low, high = (reduce(landmarks, axis=1)[:, :2] for reduce in (np.min, np.max))
+    has_face = np.isfinite(low).all(axis=1)
+    low, high = low[has_face], high[has_face]
+    if len(low) == 0:
         raise FaceNotFoundError("no face was found in any frame; use a video of one person's face")
-    top, bottom = points[..., 1].min(axis=1), points[..., 1].max(axis=1)
-    face_height = float(np.median(bottom - top))
+    face_height = float(np.median(high[:, 1] - low[:, 1]))
     side = min(_WINDOW_FACE_HEIGHTS * face_height, width, height)
-    center_x = float(np.median((points[..., 0].min(axis=1) + points[..., 0].max(axis=1)) / 2))
-    center_y = float(np.median((top + bottom) / 2)) + _HEAD_SHIFT * face_height
+    center_x, center_y = (float(value) for value in np.median((low + high) / 2, axis=0))
+    center_y += _HEAD_SHIFT * face_height
     center_x = float(np.clip(center_x, side / 2, width - side / 2))
     center_y = float(np.clip(center_y, side / 2, height - side / 2))
     return CropBox(

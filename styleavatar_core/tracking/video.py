@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tracking of a whole video with one identity, in constant memory besides the landmarks."""
+"""Tracking of a whole video with one identity: landmarks wait in a file, not in memory."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _IDENTITY_FRAME_COUNT = 50
 _PROGRESS_STEP = 10
+_NO_FACE = np.full((478, 3), np.nan, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class TrackedVideo:
         width: Frame width as displayed, pixels.
         height: Frame height as displayed, pixels.
         landmarks: (T, 478, 3) float32 pixels, z on the scale of x; NaN where there is no face.
+            Mapped from a temporary file, as an hour of them has 600 MB.
     """
 
     parameters: list[FaceParameters | None]
@@ -77,11 +80,10 @@ def track_video(
     """
     model = model or builtin_model()
     info = probe(path)
-    landmarks: list[FloatArray] = []
     times: list[float] = []
     sampler: ViewSampler[int] = ViewSampler()
     width = height = 0
-    with LandmarkDetector() as detector:
+    with tempfile.TemporaryFile() as file, LandmarkDetector() as detector:
         for index, time_s, frame in read_frames(path):
             if should_stop and should_stop():
                 raise TrainingCanceled("Tracking was stopped.")
@@ -89,29 +91,47 @@ def track_video(
             if found is not None:
                 sampler.offer(index, frame)
                 height, width = frame.shape[:2]
-            landmarks.append(np.full((478, 3), np.nan, np.float32) if found is None else found)
+            file.write((_NO_FACE if found is None else found).tobytes())
             times.append(time_s)
             if on_frame:
                 on_frame(time_s, frame, found)
             if on_progress and index % _PROGRESS_STEP == 0:
                 fraction = min(0.95 * (index + 1) / max(info.frame_count, 1), 0.95)
                 on_progress(Progress("tracking", fraction, f"landmarks of frame {index + 1}"))
-    if not sampler.views:
-        raise FaceNotFoundError(
-            f"No face was found in {path.name}: film one person, facing the camera, in good light."
-        )
-    stacked = np.stack(landmarks)
-    fits, fitter = fit_landmarks(model, stacked, width, height)
-    views = [(fit, frame) for index, frame in sampler.views if (fit := fits[index]) is not None]
-    texture = solve_texture(model, fitter, views)
-    parameters = [
-        None if fit is None else fit_to_parameters(model, fit, time_s, index)
-        for index, (fit, time_s) in enumerate(zip(fits, times, strict=True))
-    ]
+        if not sampler.views:
+            raise FaceNotFoundError(
+                f"No face was found in {path.name}: film one person, facing the camera, in good "
+                "light."
+            )
+        file.flush()
+        landmarks = np.memmap(file, np.float32, mode="r", shape=(len(times), *_NO_FACE.shape))
+    parameters, identity = _solve(model, landmarks, times, sampler.views, (width, height))
     if on_progress:
         on_progress(Progress("tracking", 1.0, f"tracked {len(parameters)} frames"))
+    return TrackedVideo(parameters, identity, info.fps, width, height, landmarks)
+
+
+def _solve(
+    model: FaceModel,
+    landmarks: FloatArray,
+    times: list[float],
+    views: list[tuple[int, ByteArray]],
+    size: tuple[int, int],
+) -> tuple[list[FaceParameters | None], FaceIdentity]:
+    """Solves who is seen and every frame, keeping no more of a frame than its parameters."""
+    fitter = _identified(model, landmarks, *size)
+    seen, shown = dict(views), []
+    parameters: list[FaceParameters | None] = []
+    for index, fit in enumerate(_fits(fitter, landmarks, *size)):
+        if fit is None:
+            parameters.append(None)
+            continue
+        parameters.append(fit_to_parameters(model, fit, times[index], index))
+        if index in seen:
+            shown.append((fit, seen[index]))
+    texture = solve_texture(model, fitter, shown)
     identity = FaceIdentity(model.model_id, fitter.identity.astype(np.float32), texture)
-    return TrackedVideo(parameters, identity, info.fps, width, height, stacked)
+    return parameters, identity
 
 
 def fit_landmarks(
@@ -128,19 +148,30 @@ def fit_landmarks(
     Returns:
         The fit of each frame (None without a face), and the fitter that holds the identity.
     """
+    fitter = _identified(model, landmarks, width, height)
+    return list(_fits(fitter, landmarks, width, height)), fitter
+
+
+def _identified(model: FaceModel, landmarks: FloatArray, width: int, height: int) -> FaceFitter:
+    """Returns a fitter that knows who is seen, by frames spread through the clip."""
     fitter = FaceFitter(model)
-    has_face = np.isfinite(landmarks[:, 0, 0])
-    found = np.flatnonzero(has_face)
+    found = np.flatnonzero(np.isfinite(landmarks[:, 0, 0]))
     count = min(_IDENTITY_FRAME_COUNT, len(found))
     chosen = found[np.linspace(0, len(found) - 1, count).round().astype(int)]
+    fit_identity(fitter, [_points(landmarks[index], width, height) for index in chosen])
+    return fitter
 
-    def points(index: int) -> FloatArray:
-        return from_pixels(landmarks[index], width, height).astype(np.float64)
 
-    fit_identity(fitter, [points(index) for index in chosen])
-    fits: list[Fit | None] = []
+def _fits(
+    fitter: FaceFitter, landmarks: FloatArray, width: int, height: int
+) -> Iterator[Fit | None]:
+    """Yields the fit of each frame, None without a face; each begins with the one before."""
     last: Fit | None = None
-    for index in range(len(landmarks)):
-        last = fitter.fit(points(index), last) if has_face[index] else None
-        fits.append(last)
-    return fits, fitter
+    for pixels in landmarks:
+        has_face = np.isfinite(pixels[0, 0])
+        last = fitter.fit(_points(pixels, width, height), last) if has_face else None
+        yield last
+
+
+def _points(pixels: FloatArray, width: int, height: int) -> FloatArray:
+    return from_pixels(pixels, width, height).astype(np.float64)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +150,23 @@ def test_tracking_can_be_stopped_and_tells_how_far_it_is(sample_clip: SampleClip
         track_video(sample_clip.path, on_progress=seen.append, should_stop=lambda: len(seen) >= 2)
     assert [p.stage for p in seen] == ["tracking", "tracking"]
     assert 0 < seen[0].fraction < seen[1].fraction < 1
+
+
+def test_a_longer_video_takes_hardly_more_memory(frames: list[np.ndarray], tmp_path: Path) -> None:
+    peaks = []
+    for count in (60, 60, 180):  # the first time, all code runs
+        path = tmp_path / f"{count}.mp4"
+        with VideoWriter(path, fps=10, width=256, height=256) as writer:
+            for index in range(count):
+                writer.write(frames[index % len(frames)])
+        tracemalloc.start()
+        tracked = track_video(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert tracked.landmarks.shape == (count, 478, 3)
+        assert np.isfinite(tracked.landmarks).all()
+    # The landmarks of a frame alone have 5.7 kB; its parameters, which are kept, 1 kB.
+    assert peaks[2] - peaks[1] < 120 * 3000
 
 
 def test_a_missing_task_file_is_an_asset_error(tmp_path: Path) -> None:
