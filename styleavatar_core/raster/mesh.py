@@ -16,7 +16,7 @@ from styleavatar_core.types import FloatArray
 
 # Irradiance of the fixed light in the first nine spherical harmonics of the normal (x right,
 # y down, z away): from above, the front and a little from the left; the second order hardens it.
-_LIGHT = np.array([0.72, -0.10, -0.22, -0.34, 0.0, 0.05, -0.08, 0.03, -0.06], np.float32)
+LIGHT = np.array([0.72, -0.10, -0.22, -0.34, 0.0, 0.05, -0.08, 0.03, -0.06], np.float32)
 
 _BLOCK = 1024  # numbers that are moved at a time; blocks that a direction leaves alone are skipped
 _LEVELS = 32767
@@ -99,7 +99,7 @@ def light(albedo: FloatArray, normals: FloatArray) -> FloatArray:
         (V, 3) float32 RGB, not negative; bright places go beyond 1.
     """
     colors = np.empty_like(albedo)
-    _light(albedo, normals, _LIGHT, colors)
+    _light(albedo, normals, LIGHT, colors)
     return colors
 
 

@@ -22,6 +22,12 @@ _EYEBALL_RECESS = 0.1
 _MOUTH_RECESS = 1.0
 
 
+def recesses(model: FaceModel) -> list[tuple[tuple[int, int], float]]:
+    """Returns what is drawn behind its place: first and last-but-one vertex, and how much, dm."""
+    recessed = [(span, _EYEBALL_RECESS) for span in model.eye_vertices]
+    return [*recessed, (model.mouth_vertices, _MOUTH_RECESS)]
+
+
 @dataclass(frozen=True, slots=True)
 class FaceRendering:
     """A face drawn into a square.
@@ -50,8 +56,7 @@ class FaceRenderer:
         self._model = model
         self._albedo = albedo
         self._size_px = size_px
-        self._recessed = [(span, _EYEBALL_RECESS) for span in model.eye_vertices]
-        self._recessed.append((model.mouth_vertices, _MOUTH_RECESS))
+        self._recessed = recesses(model)
         self._rasterize = choose_rasterizer()
 
     def render(self, vertices: FloatArray, params: FaceParameters) -> FaceRendering:

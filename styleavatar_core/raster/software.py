@@ -17,7 +17,7 @@ from styleavatar_core.types import ByteArray, FloatArray
 
 IntArray = npt.NDArray[np.int32]
 
-_SLACK = 1e-6  # of a weight: rounding must not leave gaps along shared edges
+SLACK = 1e-6  # of a weight: rounding must not leave gaps along shared edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _fill_tiny(f, first, steps, window, face_index, depth):  # noqa: ANN001, ANN
         v = first[1] + x * steps[0][1] + y * steps[1][1]
         here = np.float32(first[2] + x * steps[0][2] + y * steps[1][2])
         before, was = depth[row, column], face_index[row, column]
-        is_nearest = (min(u, v, 1.0 - u - v) >= -_SLACK) & (here < before)
+        is_nearest = (min(u, v, 1.0 - u - v) >= -SLACK) & (here < before)
         depth[row, column] = here if is_nearest else before
         face_index[row, column] = f if is_nearest else was
 
@@ -162,10 +162,10 @@ def _fill_rows(f, first, steps, window, face_index, depth):  # noqa: ANN001, ANN
         start, stop = 0.0, float(right - left)
         for weight, step in ((u, u_step), (v, v_step), (1.0 - u - v, -u_step - v_step)):
             if step > 0.0:
-                start = max(start, -(weight + _SLACK) / step)
+                start = max(start, -(weight + SLACK) / step)
             elif step < 0.0:
-                stop = min(stop, -(weight + _SLACK) / step)
-            elif weight < -_SLACK:
+                stop = min(stop, -(weight + SLACK) / step)
+            elif weight < -SLACK:
                 stop = -1.0
         if not start <= stop:
             continue
