@@ -64,10 +64,13 @@ class ConditioningRenderer:
             parameters: In the coordinates of the square that is rendered
                 (:func:`styleavatar_core.face3d.camera.parameters_in_crop`).
         """
-        _require_model(self._model, parameters.model_id, "parameters")
-        vertices = self._mesh.vertices(parameters.expression, parameters.eye_rotation)
-        rendering = self._renderer.render(vertices, parameters)
+        rendering = self._renderer.render(self.vertices(parameters), parameters)
         return Conditioning(rendering.texture, rendering.uv, rendering.mask)
+
+    def vertices(self, parameters: FaceParameters) -> FloatArray:
+        """Moves the mesh only, for a device that draws it: (V, 3) float32, model space."""
+        _require_model(self._model, parameters.model_id, "parameters")
+        return self._mesh.vertices(parameters.expression, parameters.eye_rotation)
 
 
 def _require_model(model: FaceModel, model_id: str, what: str) -> None:

@@ -17,6 +17,7 @@ from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.engine.base import EngineInfo, joined
 from styleavatar_core.engine.calibration import measure_batch_limit
+from styleavatar_core.engine.device_renderer import DeviceRenderer
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.types import ByteArray, FaceParameters
@@ -73,6 +74,9 @@ class AvatarRenderer:
         )
         self._conditioning.warm_up()
         self._engine.warm_up()
+        self._on_device: DeviceRenderer | None = None
+        if self._engine.device != "cpu":
+            self._on_device = DeviceRenderer(self._engine, self.manifest, self._conditioning)
         self.batch_limit = measure_batch_limit(self._engine)
         # What another avatar had left behind may be used again without growing.
         taken = _occupied_bytes() - taken_before + self._engine.coming_bytes
@@ -112,11 +116,17 @@ class AvatarRenderer:
             RenderError: These frames failed; the renderer lives.
         """
         start = time.perf_counter()
-        conditionings = [self._conditioning.render(parameters) for parameters in batch]
-        conditioned = time.perf_counter()
-        output = self._engine.render(
-            joined([to_render_input(c, self._engine.info, self.manifest) for c in conditionings])
-        )
+        if self._on_device is not None:  # only the mesh is moved here; the rest is drawn there
+            prepared = self._on_device.prepare(batch)
+            conditioned = time.perf_counter()
+            output = self._on_device.render(prepared)
+        else:
+            conditionings = [self._conditioning.render(parameters) for parameters in batch]
+            conditioned = time.perf_counter()
+            info = self._engine.info
+            output = self._engine.render(
+                joined([to_render_input(c, info, self.manifest) for c in conditionings])
+            )
         end = time.perf_counter()
         timings_ms = {
             "conditioning": (conditioned - start) * 1e3,

@@ -14,6 +14,8 @@ from styleavatar_core.errors import RenderError
 from styleavatar_core.types import ByteArray, FloatArray
 
 if TYPE_CHECKING:
+    import torch
+
     from styleavatar_core.engine.face_lookup import FaceLookup
 
 INPUT_NAMES = ("texture_rendering", "uv_rendering", "face_mask")
@@ -96,6 +98,7 @@ class RenderEngine(ABC):
     runtime: ClassVar[str]  # for people
     # Whether frames rendered at once may take less time than one after the other.
     gains_by_batches: bool = False
+    device: str = "cpu"  # where it renders; on another, ``launch`` renders what is there already
     _warm: ClassVar[set[EngineInfo]] = set()  # kinds of engines that have rendered in this process
 
     def __init__(self, info: EngineInfo) -> None:
@@ -125,6 +128,17 @@ class RenderEngine(ABC):
     @abstractmethod
     def _render(self, inputs: RenderInput) -> RenderOutput:
         """Renders a batch; may raise what its runtime raises."""
+
+    def launch(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Starts rendering what is on its device already, and does not wait for it.
+
+        Args:
+            inputs: What the graph takes, in the order of ``INPUT_NAMES``.
+
+        Returns:
+            Image and mask, on the device; the next call may overwrite them.
+        """
+        raise RenderError(f"{self.runtime} takes its inputs from the host")
 
     def warm_up(self) -> None:
         """Renders once, unless an engine of its kind has: code and memory are in the process then.

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-
-from styleavatar_core.engine.freeze import FrozenGenerator
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +43,11 @@ class CapturedGenerator:
     """Renders with captured graphs. Not thread-safe.
 
     Args:
-        generator: The frozen generator, on a CUDA device.
+        generator: The frozen generator, or what makes its inputs, on a CUDA device.
         device: That device.
     """
 
-    def __init__(self, generator: FrozenGenerator, device: str) -> None:
+    def __init__(self, generator: nn.Module, device: str) -> None:
         self._generator, self._device = generator, torch.device(device)
         self._frames: dict[int, _Frame] = {}
 
@@ -62,27 +61,43 @@ class CapturedGenerator:
             Image and mask, as the generator gives them.
         """
         hosts = [torch.from_numpy(array) for array in arrays]
-        count = len(hosts[0])
-        if count not in self._frames:
-            self._frames[count] = self._capture(hosts)
-        frame = self._frames[count]
+        frame = self._frame(hosts)
         for source, given, target in zip(hosts, frame.given, frame.inputs, strict=True):
             given.copy_(source)
             target.copy_(given, non_blocking=True)
-        if frame.graph is not None:
-            frame.graph.replay()
-            outputs = frame.outputs
-        else:
-            outputs = self._generator(*frame.inputs)
-        for output, result in zip(outputs, frame.results, strict=True):
+        for output, result in zip(self._start(frame), frame.results, strict=True):
             result.copy_(output, non_blocking=True)
         torch.cuda.current_stream(self._device).synchronize()
         return tuple(result.numpy().copy() for result in frame.results)
 
-    def _capture(self, hosts: Sequence[torch.Tensor]) -> _Frame:
+    def launch(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Starts rendering what is on the device already; the next call overwrites the outputs."""
+        frame = self._frame(inputs)
+        for source, target in zip(inputs, frame.inputs, strict=True):
+            target.copy_(source, non_blocking=True)
+        return self._start(frame)
+
+    def _frame(self, samples: Sequence[torch.Tensor]) -> _Frame:
+        """Returns the places for a batch of this size, captured when the first one comes."""
+        count = len(samples[0])
+        if count not in self._frames:
+            self._frames[count] = self._capture(samples)
+        return self._frames[count]
+
+    def _start(self, frame: _Frame) -> tuple[torch.Tensor, ...]:
+        """Renders what lies in a frame's inputs, without waiting for it."""
+        if frame.graph is None:
+            outputs: tuple[torch.Tensor, ...] = self._generator(*frame.inputs)
+            return outputs
+        frame.graph.replay()
+        return frame.outputs
+
+    def _capture(self, samples: Sequence[torch.Tensor]) -> _Frame:
         """Renders a few times, then captures what is launched."""
-        given = tuple(host.pin_memory() for host in hosts)
-        inputs = tuple(part.to(self._device) for part in given)
+        given = tuple(torch.empty(s.shape, dtype=s.dtype, pin_memory=True) for s in samples)
+        inputs = tuple(
+            torch.empty(s.shape, dtype=s.dtype, device=self._device).copy_(s) for s in samples
+        )
         stream = torch.cuda.Stream(self._device)
         stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(stream):

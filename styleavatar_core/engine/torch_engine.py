@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -53,7 +53,7 @@ class TorchEngine(RenderEngine):
         sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
         super().__init__(EngineInfo("torch", precision, *sizes, note))
         self._thread_count, self._lookup = thread_count, lookup
-        self.gains_by_batches = device != "cpu"
+        self.gains_by_batches, self.device = device != "cpu", device
         if device == "cpu":
             keep_freed_memory()
             if not is_half:
@@ -77,6 +77,13 @@ class TorchEngine(RenderEngine):
                 return RenderOutput(*self._captured.render(arrays))
             image, mask = self._generator(*map(torch.from_numpy, arrays))
         return RenderOutput(image.contiguous().numpy(), mask.contiguous().numpy())
+
+    def launch(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Starts rendering what is on its device already."""
+        if self._captured is not None:
+            return self._captured.launch(inputs)
+        image, mask = self._generator(*inputs)
+        return image, mask
 
     def close(self) -> None:
         """Frees the weights."""

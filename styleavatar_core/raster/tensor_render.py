@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from styleavatar_core.errors import RenderError
 from styleavatar_core.face3d.camera import projection
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.raster.mesh import LIGHT
@@ -21,6 +22,7 @@ from styleavatar_core.types import FaceParameters, FloatArray
 # Pixels of the list for each of the image. A mesh whose faces all look at the camera and fill the
 # image takes about three: a face's window is twice as large as the face, and eyes lie behind lids.
 _LIST_SHARE = 4
+_MOST_LIST_SHARE = 32  # a mesh that covers the image so often is torn; memory is not for it
 
 
 class TensorFaceRenderer(nn.Module):
@@ -68,8 +70,8 @@ class TensorFaceRenderer(nn.Module):
 
         Returns:
             Texture (B, S, S, 3) uint8 RGB, UV (B, S, S, 2) float32 in [0, 1] and mask (B, S, S)
-            uint8, zero where there is no face; and () int64, the entries that all this needed: see
-            :meth:`has_room_for`.
+            uint8, zero where there is no face; and (2,) int64, the entries that all this needed and
+            those that there were: if too few, faces are missing, see :meth:`make_room`.
         """
         matrix, offset, scale = pose[:, :9].reshape(-1, 1, 3, 3), pose[:, None, 9:12], pose[:, 12:]
         x, y, z = vertices.split(1, dim=2)
@@ -79,18 +81,26 @@ class TensorFaceRenderer(nn.Module):
         points = points * half
         depth = points[..., 2:] + self.recess * (scale * half)[:, None]
         points = torch.cat([points[..., :2] + half, depth], dim=2)
-        covered = rasterize(
-            points, self.faces, self.size_px, self.size_px, self._list_length(len(points))
-        )
+        length = self._list_length(len(points))
+        covered = rasterize(points, self.faces, self.size_px, self.size_px, length)
         image, uv, mask = shade(covered.face_index, points, self.faces, colors, self.uv_coordinates)
-        return image, uv, mask, covered.needed
+        room = torch.stack([covered.needed, torch.full_like(covered.needed, length)])
+        return image, uv, mask, room
 
-    def has_room_for(self, needed: int, count: int) -> bool:
-        """Whether a batch that needed so many entries is drawn whole; more room is made if not."""
-        has_room = needed <= self._list_length(count)
+    def make_room(self, needed: int, count: int) -> None:
+        """Makes the next batches of ``count`` find as many entries as were needed.
+
+        Raises:
+            RenderError: They are more than any face needs.
+        """
+        share = needed / (count * self.size_px**2)
+        if share > _MOST_LIST_SHARE:
+            raise RenderError(
+                f"the mesh covers the picture {share:.0f} times over; at most {_MOST_LIST_SHARE} "
+                "times is drawn: its expression is far from any face's"
+            )
         while needed > self._list_length(count):
             self._list_share *= 2
-        return has_room
 
     def _list_length(self, count: int) -> int:
         return self._list_share * count * self.size_px**2

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conditioning on the device that renders: vertices and pose go there, bytes come back.
+
+Texture rendering, UV rendering and mask are drawn where the networks are and never leave it. Used
+beside a GPU's engine; written for any device, so that tests hold it to the host's path on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.avatar.manifest import AvatarManifest
+from styleavatar_core.engine.base import EngineInfo, RenderEngine, RenderOutput
+from styleavatar_core.engine.cuda_graph import CapturedGenerator
+from styleavatar_core.engine.transfers import Tensors, Transfers, Underway
+from styleavatar_core.errors import RenderError
+from styleavatar_core.raster.tensor_render import TensorFaceRenderer, pose_numbers
+from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
+
+Moved = tuple[FloatArray, FloatArray]  # vertices (V, 3) and pose (13,) of one frame
+Pictures = tuple[ByteArray, ByteArray]  # images and masks of a batch
+
+_MOST_UNDERWAY = 2  # one is computed while the other comes back
+
+
+class DeviceConditioning(nn.Module):
+    """From vertices and pose to what the networks take, on one device.
+
+    Args:
+        manifest: The avatar's; networks of the published code see the face without its rim.
+        info: The engine that will render.
+    """
+
+    def __init__(self, manifest: AvatarManifest, info: EngineInfo) -> None:
+        super().__init__()
+        model = manifest.face_model()
+        albedo = model.albedo(manifest.face_identity.texture)
+        self.renderer = TensorFaceRenderer(model, albedo, info.rendering_size_px)
+        self._step = info.rendering_size_px // info.uv_size
+        self._has_rim = not manifest.is_imported
+
+    def forward(self, vertices: torch.Tensor, pose: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Draws a batch.
+
+        Args:
+            vertices: (B, V, 3) float32, model space.
+            pose: (B, 13) float32, see ``pose_numbers``.
+
+        Returns:
+            The three inputs of an engine's graph; entries that this needed, and that there were.
+        """
+        texture, uv, mask, room = self.renderer(vertices, pose)
+        every = slice(None, None, self._step)
+        mask = mask[:, every, every]
+        return texture, uv[:, every, every], mask if self._has_rim else _without_rim(mask), room
+
+
+def _without_rim(mask: torch.Tensor) -> torch.Tensor:
+    """Takes those texels of (B, U, U) away that have a neighbour in a row or column outside."""
+    wide = F.pad(mask[:, None].float(), (1, 1, 1, 1), mode="replicate")[:, 0]
+    rows = torch.minimum(wide[:, :-2, 1:-1], wide[:, 2:, 1:-1])
+    columns = torch.minimum(wide[:, 1:-1, :-2], wide[:, 1:-1, 2:])
+    return torch.minimum(torch.minimum(rows, columns).to(mask.dtype), mask)
+
+
+class DeviceRenderer:
+    """Renders an avatar whose engine can launch what is on its device. Not thread-safe.
+
+    Args:
+        engine: The engine.
+        manifest: The avatar's.
+        conditioning: The host's, which moves the mesh.
+    """
+
+    def __init__(
+        self, engine: RenderEngine, manifest: AvatarManifest, conditioning: ConditioningRenderer
+    ) -> None:
+        self._engine, self._mesh = engine, conditioning
+        self._module = DeviceConditioning(manifest, engine.info).to(engine.device).eval()
+        self._draw = self._drawing()
+        self._transfers = Transfers(self._compute, engine.device)
+
+    def prepare(self, batch: Sequence[FaceParameters]) -> list[Moved]:
+        """Does the host's part: moves the mesh of each frame.
+
+        Raises:
+            InvalidInputError: Parameters belong to another face model.
+        """
+        return [(self._mesh.vertices(face), pose_numbers(face)) for face in batch]
+
+    def render(self, prepared: Sequence[Moved]) -> RenderOutput:
+        """Renders what was prepared; as one batch if the engine gains by that.
+
+        Otherwise one frame is rendered while the one before it comes back.
+
+        Raises:
+            RenderError: These frames failed; the renderer lives.
+        """
+        size = len(prepared) if self._engine.gains_by_batches else 1
+        groups = [prepared[start : start + size] for start in range(0, len(prepared), size)]
+        try:
+            with torch.inference_mode():
+                outputs = self._render_in_turns(groups)
+        except Exception as error:  # the runtimes' exceptions have no common base
+            runtime = self._engine.runtime
+            raise RenderError(f"{runtime} could not render these frames: {error}") from error
+        images, masks = zip(*outputs, strict=True)
+        return RenderOutput(np.concatenate(images), np.concatenate(masks))
+
+    def _render_in_turns(self, groups: Sequence[Sequence[Moved]]) -> list[Pictures]:
+        """Renders batches, two of them on their way at a time."""
+        outputs: list[Pictures] = []
+        underway: deque[tuple[Sequence[Moved], Underway]] = deque()
+        for group in groups:
+            if len(underway) == _MOST_UNDERWAY:
+                outputs.append(self._take(*underway.popleft()))
+            underway.append((group, self._give(group)))
+        return outputs + [self._take(*one) for one in underway]
+
+    def _give(self, group: Sequence[Moved]) -> Underway:
+        return self._transfers.give([np.stack(parts) for parts in zip(*group, strict=True)])
+
+    def _take(self, group: Sequence[Moved], batch: Underway) -> Pictures:
+        """Returns the pictures of a batch; renders it again, if its mesh did not fit."""
+        image, mask, (needed, there_were) = self._transfers.take(batch)
+        if needed <= there_were:
+            return image, mask
+        self._module.renderer.make_room(int(needed), len(group))
+        self._draw = self._drawing()  # what was captured has the old size
+        return self._take(group, self._give(group))
+
+    def _compute(self, *given: torch.Tensor) -> Tensors:
+        """Draws and renders on the device, without waiting for it."""
+        *inputs, room = self._draw(given)
+        return (*self._engine.launch(inputs), room)
+
+    def _drawing(self) -> Callable[[Sequence[torch.Tensor]], Tensors]:
+        """Returns what draws: a captured graph where there is such a thing."""
+        if torch.device(self._engine.device).type == "cuda":
+            return CapturedGenerator(self._module, self._engine.device).launch
+        return lambda given: self._module(*given)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vertices in, pictures out on one device: what a GPU does for each frame, here on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from styleavatar_core.avatar.bundle import AvatarBundle
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.engine.base import RenderEngine, joined
+from styleavatar_core.engine.device_renderer import DeviceConditioning, DeviceRenderer, _without_rim
+from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.engine.transfers import Transfers
+from styleavatar_core.engine.typical_inputs import _without_rim as host_without_rim
+from styleavatar_core.engine.typical_inputs import to_render_input
+from styleavatar_core.errors import InvalidInputError, RenderError
+from styleavatar_core.types import FaceParameters
+from tests.unit.core.engine.test_avatar_renderer import face
+from tests.unit.core.engine.test_cuda_graph import HostWatch
+
+FACES = [face(), face(yaw=0.4), face(yaw=-0.3)]
+
+
+@pytest.fixture
+def engine(bundle: AvatarBundle) -> TorchEngine:
+    """The generator as a GPU gets it: it samples the face itself."""
+    return TorchEngine(load_frozen(bundle), thread_count=1)
+
+
+def conditioning(bundle: AvatarBundle, engine: RenderEngine) -> ConditioningRenderer:
+    manifest = bundle.manifest
+    size = engine.info.rendering_size_px
+    return ConditioningRenderer(manifest.face_model(), manifest.face_identity, size)
+
+
+def assert_host_agrees(
+    bundle: AvatarBundle,
+    engine: RenderEngine,
+    renderer: DeviceRenderer,
+    faces: list[FaceParameters],
+) -> None:
+    """Compares with what the engine makes of the host's conditioning."""
+    output = renderer.render(renderer.prepare(faces))
+    host = conditioning(bundle, engine)
+    seen = [to_render_input(host.render(one), engine.info, bundle.manifest) for one in faces]
+    wanted = engine.render(joined(seen))
+    assert output.image.shape == wanted.image.shape
+    assert np.abs(output.image.astype(int) - wanted.image).max() <= 1
+    assert np.abs(output.mask.astype(int) - wanted.mask).max() <= 1
+    assert not np.array_equal(output.image[0], output.image[1])
+
+
+@pytest.mark.parametrize("gains_by_batches", [False, True])
+def test_pictures_are_those_of_the_hosts_conditioning(
+    bundle: AvatarBundle, engine: TorchEngine, gains_by_batches: bool
+) -> None:
+    engine.gains_by_batches = gains_by_batches
+    renderer = DeviceRenderer(engine, bundle.manifest, conditioning(bundle, engine))
+    assert_host_agrees(bundle, engine, renderer, FACES)
+    assert_host_agrees(bundle, engine, renderer, FACES[::-1])
+
+
+def test_a_mesh_that_takes_more_room_is_drawn_whole(
+    bundle: AvatarBundle, engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("styleavatar_core.raster.tensor_render._LIST_SHARE", 1)
+    renderer = DeviceRenderer(engine, bundle.manifest, conditioning(bundle, engine))
+    near = [replace(one, scale=1.2) for one in FACES]
+    given = renderer.prepare(near[:1])[0]
+    size = engine.info.rendering_size_px
+    vertices, pose = (torch.from_numpy(part)[None] for part in given)
+    room = DeviceConditioning(bundle.manifest, engine.info)(vertices, pose)[3]
+    assert room[0] > room[1] == size**2
+    assert_host_agrees(bundle, engine, renderer, near)
+
+
+def test_parameters_of_another_face_model_are_refused(
+    bundle: AvatarBundle, engine: TorchEngine
+) -> None:
+    renderer = DeviceRenderer(engine, bundle.manifest, conditioning(bundle, engine))
+    with pytest.raises(InvalidInputError, match="faceverse"):
+        renderer.prepare([face(model_id="faceverse-v4")])
+
+
+def test_a_batch_that_fails_is_told_and_the_next_one_is_rendered(
+    bundle: AvatarBundle, engine: TorchEngine
+) -> None:
+    renderer = DeviceRenderer(engine, bundle.manifest, conditioning(bundle, engine))
+    prepared = renderer.prepare(FACES)
+    (vertices, pose) = prepared[1]
+    broken = [prepared[0], (vertices[:-5], pose), prepared[2]]
+    with pytest.raises(RenderError, match="torch could not render these frames"):
+        renderer.render(broken)
+    assert_host_agrees(bundle, engine, renderer, FACES)
+
+
+def test_an_engine_that_renders_on_the_host_says_so(bundle: AvatarBundle) -> None:
+    model = onnx_model(load_frozen(bundle)).SerializeToString()
+    with pytest.raises(RenderError, match="from the host"):
+        OnnxEngine(model, thread_count=1).launch([])
+
+
+def test_the_rim_is_taken_away_as_on_the_host() -> None:
+    masks = np.random.default_rng(2).random((3, 17, 17)) < 0.9
+    bytes_ = masks.astype(np.uint8)
+    ours = _without_rim(torch.from_numpy(bytes_)).numpy()
+    assert np.array_equal(ours, np.stack([host_without_rim(mask) for mask in bytes_]))
+    assert 0 < ours.sum() < bytes_.sum()
+
+
+def test_each_batch_underway_keeps_its_own_results() -> None:
+    place = torch.zeros(2)  # as a captured graph's, overwritten by each frame
+
+    def compute(given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (torch.add(given, 1.0, out=place),)
+
+    transfers = Transfers(compute, "cpu")
+    for start in (0.0, 10.0):
+        arrays = [np.full(2, start + index, np.float32) for index in range(3)]
+        underway = [transfers.give([array]) for array in arrays]
+        results = [transfers.take(batch)[0] for batch in underway]
+        assert [result.tolist() for result in results] == [(a + 1).tolist() for a in arrays]
+
+
+def test_nothing_between_vertices_and_pictures_touches_the_host(bundle: AvatarBundle) -> None:
+    frozen = load_frozen(bundle).to("meta")
+    info = TorchEngine(frozen, device="meta").info
+    module = DeviceConditioning(bundle.manifest, info).to("meta")
+    count = len(bundle.manifest.face_model().mean_shape)
+    given = torch.empty(2, count, 3, device="meta"), torch.empty(2, 13, device="meta")
+    with torch.inference_mode():
+        frozen(*module(*given)[:3])  # what is made once is made now
+        with HostWatch() as watch:
+            image, _ = frozen(*module(*given)[:3])
+    assert image.shape == (2, 128, 128, 3)
+    assert watch.seen == []
