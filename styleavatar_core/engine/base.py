@@ -188,13 +188,16 @@ class SampleEngine(RenderEngine):
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
         """Renders sample by sample."""
-        results = []
-        for index in range(len(inputs.face_mask)):
+        count = len(inputs.face_mask)
+        size = self._info.image_size_px
+        image = np.empty((count, size, size, 3), np.uint8)
+        mask = np.empty((count, size, size), np.uint8)
+        for index in range(count):
             sample = slice(index, index + 1)
             one = RenderInput(*(getattr(inputs, name)[sample] for name in INPUT_NAMES))
-            results.append(self._run(feed_of(one, self._lookup)))
-        images, masks = zip(*results, strict=True)
-        return RenderOutput(np.concatenate(images), np.concatenate(masks))
+            # Copied at once: the next sample may be written to the same place.
+            image[sample], mask[sample] = self._run(feed_of(one, self._lookup))
+        return RenderOutput(image, mask)
 
     @abstractmethod
     def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
