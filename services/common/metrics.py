@@ -19,13 +19,15 @@ from styleavatar_core.errors import ConflictError
 logger = logging.getLogger(__name__)
 
 FRAME_BUCKETS_S = (
-    *(0.001, 0.002, 0.005, 0.010, 0.015, 0.020, 0.025, 0.033, 0.040, 0.050),
-    *(0.067, 0.100, 0.200, 0.500, 1.0, 2.0),
+    *(0.001, 0.002, 0.004, 0.006, 0.008, 0.010, 0.0125, 0.016, 0.020, 0.025, 0.033, 0.040, 0.050),
+    *(0.066, 0.100, 0.250),
 )
+# Of a first frame, whose avatar may have to be loaded.
+FIRST_FRAME_BUCKETS_S = (0.016, 0.033, 0.066, 0.100, 0.250, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 # Why the rendering service drops frames, as it tells their callers too.
 DROP_REASONS = ("superseded", "worker_lost", "slow_reader", "late")
 BATCH_BUCKETS = (1, 2, 3, 4)
-LOAD_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+LOAD_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
 REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -91,10 +93,14 @@ class RenderingMetrics:
         self.first_frame = new.histogram(
             "first_frame_duration_seconds",
             "Time from the config of a stream to its first frame.",
-            LOAD_BUCKETS_S,
+            FIRST_FRAME_BUCKETS_S,
         )
         self.avatar_load = new.histogram(
             "avatar_load_duration_seconds", "Time to load an avatar into a worker.", LOAD_BUCKETS_S
+        )
+        self.failed_loads = new.counter(
+            "failed_avatar_loads",
+            "Avatars that a worker could not load, or died of.",
         )
         self.loaded_avatars = new.gauge("loaded_avatars", "Avatars held ready by the workers.")
         self.avatar_uses = new.counter(

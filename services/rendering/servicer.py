@@ -123,9 +123,9 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         request_iterator: AsyncIterator[rendering_service_pb2.StreamFramesRequest],
         context: grpc.aio.ServicerContext,
     ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
-        opened_s = time.perf_counter()
         with self._open_stream():
             asked = await self._config(request_iterator)
+            asked_s = time.perf_counter()
             entry, config = await self._grant(asked)
             writer = PictureWriter(config, await read_background(asked))
             latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
@@ -147,7 +147,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
                     async for response in answers:
                         yield response
                         if is_first:
-                            self._metrics.first_frame.observe(time.perf_counter() - opened_s)
+                            self._metrics.first_frame.observe(time.perf_counter() - asked_s)
                             is_first = False
 
     @contextmanager

@@ -9,6 +9,7 @@ import queue
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -82,6 +83,13 @@ def reason(error: grpc.RpcError) -> str:
     return dict(error.trailing_metadata())["styleavatar-reason"]
 
 
+def measured(service: ServiceProcess) -> dict[str, float]:
+    """The metrics of the service, by name without their common prefix."""
+    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
+    values = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return {name.removeprefix("styleavatar_rendering_"): float(value) for name, value in values}
+
+
 def test_every_frame_is_answered_once_in_order(stub: Stub) -> None:
     config, *frames = answers(stub, "anna", 40)
     granted = render_config("anna", jpeg_quality=90, image_size_px=64, frames_per_second=30)
@@ -138,11 +146,9 @@ def test_streams_of_an_avatar_share_batches_and_keep_their_own_frames(
     with ThreadPoolExecutor() as threads:
         for value, marks in zip(values, threads.map(collect, values), strict=True):
             assert marks == [(70, index, round(100 * value)) for index in range(60)]
-    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
-    counts = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    name = "styleavatar_rendering_batch_size"
-    assert float(counts[f'{name}_bucket{{le="4.0"}}']) == float(counts[f"{name}_count"])
-    assert float(counts[f'{name}_bucket{{le="1.0"}}']) < float(counts[f"{name}_count"]) - 60
+    counts = measured(service)
+    assert counts['batch_size_bucket{le="4.0"}'] == counts["batch_size_count"]
+    assert counts['batch_size_bucket{le="1.0"}'] < counts["batch_size_count"] - 60
 
 
 def test_live_streams_drop_old_frames_and_say_so(stub: Stub) -> None:
@@ -226,11 +232,26 @@ def test_a_failing_frame_does_not_end_the_stream(stub: Stub) -> None:
     assert responses[3].failure.message == "This frame fails on purpose."
 
 
-def test_an_unloadable_bundle_is_said_and_harms_nobody(stub: Stub) -> None:
+def test_an_unloadable_bundle_is_said_and_harms_nobody(stub: Stub, service: ServiceProcess) -> None:
     error = refusal(stub.StreamFrames(render_requests(render_config("damaged"), [])))
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "damaged on purpose" in error.details()
     assert len(answers(stub, "anna", 2)) == 3
+    assert measured(service)["failed_avatar_loads_total"] > 0
+
+
+def test_the_time_to_a_first_frame_begins_with_the_config(
+    stub: Stub, service: ServiceProcess
+) -> None:
+    assert len(answers(stub, "anna", 1)) == 2  # it is loaded now
+    before = measured(service)["first_frame_duration_seconds_sum"]
+
+    def requests() -> Iterator[rendering_service_pb2.StreamFramesRequest]:
+        time.sleep(3)
+        yield from render_requests(render_config("anna"), [face(0)])
+
+    assert len(list(stub.StreamFrames(requests(), timeout=60))) == 2
+    assert measured(service)["first_frame_duration_seconds_sum"] - before < 3
 
 
 def test_more_avatars_than_fit_are_served_in_turn(stub: Stub) -> None:
@@ -367,16 +388,13 @@ def test_metrics_say_what_has_happened(stub: Stub, service: ServiceProcess) -> N
     answers(stub, "slow", 30, frame_mode=LATEST)
     service.workers()[0].send_signal(signal.SIGKILL)
     answers(stub, "anna", 2)
-    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
-    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-    named = {
-        name.removeprefix("styleavatar_rendering_"): float(value) for name, value in values.items()
-    }
+    named = measured(service)
     assert [name for name in COUNTED if not named.get(name, 0) > 0] == []
     assert {name: named.get(name) for name in AT_REST} == dict.fromkeys(AT_REST, 0)
     # A rate of 30 per second is seen in detail.
     edges = [float(name.split('"')[1]) for name in named if "frame_interval_seconds_bucket" in name]
-    assert {0.025, 0.033, 0.04, 0.05} <= set(edges)
+    in_ms = (1, 2, 4, 6, 8, 10, 12.5, 16, 20, 25, 33, 40, 50, 66, 100, 250, math.inf)
+    assert [1000 * edge for edge in edges] == pytest.approx(in_ms)
 
 
 def test_the_front_process_never_loads_torch(service: ServiceProcess) -> None:

@@ -210,9 +210,13 @@ class PoolSlot:
         limits = self._limits
         async with self._loading:
             worker = await self.supervisor.worker(limits.replace_s)
-            engine = await load_engine(
-                worker, entry, load_timeout_s=limits.load_s, render_timeout_s=limits.render_s
-            )
+            try:
+                engine = await load_engine(
+                    worker, entry, load_timeout_s=limits.load_s, render_timeout_s=limits.render_s
+                )
+            except StyleAvatarError:
+                self._metrics.failed_loads.inc()
+                raise
         self._metrics.avatar_load.observe(engine.load_s)
         self.costs.calibrate(entry, engine.frame_s)
         self.shelf.put(entry.key, engine.size_bytes)
