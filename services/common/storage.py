@@ -91,10 +91,13 @@ class AvatarStore:
         incoming = self._hidden("incoming")
         shutil.move(bundle_folder, incoming)  # may copy, when on another file system
         target = self.root / avatar_id
+        trash = self._hidden("trash")
         if target.exists():
-            _remove_atomically(target, self._hidden("trash"))
-        incoming.rename(target)
+            target.rename(trash)
+        incoming.rename(target)  # at once: until then there is no such avatar
         _sync_folder(self.root)
+        if trash.exists():
+            shutil.rmtree(trash)
         logger.info("avatar published", extra={"avatar_id": avatar_id})
         return target
 

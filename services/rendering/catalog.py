@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.errors import NotFoundError, StyleAvatarError
 
 logger = logging.getLogger(__name__)
+
+# A bundle that replaces another is missing between two renames; one missed for longer is deleted.
+REPLACED_WITHIN_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +91,20 @@ class AvatarCatalog:
 
     def newest(self, count: int) -> list[AvatarEntry]:
         """Returns the avatars made last, newest first; those that cannot be used are left out."""
-        entries = []
-        for avatar_id in self._store.list():
-            try:
-                entries.append(self.get(avatar_id))
-            except StyleAvatarError as error:
-                logger.warning("an avatar cannot be used", extra={"reason": str(error)})
+        entries = self.list()
         entries.sort(key=lambda entry: entry.revision.split("-")[1], reverse=True)
         return entries[:count]
 
     def list(self) -> list[AvatarEntry]:
-        """Returns all avatars, ordered by id."""
-        return [self.get(avatar_id) for avatar_id in self._store.list()]
+        """Returns the avatars, ordered by id; those that cannot be used are left out."""
+        entries = []
+        for avatar_id in self._store.list():
+            try:
+                entries.append(self.get(avatar_id))
+            except (StyleAvatarError, OSError) as error:
+                extra = {"avatar_id": avatar_id, "reason": str(error)}
+                logger.warning("an avatar cannot be used", extra=extra)
+        return entries
 
     def revision(self, avatar_id: str) -> str:
         """Returns a word that changes when the bundle is replaced.
@@ -106,14 +112,23 @@ class AvatarCatalog:
         Raises:
             NotFoundError: There is no such avatar.
         """
+        revision = self._look(avatar_id)
+        if revision is None and avatar_id in self._entries:
+            time.sleep(REPLACED_WITHIN_S)
+            revision = self._look(avatar_id)
+        if revision is not None:
+            return revision
+        if (entry := self._entries.pop(avatar_id, None)) is not None:
+            self._vanished.append(entry)
+            self.on_change(avatar_id)
+        raise NotFoundError(
+            f"There is no avatar '{avatar_id}'; ListAvatars names those there are.",
+            reason="AVATAR_NOT_FOUND",
+        )
+
+    def _look(self, avatar_id: str) -> str | None:
         try:
             status = (self._store.path(avatar_id) / MANIFEST_NAME).stat()
         except (NotFoundError, FileNotFoundError):  # the latter: deleted since path() looked
-            if (entry := self._entries.pop(avatar_id, None)) is not None:
-                self._vanished.append(entry)
-                self.on_change(avatar_id)
-            raise NotFoundError(
-                f"There is no avatar '{avatar_id}'; ListAvatars names those there are.",
-                reason="AVATAR_NOT_FOUND",
-            ) from None
+            return None
         return f"{status.st_ino}-{status.st_mtime_ns}"

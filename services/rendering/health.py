@@ -50,11 +50,13 @@ class AvatarHealth:
         """Tells of changes until it is cancelled."""
         while True:
             avatar_id = await self._changed.get()
+            serving: bool | None = self._is_loaded(avatar_id)
             try:
                 await asyncio.to_thread(self._catalog.revision, avatar_id)
-                serving: bool | None = self._is_loaded(avatar_id)
             except NotFoundError:
                 serving = None
+            except OSError as error:  # what the workers hold is known all the same
+                logger.warning("the store cannot be read", extra={"reason": str(error)})
             self._tell(f"{PREFIX}{avatar_id}", serving)
 
 

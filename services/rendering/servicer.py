@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -31,6 +32,8 @@ from styleavatar_core.errors import (
     RenderError,
     StyleAvatarError,
 )
+
+logger = logging.getLogger(__name__)
 
 # How often a running stream is looked at: is its avatar still there, does its caller send?
 WATCH_INTERVAL_S = 1.0
@@ -204,7 +207,10 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         try:
             while mailbox.idle_s < self._idle_timeout_s:
                 await asyncio.sleep(WATCH_INTERVAL_S)
-                await self._entry(avatar_id)
+                try:
+                    await self._entry(avatar_id)
+                except OSError as error:  # the store cannot be read now: nothing is known of it
+                    logger.warning("the store cannot be read", extra={"reason": str(error)})
             raise self._idle("frame")
         except StyleAvatarError as error:
             await mailbox.close(error)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def test_publishing_again_replaces(tmp_path: Path) -> None:
     store.publish(bundle(tmp_path / "second", "2"), "anna")
     assert (store.path("anna") / "avatar.json").read_text() == "2"
     assert [entry.name for entry in store.root.iterdir()] == ["anna"]
+
+
+def test_a_replaced_avatar_is_there_before_the_old_one_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = AvatarStore(tmp_path / "avatars")
+    store.publish(bundle(tmp_path / "first"), "anna")
+    was_there: list[bool] = []
+    monkeypatch.setattr(shutil, "rmtree", lambda path: was_there.append(store.exists("anna")))
+    store.publish(bundle(tmp_path / "second"), "anna")
+    assert was_there == [True]
 
 
 @pytest.mark.parametrize("name", ["", "..", "../anna", ".trash", "Anna", "a/b", "a" * 64])

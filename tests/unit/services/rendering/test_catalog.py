@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -129,8 +130,23 @@ def test_the_newest_avatars_come_first_and_damaged_ones_not_at_all(tmp_path: Pat
         write_fake_bundle(tmp_path / name, mark)
         os.utime(tmp_path / name / "avatar.json", (mark, mark))
     (tmp_path / "damaged" / "avatar.json").write_text("{")
-    newest = AvatarCatalog(AvatarStore(tmp_path)).newest(2)
-    assert [entry.avatar_id for entry in newest] == ["carla", "ben"]
+    catalog = AvatarCatalog(AvatarStore(tmp_path))
+    assert [entry.avatar_id for entry in catalog.newest(2)] == ["carla", "ben"]
+    assert [entry.avatar_id for entry in catalog.list()] == ["anna", "ben", "carla"]
+
+
+def test_an_avatar_that_is_just_being_replaced_is_not_missed(tmp_path: Path) -> None:
+    catalog = AvatarCatalog(AvatarStore(tmp_path))
+    write_fake_bundle(tmp_path / "anna", 1)
+    missed: list[str] = []
+    entry = catalog.get("anna")
+    catalog.on_change = missed.append
+    (tmp_path / "anna").rename(tmp_path / ".away")
+    back = threading.Timer(0.02, (tmp_path / ".away").rename, (tmp_path / "anna",))
+    back.start()
+    assert catalog.get("anna") is entry
+    assert missed == []
+    back.join()
 
 
 @pytest.mark.parametrize(

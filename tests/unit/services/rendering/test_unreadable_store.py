@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A store that cannot be read for a while ends nothing that watches it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.common.grpc_server import Leaving
+from services.common.mailbox import FrameMailbox, running
+from services.common.metrics import RenderingMetrics
+from services.common.storage import AvatarStore
+from services.common.worker.options import WorkerOptions
+from services.rendering.catalog import AvatarCatalog
+from services.rendering.health import AvatarHealth
+from services.rendering.pool.pool import RenderPool
+from services.rendering.pool.slot import PoolLimits
+from services.rendering.requests import StreamItem, merge_items
+from services.rendering.servicer import RenderingServicer
+from styleavatar_core.errors import ConflictError
+from tests.fakes.bundle import write_fake_bundle
+
+
+class StaleStore(AvatarStore):
+    """A folder of another machine, which has gone for a while."""
+
+    is_gone = True
+
+    def path(self, avatar_id: str) -> Path:
+        if self.is_gone:
+            raise OSError(116, "Stale file handle")
+        return super().path(avatar_id)
+
+
+def test_health_is_told_of_later_changes_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = StaleStore(tmp_path)
+        write_fake_bundle(tmp_path / "anna", 1)
+        told: asyncio.Queue[tuple[str, bool | None]] = asyncio.Queue()
+        health = AvatarHealth(
+            AvatarCatalog(store), lambda avatar_id: True, lambda *what: told.put_nowait(what)
+        )
+        async with running(health.keep_telling()), asyncio.timeout(30):
+            health.change("anna")
+            assert await told.get() == ("avatar/anna", True)
+            store.is_gone = False
+            health.change("ben")
+            assert await told.get() == ("avatar/ben", None)
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_is_still_watched(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        metrics = RenderingMetrics(CollectorRegistry())
+        pool = RenderPool([WorkerOptions("none")], 1, PoolLimits(1), metrics)
+        catalog = AvatarCatalog(StaleStore(tmp_path))
+        servicer = RenderingServicer(
+            catalog, pool, metrics, Leaving(), stream_limit=1, idle_timeout_s=0.5
+        )
+        mailbox = FrameMailbox[StreamItem](latest_only=True, merge=merge_items)
+        async with asyncio.timeout(30):
+            await servicer._watch("anna", mailbox)
+        assert mailbox.is_over
+        with pytest.raises(ConflictError, match="no frame came"):
+            mailbox.take()
+
+    asyncio.run(scenario())
