@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One stream's H.264 encoder: a picture in, its access unit out, nothing held back."""
+"""One stream's H.264 encoder: a picture in, its access unit out, nothing held back.
+
+FFmpeg is loaded with the service: with the first stream of video it would hold up all others.
+"""
 
 from __future__ import annotations
 
 from fractions import Fraction
+
+import av
 
 from styleavatar_core.types import ByteArray
 
@@ -22,8 +27,6 @@ class H264Encoder:
             frames_per_second: Nominal rate, for the rate control.
             bits_per_second: Mean bit rate.
         """
-        import av  # only streams that ask for video load FFmpeg
-
         self._new_frame = av.VideoFrame.from_ndarray
         self._count = 0
         codec = av.CodecContext.create("libx264", "w")

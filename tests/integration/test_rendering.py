@@ -400,6 +400,7 @@ def test_metrics_say_what_has_happened(stub: Stub, service: ServiceProcess) -> N
 def test_the_front_process_never_loads_torch(service: ServiceProcess) -> None:
     mapped = Path(f"/proc/{service.process.pid}/maps").read_text()
     assert "libpython" in mapped or "python" in mapped
+    assert "libavcodec" in mapped  # from the start: no stream waits for it to be loaded
     assert "torch" not in mapped
 
 
