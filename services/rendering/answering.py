@@ -17,7 +17,7 @@ from services.common.metrics import RenderingMetrics
 from services.rendering.output import PictureWriter
 from services.rendering.pool.frames import RenderedPicture
 from services.rendering.requests import StreamItem
-from styleavatar_core.errors import EngineError
+from styleavatar_core.errors import StyleAvatarError
 
 Response = rendering_service_pb2.StreamFramesResponse
 
@@ -63,7 +63,7 @@ class Answers:
             self._dropped[reason] += count
             self._metrics.dropped_frames.labels(reason).inc(count)
 
-    def failure(self, item: StreamItem, error: EngineError) -> Response:
+    def failure(self, item: StreamItem, error: StyleAvatarError) -> Response:
         """Returns the answer to a frame that could not be rendered."""
         answer = describe_error(error)
         failure = image_pb2.FrameFailure(

@@ -13,6 +13,7 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from services.common.face_messages import seconds_from_duration
 from services.common.mailbox import FrameMailbox
+from services.common.worker.messages import OUT_OF_MEMORY
 from services.rendering.answering import Answers
 from services.rendering.convert import gains_from_message
 from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
@@ -214,10 +215,12 @@ class RenderSession:
             self._answering.drop("worker_lost", 1)
             return None
         except OverloadedError as error:
-            if error.reason != FRAME_LATE:
-                raise
-            self._answering.drop("late", 1)
-            return None
+            if error.reason == FRAME_LATE:
+                self._answering.drop("late", 1)
+                return None
+            if error.reason == OUT_OF_MEMORY and self._lane.is_loaded:
+                return self._answering.failure(frame.item, error)
+            raise
         except EngineUnavailableError:
             raise
         except EngineError as error:

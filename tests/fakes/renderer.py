@@ -47,6 +47,10 @@ class FakeRenderer:
             os.kill(os.getpid(), signal.SIGKILL)
         if self._behavior.get("out_of_memory"):
             raise MemoryError
+        if self._behavior.get("engine_out_of_memory"):
+            raise RenderError("torch could not render this frame") from MemoryError()
+        if self._behavior.get("device_fails_at_load"):
+            raise RuntimeError("CUDA error: unspecified launch failure")
         self.memory_bytes = self._behavior.get("memory_bytes", MEMORY_BYTES)
         self.batch_limit = self._behavior.get("batch_limit", 1)
         time.sleep(self._behavior.get("load_s", 0.0))
@@ -61,6 +65,8 @@ class FakeRenderer:
         index = parameters.frame_index
         if index == self._behavior.get("fail_at"):
             raise RenderError("This frame fails on purpose.")
+        if index == self._behavior.get("memory_fails_at"):
+            raise RenderError("torch could not render this frame") from MemoryError()
         if index == self._behavior.get("device_fails_at"):
             raise RenderError("torch could not render this frame: CUDA error: unspecified failure")
         if index >= self._behavior.get("die_from", index + 1):

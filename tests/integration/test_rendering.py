@@ -48,6 +48,7 @@ def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_fake_bundle(folder / "slow", 30, {"render_s": 0.05})
     write_fake_bundle(folder / "paired", 70, {"render_s": 0.01, "batch_limit": 4})
     write_fake_bundle(folder / "failing", 40, {"fail_at": 3})
+    write_fake_bundle(folder / "greedy", 40, {"memory_fails_at": 3})
     write_fake_bundle(folder / "deadly", 50, {"die_at": 2})
     write_fake_bundle(folder / "damaged", 60, {"refuse_to_load": True})
     return folder
@@ -224,12 +225,19 @@ def test_a_config_out_of_range_is_refused(stub: Stub, change: dict[str, int]) ->
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_failing_frame_does_not_end_the_stream(stub: Stub) -> None:
-    responses = answers(stub, "failing", 6)[1:]
+@pytest.mark.parametrize(
+    ("avatar_id", "message"),
+    [
+        ("failing", "This frame fails on purpose."),
+        ("greedy", "There is not enough memory for this now; try again later."),
+    ],
+)
+def test_a_failing_frame_does_not_end_the_stream(stub: Stub, avatar_id: str, message: str) -> None:
+    responses = answers(stub, avatar_id, 6)[1:]
     kinds = [response.WhichOneof("response") for response in responses]
     assert kinds == ["frame"] * 3 + ["failure"] + ["frame"] * 2
     assert responses[3].failure.frame_index == 3
-    assert responses[3].failure.message == "This frame fails on purpose."
+    assert responses[3].failure.message == message
 
 
 def test_an_unloadable_bundle_is_said_and_harms_nobody(stub: Stub, service: ServiceProcess) -> None:

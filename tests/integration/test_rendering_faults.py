@@ -41,6 +41,7 @@ def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_fake_bundle(folder / name, mark, {"render_s": 0.002, "batch_limit": 4})
     write_fake_bundle(folder / "broken-device", 50, {"device_fails_at": 5})
     write_fake_bundle(folder / "huge", 60, {"out_of_memory": True})
+    write_fake_bundle(folder / "huge-engine", 60, {"engine_out_of_memory": True})
     write_fake_bundle(folder / "heavy", 70, {"render_s": 0.05})
     write_fake_bundle(folder / "corrupt", 80)
     weights = folder / "corrupt" / "generator.safetensors"
@@ -207,6 +208,7 @@ async def drive_past(service: ServiceProcess, name: str, index: int) -> Driven:
     [
         ("corrupt", grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_TAMPERED"),
         ("huge", grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
+        ("huge-engine", grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
     ],
 )
 def test_an_avatar_that_cannot_be_loaded_harms_nobody(

@@ -28,6 +28,7 @@ STATES = health_pb2.HealthCheckResponse
 def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "avatars"
     write_fake_bundle(folder / "anna", ANNA)
+    write_fake_bundle(folder / "broken-device", 20, {"device_fails_at_load": True})
     write_fake_bundle(folder / "fatal", 20, {"die_at_load": True})
     write_fake_bundle(folder / "deadly", 30, {"die_from": 5})
     return folder
@@ -65,6 +66,15 @@ def health(service: ServiceProcess) -> Iterator[int]:
     request = health_pb2.HealthCheckRequest(service="styleavatar.v1.RenderingService")
     answers = health_pb2_grpc.HealthStub(service.channel).Watch(request, timeout=120)
     return (answer.status for answer in answers)
+
+
+def test_a_device_that_fails_at_loading_ends_its_worker(service: ServiceProcess) -> None:
+    (worker,) = service.workers()
+    with pytest.raises(grpc.RpcError) as caught:
+        load(service, "broken-device")
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert worker.wait(30) is None
+    assert load(service, "anna")
 
 
 def test_a_bundle_that_kills_its_workers_is_refused_and_others_are_served(

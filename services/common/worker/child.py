@@ -7,6 +7,7 @@ import argparse
 import itertools
 import json
 import logging
+import re
 import signal
 import socket
 import threading
@@ -21,6 +22,7 @@ from services.common.worker.arena import SharedArena
 from services.common.worker.messages import (
     BEAT_ID,
     BEAT_INTERVAL_S,
+    OUT_OF_MEMORY,
     PING,
     READY_ID,
     Answer,
@@ -161,14 +163,26 @@ def _pong(body: Body) -> Body:
     return {}
 
 
+def lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that there is not enough memory."""
+    while error is not None:
+        # Frameworks have errors of this name of their own for the memory of a device; runtimes
+        # without types of their own say it in words.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            return True
+        if re.search("out of memory|failed to allocate memory", str(error), re.IGNORECASE):
+            return True
+        error = error.__cause__
+    return False
+
+
 def _describe(error: Exception) -> Failure:
-    if isinstance(error, StyleAvatarError):
-        return Failure(type(error).__name__, error.reason, str(error))
-    # Frameworks have errors of this name of their own for the memory of a device.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if lacks_memory(error):
         logger.error("a worker is out of memory", extra={"reason": str(error)})
         message = "There is not enough memory for this now; try again later."
-        return Failure(OverloadedError.__name__, "OUT_OF_MEMORY", message)
+        return Failure(OverloadedError.__name__, OUT_OF_MEMORY, message)
+    if isinstance(error, StyleAvatarError):
+        return Failure(type(error).__name__, error.reason, str(error))
     logger.error("unexpected error in a worker", exc_info=error)
     message = f"The worker failed on this with {type(error).__name__}; its log has the details."
     return Failure(RenderError.__name__, "WORKER_FAILED", message)

@@ -65,6 +65,8 @@ READY_ID = 0
 # Answers that nobody asked for: the worker is alive; the body says how much memory it takes.
 BEAT_ID = -1
 BEAT_INTERVAL_S = 1.0
+# Reason of the failure of a command for which there was not enough memory.
+OUT_OF_MEMORY = "OUT_OF_MEMORY"
 # A command that every worker answers, if it can answer at all.
 PING = "ping"
 

@@ -74,6 +74,11 @@ class Lane:
                 raise no_worker()
             await supervisor.wait(LOOK_AROUND_S)
 
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the avatar is held at the place."""
+        return self.entry.key in self.slot.shelf
+
     async def load(self) -> None:
         """Waits until the avatar is ready.
 

@@ -7,12 +7,15 @@ import importlib
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from services.common.worker.arena import SharedArena
+from services.common.worker.child import lacks_memory
 from services.common.worker.parameters import unpack_parameters
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, FRAME_ABANDONED, frame_late
 from services.rendering.worker.batches import batches
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 Body = dict[str, Any]
 
 DEVICE_FAILED_CODE = 70
+# As torch, ONNX Runtime and TensorRT say it.
+_DEVICE_FAILURE = re.compile("CUDA error|CUDA failure|Cuda Runtime")
 
 
 class Frame(Protocol):
@@ -71,9 +76,14 @@ def renderer_opener(
     return lambda path: opener(path, backend=backend, thread_count=thread_count)
 
 
-def end_with_device(error: RenderError) -> None:
+@contextmanager
+def ending_with_device() -> Iterator[None]:
     """Ends this process when its CUDA context has failed: nothing in it can render again."""
-    if "CUDA error" in str(error):
+    try:
+        yield
+    except Exception as error:
+        if lacks_memory(error) or not _DEVICE_FAILURE.search(str(error)):
+            raise
         logger.critical("the device has failed, this worker ends", extra={"reason": str(error)})
         os._exit(DEVICE_FAILED_CODE)
 
@@ -104,7 +114,8 @@ class Runner:
         started = time.perf_counter()
         key = tuple(body["engine"])
         if key not in self._loaded:
-            self._loaded[key] = self._open(Path(body["path"]))
+            with ending_with_device():
+                self._loaded[key] = self._open(Path(body["path"]))
         load_s = time.perf_counter() - started
         logger.info("avatar loaded", extra={"avatar_id": key[0], "load_s": load_s})
         return {"load_s": load_s, "size_bytes": int(self._loaded[key].memory_bytes)}
@@ -171,11 +182,8 @@ class Runner:
             unpack_parameters(body["model_id"], self._arena.read(body["slot"], body["byte_count"]))
             for body in bodies
         ]
-        try:
+        with ending_with_device():
             frames = renderer.render_batch(faces)
-        except RenderError as error:
-            end_with_device(error)
-            raise
         for body, frame in zip(bodies, frames, strict=True):
             self._arena.write_array(body["slot"], frame.image)
             if body["with_mask"]:
