@@ -145,9 +145,9 @@ class TrackingLane:
 class TrackingPool:
     """All workers of this service.
 
-    A stream has a worker to itself, so that no two wait for one Python lock: the first is there
-    from the start, more are started when streams come, and where there are as many as there may
-    be, a new stream goes where the fewest are.
+    A stream has a worker to itself, so that no two wait for one Python lock: one stands by from the
+    start, more are started when streams come and end with them. Where there are as many as there
+    may be, a new stream goes where the fewest are.
     """
 
     def __init__(
@@ -161,6 +161,7 @@ class TrackingPool:
         self._worker_count = worker_count
         self._make = partial(WorkerSupervisor, options, metrics.worker_restarts.inc)
         self._stream_counts: dict[WorkerSupervisor, int] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Starts the first worker; fails when it does not start."""
@@ -170,7 +171,8 @@ class TrackingPool:
 
     async def stop(self) -> None:
         """Ends all workers."""
-        await asyncio.gather(*(supervisor.stop() for supervisor in self._stream_counts))
+        present = [supervisor.stop() for supervisor in self._stream_counts]
+        await asyncio.gather(*present, *self._ending)
 
     @contextlib.asynccontextmanager
     async def lane(self, options: TrackerOptions) -> AsyncIterator[TrackingLane]:
@@ -181,12 +183,24 @@ class TrackingPool:
             await lane.open()
             yield lane
         finally:
-            self._stream_counts[supervisor] -= 1
-            await lane.close()
+            try:
+                await lane.close()
+            finally:
+                self._give_back(supervisor)
+
+    def _give_back(self, supervisor: WorkerSupervisor) -> None:
+        """Ends the worker of a stream that has ended, unless it is the only one that is idle."""
+        self._stream_counts[supervisor] -= 1
+        idle = [each for each, count in self._stream_counts.items() if count == 0]
+        if supervisor in idle and len(idle) > 1:
+            del self._stream_counts[supervisor]
+            ending = asyncio.create_task(supervisor.stop())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     async def _take(self) -> WorkerSupervisor:
         """Returns the place with the fewest streams, counting the new one, or makes another."""
-        fewest = min(self._stream_counts, key=self._stream_counts.__getitem__)
+        fewest = self._emptiest()
         if self._stream_counts[fewest] == 0 or len(self._stream_counts) >= self._worker_count:
             self._stream_counts[fewest] += 1
             return fewest
@@ -200,6 +214,10 @@ class TrackingPool:
             if not isinstance(error, StyleAvatarError):
                 raise
             logger.warning("no further worker can be started", extra={"reason": str(error)})
+            fewest = self._emptiest()
             self._stream_counts[fewest] += 1
             return fewest
         return added
+
+    def _emptiest(self) -> WorkerSupervisor:
+        return min(self._stream_counts, key=self._stream_counts.__getitem__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from styleavatar.v1 import (
 
 from services.common.image_codec import encode_image
 from services.rendering.h264 import H264Encoder
+from services.tracking.settings import TrackingSettings
 from tests.fakes.bundle import wide_statistics, write_fake_bundle
 from tests.fakes.renderer import read_mark
 from tests.integration.service_process import ServiceProcess, free_port
@@ -243,10 +245,9 @@ def test_one_bad_stream_disturbs_no_other(stub: Stub) -> None:
     assert kinds(list(good)) == ["config"] + ["face"] * 40
 
 
-def test_each_stream_has_a_worker_while_there_are_more(
-    stub: Stub, services: list[ServiceProcess]
-) -> None:
-    done, counts = threading.Event(), []
+def counts_of_workers(service: ServiceProcess, stream_count: int) -> list[int]:
+    """How many workers there are after each of some streams that are open at once."""
+    stub, done, counts = Stub(service.channel), threading.Event(), []
 
     def frames(index: int) -> Iterator[image_pb2.VideoFrame]:
         yield video_frame(index, picture(150))
@@ -254,15 +255,45 @@ def test_each_stream_has_a_worker_while_there_are_more(
 
     streams = []
     try:
-        for index in range(6):
+        for index in range(stream_count):
             streams.append(stub.Track(track_requests(frames(index)), timeout=60))
             assert [next(streams[-1]).WhichOneof("response") for _ in range(2)][1] == "face"
-            counts.append(len(services[0].workers()))
+            counts.append(len(service.workers()))
     finally:
         done.set()
-    assert all(count >= min(n + 1, 4) for n, count in enumerate(counts))
-    assert max(counts) == 4  # the most that there may be
-    assert [len(list(stream)) for stream in streams] == [0] * 6
+    assert [len(list(stream)) for stream in streams] == [0] * stream_count
+    return counts
+
+
+def wait_until_one_worker_is_left(service: ServiceProcess) -> None:
+    for _ in range(100):
+        if len(service.workers()) == 1:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{len(service.workers())} workers are left")
+
+
+def test_each_stream_has_a_worker_of_its_own_that_ends_with_it(
+    services: list[ServiceProcess],
+) -> None:
+    wait_until_one_worker_is_left(services[0])  # those of other tests may be about to end
+    assert counts_of_workers(services[0], 6) == [1, 2, 3, 4, 5, 6]
+    wait_until_one_worker_is_left(services[0])
+
+
+def test_by_default_no_two_streams_share_a_worker() -> None:
+    settings = TrackingSettings()
+    assert settings.worker_count >= settings.stream_limit
+
+
+def test_where_workers_are_fewer_streams_share_them(tmp_path: Path) -> None:
+    tracking = ServiceProcess(
+        "tracking", tmp_path, tracker="tests.fakes.tracker:open_fake_tracker", worker_count=2
+    )
+    try:
+        assert counts_of_workers(tracking.wait_until_serving(), 4) == [1, 2, 2, 2]
+    finally:
+        assert tracking.stop() == 0
 
 
 def test_a_killed_worker_is_replaced(stub: Stub, services: list[ServiceProcess]) -> None:
