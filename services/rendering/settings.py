@@ -60,7 +60,9 @@ class RenderingSettings(GrpcSettings):
         default=300.0, gt=0, description="A stream that sends no frame for so long is ended."
     )
     render_timeout_s: float = Field(
-        default=20.0, gt=0, description="A worker that takes longer for a picture is replaced."
+        default=2.0,
+        gt=0,
+        description="A worker at a picture for longer, and longer than 20 take, is replaced.",
     )
     load_timeout_s: float = Field(
         default=1800.0,

@@ -55,7 +55,6 @@ def start(avatars: Path, **changes: object) -> ServiceProcess:
         "worker_count": 2,
         "stream_limit": 64,
         "utilization_limit": 5,
-        "render_timeout_s": 1.0,
         "drain_timeout_s": 3,
         **changes,
     }
@@ -133,6 +132,8 @@ def test_live_streams_outlive_workers_that_die_or_hang(
     for driven, name in zip(asyncio.run(scenario()), ("anna", "ben"), strict=True):
         assert driven.code is grpc.StatusCode.OK
         driven.assert_own(MARKS[name])
+        # Good frames are back before as many were lost as come in ten seconds: it takes one to two.
+        assert driven.dropped < 2000
         # Each frame is answered or counted as dropped, up to the last answer.
         assert len(driven.frames) + driven.dropped == driven.indices[-1] + 1
     assert not {worker.pid for worker in serving} & {worker.pid for worker in service.workers()}

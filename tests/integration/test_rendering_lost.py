@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
@@ -29,6 +30,7 @@ def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "avatars"
     write_fake_bundle(folder / "anna", ANNA)
     write_fake_bundle(folder / "broken-device", 20, {"device_fails_at_load": True})
+    write_fake_bundle(folder / "slow", 90, {"render_s": 0.25})
     write_fake_bundle(folder / "fatal", 20, {"die_at_load": True})
     write_fake_bundle(folder / "deadly", 30, {"die_from": 5})
     return folder
@@ -113,3 +115,23 @@ def test_a_live_stream_whose_every_frame_kills_is_ended(service: ServiceProcess)
     driven = live(service, "deadly")
     assert (driven.code, driven.reason) == (grpc.StatusCode.UNAVAILABLE, "NO_WORKER")
     assert driven.indices[-1] == 4
+
+
+def test_a_slow_avatar_is_given_its_time(avatars: Path) -> None:
+    # Each frame waits for those of two other streams, longer than a hung worker is given.
+    options = {"renderer": "tests.fakes.renderer:FakeRenderer", "stand_by": False}
+    options |= {"render_timeout_s": 0.6, "utilization_limit": 5, "warm_avatars": 0}
+    with ServiceProcess("rendering", avatars.parent, **options) as service:
+        service.wait_until_serving()
+
+        async def scenario() -> list[Driven]:
+            until, address = (lambda driven: driven.sent == 4), service.address
+            streams = (drive(address, "slow", until, frames_per_second=1) for _ in range(3))
+            return await asyncio.gather(*streams)
+
+        for driven in asyncio.run(scenario()):
+            assert driven.indices == list(range(4))
+            driven.assert_own(90)
+        text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
+        assert "styleavatar_rendering_worker_restarts_total 0.0" in text
+        assert service.stop() == 0

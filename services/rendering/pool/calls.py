@@ -18,6 +18,8 @@ from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
 from styleavatar_core.types import FaceParameters
 
 CALIBRATION_FRAMES = 3
+# A frame beside a load may have to wait for the interpreter, the first of an engine for its making.
+PATIENCE_S = 20.0
 UNLOAD_TIMEOUT_S = 10.0
 
 
@@ -37,7 +39,7 @@ class LoadedEngine:
 
 
 async def load_engine(
-    worker: WorkerProcess, entry: AvatarEntry, *, load_timeout_s: float, render_timeout_s: float
+    worker: WorkerProcess, entry: AvatarEntry, *, load_timeout_s: float, ping_timeout_s: float
 ) -> LoadedEngine:
     """Loads an avatar and measures its frames; others' frames have their turns between.
 
@@ -45,14 +47,14 @@ async def load_engine(
         StyleAvatarError: What the worker reported.
     """
     # Loading may take long, so that nobody would notice for long that the worker hangs.
-    await worker.call(PING, {}, timeout_s=render_timeout_s)
+    await worker.call(PING, {}, timeout_s=ping_timeout_s)
     body = {"engine": entry.key, "path": str(entry.path)}
     answer = await worker.call("load", body, timeout_s=load_timeout_s)
     at_rest = Retargeter(ParameterStatistics.from_dict(entry.manifest.statistics))
     parameters = at_rest.hold(0.0).parameters
     frames_s = []
     for _ in range(CALIBRATION_FRAMES):
-        picture = await render_frame(worker, entry.key, parameters, timeout_s=render_timeout_s)
+        picture = await render_frame(worker, entry.key, parameters, timeout_s=PATIENCE_S)
         frames_s.append(picture.busy_s)
     return LoadedEngine(answer["load_s"], answer["size_bytes"], min(frames_s))
 

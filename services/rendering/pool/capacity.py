@@ -16,9 +16,14 @@ RETRY_DELAYS_S = (1.5, 3.0)
 
 
 class FrameCosts:
-    """Seconds of a worker's time that one frame of each avatar takes."""
+    """Seconds of a worker's time that one frame of each avatar takes.
+
+    Attributes:
+        longest_s: Of the slowest avatar that was measured.
+    """
 
     def __init__(self) -> None:
+        self.longest_s = 0.0
         self._by_avatar: dict[tuple[str, str], float] = {}
         self._by_preset: dict[str, float] = {}
 
@@ -28,6 +33,7 @@ class FrameCosts:
             del self._by_avatar[key]
         self._by_avatar[entry.avatar_id, entry.revision] = frame_s
         self._by_preset[entry.manifest.preset] = frame_s
+        self.longest_s = max(self.longest_s, frame_s)
 
     def observe(self, entry: AvatarEntry, frame_s: float) -> None:
         """Takes what a frame of a stream took."""

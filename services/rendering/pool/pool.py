@@ -14,7 +14,7 @@ from services.common.worker.options import WorkerOptions
 from services.common.worker.process import WorkerProcess
 from services.common.worker.standby import StandBy
 from services.rendering.catalog import AvatarEntry
-from services.rendering.pool.calls import load_engine, unload_engine
+from services.rendering.pool.calls import PATIENCE_S, load_engine, unload_engine
 from services.rendering.pool.capacity import FrameCosts, retry_delay_s
 from services.rendering.pool.lane import Lane
 from services.rendering.pool.placement import choose_place, choose_refuge
@@ -278,7 +278,7 @@ class RenderPool:
                 worker,
                 entry,
                 load_timeout_s=REHEARSAL_TIMEOUT_S,
-                render_timeout_s=self._limits.render_s,
+                ping_timeout_s=PATIENCE_S,
             )
             await unload_engine(worker, entry.key)
 

@@ -17,7 +17,7 @@ from services.common.worker.process import WorkerProcess
 from services.common.worker.standby import StandBy
 from services.common.worker.supervisor import WorkerSupervisor
 from services.rendering.catalog import AvatarEntry
-from services.rendering.pool.calls import load_engine, render_frame, unload_engine
+from services.rendering.pool.calls import PATIENCE_S, load_engine, render_frame, unload_engine
 from services.rendering.pool.capacity import FrameCosts
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
 from services.rendering.pool.placement import Place
@@ -33,6 +33,8 @@ from styleavatar_core.types import FaceParameters
 
 # Avatars that a worker loads or that wait for it; another one is refused.
 LOAD_LIMIT = 4
+# Frames wait for those of others at their worker, and a busy machine takes its time.
+HUNG_FRAMES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,14 @@ class PoolLimits:
         engine_bytes: What the engines of one worker may take.
         replace_s: Time for a new worker after one died.
         load_s: Time for an avatar to load once its turn has come, its engine built included.
-        render_s: Time for a picture; a worker that takes longer counts as hung.
+        render_s: Time for a picture; a worker that takes longer, and longer than ``HUNG_FRAMES`` of
+            its slowest avatar take, counts as hung.
     """
 
     engine_bytes: int
     replace_s: float = 60.0
     load_s: float = 1800.0
-    render_s: float = 20.0
+    render_s: float = 2.0
 
 
 class PoolSlot:
@@ -171,6 +174,15 @@ class PoolSlot:
             load.add_done_callback(functools.partial(self._end_load, entry.key))
         return await asyncio.shield(load)
 
+    @property
+    def _usual_s(self) -> float:
+        """How long a frame may take that no load is in the way of."""
+        return max(self._limits.render_s, HUNG_FRAMES * self.costs.longest_s)
+
+    @property
+    def _patience_s(self) -> float:
+        return max(self._usual_s, PATIENCE_S) if self._loads else self._usual_s
+
     async def render(
         self,
         entry: AvatarEntry,
@@ -188,7 +200,7 @@ class PoolSlot:
                 parameters,
                 with_mask=with_mask,
                 give_up_s=give_up_s,
-                timeout_s=self._limits.render_s,
+                timeout_s=self._patience_s,
             )
         except RenderError as error:
             if error.reason == AVATAR_NOT_LOADED:
@@ -212,7 +224,7 @@ class PoolSlot:
             worker = await self.supervisor.worker(limits.replace_s)
             try:
                 engine = await load_engine(
-                    worker, entry, load_timeout_s=limits.load_s, render_timeout_s=limits.render_s
+                    worker, entry, load_timeout_s=limits.load_s, ping_timeout_s=self._usual_s
                 )
             except StyleAvatarError:
                 self._metrics.failed_loads.inc()

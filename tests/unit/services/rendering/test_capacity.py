@@ -24,6 +24,9 @@ def test_costs_are_known_by_avatar_then_by_preset(tmp_path: Path) -> None:
     assert (costs.frame_s(anna), costs.frame_s(ben), costs.frame_s(carla)) == (0.010, 0.010, None)
     costs.observe(carla, 0.5)
     assert costs.frame_s(carla) is None
+    costs.calibrate(carla, 0.3)
+    costs.calibrate(ben, 0.01)
+    assert costs.longest_s == 0.3
 
 
 def test_a_cost_is_the_mean_of_the_last_frames(tmp_path: Path) -> None:
