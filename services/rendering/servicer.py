@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # How often a running stream is looked at: is its avatar still there, does its caller send?
 WATCH_INTERVAL_S = 1.0
+# Who opens a stream knows what he wants; meanwhile he holds a place of `stream_limit`.
+CONFIG_TIMEOUT_S = 10.0
 
 
 class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
@@ -173,11 +175,12 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
     async def _config(
         self, requests: AsyncIterator[rendering_service_pb2.StreamFramesRequest]
     ) -> rendering_service_pb2.RenderConfig:
+        timeout_s = min(CONFIG_TIMEOUT_S, self._idle_timeout_s)
         try:
-            async with asyncio.timeout(self._idle_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await read_config(requests)
         except TimeoutError as error:
-            raise self._idle("config") from error
+            raise _idle("config", timeout_s) from error
 
     async def _grant(
         self, asked: rendering_service_pb2.RenderConfig
@@ -211,15 +214,9 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
                     await self._entry(avatar_id)
                 except OSError as error:  # the store cannot be read now: nothing is known of it
                     logger.warning("the store cannot be read", extra={"reason": str(error)})
-            raise self._idle("frame")
+            raise _idle("frame", self._idle_timeout_s)
         except StyleAvatarError as error:
             await mailbox.close(error)
-
-    def _idle(self, missed: str) -> ConflictError:
-        return ConflictError(
-            f"The stream was ended: no {missed} came for {self._idle_timeout_s:g} s.",
-            reason="IDLE_TIMEOUT",
-        )
 
     async def _leave_in_time(self, mailbox: FrameMailbox[StreamItem]) -> None:
         """Ends a stream before the grace period of a stopping server does, losing no frame."""
@@ -237,3 +234,9 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         except NotFoundError:
             await self._pool.forget(avatar_id)
             raise
+
+
+def _idle(missed: str, timeout_s: float) -> ConflictError:
+    return ConflictError(
+        f"The stream was ended: no {missed} came for {timeout_s:g} s.", reason="IDLE_TIMEOUT"
+    )

@@ -18,6 +18,7 @@ class Place:
         stream_count: Streams that have reserved time there.
         pinned_count: Streams and single frames that are served there.
         is_loading: Whether the newcomer's avatar is being loaded there, or waits for it.
+        engine_bytes: Memory of the avatars that are loaded there.
     """
 
     is_ready: bool
@@ -26,6 +27,7 @@ class Place:
     stream_count: int
     pinned_count: int
     is_loading: bool = False
+    engine_bytes: int = 0
 
     def has_room(self, needed: float, limit: float) -> bool:
         """A worker without streams takes any one, at whatever rate it can hold."""
@@ -83,11 +85,12 @@ def choose_refuge(
     return min(others, key=lambda index: _preference(places[index]), default=None)
 
 
-def _preference(place: Place) -> tuple[bool, bool, bool, float, int]:
+def _preference(place: Place) -> tuple[bool, bool, bool, float, int, int]:
     return (
         not place.is_ready,
         not place.holds_avatar,
         not place.is_loading,
         place.utilization,
         place.pinned_count,
+        place.engine_bytes,
     )

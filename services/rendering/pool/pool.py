@@ -190,26 +190,36 @@ class RenderPool:
             StyleAvatarError: When the avatar cannot be loaded.
         """
         async with contextlib.AsyncExitStack() as stack:
-            lane = None
-            for attempt in range(1, OPENING_ATTEMPTS + 1):
+            lane, full, lost_count = None, list[PoolSlot](), 0
+            while lane is None:
+                full_count = len(full)
                 try:
-                    reserved = self._reserved(entry, frames_per_second)
+                    reserved = self._reserved(entry, frames_per_second, full)
                     lane = await stack.enter_async_context(reserved)
-                    break
                 except WorkerLostError:
-                    if attempt == OPENING_ATTEMPTS:
+                    lost_count += 1
+                    if lost_count == OPENING_ATTEMPTS:
                         raise
-            assert lane is not None
+                except OverloadedError:
+                    if len(full) == full_count or len(full) == len(self._slots):
+                        raise
             self._latest = entry
             yield lane
 
     @asynccontextmanager
-    async def _reserved(self, entry: AvatarEntry, frames_per_second: float) -> AsyncIterator[Lane]:
-        slot = await self.require_room(entry, frames_per_second)
+    async def _reserved(
+        self, entry: AvatarEntry, frames_per_second: float, full: list[PoolSlot]
+    ) -> AsyncIterator[Lane]:
+        """Reserves time at one worker; one that cannot take the avatar now is added to ``full``."""
+        slot = await self.require_room(entry, frames_per_second, full)
         self._metrics.avatar_uses.labels("hit" if slot.holds(entry.avatar_id) else "miss").inc()
         try:
             with Lane(slot, entry, frames_per_second, self._find_refuge).held() as lane:
-                await lane.load()
+                try:
+                    await lane.load()
+                except OverloadedError:
+                    full.append(slot)
+                    raise
                 # Only now is it known what a frame of an avatar of a new preset costs.
                 needed = self._needed(entry, frames_per_second)
                 if not slot.as_place(entry, lane).has_room(needed, self._utilization_limit):
@@ -218,20 +228,24 @@ class RenderPool:
         finally:
             self._stream_left.set()
 
-    async def require_room(self, entry: AvatarEntry, frames_per_second: float) -> PoolSlot:
+    async def require_room(
+        self, entry: AvatarEntry, frames_per_second: float, full: Sequence[PoolSlot] = ()
+    ) -> PoolSlot:
         """Returns a worker with room for a stream, in a moment if one is just leaving.
 
         Args:
             entry: The avatar.
             frames_per_second: What would be set aside.
+            full: Workers that cannot take the avatar.
 
         Raises:
             OverloadedError: When no worker could hold the rate of all its streams.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ADMISSION_WAIT_S):
+                others = [slot for slot in self._slots if slot not in full]
                 while (
-                    slot := self._place(entry, self._needed(entry, frames_per_second), self._slots)
+                    slot := self._place(entry, self._needed(entry, frames_per_second), others)
                 ) is None:
                     self._stream_left.clear()
                     await self._stream_left.wait()
@@ -265,7 +279,7 @@ class RenderPool:
     async def forget(self, avatar_id: str) -> None:
         """Unloads an avatar everywhere, because it was deleted."""
         for slot in self._slots:
-            await slot.unload(*(key for key in slot.shelf if key[0] == avatar_id))
+            await slot.forget(avatar_id)
 
     def _changed(self, avatar_id: str) -> None:
         self.on_change(avatar_id)

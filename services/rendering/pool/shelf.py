@@ -56,6 +56,26 @@ class EngineShelf:
         """Forgets all of them: their worker is gone."""
         self._bytes.clear()
 
+    def making_room(self, coming_bytes: int, pinned: Container[EngineKey]) -> list[EngineKey]:
+        """Chooses who leaves before a newcomer is loaded, so that there is room for so much.
+
+        Args:
+            coming_bytes: What the newcomer will take at least.
+            pinned: What streams use; it stays, though there be no room then.
+
+        Returns:
+            Those longest unused, as few as will do.
+        """
+        surplus = self.total_bytes + coming_bytes - self._limit_bytes
+        chosen = []
+        for key, size_bytes in self._bytes.items():
+            if surplus <= 0:
+                break
+            if key not in pinned:
+                chosen.append(key)
+                surplus -= size_bytes
+        return chosen
+
     def leaving(self, newcomer: EngineKey, pinned: Container[EngineKey]) -> list[EngineKey]:
         """Chooses who leaves, so that the rest fits.
 

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.common.metrics import RenderingMetrics
@@ -24,6 +24,7 @@ from services.rendering.pool.placement import Place
 from services.rendering.pool.shelf import EngineKey, EngineShelf
 from services.rendering.pool.singles import SingleFrames
 from styleavatar_core.errors import (
+    NotFoundError,
     OverloadedError,
     RenderError,
     StyleAvatarError,
@@ -100,6 +101,8 @@ class PoolSlot:
         self._loads: dict[EngineKey, asyncio.Task[WorkerProcess]] = {}
         # A worker loads one avatar at a time: the time of each begins when its turn has come.
         self._loading = asyncio.Lock()
+        self._deleted: set[EngineKey] = set()  # while they are loaded
+        self._least_bytes: dict[str, int] = {}  # by preset
 
     def holds(self, avatar_id: str) -> bool:
         """Whether the present process has the avatar ready."""
@@ -131,6 +134,7 @@ class PoolSlot:
             stream_count=len(reserved),
             pinned_count=self.pinned.total(),
             is_loading=entry.key in self._loads,
+            engine_bytes=self.shelf.total_bytes,
         )
 
     @contextlib.contextmanager
@@ -209,6 +213,11 @@ class PoolSlot:
         self.costs.observe(entry, picture.busy_s)
         return picture
 
+    async def forget(self, avatar_id: str) -> None:
+        """Lets an avatar go that was deleted, also one that is being loaded."""
+        self._deleted.update(key for key in self._loads if key[0] == avatar_id)
+        await self.unload(*(key for key in self.shelf if key[0] == avatar_id))
+
     async def unload(self, *keys: EngineKey) -> None:
         """Lets engines go; those of a worker that dies meanwhile are gone as well."""
         for key in keys:
@@ -222,6 +231,7 @@ class PoolSlot:
         limits = self._limits
         async with self._loading:
             worker = await self.supervisor.worker(limits.replace_s)
+            await self._evict(self.shelf.making_room(self._bytes_at_least(entry), self.pinned))
             try:
                 engine = await load_engine(
                     worker, entry, load_timeout_s=limits.load_s, ping_timeout_s=self._usual_s
@@ -229,7 +239,13 @@ class PoolSlot:
             except StyleAvatarError:
                 self._metrics.failed_loads.inc()
                 raise
+        if entry.key in self._deleted:
+            await unload_engine(worker, entry.key)
+            raise NotFoundError(f"'{entry.avatar_id}' was deleted.", reason="AVATAR_NOT_FOUND")
         self._metrics.avatar_load.observe(engine.load_s)
+        self._least_bytes[entry.manifest.preset] = min(
+            self._bytes_at_least(entry) or engine.size_bytes, engine.size_bytes
+        )
         self.costs.calibrate(entry, engine.frame_s)
         self.shelf.put(entry.key, engine.size_bytes)
         try:
@@ -237,14 +253,23 @@ class PoolSlot:
         except StyleAvatarError:
             await self.unload(entry.key)
             raise
-        self._metrics.evicted_avatars.inc(len(leaving))
+        await self._evict(leaving)
         older = [key for key in self.shelf if key[0] == entry.avatar_id and key != entry.key]
-        await self.unload(*leaving, *(key for key in older if not self.pinned[key]))
+        await self.unload(*(key for key in older if not self.pinned[key]))
         self._on_change(entry.avatar_id)
         return worker
 
+    def _bytes_at_least(self, entry: AvatarEntry) -> int:
+        """Returns what the smallest avatar of the preset took here; 0 when there was none."""
+        return self._least_bytes.get(entry.manifest.preset, 0)
+
+    async def _evict(self, leaving: Sequence[EngineKey]) -> None:
+        self._metrics.evicted_avatars.inc(len(leaving))
+        await self.unload(*leaving)
+
     def _end_load(self, key: EngineKey, load: asyncio.Task[WorkerProcess]) -> None:
         del self._loads[key]
+        self._deleted.discard(key)
         if not load.cancelled():
             load.exception()  # callers that have gone must not leave a warning
 

@@ -33,6 +33,7 @@ def test_an_avatar_that_is_being_loaded_is_waited_for_there() -> None:
 def test_where_nobody_holds_it_the_least_busy_is_chosen() -> None:
     assert choose_place([BUSY, replace(BUSY, utilization=0.2), BUSY], 0.1, 1.0) == 1
     assert choose_place([BUSY, replace(BUSY, pinned_count=1)], 0.1, 1.0) == 1
+    assert choose_place([replace(IDLE, engine_bytes=5), IDLE], 0.1, 1.0) == 1
     assert choose_place([BUSY, BUSY], 0.1, 1.0) == 0
 
 
