@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 # A raw 4K frame is 25 MB.
 MESSAGE_BYTES_LIMIT = 32 * 1024 * 1024
 FIRST_MESSAGE_WAIT_S = 0.05
+# Callers and balancers that ask more often whether this server lives are sent away.
+PING_INTERVAL_MIN_MS = 2000
 
 
 def channel_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
@@ -48,7 +50,10 @@ def channel_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
 def _server_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
     return (
         *channel_options(keepalive_s),
-        ("grpc.http2.min_ping_interval_without_data_ms", round(1000 * keepalive_s / 3)),
+        (
+            "grpc.http2.min_ping_interval_without_data_ms",
+            min(PING_INTERVAL_MIN_MS, round(1000 * keepalive_s / 3)),
+        ),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a silent share
     )
 

@@ -113,7 +113,7 @@ def test_each_avatar_has_its_node(nodes: Nodes) -> None:
     assert first | second == set(MARKS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSTOP])
 def test_a_stream_whose_node_goes_resumes_at_another(
     nodes: Nodes, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -138,4 +138,6 @@ def test_a_stream_whose_node_goes_resumes_at_another(
     for answer in answers:
         assert answer.image is not None
         assert read_mark(answer.image) == (MARKS[AVATAR], answer.frame_index % 256, 40)
+    if number is signal.SIGSTOP:
+        nodes.nodes[home].process.kill()
     nodes.nodes[home].process.wait(TIMEOUT_S)

@@ -12,6 +12,7 @@ import yaml
 from styleavatar.v1 import rendering_service_pb2
 from styleavatar_client.streaming import AVATAR_HEADER as CLIENT_HEADER
 
+from services.common.grpc_server import PING_INTERVAL_MIN_MS
 from services.rendering.settings import RenderingSettings
 from services.tracking.reenactment import AVATAR_HEADER
 from services.tracking.settings import TrackingSettings
@@ -49,7 +50,8 @@ def test_streams_are_not_cut_and_nodes_are_watched() -> None:
     assert route()["timeout"] == "0s"
     (cluster,) = ENVOY["clusters"]
     protocol = cluster["typed_extension_protocol_options"].popitem()[1]
-    assert "http2_protocol_options" in protocol["explicit_http_config"]
+    keepalive = protocol["explicit_http_config"]["http2_protocol_options"]["connection_keepalive"]
+    assert 1000 * int(keepalive["interval"].rstrip("s")) > PING_INTERVAL_MIN_MS
     (check,) = cluster["health_checks"]
     names = rendering_service_pb2.DESCRIPTOR.services_by_name
     assert check["grpc_health_check"]["service_name"] == names["RenderingService"].full_name
