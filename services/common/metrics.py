@@ -56,13 +56,14 @@ class RenderingMetrics:
     def __init__(
         self,
         registry: CollectorRegistry = REGISTRY,
-        read_devices: Callable[[], Iterable[tuple[int, int, float]]] = tuple,
+        read_devices: Callable[[], Iterable[tuple[int, int | None, float | None]]] = tuple,
     ) -> None:
         """Registers the metrics.
 
         Args:
             registry: Where.
-            read_devices: Gives index, used bytes and busy share of each GPU.
+            read_devices: Gives index, used bytes and busy share of each GPU; None of what it does
+                not tell.
         """
         registry.register(_DeviceMetrics(read_devices))
         new = _Maker(registry, "rendering")
@@ -130,7 +131,9 @@ class RenderingMetrics:
 class _DeviceMetrics:
     """GPUs, asked whenever somebody asks for metrics."""
 
-    def __init__(self, read_devices: Callable[[], Iterable[tuple[int, int, float]]]) -> None:
+    def __init__(
+        self, read_devices: Callable[[], Iterable[tuple[int, int | None, float | None]]]
+    ) -> None:
         self._read_devices = read_devices
 
     def collect(self) -> Iterator[Metric]:
@@ -141,8 +144,10 @@ class _DeviceMetrics:
             f"{prefix}utilization", "Share of the time that it was busy.", labels=["device"]
         )
         for index, used_bytes, share in self._read_devices():
-            used.add_metric([str(index)], used_bytes)
-            busy.add_metric([str(index)], share)
+            if used_bytes is not None:
+                used.add_metric([str(index)], used_bytes)
+            if share is not None:
+                busy.add_metric([str(index)], share)
         yield used
         yield busy
 

@@ -20,8 +20,9 @@ logger = logging.getLogger(__name__)
 CPU = "cpu"
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
-# Index of a GPU, its used bytes, and the share of the time that it was busy of late.
-DeviceLoad = tuple[int, int, float]
+# Index of a GPU, its used bytes, and the share of the time that it was busy of late; None of either
+# that it does not tell, as the latter where it is divided (MIG).
+DeviceLoad = tuple[int, int | None, float | None]
 
 
 def device_options(options: WorkerOptions, names: str) -> list[WorkerOptions]:
@@ -70,15 +71,25 @@ def device_loads(nvml: Any) -> Iterator[DeviceLoad]:
     Args:
         nvml: What ``open_nvml`` gave.
     """
-    for index in range(nvml.nvmlDeviceGetCount()):
+
+    def ask(question: Callable[..., Any], *arguments: Any) -> Any | None:
         try:
-            handle = nvml.nvmlDeviceGetHandleByIndex(index)
-            used_bytes = int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
-            busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+            return question(*arguments)
         except nvml.NVMLError as error:
-            logger.warning("a GPU does not answer", extra={"reason": str(error)})
+            logger.debug("a GPU does not tell", extra={"reason": str(error)})
+            return None
+
+    for index in range(ask(nvml.nvmlDeviceGetCount) or 0):
+        handle = ask(nvml.nvmlDeviceGetHandleByIndex, index)
+        if handle is None:
             continue
-        yield index, used_bytes, busy
+        memory = ask(nvml.nvmlDeviceGetMemoryInfo, handle)
+        rates = ask(nvml.nvmlDeviceGetUtilizationRates, handle)
+        yield (
+            index,
+            None if memory is None else int(memory.used),
+            None if rates is None else rates.gpu / 100,
+        )
 
 
 def device_reader() -> Callable[[], Sequence[DeviceLoad]]:

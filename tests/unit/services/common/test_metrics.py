@@ -44,12 +44,16 @@ def test_names_carry_service_and_labels_are_bounded(kind: type, service: str) ->
 
 def test_devices_are_asked_whenever_somebody_asks_for_metrics() -> None:
     registry = CollectorRegistry()
-    loads = [(0, 5_000_000, 0.5)]
+    loads: list[tuple[int, int | None, float | None]] = [(0, 5_000_000, 0.5)]
     RenderingMetrics(registry, read_devices=lambda: loads)
     loads.append((1, 7_000_000, 0.25))
     for name, expected in (("memory_bytes", 7_000_000), ("utilization", 0.25)):
         series = f"styleavatar_rendering_device_{name}"
         assert registry.get_sample_value(series, {"device": "1"}) == expected
+    loads.append((2, 1_000_000, None))
+    names = ("memory_bytes", "utilization")
+    told = [f"styleavatar_rendering_device_{name}" for name in names]
+    assert [registry.get_sample_value(name, {"device": "2"}) for name in told] == [1_000_000, None]
 
 
 def test_metrics_are_served_until_stopped() -> None:

@@ -101,3 +101,22 @@ class NvmlOfTwo:
 
 def test_the_load_of_gpus_is_told_for_those_that_answer() -> None:
     assert list(device_loads(NvmlOfTwo())) == [(1, 3_000, 0.25)]
+
+
+class NvmlOfDivided(NvmlOfTwo):
+    """The library on a machine whose GPU is divided: it tells its memory, not how busy it is."""
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> NvmlOfTwo:
+        raise self.NVMLError("Not Supported")
+
+
+class NvmlOfNone(NvmlOfTwo):
+    """The library after the driver was unloaded."""
+
+    def nvmlDeviceGetCount(self) -> int:
+        raise self.NVMLError("Driver Not Loaded")
+
+
+def test_what_a_gpu_does_not_tell_takes_nothing_else_with_it() -> None:
+    assert list(device_loads(NvmlOfDivided())) == [(1, 3_000, None)]
+    assert list(device_loads(NvmlOfNone())) == []
