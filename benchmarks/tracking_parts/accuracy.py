@@ -16,6 +16,7 @@ from styleavatar_core.data.sample_motion import sample_curves
 from styleavatar_core.data.sample_warp import PortraitWarp
 from styleavatar_core.evaluation.control import control_fidelity, control_series, pearson
 from styleavatar_core.face3d import landmark_groups as groups
+from styleavatar_core.face3d.arkit import ARKIT_INDEX
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import (
     matrix_from_quaternion,
@@ -25,7 +26,7 @@ from styleavatar_core.face3d.camera import (
     to_pixels,
 )
 from styleavatar_core.face3d.lip_gap import lip_gap
-from styleavatar_core.tracking.fitter import FaceFitter
+from styleavatar_core.tracking.fitter import FaceFitter, FitConfig
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.solver import Pose
 from styleavatar_core.tracking.tracker import fit_to_parameters
@@ -109,12 +110,14 @@ def noise_curve(sample_count: int) -> dict[str, list[float]]:
     """Errors on projections of known faces, by the noise of their landmarks.
 
     Returns:
-        ``noise_mm``, ``rotation_error_deg`` and ``expression_rmse``, one value per noise.
+        ``noise_mm``, ``rotation_error_deg``, ``expression_rmse`` and ``eye_rotation_error_deg``:
+        one value per noise.
     """
     model, rng = builtin_model(), np.random.default_rng(0)
     curve: dict[str, list[float]] = {"noise_mm": list(_NOISES_MM)}
     turns: list[list[float]] = [[] for _ in _NOISES_MM]
     errors: list[list[float]] = [[] for _ in _NOISES_MM]
+    strayed: list[list[float]] = [[] for _ in _NOISES_MM]
     for _ in range(sample_count):
         identity = rng.normal(size=model.identity_basis.shape[-1])
         expression = np.zeros(len(model.expression_names), np.float32)
@@ -124,7 +127,8 @@ def noise_curve(sample_count: int) -> dict[str, list[float]]:
             quaternion_from_rotation_vector(rng.normal(size=3) * [0.15, 0.35, 0.1])
         )
         pose = Pose(rotation, rng.normal(size=3) * 0.2, 0.7)
-        gaze = np.zeros((2, 2), np.float32)
+        gaze = np.tile(rng.normal(size=2) * [0.1, 0.2], (2, 1)).astype(np.float32)
+        _follow_gaze(expression, gaze)
         points = model.vertices(model.neutral(identity), expression, gaze)
         points = points[model.landmark_indices].astype(np.float64)
         fitter = FaceFitter(model, identity)
@@ -133,9 +137,20 @@ def noise_curve(sample_count: int) -> dict[str, list[float]]:
             cosine = (np.trace(fit.pose.rotation @ rotation.T) - 1) / 2
             turns[index].append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
             errors[index].append(np.sqrt(((fit.expression - expression) ** 2).mean()))
+            strayed[index].append(np.degrees(np.abs(fit.eye_rotation - gaze)).mean())
     curve["rotation_error_deg"] = [float(np.mean(values)) for values in turns]
     curve["expression_rmse"] = [float(np.mean(values)) for values in errors]
+    curve["eye_rotation_error_deg"] = [float(np.mean(values)) for values in strayed]
     return curve
+
+
+def _follow_gaze(expression: FloatArray, gaze: FloatArray) -> None:
+    """Gives the lids what eyeballs that look somewhere do to them, in place."""
+    limit = FitConfig().gaze_limit
+    for side, (pitch, yaw), outward in (("Left", gaze[0], 1), ("Right", gaze[1], -1)):
+        turns = {"Down": pitch, "Up": -pitch, "Out": outward * yaw, "In": -outward * yaw}
+        for way, turn in turns.items():
+            expression[ARKIT_INDEX[f"eyeLook{way}{side}"]] = np.clip(turn / limit, 0, 1)
 
 
 def noise_figures(curve: dict[str, list[float]]) -> dict[str, float | None]:
@@ -144,16 +159,17 @@ def noise_figures(curve: dict[str, list[float]]) -> dict[str, float | None]:
     return {
         "synthetic.rotation_error_deg": curve["rotation_error_deg"][usual],
         "synthetic.expression_rmse": curve["expression_rmse"][usual],
+        "synthetic.eye_rotation_error_deg": curve["eye_rotation_error_deg"][usual],
     }
 
 
 def plot_noise(curve: dict[str, list[float]], path: Path) -> None:
     """Draws a noise curve as a PNG."""
-    figure = matplotlib.figure.Figure(figsize=(7, 3.2), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(10, 3.2), layout="constrained")
     for axes, name, unit in zip(
-        figure.subplots(1, 2),
-        ("rotation_error_deg", "expression_rmse"),
-        ("rotation error, degrees", "expression error, rms"),
+        figure.subplots(1, 3),
+        ("rotation_error_deg", "expression_rmse", "eye_rotation_error_deg"),
+        ("rotation error, degrees", "expression error, rms", "eye rotation error, degrees"),
         strict=True,
     ):
         axes.plot(curve["noise_mm"], curve[name], marker="o")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What tracking costs, stage by stage, on one thread."""
+"""What tracking costs, stage by stage, on one thread and without a GPU."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from styleavatar_core.data.video import read_frames
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import from_pixels
 from styleavatar_core.face3d.model import VERTEX_ARRAYS, FaceModel
+from styleavatar_core.raster.software import rasterize
 from styleavatar_core.tracking.fitter import FaceFitter, Fit
-from styleavatar_core.tracking.identity import fit_identity
+from styleavatar_core.tracking.identity import SETTLING_COUNT, fit_identity
 from styleavatar_core.tracking.landmarks import LandmarkDetector
-from styleavatar_core.tracking.tracker import fit_to_parameters
-from styleavatar_core.types import FaceIdentity, FloatArray
+from styleavatar_core.tracking.tracker import Tracker, fit_to_parameters
+from styleavatar_core.types import ByteArray, FaceIdentity, FloatArray
 
 FACEVERSE_VERTEX_COUNT = 28_632
 _RENDERING_SIZE_PX = 256
@@ -46,6 +47,42 @@ def stage_figures(path: Path, frame_count: int) -> dict[str, float | None]:
         "stage.solve_ms": solve_ms,
         "stage.raster_ms": raster_ms,
         "faceverse_sized.added_ms": sum(large),
+        **_tracker_figures(frames),
+    }
+
+
+class _TimedDetector(LandmarkDetector):
+    """Counts the time that is MediaPipe's."""
+
+    spent_s = 0.0
+
+    def detect(self, frame: ByteArray, capture_time_s: float = 0.0) -> FloatArray | None:
+        start = time.perf_counter()
+        found = super().detect(frame, capture_time_s)
+        self.spent_s += time.perf_counter() - start
+        return found
+
+
+def _tracker_figures(frames: list[ByteArray]) -> dict[str, float | None]:
+    """Median time that all of ``Tracker.track`` takes beyond detection.
+
+    While it learns who is seen, which is more work, and once it knows.
+    """
+    count = SETTLING_COUNT + max(len(frames), SETTLING_COUNT // 2)
+    detector = _TimedDetector()
+    tracker = Tracker(detector=detector)
+    added_ms: list[float] = []
+    for index in range(count):
+        start, before_s = time.perf_counter(), detector.spent_s
+        found = tracker.track(frames[index % len(frames)], index / 30, index)
+        if found is not None:
+            spent_s = time.perf_counter() - start - (detector.spent_s - before_s)
+            added_ms.append(spent_s * 1e3)
+    tracker.close()
+    settling, settled = added_ms[:SETTLING_COUNT], added_ms[SETTLING_COUNT:]
+    return {
+        "stage.tracker_settling_ms": float(np.median(settling)) if settling else None,
+        "stage.tracker_settled_ms": float(np.median(settled)) if settled else None,
     }
 
 
@@ -93,7 +130,7 @@ def _solve_and_raster_ms(model: FaceModel, points: list[FloatArray]) -> tuple[fl
     fits, solve_ms = _timed(follow, points)
     texture = np.zeros(model.texture_basis.shape[-1], np.float32)
     identity = FaceIdentity(model.model_id, fitter.identity.astype(np.float32), texture)
-    renderer = ConditioningRenderer(model, identity, _RENDERING_SIZE_PX)
+    renderer = ConditioningRenderer(model, identity, _RENDERING_SIZE_PX, rasterize)
     renderer.warm_up()
     parameters = [fit_to_parameters(model, fit, 0.0, index) for index, fit in enumerate(fits)]
     renderer.render(parameters[0])

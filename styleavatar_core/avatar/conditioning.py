@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.raster.mesh import MovingMesh
+from styleavatar_core.raster.opengl import Rasterize
 from styleavatar_core.raster.render import FaceRenderer
 from styleavatar_core.raster.software import warm_up
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
@@ -40,18 +41,25 @@ class ConditioningRenderer:
         model: The face model.
         identity: Who is rendered.
         size_px: Side of the square, pixels.
+        rasterize: Draws the triangles; what is best on this machine if None.
 
     Raises:
         InvalidInputError: The identity belongs to another face model, or to another version of it.
     """
 
-    def __init__(self, model: FaceModel, identity: FaceIdentity, size_px: int) -> None:
+    def __init__(
+        self,
+        model: FaceModel,
+        identity: FaceIdentity,
+        size_px: int,
+        rasterize: Rasterize | None = None,
+    ) -> None:
         _require_model(model, identity.model_id, "identity")
         _require_count("identity", len(identity.identity), model.identity_basis.shape[-1])
         _require_count("texture", len(identity.texture), model.texture_basis.shape[-1])
         self._model = model
         self._mesh = MovingMesh(model, model.neutral(identity.identity))
-        self._renderer = FaceRenderer(model, model.albedo(identity.texture), size_px)
+        self._renderer = FaceRenderer(model, model.albedo(identity.texture), size_px, rasterize)
 
     def warm_up(self) -> None:
         """Compiles the rasterizer, so that the first frame takes no longer than the others."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from styleavatar_core.face3d.camera import projection, to_pixels
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.raster.mesh import light, place, vertex_normals
-from styleavatar_core.raster.opengl import choose_rasterizer
+from styleavatar_core.raster.opengl import Rasterize, choose_rasterizer
 from styleavatar_core.raster.software import shade
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
@@ -50,14 +50,21 @@ class FaceRenderer:
         model: The face model.
         albedo: (V, 3) float32 RGB in [0, 1].
         size_px: Side of the square image.
+        rasterize: Draws the triangles; what is best on this machine if None.
     """
 
-    def __init__(self, model: FaceModel, albedo: FloatArray, size_px: int) -> None:
+    def __init__(
+        self,
+        model: FaceModel,
+        albedo: FloatArray,
+        size_px: int,
+        rasterize: Rasterize | None = None,
+    ) -> None:
         self._model = model
         self._albedo = albedo
         self._size_px = size_px
         self._recessed = recesses(model)
-        self._rasterize = choose_rasterizer()
+        self._rasterize = rasterize or choose_rasterizer()
 
     def render(self, vertices: FloatArray, params: FaceParameters) -> FaceRendering:
         """Draws a moved face.

@@ -20,6 +20,7 @@ _INDEPENDENT_FRAME_COUNT = 16.0
 
 WITNESS_COUNT = 24  # frames of a stream that tell who is seen
 _WITNESS_STEP = 3  # neighbouring frames tell little that is new
+SETTLING_COUNT = WITNESS_COUNT * _WITNESS_STEP  # frames until the identity is fixed
 _FOLLOW_SHARE = 0.3  # of the way to what the witnesses agree on, per frame: no frame jumps
 
 
@@ -94,7 +95,7 @@ class IdentityLearner:
     @property
     def is_settled(self) -> bool:
         """Whether the identity is fixed."""
-        return self._seen_count >= WITNESS_COUNT * _WITNESS_STEP
+        return self._seen_count >= SETTLING_COUNT
 
     def begin(self, landmarks: FloatArray) -> None:
         """Makes a first guess from the (478, 3) landmarks of the first frame."""

@@ -14,7 +14,14 @@ import psutil
 import pytest
 from styleavatar.v1 import tracking_service_pb2, tracking_service_pb2_grpc
 
-from benchmarks.tracking_parts.malformed import answer_codes, malformed_frames, malformed_streams
+from benchmarks.tracking_parts.malformed import (
+    REENACT,
+    answer_codes,
+    huge_message,
+    malformed_frames,
+    malformed_reenactments,
+    malformed_streams,
+)
 from styleavatar_core.data.video import read_frames
 from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import EVERY, video_frame
@@ -61,7 +68,8 @@ def hostile(
     picture: np.ndarray, count: int, seed: int
 ) -> Iterator[tracking_service_pb2.TrackRequest]:
     yield CONFIG
-    yield from malformed_frames(picture, count, seed)
+    for frame in malformed_frames(picture, count, seed):
+        yield tracking_service_pb2.TrackRequest(frame=frame)
 
 
 def resident_mb(service: ServiceProcess) -> float:
@@ -108,9 +116,16 @@ def test_every_malformed_message_is_answered_and_nobody_else_is_disturbed(
     assert resident_mb(service) < before_mb + 40
 
 
+def test_malformed_streams_of_reenact_end_with_an_error_of_their_own(
+    service: ServiceProcess,
+) -> None:
+    for messages in malformed_reenactments(8):
+        code, reason = answer_codes(service.channel, messages, REENACT)
+        assert code is grpc.StatusCode.INVALID_ARGUMENT, messages
+        assert reason
+
+
 def test_a_message_beyond_the_limit_is_refused_by_its_size(service: ServiceProcess) -> None:
-    frame = tracking_service_pb2.TrackRequest()
-    frame.frame.image.data = bytes(33 * 2**20)
-    messages = [CONFIG.SerializeToString(), frame.SerializeToString()]
+    messages = [CONFIG.SerializeToString(), huge_message()]
     code, _ = answer_codes(service.channel, messages)
-    assert code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT)
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -58,9 +58,12 @@ def test_jitter_and_delay_are_those_of_the_filter() -> None:
 def test_errors_grow_gently_with_noise_and_are_drawn(tmp_path: Path) -> None:
     curve = noise_curve(6)
     assert curve["rotation_error_deg"][0] < 1.0
-    for errors in (curve["rotation_error_deg"], curve["expression_rmse"]):
-        assert errors[-1] > errors[0]
-        assert max(after - before for before, after in pairwise(errors)) < 2.5
+    assert 0.0 < curve["eye_rotation_error_deg"][0] < 3.0
+    # An iris has five landmarks on a ball of 12 mm: 4 mm of noise turn it by many degrees.
+    limits = {"rotation_error_deg": 2.5, "expression_rmse": 2.5, "eye_rotation_error_deg": 8.0}
+    for name, limit in limits.items():
+        assert curve[name][-1] > curve[name][0]
+        assert max(after - before for before, after in pairwise(curve[name])) < limit
     plot_noise(json.loads(json.dumps(curve)), tmp_path / "noise.png")
     assert (tmp_path / "noise.png").read_bytes()[:4] == b"\x89PNG"
 
