@@ -17,6 +17,9 @@ _SPEED_CUTOFF_HZ = 1.0
 class OneEuroFilter:
     """A low-pass filter whose cut-off grows with speed, on a vector.
 
+    What moves evenly is followed ``1 / (2 pi cut-off)`` late, whatever the rate of the frames: the
+    slowest motion most, by ``1 / (2 pi min_cutoff_hz)``.
+
     Attributes:
         min_cutoff_hz: Cut-off at rest; lower is steadier.
         speed_gain: How much the cut-off grows, Hz per unit of speed; higher is faster.
@@ -48,7 +51,9 @@ class ParameterFilter:
     """Filters face parameters in time order; each kind with its own numbers.
 
     Lids and lips open and close within a few frames, so expression has a high cut-off at rest and
-    lets speed through; the head is what must not tremble.
+    lets speed through; the head is what must not tremble. The slowest motion comes 64 ms late
+    (head), 40 ms (eyeballs) or 32 ms (expression): 1.9, 1.2 and 1 of 30 frames a second; all other
+    motion less.
     """
 
     def __init__(self) -> None:

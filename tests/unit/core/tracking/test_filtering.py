@@ -63,3 +63,39 @@ def test_time_that_stands_still_does_no_harm() -> None:
     for _ in range(3):
         result = made.apply(replace(STILL, capture_time_s=0.0))
     assert np.isfinite(result.expression).all()
+
+
+def lateness_s(series: list[float], slope: float, fps: int) -> float:
+    """How far behind a ramp its filtered course is at last."""
+    return len(series) / fps - series[-1] / slope
+
+
+@pytest.mark.parametrize("fps", [10, 30, 60])
+@pytest.mark.parametrize("slope", [0.002, 0.02, 0.2])  # radians and coefficients per second
+def test_the_delay_of_slow_and_fast_ramps_is_bounded_at_every_rate(fps: int, slope: float) -> None:
+    made = ParameterFilter()
+    head, eyes, jaw = [], [], []
+    for index in range(1, 4 * fps + 1):
+        value = slope * index / fps
+        params = replace(
+            STILL,
+            rotation=np.array([np.cos(value / 2), np.sin(value / 2), 0, 0], np.float32),
+            expression=np.full(52, value, np.float32),
+            eye_rotation=np.full((2, 2), value, np.float32),
+            capture_time_s=index / fps,
+        )
+        shown = made.apply(params)
+        head.append(2 * float(np.arcsin(shown.rotation[1])))
+        eyes.append(float(shown.eye_rotation[0, 0]))
+        jaw.append(float(shown.expression[0]))
+    for series, limit_s in ((head, 0.064), (eyes, 0.040), (jaw, 0.032)):
+        late_s = lateness_s(series, slope, fps)
+        assert 0.0 < late_s < limit_s
+        if slope == 0.002:  # the bound is not far from the truth
+            assert late_s > 0.8 * limit_s
+
+
+def test_the_stated_bound_is_that_of_the_slowest_ramp() -> None:
+    made = OneEuroFilter(2.0, 0.0)
+    course = [float(made.apply(np.array([index * STEP_S]), STEP_S)[0]) for index in range(1, 200)]
+    assert lateness_s(course, 1.0, 30) == pytest.approx(1 / (2 * np.pi * 2.0), rel=1e-3)
