@@ -6,6 +6,7 @@ Over a whole clip at once, or a little with every frame of a live stream.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,15 @@ WITNESS_COUNT = 24  # frames of a stream that tell who is seen
 _WITNESS_STEP = 3  # neighbouring frames tell little that is new
 SETTLING_COUNT = WITNESS_COUNT * _WITNESS_STEP  # frames until the identity is fixed
 _FOLLOW_SHARE = 0.3  # of the way to what the witnesses agree on, per frame: no frame jumps
+# A head turned further (37 degrees), or a fit so much worse than the others', tells of no shape.
+_FACING_COSINE_MIN, _ERROR_RATIO_MAX = 0.8, 2.0
+_JUDGE_COUNT = 4  # witnesses that a new one is compared with
+# Who comes back is somebody else if they fit so much worse than was usual, even at their best:
+# a low percentile of the one error over the median of the other. On clips of four people it was
+# 0.7 to 1.05 for the same person; 1.2 to 5 for others, but for two whose shapes are alike.
+_STRANGER_PERCENTILE, _STRANGER_RATIO = 20.0, 1.15
+_USUAL_COUNT, _USUAL_STEP = 30, 10  # errors that are remembered, one in so many frames
+_DOUBT_COUNT = 30  # errors that decide
 
 
 @dataclass(slots=True)
@@ -79,8 +89,9 @@ def _agreed(witnesses: Sequence[_Witness]) -> FloatArray:
 class IdentityLearner:
     """Learns who is seen while a stream runs, with a bounded piece of work per frame.
 
-    Frames of the first seconds become witnesses; the present identity follows what they agree on,
-    and each is fitted again as it grows better. Then the identity is fixed.
+    Good frames of the first seconds become witnesses: those that face the camera and fit no worse
+    than others. The present identity follows what they agree on, and each is fitted again as it
+    grows better. Then the identity is fixed, until somebody else sits down.
 
     Args:
         fitter: Fits the stream's frames; is told the identity.
@@ -88,27 +99,48 @@ class IdentityLearner:
 
     def __init__(self, fitter: FaceFitter) -> None:
         self._fitter = fitter
+        self._forget()
+
+    def _forget(self) -> None:
+        self._has_begun = False
         self._witnesses: list[_Witness] = []
         self._seen_count = 0
         self._revisited = 0
+        self._settled_count = 0
+        self._usual: deque[float] = deque(maxlen=_USUAL_COUNT)  # errors since it is settled
+        self._doubts: list[float] | None = None  # errors since the person was away
 
     @property
     def is_settled(self) -> bool:
         """Whether the identity is fixed."""
         return self._seen_count >= SETTLING_COUNT
 
+    def doubt(self) -> None:
+        """Hears that nobody was there for long: who comes next may be somebody else."""
+        if len(self._usual) < _USUAL_COUNT // 3:
+            self._forget()
+        else:
+            self._doubts = []
+
     def begin(self, landmarks: FloatArray) -> None:
         """Makes a first guess from the (478, 3) landmarks of the first frame."""
-        if self._seen_count == 0:
+        if not self._has_begun:
+            self._fitter.set_identity(np.zeros_like(self._fitter.identity))
             fit_identity(self._fitter, [landmarks], turn_count=2)
+            self._has_begun = True
 
     def learn(self, landmarks: FloatArray, fit: Fit) -> None:
         """Learns from the next frame, (478, 3) landmarks that were just fitted."""
+        if fit.pose.rotation[2, 2] < _FACING_COSINE_MIN:
+            return
         if self.is_settled:
+            self._watch(landmarks, fit)
             return
         if self._seen_count % _WITNESS_STEP == 0:
-            equations = self._fitter.identity_equations(landmarks, fit)
-            self._witnesses.append(_Witness(landmarks, fit, *equations))
+            witness = _Witness(landmarks, fit, *self._fitter.identity_equations(landmarks, fit))
+            if not self._is_good(witness):
+                return
+            self._witnesses.append(witness)
         else:
             place = self._revisited % len(self._witnesses)
             known = self._witnesses[place]
@@ -120,3 +152,26 @@ class IdentityLearner:
         self._fitter.set_identity(present + _FOLLOW_SHARE * (agreed - present))
         if self.is_settled:
             self._witnesses.clear()
+
+    def _is_good(self, witness: _Witness) -> bool:
+        if len(self._witnesses) < _JUDGE_COUNT:
+            return True
+        usual = np.median([known.error for known in self._witnesses])
+        return bool(witness.error <= _ERROR_RATIO_MAX * usual)
+
+    def _watch(self, landmarks: FloatArray, fit: Fit) -> None:
+        """Learns how well the person usually fits, or whether who came back is the same."""
+        self._settled_count += 1
+        step = _USUAL_STEP if self._doubts is None else _WITNESS_STEP
+        if self._settled_count % step:
+            return
+        error = self._fitter.identity_equations(landmarks, fit)[2]
+        if self._doubts is None:
+            self._usual.append(error)
+            return
+        self._doubts.append(error)
+        if len(self._doubts) == _DOUBT_COUNT:
+            least = np.percentile(self._doubts, _STRANGER_PERCENTILE)
+            self._doubts = None
+            if least > _STRANGER_RATIO * np.median(self._usual):
+                self._forget()

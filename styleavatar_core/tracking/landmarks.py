@@ -24,7 +24,7 @@ _CANDIDATE_COUNT = 3
 # are hidden, but never as far as somebody sits who sits beside them.
 _REACH, _REACH_PER_S, _REACH_MAX = 0.75, 0.5, 1.25
 _SIZE_RATIO_MAX = 1.6  # and by how much they can have come nearer: who stands behind is smaller
-_GIVE_UP_S = 3.0  # so long hidden, they are gone, and the largest face there is takes their place
+GIVE_UP_S = 3.0  # so long hidden, they are gone, and the largest face there is takes their place
 _SURROUNDINGS = 0.6  # of a face's size are left around it when all else is blacked out
 _TASK_FRAME_MS = 33
 
@@ -75,7 +75,7 @@ class LandmarkDetector:
                 f"A frame must be (height, width, 3) uint8; got {frame.shape} {frame.dtype}."
             )
         self._lost_s += self._clock.step(capture_time_s)
-        if self._lost_s > _GIVE_UP_S:
+        if self._lost_s > GIVE_UP_S:
             self._last = None
         frame = np.ascontiguousarray(frame)
         found = self._choose(self._follower.landmarks(frame)) if self._is_following else None

@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 
+from styleavatar_core.data.frame_clock import FrameClock
 from styleavatar_core.errors import FaceNotFoundError, InvalidInputError
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import from_pixels, quaternion_from_matrix
@@ -14,7 +15,7 @@ from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.tracking.filtering import ParameterFilter
 from styleavatar_core.tracking.fitter import FaceFitter, Fit, FitConfig
 from styleavatar_core.tracking.identity import IdentityLearner
-from styleavatar_core.tracking.landmarks import LandmarkDetector
+from styleavatar_core.tracking.landmarks import GIVE_UP_S, LandmarkDetector
 from styleavatar_core.tracking.texture import solve_texture
 from styleavatar_core.tracking.views import ViewSampler
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
@@ -30,7 +31,8 @@ class Tracker:
 
     Args:
         model: The face model; the built-in one if None.
-        identity: Who is seen, if known; else solved from the first good frames, then fixed.
+        identity: Who is seen, if known; else solved from the first good frames, then fixed until
+            somebody else sits down.
         filtered: Whether parameters are smoothed (One-Euro); for live use.
         detector: Its own detector if None. A detector serves one stream only.
         config: Numbers of the fit.
@@ -58,6 +60,8 @@ class Tracker:
         self._sampler: ViewSampler[Fit] = ViewSampler()
         self._last: Fit | None = None
         self._filter = ParameterFilter() if filtered else None
+        self._clock = FrameClock()
+        self._lost_s = 0.0
 
     @property
     def identity(self) -> FaceIdentity:
@@ -90,7 +94,9 @@ class Tracker:
             The parameters in frame coordinates, or None if there is no face.
         """
         pixels = self._detector.detect(frame_rgb, capture_time_s)
+        step_s = self._clock.step(capture_time_s)
         if pixels is None:
+            self._lost_s += step_s
             self._last = None
             if self._filter:
                 self._filter.reset()
@@ -98,14 +104,26 @@ class Tracker:
         height, width = frame_rgb.shape[:2]
         landmarks = from_pixels(pixels, width, height).astype(np.float64)
         if self._learner:
+            if self._lost_s > GIVE_UP_S:
+                self._learner.doubt()
             self._learner.begin(landmarks)
+        self._lost_s = 0.0
         fit = self._fitter.fit(landmarks, self._last)
         self._last = fit
         params = fit_to_parameters(self._model, fit, capture_time_s, frame_index)
-        if self._learner and not self._learner.is_settled:
-            self._learner.learn(landmarks, fit)
-            self._sampler.offer(fit, frame_rgb)
+        if self._learner:
+            self._learn(self._learner, landmarks, fit, frame_rgb)
         return self._filter.apply(params) if self._filter else params
+
+    def _learn(
+        self, learner: IdentityLearner, landmarks: FloatArray, fit: Fit, frame_rgb: ByteArray
+    ) -> None:
+        was_settled = learner.is_settled
+        learner.learn(landmarks, fit)
+        if was_settled and not learner.is_settled:  # somebody else has sat down
+            self._texture, self._sampler = None, ViewSampler()
+        if not learner.is_settled:
+            self._sampler.offer(fit, frame_rgb)
 
     def close(self) -> None:
         """Frees the detector."""
