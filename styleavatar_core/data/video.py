@@ -242,22 +242,22 @@ def _count_and_rate(path: Path) -> tuple[int, float]:
     Headers are not asked: what a browser recorded says neither rate nor length, and a file that
     was cut off says those of the whole.
     """
-    times: list[float] = []
+    stamps: list[int] = []
     count = 0
     with _open(path) as container:
         stream = _video_stream(container, path)
-        nominal_fps = _nominal_fps(stream)
+        unit, nominal_fps = stream.time_base, _nominal_fps(stream)
         try:
             for packet in container.demux(stream):
                 if packet.size == 0 or packet.is_discard:
                     continue
                 count += 1
-                if packet.pts is not None and packet.time_base is not None:
-                    times.append(float(packet.pts * packet.time_base))
+                if packet.pts is not None:
+                    stamps.append(packet.pts)
         except av.error.FFmpegError as error:
             raise _damaged(path, count) from error
-    span_s = max(times) - min(times) if times else 0.0
-    return count, (len(times) - 1) / span_s if span_s > 0 else nominal_fps
+    span = max(stamps) - min(stamps) if stamps else 0
+    return count, float((len(stamps) - 1) / (span * unit)) if span and unit else nominal_fps
 
 
 def _damaged(path: Path, frame_count: int) -> InvalidInputError:
