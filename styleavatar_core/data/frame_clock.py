@@ -18,11 +18,13 @@ class FrameClock:
         """Returns the seconds from the frame before: a usual rate's where its time does not grow.
 
         Args:
-            capture_time_s: Of the next frame, seconds on any clock.
+            capture_time_s: Of the next frame, seconds on any clock; 0 is said by who says nothing.
 
         Returns:
             Seconds, more than 0 and at most 1.
         """
+        if capture_time_s == 0.0:
+            return _USUAL_STEP_S
         last, self._last_time_s = self._last_time_s, capture_time_s
         if last is None or not capture_time_s > last:
             return _USUAL_STEP_S
