@@ -69,7 +69,15 @@ class Answers:
         failure = image_pb2.FrameFailure(
             frame_index=item.frame_index, reason=answer.reason, message=answer.message
         )
+        set_duration(failure.capture_offset, item.capture_time_s)
+        self._tell_dropped(failure.dropped)
         return Response(failure=failure)
+
+    def _tell_dropped(self, dropped: image_pb2.DroppedFrames) -> None:
+        dropped.SetInParent()
+        for reason, count in self._dropped.items():
+            setattr(dropped, f"{reason}_count", count)
+        self._dropped.clear()
 
     async def picture(
         self, item: StreamItem, picture: RenderedPicture, *, is_clamped: bool, rendered_s: float
@@ -97,10 +105,7 @@ class Answers:
             frame.key_frame = self._writer.write(picture, frame.image)
         else:
             frame.key_frame = await asyncio.to_thread(self._writer.write, picture, frame.image)
-        frame.dropped.SetInParent()
-        for reason, count in self._dropped.items():
-            setattr(frame.dropped, f"{reason}_count", count)
-        self._dropped.clear()
+        self._tell_dropped(frame.dropped)
         told_s = time.perf_counter()
         stages_s = _stages_s(item.arrival_s, picture, rendered_s, told_s)
         for stage, seconds in stages_s.items():

@@ -42,7 +42,8 @@ class Driven:
         """Notes an answer."""
         if response.HasField("frame"):
             self.frames.append(response.frame)
-            self.dropped += sum(count for _, count in response.frame.dropped.ListFields())
+        answer = response.frame if response.HasField("frame") else response.failure
+        self.dropped += sum(count for _, count in answer.dropped.ListFields())
 
     def end(self, code: grpc.StatusCode, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Notes how the stream ended."""

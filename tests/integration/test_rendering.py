@@ -29,6 +29,7 @@ from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import (
     EVERY,
     LATEST,
+    RAW,
     face,
     pixels,
     render_config,
@@ -116,6 +117,32 @@ def test_formats_and_sizes_are_as_granted(stub: Stub) -> None:
         image = response.frame.image
         assert image.data.startswith(start)
         assert (image.format, image.width_px, image.height_px) == (image_format, 48, 48)
+
+
+@pytest.mark.parametrize(
+    ("left", "colors"),
+    [(0.0, {(10, 200, 30)}), (0.5, {(ANNA, 0, 50)}), (0.25, {(10, 200, 30), (ANNA, 0, 50)})],
+)
+def test_a_part_is_answered_before_the_callers_own_background(
+    stub: Stub, left: float, colors: set[tuple[int, int, int]]
+) -> None:
+    behind = image_pb2.Image(
+        format=RAW, width_px=16, height_px=16, data=bytes((10, 200, 30)) * (16 * 16)
+    )
+    config, response = answers(  # the person is in the right half
+        stub,
+        "anna",
+        1,
+        crop=rendering_service_pb2.Region(left=left, top=0.25, side=0.5),
+        image_size_px=32,
+        background=rendering_service_pb2.BACKGROUND_IMAGE,
+        background_image=behind,
+    )
+    assert config.config.crop.left == left
+    assert config.config.background_image.data == b""
+    seen = pixels(response.frame)
+    assert seen.shape == (32, 32, 3)
+    assert {tuple(pixel) for pixel in seen.reshape(-1, 3).tolist()} == colors
 
 
 def test_two_clients_get_their_own_avatars(stub: Stub) -> None:

@@ -114,7 +114,7 @@ class FrameSource:
         if self._room is not None and self._unanswered.pop(index, None) is not None:
             self._room.release()
         if has_failed:
-            return AvatarFrame(index, 0.0, None, latency_s, failure=response.failure.message)
+            return _failed_frame(response.failure, latency_s)
         return _avatar_frame(response.frame, latency_s)
 
     def _read(self) -> None:
@@ -139,6 +139,17 @@ class FrameSource:
                 continue
             return True
         return False
+
+
+def _failed_frame(failure: image_pb2.FrameFailure, latency_s: float) -> AvatarFrame:
+    return AvatarFrame(
+        frame_index=failure.frame_index,
+        capture_time_s=failure.capture_offset.ToNanoseconds() / 1e9,
+        image=None,
+        latency_s=latency_s,
+        dropped_count=sum(count for _, count in failure.dropped.ListFields()),
+        failure=failure.message,
+    )
 
 
 def _avatar_frame(frame: rendering_service_pb2.RenderedFrame, latency_s: float) -> AvatarFrame:

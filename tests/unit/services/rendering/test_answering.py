@@ -15,6 +15,7 @@ from services.rendering.answering import COUNTED_TOGETHER, Answers
 from services.rendering.output import PictureWriter
 from services.rendering.pool.frames import RenderedPicture
 from services.rendering.requests import StreamItem
+from styleavatar_core.errors import RenderError
 
 CONFIG = rendering_service_pb2.RenderConfig(
     image_format=image_pb2.IMAGE_FORMAT_RAW_RGB,
@@ -53,6 +54,16 @@ def test_an_answer_says_what_became_of_its_frame_and_of_those_before() -> None:
         "styleavatar_rendering_dropped_frames_total", {"reason": "late"}
     )
     assert late == 2
+
+
+def test_a_failure_says_when_its_frame_was_captured_and_what_was_dropped_before() -> None:
+    answering = Answers(PictureWriter(CONFIG), RenderingMetrics(CollectorRegistry()))
+    answering.drop("worker_lost", 3)
+    failure = answering.failure(StreamItem(4, 2.5, None), RenderError("no")).failure
+    assert (failure.frame_index, failure.message) == (4, "no")
+    assert failure.capture_offset.ToMilliseconds() == 2500
+    assert failure.dropped.worker_lost_count == 3
+    assert answer(answering).dropped.worker_lost_count == 0  # told once
 
 
 def test_answers_are_counted_together_and_the_rest_at_the_end() -> None:

@@ -25,23 +25,23 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1astyleavatar/v1/image.proto\x12\x0estyleavatar.v1\x1a\x1egoogle/protobuf/duration.proto\"g\n\x05Image\x12+\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1b.styleavatar.v1.ImageFormat\x12\x10\n\x08width_px\x18\x02 \x01(\x05\x12\x11\n\theight_px\x18\x03 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"z\n\nVideoFrame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x31\n\x0e\x63\x61pture_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x05image\x18\x03 \x01(\x0b\x32\x15.styleavatar.v1.Image\"D\n\x0c\x46rameFailure\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"s\n\rDroppedFrames\x12\x18\n\x10superseded_count\x18\x01 \x01(\x05\x12\x19\n\x11worker_lost_count\x18\x02 \x01(\x05\x12\x19\n\x11slow_reader_count\x18\x03 \x01(\x05\x12\x12\n\nlate_count\x18\x04 \x01(\x05*\x89\x01\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x01\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x02\x12\x18\n\x14IMAGE_FORMAT_RAW_RGB\x10\x03\x12\x15\n\x11IMAGE_FORMAT_H264\x10\x04*`\n\tFrameMode\x12\x1a\n\x16\x46RAME_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46RAME_MODE_LATEST_FRAME\x10\x01\x12\x1a\n\x16\x46RAME_MODE_EVERY_FRAME\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1astyleavatar/v1/image.proto\x12\x0estyleavatar.v1\x1a\x1egoogle/protobuf/duration.proto\"g\n\x05Image\x12+\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1b.styleavatar.v1.ImageFormat\x12\x10\n\x08width_px\x18\x02 \x01(\x05\x12\x11\n\theight_px\x18\x03 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"z\n\nVideoFrame\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x31\n\x0e\x63\x61pture_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12$\n\x05image\x18\x03 \x01(\x0b\x32\x15.styleavatar.v1.Image\"\xa7\x01\n\x0c\x46rameFailure\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x31\n\x0e\x63\x61pture_offset\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x07\x64ropped\x18\x05 \x01(\x0b\x32\x1d.styleavatar.v1.DroppedFrames\"s\n\rDroppedFrames\x12\x18\n\x10superseded_count\x18\x01 \x01(\x05\x12\x19\n\x11worker_lost_count\x18\x02 \x01(\x05\x12\x19\n\x11slow_reader_count\x18\x03 \x01(\x05\x12\x12\n\nlate_count\x18\x04 \x01(\x05*\x89\x01\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x01\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x02\x12\x18\n\x14IMAGE_FORMAT_RAW_RGB\x10\x03\x12\x15\n\x11IMAGE_FORMAT_H264\x10\x04*`\n\tFrameMode\x12\x1a\n\x16\x46RAME_MODE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46RAME_MODE_LATEST_FRAME\x10\x01\x12\x1a\n\x16\x46RAME_MODE_EVERY_FRAME\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'styleavatar.v1.image_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_IMAGEFORMAT']._serialized_start=495
-  _globals['_IMAGEFORMAT']._serialized_end=632
-  _globals['_FRAMEMODE']._serialized_start=634
-  _globals['_FRAMEMODE']._serialized_end=730
+  _globals['_IMAGEFORMAT']._serialized_start=595
+  _globals['_IMAGEFORMAT']._serialized_end=732
+  _globals['_FRAMEMODE']._serialized_start=734
+  _globals['_FRAMEMODE']._serialized_end=830
   _globals['_IMAGE']._serialized_start=78
   _globals['_IMAGE']._serialized_end=181
   _globals['_VIDEOFRAME']._serialized_start=183
   _globals['_VIDEOFRAME']._serialized_end=305
-  _globals['_FRAMEFAILURE']._serialized_start=307
-  _globals['_FRAMEFAILURE']._serialized_end=375
-  _globals['_DROPPEDFRAMES']._serialized_start=377
-  _globals['_DROPPEDFRAMES']._serialized_end=492
+  _globals['_FRAMEFAILURE']._serialized_start=308
+  _globals['_FRAMEFAILURE']._serialized_end=475
+  _globals['_DROPPEDFRAMES']._serialized_start=477
+  _globals['_DROPPEDFRAMES']._serialized_end=592
 # @@protoc_insertion_point(module_scope)

@@ -54,14 +54,18 @@ class VideoFrame(_message.Message):
     def __init__(self, frame_index: _Optional[int] = ..., capture_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., image: _Optional[_Union[Image, _Mapping]] = ...) -> None: ...
 
 class FrameFailure(_message.Message):
-    __slots__ = ("frame_index", "reason", "message")
+    __slots__ = ("frame_index", "reason", "message", "capture_offset", "dropped")
     FRAME_INDEX_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CAPTURE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
     frame_index: int
     reason: str
     message: str
-    def __init__(self, frame_index: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    capture_offset: _duration_pb2.Duration
+    dropped: DroppedFrames
+    def __init__(self, frame_index: _Optional[int] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., capture_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., dropped: _Optional[_Union[DroppedFrames, _Mapping]] = ...) -> None: ...
 
 class DroppedFrames(_message.Message):
     __slots__ = ("superseded_count", "worker_lost_count", "slow_reader_count", "late_count")
