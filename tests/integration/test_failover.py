@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A live stream whose tracking node stops or dies goes on with another, by the client library."""
+"""A stream whose node stops or dies goes on with another, by the client library."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from styleavatar_client.errors import ClientError
-from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame
+from styleavatar_client.streaming import (
+    AvatarFrame,
+    AvatarStreams,
+    DriverFace,
+    DriverFrame,
+    PictureOptions,
+)
 
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import read_mark
 from tests.integration.service_process import ServiceProcess, free_port
-from tests.integration.stream_helpers import picture
+from tests.integration.stream_helpers import face, picture
 
 MARK = 90
 
@@ -71,6 +78,44 @@ def test_a_lost_tracking_node_costs_a_live_stream_no_more_than_frames(
     assert_own(answers)
     assert [service.stop() for service in (fronts[1], node)] == [0, 0]
     fronts[0].stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_lost_rendering_node_costs_a_caller_with_faces_no_frame(
+    data: Path, number: signal.Signals
+) -> None:
+    nodes = [rendering(data), rendering(data)]
+    for node in nodes:
+        node.wait_until_serving()
+    faces = (DriverFace(face(index, 0.4)) for index in range(60))
+    answers: list[AvatarFrame] = []
+    with AvatarStreams([node.address for node in nodes]) as streams:
+        for answer in streams.render("anna", faces, every_frame=True, same_person=True):
+            answers.append(answer)
+            if len(answers) == 20:
+                nodes[0].process.send_signal(number)
+    assert [answer.frame_index for answer in answers] == list(range(60))
+    assert_own(answers)
+    nodes[0].process.wait(30)
+    assert nodes[1].stop() == 0
+    nodes[0].stop()
+
+
+def test_pictures_come_as_a_caller_with_faces_asks(data: Path) -> None:
+    with rendering(data) as node:
+        node.wait_until_serving()
+        blue = np.full((16, 16, 3), (0, 0, 255), np.uint8)
+        left = PictureOptions(32, crop=(0.0, 0.0, 0.5), background=blue)  # of the person, nothing
+        with AvatarStreams(node.address) as streams:
+            (seen,) = streams.render("anna", [DriverFace(face(0))], picture=left)
+            assert seen.image is not None
+            assert seen.image.shape == (32, 32, 3)
+            assert (seen.image == (0, 0, 255)).all()
+            png = PictureOptions(image_format="png", background="transparent")
+            (stored,) = streams.render("anna", [DriverFace(face(0))], picture=png)
+            assert stored.image is None
+            assert stored.data.startswith(b"\x89PNG")
+        assert node.stop() == 0
 
 
 def test_nobody_at_any_address_is_said_at_once() -> None:

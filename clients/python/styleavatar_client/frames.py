@@ -1,14 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes into a drive and what comes out of it."""
+"""What goes into a stream and what comes out of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from styleavatar.v1 import face_pb2, image_pb2, rendering_service_pb2
 
 ByteArray = npt.NDArray[np.uint8]
+
+_FORMATS = {
+    "raw_rgb": image_pb2.IMAGE_FORMAT_RAW_RGB,
+    "jpeg": image_pb2.IMAGE_FORMAT_JPEG,
+    "png": image_pb2.IMAGE_FORMAT_PNG,
+    "h264": image_pb2.IMAGE_FORMAT_H264,
+}
+_BACKGROUNDS = {
+    "original": rendering_service_pb2.BACKGROUND_ORIGINAL,
+    "green": rendering_service_pb2.BACKGROUND_GREEN_SCREEN,
+    "transparent": rendering_service_pb2.BACKGROUND_TRANSPARENT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +43,65 @@ class DriverFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class DriverFace:
+    """A face of the driver, tracked by whomever.
+
+    Attributes:
+        parameters: The face, with its frame index and capture time, which the answer echoes.
+        is_neutral: Whether the driver's expression in the face before is declared neutral.
+    """
+
+    parameters: face_pb2.FaceParameters
+    is_neutral: bool = False
+
+    @property
+    def frame_index(self) -> int:
+        """Echoed by the answer."""
+        return self.parameters.frame_index
+
+
+@dataclass(frozen=True, slots=True)
+class PictureOptions:
+    """How pictures are to be.
+
+    Attributes:
+        image_size_px: Side of the pictures; 0 for the avatar's own.
+        image_format: How they come: as arrays, or as bytes of a format.
+        crop: Left, top and side of the part to show, in shares of the side; None for the whole.
+        background: What is behind the person: the original, green, nothing (PNG only), or a
+            picture, (H, W, 3) uint8 RGB, stretched to the avatar's.
+    """
+
+    image_size_px: int = 0
+    image_format: Literal["raw_rgb", "jpeg", "png", "h264"] = "raw_rgb"
+    crop: tuple[float, float, float] | None = None
+    background: Literal["original", "green", "transparent"] | ByteArray = "original"
+
+    def apply_to(self, config: rendering_service_pb2.RenderConfig) -> None:
+        """Writes the options into a config."""
+        config.image_size_px = self.image_size_px
+        config.image_format = _FORMATS[self.image_format]
+        if self.crop is not None:
+            config.crop.left, config.crop.top, config.crop.side = self.crop
+        if isinstance(self.background, str):
+            config.background = _BACKGROUNDS[self.background]
+            return
+        height, width = self.background.shape[:2]
+        config.background = rendering_service_pb2.BACKGROUND_IMAGE
+        behind = config.background_image
+        behind.format = image_pb2.IMAGE_FORMAT_RAW_RGB
+        behind.width_px, behind.height_px = width, height
+        behind.data = np.ascontiguousarray(self.background).tobytes()
+
+
+@dataclass(frozen=True, slots=True)
 class AvatarFrame:
     """A picture of the avatar, or why there is none.
 
     Attributes:
         frame_index: Index of the driver's frame.
         capture_time_s: Its capture time.
-        image: (S, S, 3) uint8 RGB; None when the frame failed.
+        image: (S, S, 3) uint8 RGB; None when the frame failed or comes as bytes.
         latency_s: From handing the frame to gRPC to having the answer.
         synthetic: True for every picture: no camera saw it.
         clamped: Whether the driver left what the avatar has learned.
@@ -43,6 +109,7 @@ class AvatarFrame:
         dropped_count: Frames dropped since the last answer.
         stage_ms: Time of each stage inside the services.
         failure: One sentence when the frame failed.
+        data: The picture in the format that was asked for, unless as an array.
     """
 
     frame_index: int
@@ -55,3 +122,4 @@ class AvatarFrame:
     dropped_count: int = 0
     stage_ms: dict[str, float] = field(default_factory=dict)
     failure: str = ""
+    data: bytes = b""

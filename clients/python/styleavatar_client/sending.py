@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from google.protobuf.duration_pb2 import Duration
-from styleavatar.v1 import image_pb2, rendering_service_pb2, tracking_service_pb2
+from styleavatar.v1 import image_pb2, rendering_service_pb2
 
-from styleavatar_client.frames import AvatarFrame, DriverFrame
+from styleavatar_client.frames import AvatarFrame, DriverFace, DriverFrame
+from styleavatar_client.rpcs import REENACT, Request, Response, Rpc
 
 _POLL_S = 0.1
+
+Sent = DriverFrame | DriverFace
 
 
 class FrameSource:
@@ -25,20 +27,24 @@ class FrameSource:
     are repeated to the next node. Of a live source at most one frame is lost with a call.
     """
 
-    def __init__(self, frames: Iterable[DriverFrame], in_flight_limit: int | None) -> None:
+    def __init__(
+        self, frames: Iterable[Sent], in_flight_limit: int | None, rpc: Rpc = REENACT
+    ) -> None:
         """Starts to read.
 
         Args:
             frames: Taken as fast as they come and can be sent.
             in_flight_limit: For ``every_frame``; None for a live source.
+            rpc: The call that they are sent with.
         """
+        self._rpc = rpc
         self.error: Exception | None = None
         self._frames = frames
         self._room = threading.Semaphore(in_flight_limit) if in_flight_limit else None
-        self._waiting: queue.Queue[DriverFrame] = queue.Queue(maxsize=1)
-        self._handed_back: deque[DriverFrame] = deque()
+        self._waiting: queue.Queue[Sent] = queue.Queue(maxsize=1)
+        self._handed_back: deque[Sent] = deque()
         self._lock = threading.Lock()  # a frame belongs to one call, or to none that has ended
-        self._unanswered: dict[int, DriverFrame] = {}
+        self._unanswered: dict[int, Sent] = {}
         self._sent_s: dict[int, float] = {}
         self._stopped = threading.Event()
         self._read_all = threading.Event()
@@ -56,16 +62,14 @@ class FrameSource:
 
     def requests(
         self, config: rendering_service_pb2.RenderConfig, ended: threading.Event
-    ) -> Iterator[tracking_service_pb2.ReenactRequest]:
+    ) -> Iterator[Request]:
         """Yields the messages of one call.
 
         Args:
             config: The first message.
             ended: Set when this call must take no more frames.
         """
-        yield tracking_service_pb2.ReenactRequest(
-            config=tracking_service_pb2.ReenactConfig(rendering=config)
-        )
+        yield self._rpc.config(config)
         with self._lock:
             again = list(self._unanswered.values())
         for frame in again:
@@ -77,7 +81,7 @@ class FrameSource:
             elif self._read_all.is_set() and not (self._handed_back or self._waiting.qsize()):
                 return
 
-    def _take(self, ended: threading.Event) -> DriverFrame | None:
+    def _take(self, ended: threading.Event) -> Sent | None:
         """Takes the next frame for a call; one that came too late for it is for the next call."""
         try:
             frame = (
@@ -95,15 +99,13 @@ class FrameSource:
                 self._unanswered[frame.frame_index] = frame
         return frame
 
-    def _messages(self, frame: DriverFrame) -> Iterator[tracking_service_pb2.ReenactRequest]:
+    def _messages(self, frame: Sent) -> Iterator[Request]:
         if frame.is_neutral:
-            yield tracking_service_pb2.ReenactRequest(
-                set_neutral=rendering_service_pb2.SetNeutral()
-            )
+            yield self._rpc.neutral()
         self._sent_s[frame.frame_index] = time.perf_counter()
-        yield tracking_service_pb2.ReenactRequest(frame=_frame_message(frame))
+        yield self._rpc.frame(frame)
 
-    def answer(self, response: tracking_service_pb2.ReenactResponse) -> AvatarFrame:
+    def answer(self, response: Response) -> AvatarFrame:
         """Reads an answer and makes room for another frame."""
         has_failed = response.HasField("failure")
         index = (response.failure if has_failed else response.frame).frame_index
@@ -127,7 +129,7 @@ class FrameSource:
         finally:
             self._read_all.set()
 
-    def _offer(self, frame: DriverFrame) -> bool:
+    def _offer(self, frame: Sent) -> bool:
         """Leaves a frame for the present call; False when nobody wants any more."""
         while self._room is not None and not self._room.acquire(timeout=_POLL_S):
             if self._stopped.is_set():
@@ -153,11 +155,14 @@ def _failed_frame(failure: image_pb2.FrameFailure, latency_s: float) -> AvatarFr
 
 
 def _avatar_frame(frame: rendering_service_pb2.RenderedFrame, latency_s: float) -> AvatarFrame:
-    shape = (frame.image.height_px, frame.image.width_px, 3)
+    image, data = None, frame.image.data
+    if frame.image.format == image_pb2.IMAGE_FORMAT_RAW_RGB:
+        shape = (frame.image.height_px, frame.image.width_px, 3)
+        image, data = np.frombuffer(data, np.uint8).reshape(shape), b""
     return AvatarFrame(
         frame_index=frame.frame_index,
         capture_time_s=frame.capture_offset.ToNanoseconds() / 1e9,
-        image=np.frombuffer(frame.image.data, np.uint8).reshape(shape),
+        image=image,
         latency_s=latency_s,
         synthetic=frame.synthetic,
         clamped=frame.clamped,
@@ -167,20 +172,5 @@ def _avatar_frame(frame: rendering_service_pb2.RenderedFrame, latency_s: float) 
             stage.name: duration.ToNanoseconds() / 1e6
             for stage, duration in frame.stage_durations.ListFields()
         },
-    )
-
-
-def _frame_message(frame: DriverFrame) -> image_pb2.VideoFrame:
-    height, width = frame.image.shape[:2]
-    offset = Duration()
-    offset.FromNanoseconds(round(frame.capture_time_s * 1e9))
-    return image_pb2.VideoFrame(
-        frame_index=frame.frame_index,
-        capture_offset=offset,
-        image=image_pb2.Image(
-            format=image_pb2.IMAGE_FORMAT_RAW_RGB,
-            width_px=width,
-            height_px=height,
-            data=np.ascontiguousarray(frame.image).tobytes(),
-        ),
+        data=data,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames of a driver in, pictures of an avatar out: a synchronous client of the gRPC services.
+"""Frames or faces of a driver in, pictures of an avatar out: a synchronous client over gRPC.
 
 with AvatarStreams("127.0.0.1:50051") as streams:
 for answer in streams.drive("avatar-1", frames, every_frame=True):
@@ -14,14 +14,22 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import grpc
-from styleavatar.v1 import image_pb2, rendering_service_pb2, tracking_service_pb2_grpc
+from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from styleavatar_client.connection import Connection, Credentials
 from styleavatar_client.errors import grpc_errors, is_lost, retry_delay_s
-from styleavatar_client.frames import AvatarFrame, DriverFrame
+from styleavatar_client.frames import AvatarFrame, DriverFace, DriverFrame, PictureOptions
+from styleavatar_client.rpcs import REENACT, STREAM_FRAMES, Rpc
 from styleavatar_client.sending import FrameSource
 
-__all__ = ["AvatarFrame", "AvatarStreams", "Credentials", "DriverFrame"]
+__all__ = [
+    "AvatarFrame",
+    "AvatarStreams",
+    "Credentials",
+    "DriverFace",
+    "DriverFrame",
+    "PictureOptions",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +40,14 @@ AVATAR_HEADER = "x-avatar-id"
 
 
 class AvatarStreams:
-    """Connection to tracking services; closed at the end of a ``with`` block."""
+    """Connection to tracking services, or to rendering services if faces are sent.
+
+    Closed at the end of a ``with`` block.
+    """
 
     def __init__(
         self,
-        tracking_address: str | Sequence[str] = "127.0.0.1:50051",
+        address: str | Sequence[str] = "127.0.0.1:50051",
         *,
         credentials: Credentials | None = None,
         reconnect_timeout_s: float = 20.0,
@@ -44,13 +55,11 @@ class AvatarStreams:
         """Connects lazily.
 
         Args:
-            tracking_address: ``host:port``, or those of several equal nodes.
+            address: ``host:port``, or those of several equal nodes.
             credentials: API key and TLS, where the services ask for them.
             reconnect_timeout_s: How long a stream that has begun looks for a node to go on with.
         """
-        addresses = (
-            (tracking_address,) if isinstance(tracking_address, str) else tuple(tracking_address)
-        )
+        addresses = (address,) if isinstance(address, str) else tuple(address)
         self._connection = Connection(addresses, credentials or Credentials())
         self._reconnect_timeout_s = reconnect_timeout_s
 
@@ -71,7 +80,7 @@ class AvatarStreams:
         *,
         every_frame: bool = False,
         same_person: bool = False,
-        image_size_px: int = 0,
+        picture: PictureOptions | None = None,
         gains: Mapping[str, float] | None = None,
     ) -> Iterator[AvatarFrame]:
         """Drives an avatar with frames; a live source paces itself.
@@ -85,7 +94,7 @@ class AvatarStreams:
             frames: Taken from another thread, as fast as they come and can be sent.
             every_frame: Answer every frame in order, at whatever rate; else the newest wins.
             same_person: The driver is the avatar's person filmed as in the training video.
-            image_size_px: Side of the pictures; 0 for the avatar's own.
+            picture: How the pictures are to be.
             gains: How much of the movement the avatar makes, from 0 to 3, by ``gaze``, ``blink``,
                 ``mouth`` and ``head``; 1 where nothing is said.
 
@@ -95,26 +104,38 @@ class AvatarStreams:
         Raises:
             ClientError: When a service refuses, fails or cannot be reached.
         """
-        modes = (image_pb2.FRAME_MODE_LATEST_FRAME, image_pb2.FRAME_MODE_EVERY_FRAME)
-        drivers = (
-            rendering_service_pb2.DRIVER_OTHER_PERSON,
-            rendering_service_pb2.DRIVER_SAME_PERSON,
-        )
-        config = rendering_service_pb2.RenderConfig(
-            avatar_id=avatar_id,
-            image_format=image_pb2.IMAGE_FORMAT_RAW_RGB,
-            image_size_px=image_size_px,
-            frame_mode=modes[every_frame],
-            driver=drivers[same_person],
-            gains=rendering_service_pb2.DriverGains(**(gains or {})),
-        )
-        source = FrameSource(frames, IN_FLIGHT_LIMIT if every_frame else None)
+        config = _config(avatar_id, picture, gains, every_frame=every_frame, own=same_person)
+        limit = IN_FLIGHT_LIMIT if every_frame else None
+        yield from self._stream(config, FrameSource(frames, limit, REENACT), REENACT)
+
+    def render(
+        self,
+        avatar_id: str,
+        faces: Iterable[DriverFace],
+        *,
+        every_frame: bool = False,
+        same_person: bool = False,
+        picture: PictureOptions | None = None,
+        gains: Mapping[str, float] | None = None,
+    ) -> Iterator[AvatarFrame]:
+        """Drives an avatar with faces that were tracked elsewhere, at rendering services.
+
+        Takes its arguments, goes on at another node and fails as ``drive`` does.
+        """
+        config = _config(avatar_id, picture, gains, every_frame=every_frame, own=same_person)
+        limit = IN_FLIGHT_LIMIT if every_frame else None
+        yield from self._stream(config, FrameSource(faces, limit, STREAM_FRAMES), STREAM_FRAMES)
+
+    def _stream(
+        self, config: rendering_service_pb2.RenderConfig, source: FrameSource, rpc: Rpc
+    ) -> Iterator[AvatarFrame]:
+        """Yields the answers of all nodes, one after the other, until all is answered."""
         patience = Patience(len(self._connection.addresses), self._reconnect_timeout_s)
         try:
             while True:
                 with grpc_errors(self._connection.address):
                     try:
-                        for answer in self._one_call(config, source):
+                        for answer in self._one_call(config, source, rpc):
                             patience.renew()
                             yield answer
                         if source.is_done:
@@ -131,13 +152,13 @@ class AvatarStreams:
             raise source.error
 
     def _one_call(
-        self, config: rendering_service_pb2.RenderConfig, source: FrameSource
+        self, config: rendering_service_pb2.RenderConfig, source: FrameSource, rpc: Rpc
     ) -> Iterator[AvatarFrame]:
         """Yields the answers of one node until it has answered all that it was sent."""
-        stub = tracking_service_pb2_grpc.TrackingServiceStub(self._connection.channel)
+        begin = rpc.open(self._connection.channel)
         metadata = (*self._connection.metadata, (AVATAR_HEADER, config.avatar_id))
         ended = threading.Event()
-        call = stub.Reenact(source.requests(config, ended), metadata=metadata)
+        call = begin(source.requests(config, ended), metadata=metadata)
         try:
             for response in call:
                 if response.WhichOneof("response") == "config":
@@ -148,6 +169,29 @@ class AvatarStreams:
         finally:
             ended.set()
             call.cancel()
+
+
+def _config(
+    avatar_id: str,
+    picture: PictureOptions | None,
+    gains: Mapping[str, float] | None,
+    *,
+    every_frame: bool,
+    own: bool,
+) -> rendering_service_pb2.RenderConfig:
+    modes = (image_pb2.FRAME_MODE_LATEST_FRAME, image_pb2.FRAME_MODE_EVERY_FRAME)
+    drivers = (
+        rendering_service_pb2.DRIVER_OTHER_PERSON,
+        rendering_service_pb2.DRIVER_SAME_PERSON,
+    )
+    config = rendering_service_pb2.RenderConfig(
+        avatar_id=avatar_id,
+        frame_mode=modes[every_frame],
+        driver=drivers[own],
+        gains=rendering_service_pb2.DriverGains(**(gains or {})),
+    )
+    (picture or PictureOptions()).apply_to(config)
+    return config
 
 
 class Patience:
