@@ -19,6 +19,8 @@ class Place:
         pinned_count: Streams and single frames that are served there.
         is_loading: Whether the newcomer's avatar is being loaded there, or waits for it.
         engine_bytes: Memory of the avatars that are loaded there.
+        needed: Share of its time that the newcomer reserves, as measured on its device; None
+            reserves none, and any place will do.
     """
 
     is_ready: bool
@@ -28,36 +30,31 @@ class Place:
     pinned_count: int
     is_loading: bool = False
     engine_bytes: int = 0
+    needed: float | None = None
 
-    def has_room(self, needed: float, limit: float) -> bool:
+    def has_room(self, limit: float) -> bool:
         """A worker without streams takes any one, at whatever rate it can hold."""
-        return self.stream_count == 0 or self.utilization + needed <= limit
+        if self.needed is None or self.stream_count == 0:
+            return True
+        return self.utilization + self.needed <= limit
 
 
-def choose_place(
-    places: Sequence[Place], needed: float | None = None, limit: float = 0.0
-) -> int | None:
+def choose_place(places: Sequence[Place], limit: float) -> int | None:
     """Chooses by what is ready, then by what is loaded, then by load.
 
     Args:
         places: All workers of the service.
-        needed: Share of a worker's time that the newcomer reserves; None reserves none, and any
-            place will do.
         limit: Share of a worker's time that may be reserved.
 
     Returns:
         Index of the worker; None when there is no room at any.
     """
-    roomy = [
-        index
-        for index, place in enumerate(places)
-        if needed is None or place.has_room(needed, limit)
-    ]
+    roomy = [index for index, place in enumerate(places) if place.has_room(limit)]
     return min(roomy, key=lambda index: _preference(places[index]), default=None)
 
 
 def choose_refuge(
-    places: Sequence[Place], own: int, needed: float, limit: float, *, someone_stands_by: bool
+    places: Sequence[Place], own: int, limit: float, *, someone_stands_by: bool
 ) -> int | None:
     """Chooses where a stream goes whose worker has died.
 
@@ -67,7 +64,6 @@ def choose_refuge(
     Args:
         places: All workers of the service.
         own: Index of the one that has died.
-        needed: Share of a worker's time that the stream reserves.
         limit: Share of a worker's time that may be reserved.
         someone_stands_by: Whether a warm process takes the place of the one that has died.
 
@@ -79,7 +75,7 @@ def choose_refuge(
         for index, place in enumerate(places)
         if index != own
         and place.is_ready
-        and place.has_room(needed, limit)
+        and place.has_room(limit)
         and (place.holds_avatar or not someone_stands_by)
     ]
     return min(others, key=lambda index: _preference(places[index]), default=None)

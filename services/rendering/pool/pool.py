@@ -63,13 +63,13 @@ class RenderPool:
         self._utilization_limit = utilization_limit
         self._stream_left = asyncio.Event()
         self._metrics = metrics
-        self._costs = FrameCosts()
         self._is_standing_by = stand_by
         self._latest: AvatarEntry | None = None
         self._standbys = [StandBy(options, self._rehearse) for options in devices]
         self._slots = [
-            PoolSlot(options, standby, limits, metrics, self._costs, self._changed)
+            PoolSlot(options, standby, limits, metrics, costs, self._changed)
             for options, standby in zip(devices, self._standbys, strict=True)
+            for costs in (FrameCosts(),)
             for _ in range(workers_per_device)
         ]
         metrics.utilization.set_function(
@@ -168,7 +168,7 @@ class RenderPool:
         async with slot.singles.admitted():
             with Lane(slot, entry).held() as lane:
                 await lane.load()
-                frame_s = self._costs.frame_s(entry) or 0.0
+                frame_s = slot.costs.frame_s(entry) or 0.0
                 async with slot.singles.turn(frame_s, slot.utilization):
                     yield lane
 
@@ -221,8 +221,8 @@ class RenderPool:
                     full.append(slot)
                     raise
                 # Only now is it known what a frame of an avatar of a new preset costs.
-                needed = self._needed(entry, frames_per_second)
-                if not slot.as_place(entry, lane).has_room(needed, self._utilization_limit):
+                place = slot.as_place(entry, frames_per_second, newcomer=lane)
+                if not place.has_room(self._utilization_limit):
                     raise self._refusal()
                 yield lane
         finally:
@@ -244,27 +244,24 @@ class RenderPool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ADMISSION_WAIT_S):
                 others = [slot for slot in self._slots if slot not in full]
-                while (
-                    slot := self._place(entry, self._needed(entry, frames_per_second), others)
-                ) is None:
+                while (slot := self._place(entry, frames_per_second, others)) is None:
                     self._stream_left.clear()
                     await self._stream_left.wait()
                 return slot
         raise self._refusal()
 
     def _place(
-        self, entry: AvatarEntry, needed: float | None, slots: Sequence[PoolSlot]
+        self, entry: AvatarEntry, frames_per_second: float | None, slots: Sequence[PoolSlot]
     ) -> PoolSlot | None:
-        places = [slot.as_place(entry) for slot in slots]
-        chosen = choose_place(places, needed, self._utilization_limit)
+        places = [slot.as_place(entry, frames_per_second) for slot in slots]
+        chosen = choose_place(places, self._utilization_limit)
         return None if chosen is None else slots[chosen]
 
     def _find_refuge(self, lane: Lane) -> PoolSlot | None:
         """Returns a better place for a stream whose worker has died than to wait for the next."""
         chosen = choose_refuge(
-            [slot.as_place(lane.entry) for slot in self._slots],
+            [slot.as_place(lane.entry, lane.frames_per_second or 0.0) for slot in self._slots],
             self._slots.index(lane.slot),
-            self._needed(lane.entry, lane.frames_per_second or 0.0),
             self._utilization_limit,
             someone_stands_by=lane.slot.standby.is_ready and not lane.slot.supervisor.is_given_up,
         )
@@ -272,9 +269,6 @@ class RenderPool:
             return None
         self._metrics.moved_streams.inc()
         return self._slots[chosen]
-
-    def _needed(self, entry: AvatarEntry, frames_per_second: float) -> float:
-        return frames_per_second * (self._costs.frame_s(entry) or 0.0)
 
     async def forget(self, avatar_id: str) -> None:
         """Unloads an avatar everywhere, because it was deleted."""

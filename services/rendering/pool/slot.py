@@ -62,7 +62,7 @@ class PoolSlot:
     Attributes:
         supervisor: Keeps the worker alive.
         standby: Has a process for it when it dies.
-        costs: What frames cost.
+        costs: What frames cost on its device.
         shelf: The engines that the present process holds.
         pinned: Streams by engine.
         reserved: Stream -> avatar and frames per second that were set aside for it.
@@ -85,7 +85,7 @@ class PoolSlot:
             standby: Starts them.
             limits: What it is allowed.
             metrics: Where loads and restarts are counted.
-            costs: What frames cost, shared by all places.
+            costs: What frames cost, shared by all places of a device.
             on_change: Gets the id of an avatar that came or went.
         """
         self.supervisor = WorkerSupervisor(options, self._on_restart, standby)
@@ -115,15 +115,24 @@ class PoolSlot:
 
     def _utilization(self, reserved: Mapping[object, tuple[AvatarEntry, float]]) -> float:
         return sum(
-            frames_per_second * (self.costs.frame_s(entry) or 0.0)
+            frames_per_second * self._frame_s(entry)
             for entry, frames_per_second in reserved.values()
         )
 
-    def as_place(self, entry: AvatarEntry, newcomer: object = None) -> Place:
+    def _frame_s(self, entry: AvatarEntry) -> float:
+        return self.costs.frame_s(entry) or 0.0
+
+    def as_place(
+        self,
+        entry: AvatarEntry,
+        frames_per_second: float | None = None,
+        newcomer: object = None,
+    ) -> Place:
         """Describes this place to an avatar that looks for one.
 
         Args:
             entry: The avatar.
+            frames_per_second: What is to be set aside for it, if anything.
             newcomer: Its stream, which does not count though it is here already.
         """
         reserved = {stream: what for stream, what in self.reserved.items() if stream != newcomer}
@@ -135,6 +144,7 @@ class PoolSlot:
             pinned_count=self.pinned.total(),
             is_loading=entry.key in self._loads,
             engine_bytes=self.shelf.total_bytes,
+            needed=None if frames_per_second is None else frames_per_second * self._frame_s(entry),
         )
 
     @contextlib.contextmanager

@@ -16,36 +16,47 @@ IDLE = Place(True, False, 0.0, 0, 0)
 BUSY = Place(True, False, 0.6, 3, 3)
 
 
+def choose(places: list[Place], needed: float | None, limit: float = 1.0) -> int | None:
+    """Where a newcomer goes who needs the same everywhere."""
+    return choose_place([replace(place, needed=needed) for place in places], limit)
+
+
 def test_an_avatar_draws_its_streams_until_its_worker_is_full() -> None:
     holder = replace(BUSY, holds_avatar=True)
-    assert choose_place([IDLE, holder, BUSY], 0.3, 1.0) == 1
-    assert choose_place([IDLE, holder, BUSY], 0.5, 1.0) == 0
-    assert choose_place([BUSY, holder], 0.5, 1.0) is None
+    assert choose([IDLE, holder, BUSY], 0.3, 1.0) == 1
+    assert choose([IDLE, holder, BUSY], 0.5, 1.0) == 0
+    assert choose([BUSY, holder], 0.5, 1.0) is None
 
 
 def test_an_avatar_that_is_being_loaded_is_waited_for_there() -> None:
     loading = replace(BUSY, is_loading=True)
-    assert choose_place([IDLE, loading], 0.3, 1.0) == 1
-    assert choose_place([loading, replace(BUSY, holds_avatar=True)], 0.3, 1.0) == 1
-    assert choose_place([loading, IDLE], 0.5, 1.0) == 1
+    assert choose([IDLE, loading], 0.3, 1.0) == 1
+    assert choose([loading, replace(BUSY, holds_avatar=True)], 0.3, 1.0) == 1
+    assert choose([loading, IDLE], 0.5, 1.0) == 1
 
 
 def test_where_nobody_holds_it_the_least_busy_is_chosen() -> None:
-    assert choose_place([BUSY, replace(BUSY, utilization=0.2), BUSY], 0.1, 1.0) == 1
-    assert choose_place([BUSY, replace(BUSY, pinned_count=1)], 0.1, 1.0) == 1
-    assert choose_place([replace(IDLE, engine_bytes=5), IDLE], 0.1, 1.0) == 1
-    assert choose_place([BUSY, BUSY], 0.1, 1.0) == 0
+    assert choose([BUSY, replace(BUSY, utilization=0.2), BUSY], 0.1, 1.0) == 1
+    assert choose([BUSY, replace(BUSY, pinned_count=1)], 0.1, 1.0) == 1
+    assert choose([replace(IDLE, engine_bytes=5), IDLE], 0.1, 1.0) == 1
+    assert choose([BUSY, BUSY], 0.1, 1.0) == 0
+
+
+def test_who_is_too_much_for_a_slow_device_may_not_be_for_a_fast_one() -> None:
+    slow, fast = replace(BUSY, needed=0.5), replace(BUSY, needed=0.1)
+    assert choose_place([slow, fast], 1.0) == 1
+    assert choose_place([slow, replace(fast, utilization=0.95)], 1.0) is None
 
 
 def test_one_that_is_being_replaced_is_the_last_choice_but_one() -> None:
     dead = replace(IDLE, is_ready=False, holds_avatar=True)
-    assert choose_place([dead, BUSY], 0.1, 1.0) == 1
-    assert choose_place([dead], 0.1, 1.0) == 0
+    assert choose([dead, BUSY], 0.1, 1.0) == 1
+    assert choose([dead], 0.1, 1.0) == 0
 
 
 def test_a_worker_without_streams_takes_any_and_single_frames_go_anywhere() -> None:
-    assert choose_place([BUSY, IDLE], 7.0, 1.0) == 1
-    assert choose_place([replace(BUSY, utilization=5.0)], None) == 0
+    assert choose([BUSY, IDLE], 7.0, 1.0) == 1
+    assert choose([replace(BUSY, utilization=5.0)], None) == 0
 
 
 def test_who_lost_his_worker_goes_where_his_avatar_is_then_to_who_stands_by() -> None:
@@ -53,7 +64,8 @@ def test_who_lost_his_worker_goes_where_his_avatar_is_then_to_who_stands_by() ->
     holder = replace(BUSY, holds_avatar=True)
 
     def refuge(*others: Place, needed: float = 0.3, stands_by: bool = True) -> int | None:
-        return choose_refuge([dead, *others], 0, needed, 1.0, someone_stands_by=stands_by)
+        places = [replace(place, needed=needed) for place in (dead, *others)]
+        return choose_refuge(places, 0, 1.0, someone_stands_by=stands_by)
 
     assert refuge(IDLE, holder) == 2
     assert refuge(IDLE, BUSY) is None
