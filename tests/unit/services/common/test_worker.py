@@ -69,7 +69,8 @@ def test_commands_are_answered_and_failures_keep_their_type() -> None:
 
 def test_commands_that_wait_are_answered_together_each_with_its_own() -> None:
     async def scenario(worker: WorkerProcess) -> None:
-        busy = worker.call("stall", {"seconds": 0.5}, timeout_s=10)
+        busy = asyncio.create_task(worker.call("stall", {"seconds": 1.0}, timeout_s=10))
+        await asyncio.sleep(0.3)  # it is at work before the others come
         asked = (worker.call("gather", {"value": value}, timeout_s=10) for value in (1, -1, 3))
         _, first, bad, last = await asyncio.gather(busy, *asked, return_exceptions=True)
         assert first == {"value": 1, "count": 3}
@@ -240,7 +241,7 @@ def test_a_worker_at_a_command_that_may_take_long_may_be_silent_for_longer(
         slow = asyncio.create_task(worker.call("sleep", {"seconds": 30}, timeout_s=60))
         await asyncio.sleep(0)
         os.kill(worker.pid, signal.SIGSTOP)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)  # a last sign of life may still lie in the socket for a while
         assert ("silent" in worker.complaint()) == hangs
         slow.cancel()
         await asyncio.gather(slow, return_exceptions=True)
