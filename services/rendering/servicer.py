@@ -105,7 +105,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         self, request: rendering_service_pb2.RenderFrameRequest, context: grpc.aio.ServicerContext
     ) -> rendering_service_pb2.RenderFrameResponse:
         arrival_s = time.perf_counter()
-        self._pool.require_single_room()  # who is refused shall cost next to nothing
+        self._pool.admission.require_single_room()  # who is refused shall cost next to nothing
         parameters = parameters_from_message(request.parameters)
         entry = await self._entry(request.config.avatar_id)
         config = grant_config(request.config, entry)
@@ -187,7 +187,8 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
     ) -> tuple[AvatarEntry, rendering_service_pb2.RenderConfig]:
         if (known := self._catalog.known(asked.avatar_id)) is not None:
             # Whoever is refused shall cost those who are served next to nothing.
-            await self._pool.require_room(known, grant_rate(asked, self._frames_per_second))
+            rate = grant_rate(asked, self._frames_per_second)
+            await self._pool.admission.require_room(known, rate)
         entry = await self._entry(asked.avatar_id)
         return entry, grant_config(asked, entry, self._frames_per_second)
 

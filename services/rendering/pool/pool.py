@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All workers: who serves a stream, and whether there is room for it."""
+"""All workers: started, warmed up and stopped, and the ways to them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from services.common.worker.options import WorkerOptions
 from services.common.worker.process import WorkerProcess
 from services.common.worker.standby import StandBy
 from services.rendering.catalog import AvatarEntry
+from services.rendering.pool.admission import Admission
 from services.rendering.pool.calls import PATIENCE_S, load_engine, unload_engine
-from services.rendering.pool.capacity import FrameCosts, retry_delay_s
+from services.rendering.pool.capacity import FrameCosts
 from services.rendering.pool.lane import Lane
-from services.rendering.pool.placement import choose_place, choose_refuge
 from services.rendering.pool.slot import PoolLimits, PoolSlot
 from styleavatar_core.errors import OverloadedError, WorkerLostError
 
 logger = logging.getLogger(__name__)
 
-# A caller that ends one stream and opens another must not be refused for the one that it ended.
-ADMISSION_WAIT_S = 0.03
 # Workers may die while they load an avatar for a stream; on this many it is given up.
 OPENING_ATTEMPTS = 3
 # An avatar that was loaded before has its engine built; a worker must not be kept by a rehearsal.
@@ -36,6 +34,7 @@ class RenderPool:
 
     Attributes:
         on_change: Gets the id of an avatar that came to a worker or went from one.
+        admission: Says who gets room.
     """
 
     def __init__(
@@ -60,8 +59,6 @@ class RenderPool:
         """
         self.on_change: Callable[[str], None] = lambda avatar_id: None
         self._limits = limits
-        self._utilization_limit = utilization_limit
-        self._stream_left = asyncio.Event()
         self._metrics = metrics
         self._is_standing_by = stand_by
         self._latest: AvatarEntry | None = None
@@ -72,6 +69,7 @@ class RenderPool:
             for costs in (FrameCosts(),)
             for _ in range(workers_per_device)
         ]
+        self.admission = Admission(self._slots, metrics, utilization_limit)
         metrics.utilization.set_function(
             lambda: sum(slot.utilization for slot in self._slots) / len(self._slots)
         )
@@ -133,26 +131,9 @@ class RenderPool:
         Raises:
             StyleAvatarError: When the avatar cannot be loaded.
         """
-        slot = self._place(entry, None, self._slots)
-        assert slot is not None
-        with Lane(slot, entry).held() as lane:
+        with Lane(self.admission.any_place(entry), entry).held() as lane:
             await lane.load()
         self._latest = entry
-
-    def require_single_room(self) -> None:
-        """Checks that a single frame would be taken.
-
-        Raises:
-            OverloadedError: When as many as may wait do so.
-        """
-        if not any(slot.singles.has_room for slot in self._slots):
-            self._metrics.refused_frames.inc()
-            raise OverloadedError(
-                "Single frames have only the time that streams leave, and others wait already; "
-                "try again later, or open a stream.",
-                retry_delay_s=retry_delay_s(),
-                reason="NO_CAPACITY",
-            )
 
     @asynccontextmanager
     async def single_lane(self, entry: AvatarEntry) -> AsyncIterator[Lane]:
@@ -162,9 +143,7 @@ class RenderPool:
             OverloadedError: When as many as may wait do so.
             StyleAvatarError: When the avatar cannot be loaded.
         """
-        self.require_single_room()
-        slot = self._place(entry, None, [slot for slot in self._slots if slot.singles.has_room])
-        assert slot is not None
+        slot = self.admission.single_place(entry)
         async with slot.singles.admitted():
             with Lane(slot, entry).held() as lane:
                 await lane.load()
@@ -211,64 +190,19 @@ class RenderPool:
         self, entry: AvatarEntry, frames_per_second: float, full: list[PoolSlot]
     ) -> AsyncIterator[Lane]:
         """Reserves time at one worker; one that cannot take the avatar now is added to ``full``."""
-        slot = await self.require_room(entry, frames_per_second, full)
+        slot = await self.admission.require_room(entry, frames_per_second, full)
         self._metrics.avatar_uses.labels("hit" if slot.holds(entry.avatar_id) else "miss").inc()
         try:
-            with Lane(slot, entry, frames_per_second, self._find_refuge).held() as lane:
+            with Lane(slot, entry, frames_per_second, self.admission.find_refuge).held() as lane:
                 try:
                     await lane.load()
                 except OverloadedError:
                     full.append(slot)
                     raise
-                # Only now is it known what a frame of an avatar of a new preset costs.
-                place = slot.as_place(entry, frames_per_second, newcomer=lane)
-                if not place.has_room(self._utilization_limit):
-                    raise self._refusal()
+                self.admission.confirm(lane, frames_per_second)
                 yield lane
         finally:
-            self._stream_left.set()
-
-    async def require_room(
-        self, entry: AvatarEntry, frames_per_second: float, full: Sequence[PoolSlot] = ()
-    ) -> PoolSlot:
-        """Returns a worker with room for a stream, in a moment if one is just leaving.
-
-        Args:
-            entry: The avatar.
-            frames_per_second: What would be set aside.
-            full: Workers that cannot take the avatar.
-
-        Raises:
-            OverloadedError: When no worker could hold the rate of all its streams.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ADMISSION_WAIT_S):
-                others = [slot for slot in self._slots if slot not in full]
-                while (slot := self._place(entry, frames_per_second, others)) is None:
-                    self._stream_left.clear()
-                    await self._stream_left.wait()
-                return slot
-        raise self._refusal()
-
-    def _place(
-        self, entry: AvatarEntry, frames_per_second: float | None, slots: Sequence[PoolSlot]
-    ) -> PoolSlot | None:
-        places = [slot.as_place(entry, frames_per_second) for slot in slots]
-        chosen = choose_place(places, self._utilization_limit)
-        return None if chosen is None else slots[chosen]
-
-    def _find_refuge(self, lane: Lane) -> PoolSlot | None:
-        """Returns a better place for a stream whose worker has died than to wait for the next."""
-        chosen = choose_refuge(
-            [slot.as_place(lane.entry, lane.frames_per_second or 0.0) for slot in self._slots],
-            self._slots.index(lane.slot),
-            self._utilization_limit,
-            someone_stands_by=lane.slot.standby.is_ready and not lane.slot.supervisor.is_given_up,
-        )
-        if chosen is None:
-            return None
-        self._metrics.moved_streams.inc()
-        return self._slots[chosen]
+            self.admission.stream_left()
 
     async def forget(self, avatar_id: str) -> None:
         """Unloads an avatar everywhere, because it was deleted."""
@@ -289,13 +223,3 @@ class RenderPool:
                 ping_timeout_s=PATIENCE_S,
             )
             await unload_engine(worker, entry.key)
-
-    def _refusal(self) -> OverloadedError:
-        self._metrics.refused_streams.labels("capacity").inc()
-        return OverloadedError(
-            f"Another stream would need more than {self._utilization_limit:.0%} of a worker's "
-            "measured time, and those that are open keep their rate; try again later, or ask for "
-            "fewer frames per second.",
-            retry_delay_s=retry_delay_s(),
-            reason="NO_CAPACITY",
-        )
