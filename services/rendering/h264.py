@@ -14,6 +14,8 @@ from styleavatar_core.types import ByteArray
 
 # A caller who joins late or lost a picture waits this long for the next key frame.
 KEY_FRAME_INTERVAL_S = 2
+# As H.273 numbers it. Who is told nothing takes small pictures for BT.601 and large ones for this.
+BT709 = 1
 
 
 class H264Encoder:
@@ -27,11 +29,11 @@ class H264Encoder:
             frames_per_second: Nominal rate, for the rate control.
             bits_per_second: Mean bit rate.
         """
-        self._new_frame = av.VideoFrame.from_ndarray
         self._count = 0
         codec = av.CodecContext.create("libx264", "w")
         codec.width = codec.height = side_px
         codec.pix_fmt = "yuv420p"
+        codec.colorspace = BT709
         codec.framerate = Fraction(frames_per_second)
         codec.time_base = Fraction(1, frames_per_second)
         codec.bit_rate = bits_per_second
@@ -49,7 +51,8 @@ class H264Encoder:
         Returns:
             Its access unit in Annex B form, and whether it is a key frame.
         """
-        frame = self._new_frame(image, format="rgb24")
+        picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+        frame = picture.reformat(format="yuv420p", dst_colorspace=BT709)
         frame.pts = self._count
         self._count += 1
         packets = self._codec.encode(frame)

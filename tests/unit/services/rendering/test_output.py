@@ -105,13 +105,15 @@ def test_h264_decodes_to_the_pictures_one_by_one(granted) -> None:
     keys, decoded = [], []
     for index in range(22):
         image = image_pb2.Image()
-        rendered = RenderedPicture(np.full((64, 64, 3), 10 * index, np.uint8), False, {})
+        colour = np.array([10, 10, 4], np.uint8) * index  # grey tells no coding from another
+        rendered = RenderedPicture(np.broadcast_to(colour, (64, 64, 3)).copy(), False, {})
         keys.append(writer.write(rendered, image))
         decoded += decoder.decode(av.Packet(image.data))
     decoded += decoder.decode(None)
     assert [index for index, is_key in enumerate(keys) if is_key] == [0, 20]
-    means = [frame.to_ndarray(format="rgb24").mean() for frame in decoded]
-    assert np.abs(np.array(means) - 10 * np.arange(22)).max() < 4
+    means = [frame.to_ndarray(format="rgb24").mean(axis=(0, 1)) for frame in decoded]
+    assert np.abs(np.array(means) - np.outer(np.arange(22), [10, 10, 4])).max() < 4
+    assert {int(frame.colorspace) for frame in decoded} == {1}  # BT.709, as players are told
 
 
 def test_an_unreadable_background_is_refused() -> None:
