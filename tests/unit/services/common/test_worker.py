@@ -233,7 +233,7 @@ def test_a_worker_that_falls_silent_or_grows_is_replaced(change: dict, number: i
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(("busy_silence_s", "hangs"), [(60.0, False), (0.3, True)])
+@pytest.mark.parametrize(("busy_silence_s", "hangs"), [(60.0, False), (4.0, True)])
 def test_a_worker_at_a_command_that_may_take_long_may_be_silent_for_longer(
     busy_silence_s: float, hangs: bool
 ) -> None:
@@ -241,7 +241,7 @@ def test_a_worker_at_a_command_that_may_take_long_may_be_silent_for_longer(
         slow = asyncio.create_task(worker.call("sleep", {"seconds": 30}, timeout_s=60))
         await asyncio.sleep(0)
         os.kill(worker.pid, signal.SIGSTOP)
-        await asyncio.sleep(1.5)  # a last sign of life may still lie in the socket for a while
+        await asyncio.sleep(5.5)  # a last sign of life may still lie in the socket for a while
         assert ("silent" in worker.complaint()) == hangs
         slow.cancel()
         await asyncio.gather(slow, return_exceptions=True)
