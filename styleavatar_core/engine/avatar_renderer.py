@@ -74,10 +74,11 @@ class AvatarRenderer:
         )
         self._conditioning.warm_up()
         self._engine.warm_up()
-        self._on_device: DeviceRenderer | None = None
-        if self._engine.device != "cpu":
-            self._on_device = DeviceRenderer(self._engine, self.manifest, self._conditioning)
         self.batch_limit = measure_batch_limit(self._engine)
+        self._on_device: DeviceRenderer | None = None
+        if self._engine.stream is not None:
+            self._on_device = DeviceRenderer(self._engine, self.manifest, self._conditioning)
+            self._on_device.warm_up(self.batch_limit)
         # What another avatar had left behind may be used again without growing.
         taken = _occupied_bytes() - taken_before + self._engine.coming_bytes
         self.memory_bytes = max(_stored_bytes(path), taken)
@@ -139,6 +140,8 @@ class AvatarRenderer:
 
     def close(self) -> None:
         """Frees the engine; no other call may follow."""
+        if self._on_device is not None:
+            self._on_device.close()
         self._engine.close()
 
 

@@ -16,6 +16,7 @@ from styleavatar_core.types import ByteArray, FloatArray
 if TYPE_CHECKING:
     import torch
 
+    from styleavatar_core.engine.cuda_stream import CudaStream
     from styleavatar_core.engine.face_lookup import FaceLookup
 
 INPUT_NAMES = ("texture_rendering", "uv_rendering", "face_mask")
@@ -98,7 +99,7 @@ class RenderEngine(ABC):
     runtime: ClassVar[str]  # for people
     # Whether frames rendered at once may take less time than one after the other.
     gains_by_batches: bool = False
-    device: str = "cpu"  # where it renders; on another, ``launch`` renders what is there already
+    stream: CudaStream | None = None  # where it renders on a GPU, and ``launch`` what is there
     _warm: ClassVar[set[EngineInfo]] = set()  # kinds of engines that have rendered in this process
 
     def __init__(self, info: EngineInfo) -> None:
@@ -130,20 +131,25 @@ class RenderEngine(ABC):
         """Renders a batch; may raise what its runtime raises."""
 
     def launch(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Starts rendering what is on its device already, and does not wait for it.
+        """Starts rendering what is on its device already; called where its stream launches.
 
         Args:
-            inputs: What the graph takes, in the order of ``INPUT_NAMES``.
+            inputs: What the graph takes, in the order of ``INPUT_NAMES``; a power of two of
+                samples, one if it does not gain by batches.
 
         Returns:
             Image and mask, on the device; the next call may overwrite them.
         """
         raise RenderError(f"{self.runtime} takes its inputs from the host")
 
-    def warm_up(self) -> None:
+    def warm_up(self, batch_limit: int = 1) -> None:
         """Renders once, unless an engine of its kind has: code and memory are in the process then.
 
         The first frame of another avatar must not wait for a frame that nobody sees.
+
+        Args:
+            batch_limit: Frames that will be rendered at once, at most; for engines that must be
+                made ready for that.
         """
         kind = replace(self._info, note="")
         if kind not in self._warm:

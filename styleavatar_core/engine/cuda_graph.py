@@ -1,119 +1,147 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A frozen generator on a CUDA device as one captured graph: a frame is one launch, not hundreds.
+"""A module on a CUDA device as captured graphs: a frame is one launch, not hundreds.
 
-Inputs and outputs have fixed places on the device and in pinned memory, for each batch size. That
-nothing between them touches the host is tested without a GPU; this file has not run on one yet.
+There is a graph for each power of two of samples, and a batch in between is made as large as the
+next one, so that nothing is captured while somebody waits for a picture. That nothing between
+inputs and outputs touches the host is tested without a GPU; this file has not run on one yet.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-logger = logging.getLogger(__name__)
+from styleavatar_core.engine.cuda_stream import CudaStream, DeviceFrame, Tensors, contiguous_like
 
-_WARM_UP_COUNT = 3  # libraries choose their kernels and make their work spaces then
+_WARM_UP_COUNT = 2  # libraries choose their kernels and make their work spaces then
 
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Where the inputs and outputs of one batch size are.
-
-    Attributes:
-        given: Inputs in pinned memory.
-        inputs: The same on the device.
-        outputs: Image and mask on the device.
-        results: The same in pinned memory.
-        graph: What computes them; None where it could not be captured.
-    """
-
-    given: tuple[torch.Tensor, ...]
-    inputs: tuple[torch.Tensor, ...]
-    outputs: tuple[torch.Tensor, ...]
-    results: tuple[torch.Tensor, ...]
-    graph: torch.cuda.CUDAGraph | None
+Sample = tuple[Sequence[int], torch.dtype]  # shape, without the batch, and type
 
 
-class CapturedGenerator:
-    """Renders with captured graphs. Not thread-safe.
+class CapturedModule:
+    """Computes a module with captured graphs. Not thread-safe.
 
     Args:
-        generator: The frozen generator, or what makes its inputs, on a CUDA device.
-        device: That device.
+        module: From tensors to a tuple of tensors, where the stream is: the frozen generator, or
+            what makes its inputs.
+        inputs: What it takes.
+        stream: The engine's.
     """
 
-    def __init__(self, generator: nn.Module, device: str) -> None:
-        self._generator, self._device = generator, torch.device(device)
-        self._frames: dict[int, _Frame] = {}
+    def __init__(self, module: nn.Module, inputs: Iterable[Sample], stream: CudaStream) -> None:
+        self._module, self._inputs, self._stream = module, list(inputs), stream
+        self._frames: dict[int, DeviceFrame] = {}
+        self._kept: list[torch.Tensor] = []
 
-    def render(self, arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """Renders a batch.
+    @torch.inference_mode()
+    def prepare(self, batch_limit: int) -> None:
+        """Captures what batches of up to so many samples need."""
+        for size in batch_sizes(batch_limit):
+            self._frame(size)
+
+    def launch(self, inputs: Sequence[torch.Tensor]) -> Tensors:
+        """Starts computing what is on the device already; called where the stream launches.
 
         Args:
-            arrays: What the generator takes, in its order; batch first.
+            inputs: What the module takes, batch first; a power of two of samples, see ``padded``.
 
         Returns:
-            Image and mask, as the generator gives them.
+            What it gives, on the device; the next call overwrites it.
         """
-        hosts = [torch.from_numpy(array) for array in arrays]
-        frame = self._frame(hosts)
-        for source, given, target in zip(hosts, frame.given, frame.inputs, strict=True):
-            given.copy_(source)
-            target.copy_(given, non_blocking=True)
-        for output, result in zip(self._start(frame), frame.results, strict=True):
-            result.copy_(output, non_blocking=True)
-        torch.cuda.current_stream(self._device).synchronize()
-        return tuple(result.numpy().copy() for result in frame.results)
+        return self._frame(len(inputs[0])).launch(inputs)
 
-    def launch(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Starts rendering what is on the device already; the next call overwrites the outputs."""
-        frame = self._frame(inputs)
-        for source, target in zip(inputs, frame.inputs, strict=True):
-            target.copy_(source, non_blocking=True)
-        return self._start(frame)
+    def _frame(self, size: int) -> DeviceFrame:
+        """Returns the places and the graph of a batch size; made when they are first asked for."""
+        if size not in self._frames:
+            self._stream.launch(lambda: self._make(size))
+            self._frames[size].capture()
+        return self._frames[size]
 
-    def _frame(self, samples: Sequence[torch.Tensor]) -> _Frame:
-        """Returns the places for a batch of this size, captured when the first one comes."""
-        count = len(samples[0])
-        if count not in self._frames:
-            self._frames[count] = self._capture(samples)
-        return self._frames[count]
-
-    def _start(self, frame: _Frame) -> tuple[torch.Tensor, ...]:
-        """Renders what lies in a frame's inputs, without waiting for it."""
-        if frame.graph is None:
-            outputs: tuple[torch.Tensor, ...] = self._generator(*frame.inputs)
-            return outputs
-        frame.graph.replay()
-        return frame.outputs
-
-    def _capture(self, samples: Sequence[torch.Tensor]) -> _Frame:
-        """Renders a few times, then captures what is launched."""
-        given = tuple(torch.empty(s.shape, dtype=s.dtype, pin_memory=True) for s in samples)
+    def _make(self, size: int) -> None:
+        """Makes the places of a batch size, computes some times, and keeps what that reads."""
+        device = self._stream.device
         inputs = tuple(
-            torch.empty(s.shape, dtype=s.dtype, device=self._device).copy_(s) for s in samples
+            torch.zeros((size, *shape), dtype=dtype, device=device) for shape, dtype in self._inputs
         )
-        stream = torch.cuda.Stream(self._device)
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP_COUNT):
-                outputs = self._generator(*inputs)
-        torch.cuda.current_stream(self._device).wait_stream(stream)
-        captured = torch.cuda.CUDAGraph()
-        graph: torch.cuda.CUDAGraph | None = captured
-        try:
-            with torch.cuda.graph(captured):
-                outputs = self._generator(*inputs)
-        except RuntimeError as error:
-            logger.warning(
-                "frames cannot be captured and are launched kernel by kernel, which is slower",
-                extra={"why": str(error)},
-            )
-            graph, outputs = None, self._generator(*inputs)
-        results = tuple(torch.empty_like(o, device="cpu").pin_memory() for o in outputs)
-        return _Frame(given, inputs, outputs, results, graph)
+        for _ in range(_WARM_UP_COUNT):
+            results = self._module(*inputs)
+        if not self._kept:
+            # A graph reads addresses: constants that are made once and kept by a cache of bounded
+            # size must not be freed under it.
+            with ReadTensors() as read:
+                self._module(*inputs)
+            self._kept = read.tensors()
+        outputs = tuple(contiguous_like(result) for result in results)
+
+        def compute() -> None:
+            for place, result in zip(outputs, self._module(*inputs), strict=True):
+                place.copy_(result, non_blocking=True)
+
+        self._frames[size] = DeviceFrame(self._stream, inputs, outputs, compute)
+
+    def close(self) -> None:
+        """Frees graphs and places."""
+        self._frames.clear()
+        self._kept.clear()
+
+
+class ReadTensors(TorchDispatchMode):
+    """Notes the tensors that operators read and that none of them has made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read: dict[int, torch.Tensor] = {}
+        self._made: dict[int, torch.Tensor] = {}  # kept, so that no other takes its place in memory
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Computes an operator, and notes what it read."""
+        result = func(*args, **(kwargs or {}))
+        for values, noted in ((args, self._read), (result, self._made)):
+            for value in tree_leaves(values):
+                if isinstance(value, torch.Tensor):
+                    place = value.untyped_storage().data_ptr()
+                    if place not in self._read and place not in self._made:
+                        noted[place] = value
+        return result
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Returns those that were read."""
+        return list(self._read.values())
+
+
+def batch_sizes(batch_limit: int) -> Iterator[int]:
+    """Gives the sizes that batches of up to so many samples come in: powers of two."""
+    size = 1
+    yield size
+    while size < batch_limit:
+        size *= 2
+        yield size
+
+
+def padded(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Repeats the last sample until there are as many as a graph takes.
+
+    Args:
+        arrays: Batch first.
+    """
+    return [_padded(array) for array in arrays]
+
+
+def _padded(array: np.ndarray) -> np.ndarray:
+    *_, size = batch_sizes(len(array))
+    missing = size - len(array)
+    return array if missing == 0 else np.concatenate([array, array[-1:].repeat(missing, axis=0)])
+
+
+def compute_exactly() -> None:
+    """Makes fp32 on a CUDA device fp32; else its inputs are rounded to the ten bits of TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False

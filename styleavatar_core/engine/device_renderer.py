@@ -8,7 +8,7 @@ beside a GPU's engine; written for any device, so that tests hold it to the host
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,13 +18,14 @@ from torch import nn
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.engine.base import EngineInfo, RenderEngine, RenderOutput
-from styleavatar_core.engine.cuda_graph import CapturedGenerator
-from styleavatar_core.engine.transfers import Tensors, Transfers, Underway
+from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded
+from styleavatar_core.engine.cuda_stream import Tensors
+from styleavatar_core.engine.transfers import Transfers, Underway
 from styleavatar_core.errors import RenderError
-from styleavatar_core.raster.tensor_render import TensorFaceRenderer, pose_numbers
+from styleavatar_core.raster.tensor_render import POSE_COUNT, TensorFaceRenderer, pose_numbers
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
-Moved = tuple[FloatArray, FloatArray]  # vertices (V, 3) and pose (13,) of one frame
+Moved = tuple[FloatArray, FloatArray]  # vertices (V, 3) and pose (POSE_COUNT,) of a frame
 Pictures = tuple[ByteArray, ByteArray]  # images and masks of a batch
 
 _MOST_UNDERWAY = 2  # one is computed while the other comes back
@@ -51,7 +52,7 @@ class DeviceConditioning(nn.Module):
 
         Args:
             vertices: (B, V, 3) float32, model space.
-            pose: (B, 13) float32, see ``pose_numbers``.
+            pose: (B, POSE_COUNT) float32, see ``pose_numbers``.
 
         Returns:
             The three inputs of an engine's graph; entries that this needed, and that there were.
@@ -82,10 +83,31 @@ class DeviceRenderer:
     def __init__(
         self, engine: RenderEngine, manifest: AvatarManifest, conditioning: ConditioningRenderer
     ) -> None:
-        self._engine, self._mesh = engine, conditioning
-        self._module = DeviceConditioning(manifest, engine.info).to(engine.device).eval()
-        self._draw = self._drawing()
-        self._transfers = Transfers(self._compute, engine.device)
+        assert engine.stream is not None
+        self._engine, self._mesh, self._stream = engine, conditioning, engine.stream
+        module = DeviceConditioning(manifest, engine.info)
+        self._module = module.to(self._stream.device).eval()
+        self._vertex_count = len(manifest.face_model().mean_shape)
+        self._drawing = self._captured()
+        self._transfers = Transfers(self._compute, self._stream)
+
+    def _captured(self) -> CapturedModule:
+        """Returns what draws."""
+        inputs = [((self._vertex_count, 3), torch.float32), ((POSE_COUNT,), torch.float32)]
+        return CapturedModule(self._module, inputs, self._stream)
+
+    def warm_up(self, batch_limit: int) -> None:
+        """Renders a frame of each batch size, so that no live one waits for what it needs.
+
+        Args:
+            batch_limit: Frames that will be rendered at once, at most.
+        """
+        self._engine.warm_up(batch_limit)
+        self._drawing.prepare(batch_limit)
+        vertices = np.zeros((self._vertex_count, 3), np.float32)
+        blank = (vertices, np.zeros(POSE_COUNT, np.float32))
+        for size in batch_sizes(batch_limit):
+            self.render([blank] * size)
 
     def prepare(self, batch: Sequence[FaceParameters]) -> list[Moved]:
         """Does the host's part: moves the mesh of each frame.
@@ -106,8 +128,7 @@ class DeviceRenderer:
         size = len(prepared) if self._engine.gains_by_batches else 1
         groups = [prepared[start : start + size] for start in range(0, len(prepared), size)]
         try:
-            with torch.inference_mode():
-                outputs = self._render_in_turns(groups)
+            outputs = self._render_in_turns(groups)
         except Exception as error:  # the runtimes' exceptions have no common base
             runtime = self._engine.runtime
             raise RenderError(f"{runtime} could not render these frames: {error}") from error
@@ -125,24 +146,24 @@ class DeviceRenderer:
         return outputs + [self._take(*one) for one in underway]
 
     def _give(self, group: Sequence[Moved]) -> Underway:
-        return self._transfers.give([np.stack(parts) for parts in zip(*group, strict=True)])
+        return self._transfers.give(padded(np.stack(parts) for parts in zip(*group, strict=True)))
 
     def _take(self, group: Sequence[Moved], batch: Underway) -> Pictures:
         """Returns the pictures of a batch; renders it again, if its mesh did not fit."""
         image, mask, (needed, there_were) = self._transfers.take(batch)
         if needed <= there_were:
-            return image, mask
-        self._module.renderer.make_room(int(needed), len(group))
-        self._draw = self._drawing()  # what was captured has the old size
+            return image[: len(group)], mask[: len(group)]
+        self._module.renderer.make_room(int(needed), len(image))
+        self._drawing.close()  # what was captured has the old size
+        self._drawing = self._captured()
         return self._take(group, self._give(group))
 
     def _compute(self, *given: torch.Tensor) -> Tensors:
         """Draws and renders on the device, without waiting for it."""
-        *inputs, room = self._draw(given)
+        *inputs, room = self._drawing.launch(given)
         return (*self._engine.launch(inputs), room)
 
-    def _drawing(self) -> Callable[[Sequence[torch.Tensor]], Tensors]:
-        """Returns what draws: a captured graph where there is such a thing."""
-        if torch.device(self._engine.device).type == "cuda":
-            return CapturedGenerator(self._module, self._engine.device).launch
-        return lambda given: self._module(*given)
+    def close(self) -> None:
+        """Frees graphs and places; the engine is closed after it."""
+        self._drawing.close()
+        del self._transfers

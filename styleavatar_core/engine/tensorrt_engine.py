@@ -13,6 +13,8 @@ import tensorrt
 import torch
 
 from styleavatar_core.engine.base import EngineLabel, SampleEngine, blank_input
+from styleavatar_core.engine.cuda_stream import CudaStream, DeviceFrame
+from styleavatar_core.engine.transfers import Transfers
 from styleavatar_core.errors import AssetError
 
 _INPUTS = {
@@ -35,7 +37,6 @@ class TensorRtEngine(SampleEngine):
     """
 
     runtime = "TensorRT"
-    device = "cuda"
 
     def __init__(self, engine: tensorrt.ICudaEngine, label: EngineLabel) -> None:
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
@@ -45,64 +46,40 @@ class TensorRtEngine(SampleEngine):
         super().__init__("tensorrt", shapes, label)
         self._engine = engine
         self._context = engine.create_execution_context()
-        self._stream = torch.cuda.Stream()
-        kinds = _INPUTS | _OUTPUTS
-        self._device = {
-            name: torch.zeros(shapes[name], dtype=kind, device="cuda")
-            for name, kind in kinds.items()
+        self.stream = self._stream = CudaStream()
+        places = {
+            name: torch.zeros(shapes[name], dtype=kind, device=self._stream.device)
+            for name, kind in (_INPUTS | _OUTPUTS).items()
         }
-        self._host = {
-            name: torch.zeros(shapes[name], dtype=kind, pin_memory=True)
-            for name, kind in kinds.items()
-        }
-        for name, tensor in self._device.items():
+        for name, tensor in places.items():
             self._context.set_tensor_address(name, tensor.data_ptr())
-        self._graph: torch.cuda.CUDAGraph | None = None
+        inputs, outputs = (tuple(places[name] for name in kinds) for kinds in (_INPUTS, _OUTPUTS))
+        self._frame = DeviceFrame(self._stream, inputs, outputs, self._enqueue)
+        self._transfers = Transfers(lambda *given: self.launch(given), self._stream)
+        self._is_captured = False
 
     def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        for name, sample in feed.items():
-            self._host[name].copy_(torch.from_numpy(np.ascontiguousarray(sample)))
-        with torch.cuda.stream(self._stream):
-            for name in _INPUTS:
-                self._device[name].copy_(self._host[name], non_blocking=True)
-            self._start()
-            for name in _OUTPUTS:
-                self._host[name].copy_(self._device[name], non_blocking=True)
-        self._stream.synchronize()
-        return self._host["image"].numpy(), self._host["mask"].numpy()
+        given = [feed[name] for name in _INPUTS]
+        image, mask = self._transfers.take(self._transfers.give(given))
+        return image, mask
 
     def launch(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Starts rendering one sample that is on the device already."""
-        callers = torch.cuda.current_stream()
-        self._stream.wait_stream(callers)
-        with torch.cuda.stream(self._stream):
-            for name, source in zip(_INPUTS, inputs, strict=True):
-                self._device[name].copy_(source, non_blocking=True)
-            self._start()
-        callers.wait_stream(self._stream)
-        return tuple(self._device[name] for name in _OUTPUTS)
-
-    def _start(self) -> None:
-        """Starts the network on the engine's stream."""
-        if self._graph is not None:
-            self._graph.replay()
-        else:
-            self._enqueue()
+        return self._frame.launch(inputs)
 
     def _enqueue(self) -> None:
-        """Starts the network kernel by kernel."""
-        if not self._context.execute_async_v3(self._stream.cuda_stream):
+        """Starts the network between the places that it was told."""
+        if not self._context.execute_async_v3(self._stream.handle):
             raise RuntimeError("the network could not be started")
 
-    def warm_up(self) -> None:
-        """Renders once, then captures the network as a CUDA graph."""
-        self.render(blank_input(self._info))
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            self._enqueue()
-        self._graph = graph
+    def warm_up(self, batch_limit: int = 1) -> None:
+        """Renders once, then captures the network as a CUDA graph if it can be."""
+        if not self._is_captured:
+            self.render(blank_input(self._info))
+            self._frame.capture()
+            self._is_captured = True
 
     def close(self) -> None:
         """Frees the engine and its memory."""
-        self._graph = None
-        del self._context, self._engine, self._device, self._host
+        del self._transfers, self._frame, self._context, self._engine
+        self._stream.close()

@@ -16,11 +16,13 @@ from styleavatar_core.engine.base import (
     feed_of,
 )
 from styleavatar_core.engine.cpu_layers import missing_bytes, with_less_work, works_in_strips
-from styleavatar_core.engine.cuda_graph import CapturedGenerator
+from styleavatar_core.engine.cuda_graph import CapturedModule, compute_exactly, padded
+from styleavatar_core.engine.cuda_stream import CudaStream
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.engine.strips import torch_alone
+from styleavatar_core.engine.transfers import Transfers
 
 
 class TorchEngine(RenderEngine):
@@ -29,8 +31,10 @@ class TorchEngine(RenderEngine):
     On a CPU the process keeps the memory that it frees; on a GPU frames are captured graphs.
 
     Args:
-        generator: The frozen generator; on a CPU some of its layers are replaced.
+        generator: The frozen generator; it is changed: on a CPU some of its layers are replaced,
+            and it moves to a GPU.
         device: Where it runs.
+        stream: Where frames are launched on a GPU; one of its own if None.
         thread_count: Threads on a CPU; as many as torch likes if None.
         note: Goes into ``EngineInfo``.
         lookup: Samples the face, for a generator that was frozen without doing it.
@@ -43,6 +47,7 @@ class TorchEngine(RenderEngine):
         generator: FrozenGenerator,
         *,
         device: str = "cpu",
+        stream: CudaStream | None = None,
         thread_count: int | None = None,
         note: str = "",
         lookup: FaceLookup | None = None,
@@ -53,7 +58,9 @@ class TorchEngine(RenderEngine):
         sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
         super().__init__(EngineInfo("torch", precision, *sizes, note))
         self._thread_count, self._lookup = thread_count, lookup
-        self.gains_by_batches, self.device = device != "cpu", device
+        is_cuda = torch.device(device).type == "cuda"
+        self.stream = stream or (CudaStream(device) if is_cuda else None)
+        self.gains_by_batches = self.stream is not None
         if device == "cpu":
             keep_freed_memory()
             if not is_half:
@@ -62,32 +69,48 @@ class TorchEngine(RenderEngine):
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._threads = torch_alone if works_in_strips(generator) else _threads
-        is_cuda = torch.device(device).type == "cuda"
-        self._captured = CapturedGenerator(self._generator, device) if is_cuda else None
+        self._captured: CapturedModule | None = None
+        if self.stream is not None:
+            if not is_half:
+                compute_exactly()
+            inputs = self._generator.input_types().values()
+            self._captured = CapturedModule(self._generator, inputs, self.stream)
+            self._transfers = Transfers(lambda *given: self.launch(given), self.stream)
 
     @property
     def coming_bytes(self) -> int:
         """Memory of kernels that are not transformed yet."""
         return missing_bytes(self._generator)
 
+    def warm_up(self, batch_limit: int = 1) -> None:
+        """Renders once; on a GPU captures what batches need, so that no live frame waits for it."""
+        super().warm_up()
+        if self._captured is not None:
+            self._captured.prepare(batch_limit)
+
     def _render(self, inputs: RenderInput) -> RenderOutput:
-        arrays = list(feed_of(inputs, self._lookup).values())
+        feed = feed_of(inputs, self._lookup)
+        if self._captured is not None:
+            count = len(inputs.face_mask)
+            image, mask = self._transfers.take(self._transfers.give(padded(feed.values())))
+            return RenderOutput(image[:count], mask[:count])
         with torch.inference_mode(), self._threads(self._thread_count):
-            if self._captured is not None:
-                return RenderOutput(*self._captured.render(arrays))
-            image, mask = self._generator(*map(torch.from_numpy, arrays))
+            image, mask = self._generator(*map(torch.from_numpy, feed.values()))
         return RenderOutput(image.contiguous().numpy(), mask.contiguous().numpy())
 
     def launch(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Starts rendering what is on its device already."""
-        if self._captured is not None:
-            return self._captured.launch(inputs)
-        image, mask = self._generator(*inputs)
-        return image, mask
+        if self._captured is None:
+            return super().launch(inputs)
+        return self._captured.launch(inputs)
 
     def close(self) -> None:
         """Frees the weights."""
-        del self._generator, self._captured
+        del self._generator
+        if self._captured is not None and self.stream is not None:
+            self._captured.close()
+            del self._captured, self._transfers
+            self.stream.close()
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from styleavatar_core.types import FaceParameters, FloatArray
 # image takes about three: a face's window is twice as large as the face, and eyes lie behind lids.
 _LIST_SHARE = 4
 _MOST_LIST_SHARE = 32  # a mesh that covers the image so often is torn; memory is not for it
+POSE_COUNT = 13  # numbers of a pose: matrix by rows, offset, scale
 
 
 class TensorFaceRenderer(nn.Module):
@@ -66,7 +67,7 @@ class TensorFaceRenderer(nn.Module):
 
         Args:
             vertices: (B, V, 3) float32, model space.
-            pose: (B, 13) float32, from :func:`pose_numbers`.
+            pose: (B, POSE_COUNT) float32, from :func:`pose_numbers`.
 
         Returns:
             Texture (B, S, S, 3) uint8 RGB, UV (B, S, S, 2) float32 in [0, 1] and mask (B, S, S)
@@ -125,7 +126,7 @@ class TensorFaceRenderer(nn.Module):
 
 
 def pose_numbers(params: FaceParameters) -> FloatArray:
-    """Returns what a device needs of a pose: (13,) float32, matrix by rows, offset, scale."""
+    """Returns what a device needs of a pose: (POSE_COUNT,) float32."""
     matrix, offset = projection(params)
     return np.concatenate([matrix.ravel(), offset, [params.scale]]).astype(np.float32)
 

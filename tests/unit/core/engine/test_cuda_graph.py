@@ -1,17 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a CUDA graph needs of a frozen generator, and what can be seen of it without a GPU."""
 
+import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from styleavatar_core.engine.base import INPUT_NAMES, blank_input
-from styleavatar_core.engine.freeze import freeze
+from styleavatar_core.engine.base import (
+    INPUT_NAMES,
+    RenderEngine,
+    RenderInput,
+    blank_input,
+    feed_of,
+    joined,
+)
+from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded
+from styleavatar_core.engine.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.frozen_composition import _doubling
 from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import get_preset, sample_noise
+from tests.fakes.host_stream import HostStream
 from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano
 
@@ -61,3 +74,90 @@ def test_the_watch_sees_what_it_is_for() -> None:
     with torch.inference_mode(), HostWatch() as watch:
         x + torch.ones(3).to("meta")
     assert watch.seen
+
+
+def frozen_nano() -> FrozenGenerator:
+    avatar = UntrainedAvatar.make(get_preset("nano"))
+    return freeze(avatar.generator, avatar.style, avatar.face, avatar.background)
+
+
+def batch_of(engine: RenderEngine, count: int, seed: int = 0) -> RenderInput:
+    return joined([random_input(engine, seed=seed + index) for index in range(count)])
+
+
+@pytest.mark.parametrize("captures", [True, False])
+def test_batches_between_two_graphs_take_the_larger_one(captures: bool) -> None:
+    frozen = frozen_nano()
+    eager, stream = TorchEngine(copy.deepcopy(frozen)), HostStream(captures=captures)
+    captured = TorchEngine(frozen, stream=stream)
+    captured.warm_up(3)
+    assert stream.capture_count == 3  # for one, two and four
+    stream.replay_count = 0
+    for count in (4, 3, 1, 2, 3):
+        batch = batch_of(eager, count, seed=count)
+        output, expected = captured.render(batch), eager.render(batch)
+        assert np.abs(output.image.astype(int) - expected.image).max() <= 1
+        assert np.abs(output.mask.astype(int) - expected.mask).max() <= 1
+        assert len(output.image) == len(output.mask) == count
+    assert stream.capture_count == 3
+    assert stream.replay_count == (5 if captures else 0)
+    captured.close()
+
+
+def test_what_is_on_the_device_takes_the_graphs_of_what_comes_from_the_host() -> None:
+    frozen = frozen_nano()
+    stream = HostStream()
+    engine = TorchEngine(frozen, stream=stream)
+    engine.warm_up(2)
+    batch = batch_of(engine, 2)
+    wanted = engine.render(batch)
+    with torch.inference_mode():
+        image, mask = engine.launch([torch.from_numpy(a) for a in feed_of(batch, None).values()])
+    assert np.array_equal(image.numpy(), wanted.image)
+    assert np.array_equal(mask.numpy(), wanted.mask)
+    assert stream.capture_count == 2
+
+
+def test_a_picture_is_its_callers_own() -> None:
+    engine = TorchEngine(frozen_nano(), stream=HostStream())
+    first = engine.render(batch_of(engine, 1)).image
+    before = first.copy()
+    engine.render(batch_of(engine, 1, seed=9))
+    assert np.array_equal(first, before)
+
+
+def test_a_graph_keeps_the_constants_that_it_reads() -> None:
+    frozen = frozen_nano()
+    captured = CapturedModule(frozen, frozen.input_types().values(), HostStream())
+    captured.prepare(1)
+    kernel, present = _doubling(64, 64, torch.float32, torch.device("cpu"))
+    kept = {tensor.untyped_storage().data_ptr() for tensor in captured._kept}
+    assert {kernel.untyped_storage().data_ptr(), present.untyped_storage().data_ptr()} <= kept
+    weights = [parameter.untyped_storage().data_ptr() for parameter in frozen.parameters()]
+    assert len(kept & set(weights)) > 10
+    # Results of operators are not among them: they come anew with each frame.
+    assert sum(tensor.nbytes for tensor in captured._kept) < 3 * sum(
+        parameter.nbytes for parameter in (*frozen.parameters(), *frozen.buffers())
+    )
+
+
+@pytest.mark.parametrize("count", range(1, 10))
+def test_a_batch_is_filled_up_with_its_last_sample(count: int) -> None:
+    array = np.arange(2 * count).reshape(count, 2)
+    (filled,) = padded([array])
+    assert len(filled) == list(batch_sizes(count))[-1] < 2 * count
+    assert len(filled).bit_count() == 1
+    assert np.array_equal(filled[:count], array)
+    assert (filled[count:] == array[-1]).all()
+
+
+@pytest.mark.parametrize(("precision", "is_exact"), [("fp32", True), ("fp16", False)])
+def test_fp32_on_a_gpu_is_not_rounded_to_tf32(precision: str, is_exact: bool) -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        TorchEngine(with_precision(frozen_nano(), precision), stream=HostStream())
+        assert torch.backends.cudnn.allow_tf32 != is_exact
+        assert torch.backends.cuda.matmul.allow_tf32 != is_exact
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before

@@ -22,6 +22,7 @@ from styleavatar_core.engine.typical_inputs import _without_rim as host_without_
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import InvalidInputError, RenderError
 from styleavatar_core.types import FaceParameters
+from tests.fakes.host_stream import HostStream
 from tests.unit.core.engine.test_avatar_renderer import face
 from tests.unit.core.engine.test_cuda_graph import HostWatch
 
@@ -31,7 +32,7 @@ FACES = [face(), face(yaw=0.4), face(yaw=-0.3)]
 @pytest.fixture
 def engine(bundle: AvatarBundle) -> TorchEngine:
     """The generator as a GPU gets it: it samples the face itself."""
-    return TorchEngine(load_frozen(bundle), thread_count=1)
+    return TorchEngine(load_frozen(bundle), stream=HostStream())
 
 
 def conditioning(bundle: AvatarBundle, engine: RenderEngine) -> ConditioningRenderer:
@@ -65,6 +66,21 @@ def test_pictures_are_those_of_the_hosts_conditioning(
     renderer = DeviceRenderer(engine, bundle.manifest, conditioning(bundle, engine))
     assert_host_agrees(bundle, engine, renderer, FACES)
     assert_host_agrees(bundle, engine, renderer, FACES[::-1])
+
+
+def test_nothing_is_captured_in_a_live_frame(bundle: AvatarBundle, engine: TorchEngine) -> None:
+    renderer = DeviceRenderer(engine, bundle.manifest, conditioning(bundle, engine))
+    renderer.warm_up(3)
+    stream = engine.stream
+    assert isinstance(stream, HostStream)
+    assert stream.capture_count == 6  # drawing and networks, for one, two and four
+    stream.replay_count = 0
+    assert_host_agrees(bundle, engine, renderer, FACES)
+    assert_host_agrees(bundle, engine, renderer, FACES[:2])
+    assert stream.capture_count == 6
+    assert stream.replay_count == 2 * 2 + 2  # of the device's way, and of what it is compared with
+    renderer.close()
+    engine.close()
 
 
 def test_a_mesh_that_takes_more_room_is_drawn_whole(
@@ -121,7 +137,7 @@ def test_each_batch_underway_keeps_its_own_results() -> None:
     def compute(given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return (torch.add(given, 1.0, out=place),)
 
-    transfers = Transfers(compute, "cpu")
+    transfers = Transfers(compute, HostStream())
     for start in (0.0, 10.0):
         arrays = [np.full(2, start + index, np.float32) for index in range(3)]
         underway = [transfers.give([array]) for array in arrays]

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An engine's work on a CUDA device: its own stream, fixed places, and graphs of what it launches.
+
+All that asks for a device is here, so that the rest can be tested without one. Has not run on a GPU
+yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[], None]
+Tensors = tuple[torch.Tensor, ...]
+
+# One thread of the process launches or captures at a time: avatars are loaded beside rendering.
+_LAUNCHING = threading.RLock()
+
+
+class CudaStream:
+    """A stream of its own, so that no engine waits for another's frame, with one pool for graphs.
+
+    Graphs of one stream run one after the other, and may therefore share what they compute in.
+
+    Args:
+        device: A CUDA device.
+    """
+
+    def __init__(self, device: str = "cuda") -> None:
+        self.device = torch.device(device)
+        self._stream = torch.cuda.Stream(self.device)
+        self._way_back = torch.cuda.Stream(self.device)
+        self._pool = torch.cuda.graph_pool_handle()
+
+    @property
+    def handle(self) -> int:
+        """The stream as the driver knows it."""
+        return int(self._stream.cuda_stream)
+
+    def on_host(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """Returns memory of the host that a copy need not be waited for: pinned."""
+        return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+
+    def launch(self, work: Work) -> None:
+        """Launches work on the stream, and does not wait for it."""
+        with _LAUNCHING, torch.cuda.stream(self._stream):
+            work()
+
+    def bring_back(self, copy: Work) -> Work:
+        """Launches copies to the host: behind what was launched, beside what will be.
+
+        Returns:
+            Waits for them.
+        """
+        with _LAUNCHING:
+            self._way_back.wait_stream(self._stream)
+            with torch.cuda.stream(self._way_back):
+                copy()
+                return self._way_back.record_event().synchronize
+
+    def capture(self, work: Work) -> Work | None:
+        """Returns what launches at once all that ``work`` does; None if that cannot be captured.
+
+        Args:
+            work: Has been run before, so that libraries have chosen their kernels.
+        """
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # The outer stream is left as it was even where a capture cannot be ended.
+            # "thread_local": what other threads do with the device is not held against this one.
+            with (
+                _LAUNCHING,
+                torch.cuda.stream(self._stream),
+                torch.cuda.graph(
+                    graph, self._pool, self._stream, capture_error_mode="thread_local"
+                ),
+            ):
+                work()
+        except RuntimeError as error:
+            logger.warning(
+                "frames cannot be captured and are launched kernel by kernel, which is slower",
+                extra={"why": str(error)},
+            )
+            return None
+        return graph.replay
+
+    def close(self) -> None:
+        """Gives the memory of what was freed back to the device, for others to be measured by."""
+        with _LAUNCHING:
+            torch.cuda.empty_cache()
+
+
+class DeviceFrame:
+    """Fixed places on a device for inputs and outputs, and one graph from the first to the others.
+
+    Args:
+        stream: Where it runs.
+        inputs: The places of what is given.
+        outputs: The places of what is computed.
+        compute: Computes the outputs from the inputs; launches only.
+    """
+
+    def __init__(
+        self, stream: CudaStream, inputs: Tensors, outputs: Tensors, compute: Work
+    ) -> None:
+        self.inputs, self.outputs = inputs, outputs
+        self._stream, self._compute = stream, compute
+        self._replay: Work | None = None
+
+    def launch(self, given: Sequence[torch.Tensor]) -> Tensors:
+        """Starts computing what is on the device already; called where the stream launches.
+
+        Returns:
+            The places of the outputs; the next call overwrites them.
+        """
+        for place, part in zip(self.inputs, given, strict=True):
+            place.copy_(part, non_blocking=True)
+        (self._replay or self._compute)()
+        return self.outputs
+
+    def capture(self) -> None:
+        """Makes one launch of a frame; if that cannot be, frames stay as they are.
+
+        It must have been launched before.
+        """
+        self._replay = self._stream.capture(self._compute)
+
+
+def contiguous_like(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns a place for a tensor's values, from which they go elsewhere in one piece."""
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
