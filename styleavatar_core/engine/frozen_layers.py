@@ -33,6 +33,7 @@ class FrozenConv(nn.Module):
     """
 
     fir: torch.Tensor
+    noise_strength: torch.Tensor
 
     def __init__(
         self,
@@ -45,7 +46,9 @@ class FrozenConv(nn.Module):
         down_taps: tuple[float, ...] | None = None,
     ) -> None:
         super().__init__()
-        self.slope, self.noise_strength = slope, noise_strength
+        self.slope, self.has_noise = slope, noise_strength != 0.0
+        # Not a number in the graph but one of its weights: it is another for each avatar.
+        self.register_buffer("noise_strength", torch.tensor(noise_strength))
         self.fir_taps: tuple[float, ...] | None = None
         self.mode = "up" if up_taps else "down" if down_taps else "same"
         taps = up_taps or down_taps
@@ -72,7 +75,7 @@ class FrozenConv(nn.Module):
     ) -> torch.Tensor:
         """Maps (B, I, H, W) to (B, O, H', W'), or to some channels of it."""
         y = self._convolve(x, channels)
-        if noise is not None and self.noise_strength != 0.0:
+        if noise is not None and self.has_noise:
             y = y + self.noise_strength * noise
         return y if self.slope is None else F.leaky_relu(y, self.slope)
 

@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from styleavatar_core.errors import EngineError
 
+NUMBER_PREFIX = "number"  # of the names of small constants, which are the same for all avatars
+
 Scalar = float | int
 Operand = torch.Tensor | Scalar | None
 
@@ -153,7 +155,7 @@ class TracedGraph:
         key = (tuple(values), dtype, is_scalar)
         if key not in self._known:
             tensor = torch.tensor(values[0] if is_scalar else list(values), dtype=dtype)
-            self._known[key] = f"number{len(self._known)}"
+            self._known[key] = f"{NUMBER_PREFIX}{len(self._known)}"
             self.constants[self._known[key]] = tensor
         return self._known[key]
 
