@@ -4,28 +4,28 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from onnx import ModelProto
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.base import FP32, EngineInfo, EngineLabel, RenderEngine, feed_of
+from styleavatar_core.engine.base import FP32, EngineLabel, RenderEngine, feed_of
 from styleavatar_core.engine.cache import EngineCache, EngineKey
+from styleavatar_core.engine.cuda_stream import gpu_name
 from styleavatar_core.engine.face_lookup import FaceLookup
-from styleavatar_core.engine.freeze import FrozenGenerator, can_take_samples
-from styleavatar_core.engine.loading import StaticMaps, load_frozen, load_maps, make_lookup
+from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.engine.precision import number_type, with_precision
 from styleavatar_core.engine.quantizing import quantize
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.engine.typical_inputs import typical_inputs
 from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
-from styleavatar_core.networks.config import GeneratorConfig
 
 _CALIBRATION_FRAMES = 8
 _CALIBRATION_SEED = 1  # other frames than the quality gate looks at
@@ -33,90 +33,71 @@ _CALIBRATION_SEED = 1  # other frames than the quality gate looks at
 
 @dataclass
 class OpeningAvatar:
-    """What backends open; the generator is frozen when the first of them needs it.
-
-    For a CPU the face is sampled on the host, before the graph, where the networks allow it.
+    """What backends open.
 
     Attributes:
-        bundle: The avatar.
+        frozen: What is made of its bundle, for all backends that are tried.
         cache: Where derived engines are kept.
         thread_count: Threads of a CPU runtime.
         label: What the engine says of itself; its precision is what the network computes in.
+        has_own_plan: Whether TensorRT builds a plan for it, instead of one that others share.
     """
 
-    bundle: AvatarBundle
+    frozen: FrozenParts
     cache: EngineCache
     thread_count: int
     label: EngineLabel = FP32
+    has_own_plan: bool = False
 
-    @cached_property
-    def generator(self) -> FrozenGenerator:
-        """The frozen generator; it samples the face itself."""
-        return with_precision(
-            load_frozen(self.bundle, self._maps), number_type(self.label.precision)
-        )
+    @property
+    def bundle(self) -> AvatarBundle:
+        """The avatar."""
+        return self.frozen.bundle
 
-    @cached_property
-    def lookup(self) -> FaceLookup | None:
-        """What samples the face for ``host_generator``; None if it does so itself."""
-        if not can_take_samples(self._config):
-            return None  # its maps need not be read for it
-        return make_lookup(self._maps.face)
-
-    @cached_property
-    def host_generator(self) -> FrozenGenerator:
-        """The frozen generator, which takes the face sampled if it can."""
-        maps = None if self.lookup is None else self._maps  # else read beside the weights
-        frozen = load_frozen(self.bundle, maps, samples_face=self.lookup is None)
-        return with_precision(frozen, number_type(self.label.precision))
-
-    @cached_property
-    def _maps(self) -> StaticMaps:
-        return load_maps(self.bundle)
-
-    @cached_property
-    def _config(self) -> GeneratorConfig:
-        return GeneratorConfig.from_dict(self.bundle.manifest.generator)
+    def with_number_type(self, generator: FrozenGenerator) -> FrozenGenerator:
+        """Returns a generator that computes in the label's precision."""
+        return with_precision(generator, number_type(self.label.precision))
 
     def onnx(self) -> bytes:
         """Writes the frozen generator as ONNX, for a CPU."""
-        return self._rounded(self.host_generator, self.lookup).SerializeToString()
+        return self._graph(self.frozen.host_generator, self.frozen.lookup).SerializeToString()
 
     def device_onnx(self) -> ModelProto:
         """Returns the frozen generator as ONNX, for a GPU."""
-        return self._rounded(self.generator, None)
+        return self._graph(self.frozen.generator, None)
 
-    def _rounded(self, generator: FrozenGenerator, lookup: FaceLookup | None) -> ModelProto:
+    def _graph(self, generator: FrozenGenerator, lookup: FaceLookup | None) -> ModelProto:
         """Returns the graph of a generator, in eight bits if that is asked for."""
-        model = onnx_model(generator)
+        model = onnx_model(self.with_number_type(generator))
         if self.label.precision != "int8":
             return model
-        config, manifest = self._config, self.bundle.manifest
-        sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
-        info = EngineInfo("", self.label.precision, *sizes)
-        seen = typical_inputs(manifest, info, _CALIBRATION_FRAMES, seed=_CALIBRATION_SEED)
+        seen = typical_inputs(
+            self.bundle.manifest, self.frozen.info, _CALIBRATION_FRAMES, seed=_CALIBRATION_SEED
+        )
         # Copies: what is sampled lasts until the next call.
         return quantize(model, [copy.deepcopy(feed_of(sample, lookup)) for sample in seen])
 
     def key(self, backend: str) -> EngineKey:
-        """Returns the key of a derived engine."""
-        return EngineKey(
-            self.bundle.digest, backend, backend_version(backend), self.label.precision
-        )
+        """Returns the key of an engine of this avatar alone."""
+        version = backend_version(backend)
+        if BACKENDS[backend].shares_plans(self.label.precision) and not self.has_own_plan:
+            version += "-refitted"
+        return EngineKey(self.bundle.digest, backend, version, self.label.precision)
 
 
 def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
-    note = avatar.label.note
     if avatar.label.precision == "int8":
         raise InvalidInputError(
             "the rendering backend 'torch' does not compute in precision 'int8'; choose fp16 or "
             "fp32, or another backend"
         )
+    frozen = avatar.frozen
     if torch.cuda.is_available():
-        return TorchEngine(avatar.generator, device="cuda", note=note)
-    return TorchEngine(
-        avatar.host_generator, thread_count=avatar.thread_count, note=note, lookup=avatar.lookup
-    )
+        # A copy moves to the device: what it is judged by is computed on the CPU.
+        generator = copy.deepcopy(avatar.with_number_type(frozen.generator))
+        return TorchEngine(generator, device="cuda")
+    generator = avatar.with_number_type(frozen.take_host_generator())
+    return TorchEngine(generator, thread_count=avatar.thread_count, lookup=frozen.lookup)
 
 
 def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
@@ -124,7 +105,10 @@ def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
 
     def load(contents: bytes) -> OnnxEngine:
         return OnnxEngine(
-            contents, thread_count=avatar.thread_count, label=avatar.label, lookup=avatar.lookup
+            contents,
+            thread_count=avatar.thread_count,
+            label=avatar.label,
+            lookup=avatar.frozen.lookup,
         )
 
     def build() -> tuple[OnnxEngine, bytes]:
@@ -139,7 +123,10 @@ def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
 
     def load(contents: bytes) -> OpenVinoEngine:
         return OpenVinoEngine.load(
-            contents, thread_count=avatar.thread_count, label=avatar.label, lookup=avatar.lookup
+            contents,
+            thread_count=avatar.thread_count,
+            label=avatar.label,
+            lookup=avatar.frozen.lookup,
         )
 
     def build() -> tuple[OpenVinoEngine, bytes]:
@@ -147,7 +134,7 @@ def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
             avatar.onnx(),
             thread_count=avatar.thread_count,
             label=avatar.label,
-            lookup=avatar.lookup,
+            lookup=avatar.frozen.lookup,
         )
         return engine, engine.export()
 
@@ -167,28 +154,49 @@ class Backend:
     Attributes:
         package: What must be installed.
         open: Opens an avatar; the runtime is imported only then.
+        is_on_gpu: Whether it runs on a GPU here.
+        shares_plans: Whether avatars share what it builds in a precision, and are put into it.
         is_chosen_by_auto: Whether ``auto`` may take it; not before it has run where we measure.
     """
 
     package: str
     open: Callable[[OpeningAvatar], RenderEngine]
+    is_on_gpu: Callable[[], bool] = lambda: False
+    shares_plans: Callable[[str], bool] = lambda precision: False
     is_chosen_by_auto: bool = True
 
 
 BACKENDS = {
-    "torch": Backend("torch", _open_torch),
+    "torch": Backend("torch", _open_torch, is_on_gpu=lambda: torch.cuda.is_available()),
     "onnxruntime": Backend("onnxruntime", _open_onnxruntime),
     "openvino": Backend("openvino", _open_openvino),
-    "tensorrt": Backend("tensorrt", _open_tensorrt, is_chosen_by_auto=False),
+    "tensorrt": Backend(
+        "tensorrt",
+        _open_tensorrt,
+        is_on_gpu=lambda: True,
+        # Not in eight bits: what is rounded how is the avatar's own.
+        shares_plans=lambda precision: precision != "int8",
+        is_chosen_by_auto=False,
+    ),
 }
 
 
 def backend_version(name: str) -> str:
-    """Returns the version of a backend's runtime, "0" if it is not installed."""
+    """Returns the version of a backend's runtime, for a GPU with its architecture.
+
+    "0" if it is not installed.
+
+    Raises:
+        EngineUnavailableError: It runs on a GPU only, and there is none.
+    """
+    if name == "tensorrt":  # installed under names that depend on the version of CUDA
+        gpu = gpu_name()
+        return f"{importlib.import_module('tensorrt').__version__}-{gpu}"
     try:
-        return importlib.metadata.version(BACKENDS[name].package)
+        version = importlib.metadata.version(BACKENDS[name].package)
     except importlib.metadata.PackageNotFoundError:
         return "0"
+    return f"{version}-{gpu_name()}" if BACKENDS[name].is_on_gpu() else version
 
 
 def available_backends() -> list[str]:

@@ -30,11 +30,9 @@ class EngineLabel:
 
     Attributes:
         precision: What the network computes in.
-        note: Why it is not what was asked for, or how far it is from fp32; for people.
     """
 
     precision: str = "fp32"
-    note: str = ""
 
 
 FP32 = EngineLabel()
@@ -46,10 +44,11 @@ class EngineInfo:
 
     Attributes:
         backend: ``torch``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
-        precision: ``fp32`` or ``fp16``.
+        precision: ``fp32``, ``fp16`` or ``int8``.
         image_size_px: Side of the pictures.
         rendering_size_px: Side R of the texture rendering.
         uv_size: Side U of UV rendering and face mask.
+        version: Of the runtime that was met.
         note: Why it is not what was asked for, or how far it is from fp32; for people.
     """
 
@@ -58,6 +57,7 @@ class EngineInfo:
     image_size_px: int
     rendering_size_px: int
     uv_size: int
+    version: str = ""
     note: str = ""
 
 
@@ -74,6 +74,11 @@ class RenderInput:
     texture_rendering: ByteArray
     uv_rendering: FloatArray
     face_mask: ByteArray
+
+    def sample(self, index: int) -> RenderInput:
+        """Returns one of them, as a batch of one."""
+        at = slice(index, index + 1)
+        return RenderInput(self.texture_rendering[at], self.uv_rendering[at], self.face_mask[at])
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,10 @@ class RenderEngine(ABC):
     def info(self) -> EngineInfo:
         """What it is."""
         return self._info
+
+    def explain(self, note: str) -> None:
+        """Has ``info`` say why it is what it is."""
+        self._info = replace(self._info, note=note)
 
     @property
     def coming_bytes(self) -> int:
@@ -169,6 +178,7 @@ class SampleEngine(RenderEngine):
         shapes: Of the graph's inputs and outputs, by name.
         label: What it says of itself.
         lookup: Samples the face for a graph that takes it sampled.
+        version: Of the runtime.
     """
 
     def __init__(
@@ -177,6 +187,8 @@ class SampleEngine(RenderEngine):
         shapes: Mapping[str, Sequence[int]],
         label: EngineLabel,
         lookup: FaceLookup | None = None,
+        *,
+        version: str = "",
     ) -> None:
         is_sampled = "face_pixels" in shapes  # one of the graph's inputs
         uv_size = 2 * shapes["face_pixels"][1] if is_sampled else shapes["uv_rendering"][1]
@@ -187,7 +199,7 @@ class SampleEngine(RenderEngine):
                 int(shapes["image"][1]),
                 int(shapes["texture_rendering"][1]),
                 int(uv_size),
-                label.note,
+                version,
             )
         )
         self._lookup = lookup
@@ -199,10 +211,10 @@ class SampleEngine(RenderEngine):
         image = np.empty((count, size, size, 3), np.uint8)
         mask = np.empty((count, size, size), np.uint8)
         for index in range(count):
-            sample = slice(index, index + 1)
-            one = RenderInput(*(getattr(inputs, name)[sample] for name in INPUT_NAMES))
             # Copied at once: the next sample may be written to the same place.
-            image[sample], mask[sample] = self._run(feed_of(one, self._lookup))
+            image[index : index + 1], mask[index : index + 1] = self._run(
+                feed_of(inputs.sample(index), self._lookup)
+            )
         return RenderOutput(image, mask)
 
     @abstractmethod

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where derived engines are kept. Losing the cache costs time, never data.
 
-An entry is one file: a digest of its contents, then the contents. Builders of one entry wait for
-each other under a lock that dies with its process; an entry appears under its name only when it is
-complete; one that is not what was written is built anew. A cache that cannot be written to (full,
-read-only) is said once and done without.
+An entry is one file: a digest of its contents, then the contents; a note beside it says for people
+and programs what was found of it. Builders of one entry wait for each other under a lock that dies
+with its process; an entry appears under its name only when it is complete; one that is not what was
+written is built anew. A cache that cannot be written to (full, read-only) is said once and done
+without.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ GRAPH_VERSION = 8
 DEFAULT_LIMIT_BYTES = 4 * 2**30
 _DIGEST_BYTES = 32
 _SUFFIX = ".engine"
+_NOTE_SUFFIX = ".txt"
 _LEFTOVER_S = 3600.0
 
 Engine = TypeVar("Engine")
@@ -120,8 +122,28 @@ class EngineCache:
         with self._lock(key):
             self._write(key, contents)
 
+    def read_note(self, key: EngineKey) -> str | None:
+        """Returns the note of an entry, which need not be there itself; None if there is none."""
+        try:
+            return (self.folder / key.file_name).with_suffix(_NOTE_SUFFIX).read_text()
+        except (OSError, ValueError):
+            return None
+
+    def write_note(self, key: EngineKey, text: str) -> None:
+        """Writes the note of an entry."""
+        path = (self.folder / key.file_name).with_suffix(_NOTE_SUFFIX)
+        incoming = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            incoming.write_text(text)
+            incoming.replace(path)
+        except OSError as error:
+            logger.warning(
+                "note of an engine could not be kept", extra={"path": str(path), "why": str(error)}
+            )
+
     def forget(self, digest: str) -> int:
-        """Removes every engine of an avatar: they hold the person's weights.
+        """Removes all that is kept of an avatar: its engines hold the person's weights.
 
         Args:
             digest: ``AvatarBundle.digest``.
@@ -135,9 +157,11 @@ class EngineCache:
         return len(entries)
 
     def _entries(self) -> list[Path]:
-        """Returns the complete entries, longest unused first."""
+        """Returns the complete entries and notes, longest unused first."""
         with contextlib.suppress(OSError):
-            return sorted(self.folder.glob(f"[!.]*{_SUFFIX}"), key=_last_used)
+            kinds = (_SUFFIX, _NOTE_SUFFIX)
+            found = [path for kind in kinds for path in self.folder.glob(f"[!.]*{kind}")]
+            return sorted(found, key=_last_used)
         return []
 
     def _load(self, key: EngineKey, load: Callable[[bytes], Engine]) -> Engine | None:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from styleavatar_core.errors import EngineUnavailableError
+
 logger = logging.getLogger(__name__)
 
 Work = Callable[[], None]
@@ -20,6 +22,21 @@ Tensors = tuple[torch.Tensor, ...]
 
 # One thread of the process launches or captures at a time: avatars are loaded beside rendering.
 _LAUNCHING = threading.RLock()
+
+
+def gpu_name() -> str:
+    """Returns the architecture of the current GPU, such as ``sm90-NVIDIA H200``.
+
+    Raises:
+        EngineUnavailableError: There is none.
+    """
+    if not torch.cuda.is_available():
+        raise EngineUnavailableError(
+            "the rendering backend 'tensorrt' needs a CUDA device, and none is visible here; "
+            "choose auto"
+        )
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm{major}{minor}-{torch.cuda.get_device_name()}"
 
 
 class CudaStream:

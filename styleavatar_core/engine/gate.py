@@ -1,134 +1,123 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quality gate: an engine of low precision is used only if it gives the pictures of fp32."""
+"""The quality gate: an engine is used only if its pictures are those of torch in fp32."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from styleavatar_core.engine.base import RenderEngine, RenderInput
-from styleavatar_core.engine.calibration import CalibrationMemory
-from styleavatar_core.errors import InvalidInputError, RenderError
+from styleavatar_core.engine.base import RenderEngine
+from styleavatar_core.engine.cache import EngineKey
+from styleavatar_core.engine.reference import Reference
+from styleavatar_core.engine.verdicts import LEAST_PSNR_DB, Verdict, VerdictMemory
+from styleavatar_core.errors import AssetError, EngineUnavailableError, RenderError
 
 logger = logging.getLogger(__name__)
 
-LEAST_PSNR_DB = {"fp16": 45.0, "int8": 40.0}
+PRECISIONS = tuple(LEAST_PSNR_DB)
+SAFER = {"int8": "fp16", "fp16": "fp32"}
 # The same picture up to rounding; what is closer is not told apart.
 _EQUAL_DB = 99.0
-_SAFER = {"int8": "fp16", "fp16": "fp32"}
-PRECISIONS = ("fp32", *LEAST_PSNR_DB)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the gate found.
+class Candidate:
+    """One way to run an avatar.
 
     Attributes:
-        precision: Of the engine.
-        psnr_db: Of its worst picture against fp32; 0 if it could not render.
+        precision: What its network computes in.
+        open: Opens the engine; an ``AssetError`` says that it cannot be had in this way.
+        key: Under which its verdict is kept.
+        is_judged: Whether it has to pass the gate.
+        is_judged_anew: Whether that is so each time it is opened: a plan that others share may
+            take an avatar's weights wrongly without saying so.
     """
 
     precision: str
-    psnr_db: float
-
-    @property
-    def is_accepted(self) -> bool:
-        """Whether the engine may be used."""
-        return self.psnr_db >= LEAST_PSNR_DB[self.precision]
-
-    @property
-    def reason(self) -> str:
-        """The verdict in words."""
-        relation = "at least" if self.is_accepted else "less than"
-        return (
-            f"{self.precision} gives {self.psnr_db:.1f} dB against fp32, "
-            f"{relation} the {LEAST_PSNR_DB[self.precision]:.0f} dB asked for"
-        )
+    open: Callable[[], RenderEngine]
+    key: EngineKey
+    is_judged: bool = True
+    is_judged_anew: bool = False
 
 
-def judge(engine: RenderEngine, reference: RenderEngine, inputs: Sequence[RenderInput]) -> Verdict:
+def judge(engine: RenderEngine, reference: Reference) -> Verdict:
     """Compares an engine with fp32.
 
     What is not finite turns into arbitrary bytes, so that it fails by its PSNR.
 
     Args:
-        engine: The engine of low precision.
-        reference: The same avatar in fp32.
-        inputs: What both render.
+        engine: What is judged.
+        reference: The same avatar's pictures.
     """
     try:
-        worst = min(_psnr_db(engine, reference, sample) for sample in inputs)
+        count = len(reference.inputs.face_mask)
+        worst = min(_psnr_db(engine, reference, index) for index in range(count))
     except RenderError as error:
         logger.warning("engine failed at the gate", extra={"why": str(error)})
         worst = 0.0
     return Verdict(engine.info.precision, worst)
 
 
-def _psnr_db(engine: RenderEngine, reference: RenderEngine, sample: RenderInput) -> float:
-    """Returns the lower PSNR of image and mask, in decibels."""
-    output, truth = engine.render(sample), reference.render(sample)
+def _psnr_db(engine: RenderEngine, reference: Reference, index: int) -> float:
+    """Returns the lower PSNR of image and mask of a sample, in decibels."""
+    output, truth = engine.render(reference.inputs.sample(index)), reference.outputs
     errors = [
         np.mean(np.square(a.astype(np.float32) - b.astype(np.float32)))
-        for a, b in ((output.image, truth.image), (output.mask, truth.mask))
+        for a, b in ((output.image[0], truth.image[index]), (output.mask[0], truth.mask[index]))
     ]
     worst = float(max(errors))
     return _EQUAL_DB if worst == 0 else min(_EQUAL_DB, float(10 * np.log10(255.0**2 / worst)))
 
 
 def open_gated(
-    precision: str,
-    open_at: Callable[[str, str], RenderEngine],
-    make_inputs: Callable[[RenderEngine], Sequence[RenderInput]],
-    *,
-    memory: CalibrationMemory,
-    memory_key: Callable[[str], str],
+    candidates: Iterable[Candidate], make_reference: Callable[[], Reference], memory: VerdictMemory
 ) -> RenderEngine:
-    """Opens an engine of the wanted precision, or of the next safer one that passes.
+    """Opens the first engine that passes.
 
     Args:
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        open_at: Opens the engine in a precision, with a note for ``EngineInfo``.
-        make_inputs: Gives what the gate renders; takes the fp32 engine.
-        memory: Where verdicts are kept, so that an avatar is judged once.
-        memory_key: Names the engine of a precision there.
+        candidates: From the one that is wanted to the safest.
+        make_reference: Gives what they are judged by; called only if one is.
+        memory: Where verdicts are kept, so that an engine is judged once.
 
     Returns:
-        The engine; its ``info`` says the precision and why.
+        The engine; its ``info`` says why it is this one.
 
     Raises:
-        InvalidInputError: There is no such precision.
+        AssetError: None can be opened, for the last one's reason.
+        EngineUnavailableError: None passes.
     """
-    if precision not in PRECISIONS:
-        raise InvalidInputError(
-            f"there is no precision '{precision}'; choose one of {', '.join(PRECISIONS)}"
-        )
     reasons: list[str] = []
-    while precision != "fp32":
-        known = memory.recall(memory_key(precision))
-        verdict = Verdict(precision, known["psnr_db"]) if known else None
-        if verdict is None:
-            verdict = _judge_once(precision, open_at, make_inputs)
-            memory.remember(memory_key(precision), {"psnr_db": verdict.psnr_db})
+    failure: AssetError | None = None
+    for candidate in candidates:
+        verdict = memory.recall(candidate.key) if _is_recalled(candidate) else None
+        if verdict is None or verdict.is_accepted:
+            try:
+                engine = candidate.open()
+            except AssetError as error:
+                failure = error
+                reasons.append(f"{candidate.precision} could not be opened: {error}")
+                logger.warning("engine could not be opened", extra={"why": str(error)})
+                continue
+            if candidate.is_judged and verdict is None:
+                verdict = judge(engine, make_reference())
+                memory.remember(candidate.key, verdict)
+            if verdict is None or verdict.is_accepted:
+                engine.explain("; ".join([*reasons, verdict.reason] if verdict else reasons))
+                return engine
+            engine.close()
+        failure = None
         reasons.append(verdict.reason)
-        if verdict.is_accepted:
-            break
         logger.warning("engine refused by the quality gate", extra={"why": verdict.reason})
-        precision = _SAFER[precision]
-    return open_at(precision, "; ".join(reasons))
+    if failure is not None:
+        raise failure
+    raise EngineUnavailableError(
+        f"no engine gives the avatar's pictures here ({'; '.join(reasons)}); choose another backend"
+    )
 
 
-def _judge_once(
-    precision: str,
-    open_at: Callable[[str, str], RenderEngine],
-    make_inputs: Callable[[RenderEngine], Sequence[RenderInput]],
-) -> Verdict:
-    """Opens both engines for the comparison only."""
-    reference, engine = open_at("fp32", ""), open_at(precision, "")
-    try:
-        return judge(engine, reference, make_inputs(reference))
-    finally:
-        reference.close()
-        engine.close()
+def _is_recalled(candidate: Candidate) -> bool:
+    """Whether an earlier verdict stands."""
+    return candidate.is_judged and not candidate.is_judged_anew

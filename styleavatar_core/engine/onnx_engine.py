@@ -52,7 +52,9 @@ class OnnxEngine(SampleEngine):
             name = model.name if isinstance(model, Path) else "the graph"
             raise AssetError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
-        super().__init__("onnxruntime", {node.name: node.shape for node in ends}, label, lookup)
+        shapes = {node.name: node.shape for node in ends}
+        version = str(onnxruntime.__version__)
+        super().__init__("onnxruntime", shapes, label, lookup, version=version)
 
     def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         image, mask = self._session.run(list(OUTPUT_NAMES), feed)

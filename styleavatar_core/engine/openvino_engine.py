@@ -44,7 +44,9 @@ class OpenVinoEngine(SampleEngine):
         lookup: FaceLookup | None = None,
     ) -> None:
         ends = (*model.inputs, *model.outputs)
-        super().__init__("openvino", {port.any_name: port.shape for port in ends}, label, lookup)
+        shapes = {port.any_name: port.shape for port in ends}
+        version = str(openvino.__version__)
+        super().__init__("openvino", shapes, label, lookup, version=version)
         self._model = model
         self._request = model.create_infer_request()
 

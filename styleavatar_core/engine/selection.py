@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,12 +28,13 @@ from styleavatar_core.engine.calibration import (
     calibration_key,
     measure_frame_s,
 )
-from styleavatar_core.engine.gate import open_gated
-from styleavatar_core.engine.typical_inputs import typical_inputs
+from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.gate import PRECISIONS, SAFER, Candidate, open_gated
+from styleavatar_core.engine.reference import reference_of
+from styleavatar_core.engine.verdicts import VerdictMemory
+from styleavatar_core.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
-
-_GATE_FRAMES = 8
 
 
 def open_engine(
@@ -64,7 +67,7 @@ def open_engine(
         AssetError: The bundle is damaged.
     """
     has_cuda = torch.cuda.is_available()
-    avatar = OpeningAvatar(bundle, cache or EngineCache(), thread_count)
+    avatar = OpeningAvatar(FrozenParts(bundle), cache or EngineCache(), thread_count)
     memory = CalibrationMemory(avatar.cache.folder / "calibration.json")
     wanted = precision or ("fp16" if has_cuda else "fp32")
     name = backend
@@ -79,14 +82,50 @@ def open_engine(
             engine.close()
         name = fastest.backend
         avatar = replace(avatar, thread_count=fastest.thread_count)
-    chosen = get_backend(name)
-    return open_gated(
-        wanted,
-        lambda at, note: chosen.open(replace(avatar, label=EngineLabel(at, note))),
-        lambda engine: typical_inputs(bundle.manifest, engine.info, _GATE_FRAMES),
-        memory=memory,
-        memory_key=lambda at: "gate/" + replace(avatar, label=EngineLabel(at)).key(name).file_name,
+    engine = open_gated(
+        _candidates(avatar, name, wanted),
+        lambda: reference_of(avatar.frozen, avatar.cache, avatar.thread_count),
+        VerdictMemory(avatar.cache),
     )
+    info = engine.info
+    told = {"backend": info.backend, "version": info.version, "precision": info.precision}
+    logger.info("engine opened", extra={**told, "why": info.note})
+    return engine
+
+
+def _candidates(avatar: OpeningAvatar, name: str, precision: str) -> Iterator[Candidate]:
+    """Gives the ways to run an avatar, from the one that is wanted to the safest.
+
+    In fp32 on a CPU nothing is judged: that all backends give the same pictures there is tested.
+
+    Args:
+        avatar: The avatar.
+        name: Of the backend.
+        precision: Wanted.
+
+    Raises:
+        InvalidInputError: There is no such backend or precision.
+        EngineUnavailableError: The backend is not installed.
+    """
+    backend = get_backend(name)
+    if precision not in PRECISIONS:
+        raise InvalidInputError(
+            f"there is no precision '{precision}'; choose one of {', '.join(PRECISIONS)}"
+        )
+    at: str | None = precision
+    while at is not None:
+        label = EngineLabel(at)
+        # A plan that others share first, where there are such; then one that is the avatar's own.
+        for is_own in (False, True) if backend.shares_plans(at) else (True,):
+            opening = replace(avatar, label=label, has_own_plan=is_own)
+            yield Candidate(
+                at,
+                functools.partial(backend.open, opening),
+                opening.key(name),
+                is_judged=at != "fp32" or backend.is_on_gpu(),
+                is_judged_anew=not is_own,
+            )
+        at = SAFER.get(at)
 
 
 class _Choice(NamedTuple):

@@ -1,60 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening an avatar in TensorRT: one plan per architecture and GPU, refitted for each avatar."""
+"""Opening an avatar in TensorRT: one plan per structure and GPU, refitted for each avatar.
+
+What is shared is built from drawn weights: it outlives the avatars that use it, and holds nothing
+of any of them. A refit can fail, or be wrong without failing: the quality gate judges each, and an
+avatar that does not pass gets a plan of its own.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
+from onnx import ModelProto
 
 from styleavatar_core.engine.cache import EngineKey
-from styleavatar_core.errors import AssetError, EngineUnavailableError
+from styleavatar_core.engine.shared_graph import impersonal, structure_digest
+from styleavatar_core.errors import AssetError
 
 if TYPE_CHECKING:
     from styleavatar_core.engine.backends import OpeningAvatar
     from styleavatar_core.engine.base import RenderEngine
 
-logger = logging.getLogger(__name__)
+_TIMINGS_DIGEST = "timing" * 6  # of kernels, measured while building: all plans of a GPU share them
 
 
-def plan_key(avatar: OpeningAvatar, version: str) -> EngineKey:
-    """Returns the key of the plan that all avatars of one architecture share.
-
-    Not in eight bits: what is rounded how is the avatar's own.
+def plan_key(own_key: EngineKey, model: ModelProto, *, is_shared: bool) -> EngineKey:
+    """Returns the key of a plan.
 
     Args:
-        avatar: The avatar.
-        version: Of TensorRT.
-
-    Raises:
-        EngineUnavailableError: There is no CUDA device.
+        own_key: The avatar's.
+        model: Its graph.
+        is_shared: Whether all avatars whose graphs differ in their weights only share it.
     """
-    architecture = json.dumps(avatar.bundle.manifest.generator, sort_keys=True)
-    digest = hashlib.sha256(architecture.encode()).hexdigest()
-    if _is_own(avatar):
-        digest = avatar.bundle.digest
-    return EngineKey(digest, "tensorrt", f"{version}-{_gpu()}", avatar.label.precision)
-
-
-def _is_own(avatar: OpeningAvatar) -> bool:
-    """Whether an avatar has a plan of its own, which is never refitted."""
-    return avatar.label.precision == "int8"
+    return replace(own_key, digest=structure_digest(model)) if is_shared else own_key
 
 
 def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
-    """Opens an avatar: loads or builds its architecture's plan, then puts its weights in.
+    """Opens an avatar: loads or builds a plan, then puts its weights in if others share it.
 
     Args:
         avatar: What is opened.
 
     Raises:
         EngineUnavailableError: There is no CUDA device.
-        AssetError: TensorRT refuses the graph.
+        AssetError: TensorRT refuses the graph or the weights.
     """
-    gpu = _gpu()
+    own_key = avatar.key("tensorrt")
     import tensorrt
 
     from styleavatar_core.engine.tensorrt_build import build_plan, load_plan, refit_plan
@@ -65,27 +56,18 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
     problems = unsupported_parts(model)
     if problems:
         raise AssetError(f"TensorRT does not take this generator: {problems[0]}")
-    contents = model.SerializeToString()
-    timing_key = EngineKey("timing" * 6, "tensorrt", f"{tensorrt.__version__}-{gpu}", "all")
+    is_shared = not avatar.has_own_plan
+    timing_key = replace(own_key, digest=_TIMINGS_DIGEST, precision="all")
 
     def build() -> tuple[tensorrt.ICudaEngine, bytes]:
         timings = avatar.cache.open(timing_key, lambda: (b"", b""), bytes)
-        built = build_plan(contents, timings, is_refitted=not _is_own(avatar))
+        graph = impersonal(model) if is_shared else model
+        built = build_plan(graph.SerializeToString(), timings, is_refitted=is_shared)
         avatar.cache.replace(timing_key, built.timing_cache)
         return load_plan(built.plan), built.plan
 
-    engine = avatar.cache.open(plan_key(avatar, tensorrt.__version__), build, load_plan)
-    if not _is_own(avatar):
-        refit_plan(engine, contents)
+    key = plan_key(own_key, model, is_shared=is_shared)
+    engine = avatar.cache.open(key, build, load_plan)
+    if is_shared:
+        refit_plan(engine, model.SerializeToString())
     return TensorRtEngine(engine, avatar.label)
-
-
-def _gpu() -> str:
-    """Returns the architecture of the current GPU, such as ``sm90-NVIDIA H200``."""
-    if not torch.cuda.is_available():
-        raise EngineUnavailableError(
-            "the rendering backend 'tensorrt' needs a CUDA device, and none is visible here; "
-            "choose auto"
-        )
-    major, minor = torch.cuda.get_device_capability()
-    return f"sm{major}{minor}-{torch.cuda.get_device_name()}"

@@ -57,10 +57,10 @@ def build_plan(model: bytes, timing_cache: bytes = b"", *, is_refitted: bool = T
         raise AssetError(f"TensorRT {tensorrt.__version__} cannot read the graph: {reasons}")
     config = builder.create_builder_config()
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default; what is fp32 in a graph is meant
     if is_refitted:
         config.set_flag(tensorrt.BuilderFlag.REFIT)
-    timings = config.create_timing_cache(timing_cache)
-    config.set_timing_cache(timings, ignore_mismatch=False)
+    timings = _attach_timings(config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise AssetError(
@@ -68,6 +68,22 @@ def build_plan(model: bytes, timing_cache: bytes = b"", *, is_refitted: bool = T
             "its log says why"
         )
     return BuiltPlan(bytes(plan), bytes(timings.serialize()))
+
+
+def _attach_timings(config: tensorrt.IBuilderConfig, timing_cache: bytes) -> tensorrt.ITimingCache:
+    """Gives a build what an earlier one measured, or nothing if TensorRT refuses that.
+
+    It does so after another driver was installed, for example.
+
+    Raises:
+        AssetError: It does not even take an empty one.
+    """
+    for contents in (timing_cache, b""):
+        timings = config.create_timing_cache(contents)
+        if timings is not None and config.set_timing_cache(timings, ignore_mismatch=False):
+            return timings
+        logger.warning("TensorRT refuses its timing cache; kernels are measured anew")
+    raise AssetError(f"TensorRT {tensorrt.__version__} takes no timing cache; its log says why")
 
 
 def load_plan(plan: bytes) -> tensorrt.ICudaEngine:

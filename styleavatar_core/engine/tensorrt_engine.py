@@ -13,7 +13,7 @@ import tensorrt
 import torch
 
 from styleavatar_core.engine.base import EngineLabel, SampleEngine, blank_input
-from styleavatar_core.engine.cuda_stream import CudaStream, DeviceFrame
+from styleavatar_core.engine.cuda_stream import CudaStream, DeviceFrame, gpu_name
 from styleavatar_core.engine.transfers import Transfers
 from styleavatar_core.errors import AssetError
 
@@ -33,7 +33,7 @@ class TensorRtEngine(SampleEngine):
         label: What it says of itself.
 
     Raises:
-        AssetError: The engine is not one of a generator.
+        AssetError: The engine is not one of a generator, or there is no memory for it.
     """
 
     runtime = "TensorRT"
@@ -43,16 +43,20 @@ class TensorRtEngine(SampleEngine):
         if names != {*_INPUTS, *_OUTPUTS}:
             raise AssetError(f"the engine has other inputs and outputs: {', '.join(sorted(names))}")
         shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
-        super().__init__("tensorrt", shapes, label)
-        self._engine = engine
-        self._context = engine.create_execution_context()
+        version = f"{tensorrt.__version__} on {gpu_name()}"
+        super().__init__("tensorrt", shapes, label, version=version)
+        context = engine.create_execution_context()
+        if context is None:
+            raise AssetError("TensorRT could not make room for the engine; its log says why")
+        self._engine, self._context = engine, context
         self.stream = self._stream = CudaStream()
         places = {
             name: torch.zeros(shapes[name], dtype=kind, device=self._stream.device)
             for name, kind in (_INPUTS | _OUTPUTS).items()
         }
         for name, tensor in places.items():
-            self._context.set_tensor_address(name, tensor.data_ptr())
+            if not self._context.set_tensor_address(name, tensor.data_ptr()):
+                raise AssetError(f"the engine refuses the place of its '{name}'")
         inputs, outputs = (tuple(places[name] for name in kinds) for kinds in (_INPUTS, _OUTPUTS))
         self._frame = DeviceFrame(self._stream, inputs, outputs, self._enqueue)
         self._transfers = Transfers(lambda *given: self.launch(given), self._stream)

@@ -17,7 +17,7 @@ from styleavatar_core.engine.base import (
 )
 from styleavatar_core.engine.cpu_layers import missing_bytes, with_less_work, works_in_strips
 from styleavatar_core.engine.cuda_graph import CapturedModule, compute_exactly, padded
-from styleavatar_core.engine.cuda_stream import CudaStream
+from styleavatar_core.engine.cuda_stream import CudaStream, gpu_name
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.memory import keep_freed_memory
@@ -36,7 +36,6 @@ class TorchEngine(RenderEngine):
         device: Where it runs.
         stream: Where frames are launched on a GPU; one of its own if None.
         thread_count: Threads on a CPU; as many as torch likes if None.
-        note: Goes into ``EngineInfo``.
         lookup: Samples the face, for a generator that was frozen without doing it.
     """
 
@@ -49,16 +48,16 @@ class TorchEngine(RenderEngine):
         device: str = "cpu",
         stream: CudaStream | None = None,
         thread_count: int | None = None,
-        note: str = "",
         lookup: FaceLookup | None = None,
     ) -> None:
         config = generator.config
         is_half = generator.face_feature.dtype == torch.float16
         precision = "fp16" if is_half else "fp32"
         sizes = (config.image_size_px, config.rendering_size_px, config.uv_size)
-        super().__init__(EngineInfo("torch", precision, *sizes, note))
-        self._thread_count, self._lookup = thread_count, lookup
         is_cuda = torch.device(device).type == "cuda"
+        version = f"{torch.__version__} on {gpu_name()}" if is_cuda else str(torch.__version__)
+        super().__init__(EngineInfo("torch", precision, *sizes, version))
+        self._thread_count, self._lookup = thread_count, lookup
         self.stream = stream or (CudaStream(device) if is_cuda else None)
         self.gains_by_batches = self.stream is not None
         if device == "cpu":

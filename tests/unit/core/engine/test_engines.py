@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
-from styleavatar_core.engine import backends, onnx_engine, selection
+from styleavatar_core.engine import frozen_parts, onnx_engine, selection
 from styleavatar_core.engine.backends import automatic_backends
 from styleavatar_core.engine.base import RenderEngine, RenderInput
 from styleavatar_core.engine.freeze import FrozenGenerator
@@ -130,7 +130,7 @@ def test_a_cached_engine_opens_without_the_weights(
     def fail(bundle: AvatarBundle) -> None:
         raise AssertionError("the generator was frozen again")
 
-    monkeypatch.setattr(backends, "load_frozen", fail)
+    monkeypatch.setattr(frozen_parts, "load_frozen", fail)
     for name in CACHED:
         assert open_engine(bundle, name).info.backend == name
 

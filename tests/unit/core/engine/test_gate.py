@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Low precision is used only where its pictures are those of fp32."""
 
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine import gate
-from styleavatar_core.engine.base import EngineLabel
-from styleavatar_core.engine.freeze import freeze
-from styleavatar_core.engine.gate import Verdict, judge
+from styleavatar_core.engine import frozen_parts, gate, reference, selection
+from styleavatar_core.engine.base import EngineLabel, RenderInput, joined
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.gate import judge
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.reference import Reference, reference_of, render_reference
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.engine.typical_inputs import typical_inputs
+from styleavatar_core.engine.verdicts import Verdict
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import sample_noise
@@ -57,8 +66,57 @@ def test_an_avatar_is_judged_once(bundle: AvatarBundle, monkeypatch: pytest.Monk
         raise AssertionError("judged again")
 
     monkeypatch.setattr(gate, "judge", fail)
+    monkeypatch.setattr(selection, "reference_of", fail)
     again = open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
     assert again.info == first.info
+
+
+def test_the_verdict_lies_beside_the_engine_and_goes_with_it(
+    bundle: AvatarBundle, cache: Path
+) -> None:
+    engine = open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
+    (entry,) = cache.glob("*fp16*.engine")
+    note = json.loads(entry.with_suffix(".txt").read_text())
+    assert note["reason"] == engine.info.note
+    assert note["psnr_db"] > 45
+    assert EngineCache().forget(bundle.digest) == 3  # the reference pictures, too
+    assert not [path for path in cache.iterdir() if not path.name.startswith(".")]
+
+
+def test_the_reference_is_made_once(bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = FrozenParts(bundle)
+    first = reference_of(frozen, EngineCache(), 1)
+    monkeypatch.setattr(reference, "render_reference", None)
+    again = reference_of(frozen, EngineCache(), 1)
+    assert np.array_equal(first.outputs.image, again.outputs.image)
+    assert np.array_equal(first.outputs.mask, again.outputs.mask)
+    assert np.array_equal(first.inputs.uv_rendering, again.inputs.uv_rendering)
+    assert first.outputs.image.shape == (4, 128, 128, 3)
+    assert first.outputs.image.std() > 1
+
+
+def test_an_avatar_is_frozen_once_for_engine_and_gate(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = []
+    load = frozen_parts.load_frozen
+
+    def watch(*arguments: Any, **more: Any) -> FrozenGenerator:
+        frozen.append(arguments)
+        return load(*arguments, **more)
+
+    monkeypatch.setattr(frozen_parts, "load_frozen", watch)
+    open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
+    assert len(frozen) == 1
+
+
+def test_the_runtimes_version_is_said(bundle: AvatarBundle) -> None:
+    engine = open_engine(bundle, "onnxruntime", thread_count=1)
+    assert engine.info.version == importlib.metadata.version("onnxruntime")
+
+
+def reference_pictures(frozen: FrozenGenerator, inputs: RenderInput) -> Reference:
+    return render_reference(frozen, None, inputs)
 
 
 def test_overflow_is_refused(bundle: AvatarBundle) -> None:
@@ -66,21 +124,22 @@ def test_overflow_is_refused(bundle: AvatarBundle) -> None:
     broken = with_precision(load_frozen(bundle), "fp16")
     for parameter in broken.generator.synthesis.decoder.parameters():
         parameter.data *= 3e4  # beyond fp16: infinite, then not a number
-    inputs = typical_inputs(bundle.manifest, TorchEngine(frozen).info, 1)
+    inputs = joined(typical_inputs(bundle.manifest, TorchEngine(frozen).info, 2))
     engine = OnnxEngine(
         onnx_model(broken).SerializeToString(), thread_count=1, label=EngineLabel("fp16")
     )
-    verdict = judge(engine, TorchEngine(frozen), inputs)
+    verdict = judge(engine, reference_pictures(load_frozen(bundle), inputs))
     assert not verdict.is_accepted
     assert verdict.psnr_db < 20
 
 
 def test_engine_that_cannot_render_is_refused(bundle: AvatarBundle) -> None:
     frozen = load_frozen(bundle)
-    sample = random_input(TorchEngine(frozen))
+    sample = random_input(TorchEngine(load_frozen(bundle)))
+    truth = reference_pictures(frozen, sample)
     bad = type(sample)(sample.texture_rendering[:, :-2], sample.uv_rendering, sample.face_mask)
     half = TorchEngine(with_precision(frozen, "fp16"))
-    assert judge(half, TorchEngine(frozen), [bad]).psnr_db == 0
+    assert judge(half, Reference(bad, truth.outputs)).psnr_db == 0
 
 
 @pytest.mark.parametrize(
@@ -97,8 +156,7 @@ def test_fp16_graph_is_strongly_typed_with_exact_coordinates() -> None:
     frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background, noise=noise)
     model = onnx_model(with_precision(frozen, "fp16"))
     half = OnnxEngine(model.SerializeToString(), thread_count=1, label=EngineLabel("fp16"))
-    reference = TorchEngine(frozen)
-    verdict = judge(half, reference, [random_input(reference)])
+    verdict = judge(half, reference_pictures(frozen, random_input(half)))
     assert verdict.is_accepted, verdict.reason
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     weights = [kind for name, kind in types.items() if name.endswith("weight")]

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A graph of eight bits rounds what it should; that it runs and passes is in ``test_gate``."""
 
-from pathlib import Path
-
 import pytest
-import torch
 from onnx import ModelProto, TensorProto, checker
 
-from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
+from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.backends import OpeningAvatar
 from styleavatar_core.engine.base import EngineLabel
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.engine.tensorrt_backend import plan_key
+from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.tensorrt_support import unsupported_parts
-from tests.fakes.nano_bundle import write_nano_bundle
 
 
 @pytest.fixture(scope="module")
 def model(bundle: AvatarBundle, tmp_path_factory: pytest.TempPathFactory) -> ModelProto:
     cache = EngineCache(tmp_path_factory.mktemp("engines"))
-    return OpeningAvatar(bundle, cache, 1, EngineLabel("int8")).device_onnx()
+    return OpeningAvatar(FrozenParts(bundle), cache, 1, EngineLabel("int8")).device_onnx()
 
 
 def test_wide_convolutions_are_rounded_and_nothing_else(model: ModelProto) -> None:
@@ -42,19 +38,3 @@ def test_wide_convolutions_are_rounded_and_nothing_else(model: ModelProto) -> No
 
 def test_the_parser_of_tensorrt_takes_it(model: ModelProto) -> None:
     assert unsupported_parts(model) == []
-
-
-def test_a_plan_of_eight_bits_is_the_avatars_own(
-    bundle: AvatarBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = read_bundle(write_nano_bundle(tmp_path / "other", seed=5))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    names = {
-        plan_key(
-            OpeningAvatar(avatar, EngineCache(tmp_path), 2, EngineLabel("int8")), "11.4"
-        ).file_name
-        for avatar in (bundle, other)
-    }
-    assert len(names) == 2

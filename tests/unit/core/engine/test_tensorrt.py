@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can be known of the TensorRT backend without TensorRT and without a GPU."""
 
+import importlib.util
+import inspect
 import json
+import sys
 from pathlib import Path
 
 import onnx
@@ -13,6 +16,7 @@ from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.engine.backends import OpeningAvatar
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.freeze import freeze
+from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.selection import open_engine
@@ -20,12 +24,21 @@ from styleavatar_core.engine.tensorrt_backend import open_tensorrt, plan_key
 from styleavatar_core.engine.tensorrt_support import unsupported_parts
 from styleavatar_core.errors import EngineUnavailableError
 from styleavatar_core.networks import get_preset, sample_noise
+from tests.fakes import tensorrt_runtime
 from tests.fakes.nano_bundle import write_nano_bundle
 from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano
-from tools.tensorrt_facts import CONTROLS, FACTS, find_name, used_names
+from tools.tensorrt_facts import (
+    CONTROLS,
+    FACTS,
+    Facts,
+    UsedName,
+    parameters_of,
+    signatures_of,
+    used_calls,
+)
 
-FOUND: dict[str, dict[str, bool]] = json.loads(FACTS.read_text())
+FOUND: dict[str, Facts] = json.loads(FACTS.read_text())
 
 
 @pytest.fixture
@@ -39,47 +52,89 @@ def test_the_facts_are_of_versions_10_and_11() -> None:
 
 @pytest.mark.parametrize("version", FOUND)
 def test_every_name_that_we_use_is_in_the_bindings(version: str) -> None:
-    used = used_names()
+    used = {used.name for used in used_calls()}
     assert len(used) > 30
-    assert set(used) | set(CONTROLS) == set(FOUND[version]), "run tools/tensorrt_facts.py again"
-    assert [name for name in used if not FOUND[version][name]] == []
+    assert used | set(CONTROLS) == set(FOUND[version]), "run tools/tensorrt_facts.py again"
+    assert [name for name in sorted(used) if FOUND[version][name] is None] == []
+
+
+@pytest.mark.parametrize("version", FOUND)
+def test_every_call_has_the_arguments_that_the_bindings_take(version: str) -> None:
+    calls = [used for used in used_calls() if used.positional_count is not None]
+    assert len(calls) > 20
+    for call in calls:
+        signatures = FOUND[version][call.name]
+        assert signatures, call
+        assert any(call.fits(signature) for signature in signatures), (call, signatures)
 
 
 def test_names_that_are_gone_are_found_to_be_gone() -> None:
     old, new = (FOUND[version] for version in sorted(FOUND))
-    assert not old["ICudaEngine.num_bindings"]
-    assert old["NetworkDefinitionCreationFlag.EXPLICIT_BATCH"]
-    assert not new["NetworkDefinitionCreationFlag.EXPLICIT_BATCH"]
-    assert old["Refitter.get_tensors_with_dynamic_range"]
-    assert not new["Refitter.get_tensors_with_dynamic_range"]
-    assert not old["Refitter.release_refit_resources"]
-    assert new["Refitter.release_refit_resources"]
+    assert old["ICudaEngine.num_bindings"] is None
+    assert old["NetworkDefinitionCreationFlag.EXPLICIT_BATCH"] is not None
+    assert new["NetworkDefinitionCreationFlag.EXPLICIT_BATCH"] is None
+    assert old["Refitter.get_tensors_with_dynamic_range"] is not None
+    assert new["Refitter.get_tensors_with_dynamic_range"] is None
+    assert old["Refitter.release_refit_resources"] is None
+    assert new["Refitter.release_refit_resources"] is not None
 
 
-def test_names_are_collected_from_the_source(tmp_path: Path) -> None:
+def test_calls_are_collected_from_the_source(tmp_path: Path) -> None:
     source = tmp_path / "source.py"
     source.write_text(
         "network = builder.create_network(tensorrt.Flag.A)\n"
         "self._context.start(now=1)\n"
         "other.thing()\n"
     )
-    assert used_names((source,)) == [
-        "Builder.create_network",
-        "Flag",
-        "Flag.A",
-        "IExecutionContext.start",
-        "IExecutionContext.start:now",
+    assert used_calls((source,)) == [
+        UsedName("Builder.create_network", 1),
+        UsedName("Flag"),
+        UsedName("Flag.A"),
+        UsedName("IExecutionContext.start", 0, ("now",)),
     ]
 
 
-def test_names_are_looked_up_with_their_class() -> None:
-    bindings = b"_ZN8tensorrt10BuilderDocL5buildE\0Flag\0FP16\0loud\0"
-    assert find_name(bindings, "Builder.build")
-    assert find_name(bindings, "Flag.FP16")
-    assert not find_name(bindings, "Runtime.build")
-    assert not find_name(bindings, "Flag.FP8")
-    assert find_name(bindings, "Builder.build:loud")
-    assert not find_name(bindings, "Builder.build:quiet")
+@pytest.mark.parametrize(
+    ("count", "keywords", "is_right"),
+    [
+        (1, (), True),
+        (2, (), True),
+        (0, ("sizes", "loud"), True),
+        (0, (), False),
+        (3, (), False),
+        (1, ("sizes",), False),
+        (1, ("quiet",), False),
+    ],
+)
+def test_a_call_fits_its_signature_or_not(
+    count: int, keywords: tuple[str, ...], is_right: bool
+) -> None:
+    signature = "build(self: tensorrt.Builder, sizes: dict[str, int], loud: bool = False) -> bool"
+    assert UsedName("Builder.build", count, keywords).fits(signature) == is_right
+
+
+def test_every_overload_of_a_method_is_read() -> None:
+    doc = (
+        "start(*args, **kwargs)\nOverloaded function.\n\n1. start(self: T) -> bool\n\n    Says.\n\n"
+        "2. start(self: T, at: int) -> bool\n"
+    )
+    assert signatures_of(doc) == ["start(self: T) -> bool", "start(self: T, at: int) -> bool"]
+
+
+def test_the_stand_in_takes_what_the_bindings_take() -> None:
+    _, new = sorted(FOUND)
+    methods = 0
+    for name, signatures in FOUND[new].items():
+        owner, _, member = name.partition(".")
+        if name in CONTROLS or not signatures or not member:
+            continue
+        stand_in = getattr(getattr(tensorrt_runtime, owner), member)
+        taken = list(inspect.signature(stand_in).parameters)
+        assert any(
+            taken[1:] == list(parameters_of(text))[: len(taken) - 1] for text in signatures
+        ), name
+        methods += 1
+    assert methods > 15
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -136,29 +191,42 @@ def test_what_the_parser_refuses_is_named(node: onnx.NodeProto, kind: int, messa
     assert any(message in problem for problem in unsupported_parts(model))
 
 
-def test_without_the_libraries_it_is_said_so(bundle: AvatarBundle) -> None:
+def test_without_the_libraries_it_is_said_so(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tensorrt" else find(name)
+    )
     with pytest.raises(EngineUnavailableError, match="needs tensorrt, which is not installed"):
         open_engine(bundle, "tensorrt")
 
 
 def test_without_a_gpu_it_is_said_so(bundle: AvatarBundle, tmp_path: Path, no_gpu: None) -> None:
     with pytest.raises(EngineUnavailableError, match="needs a CUDA device"):
-        open_tensorrt(OpeningAvatar(bundle, EngineCache(tmp_path), 2))
+        open_tensorrt(OpeningAvatar(FrozenParts(bundle), EngineCache(tmp_path), 2))
 
 
-def test_avatars_of_one_architecture_share_a_plan_and_gpus_do_not(
+def test_versions_gpus_and_presets_have_plans_of_their_own(
     bundle: AvatarBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = read_bundle(write_nano_bundle(tmp_path / "other", seed=5))
     lite = read_bundle(write_nano_bundle(tmp_path / "lite", preset="lite"))
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_runtime)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
 
     def key(avatar: AvatarBundle, version: str, capability: tuple[int, int]) -> str:
+        monkeypatch.setattr(tensorrt_runtime, "__version__", version)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-        return plan_key(OpeningAvatar(avatar, EngineCache(tmp_path), 2), version).file_name
+        opening = OpeningAvatar(FrozenParts(avatar), EngineCache(tmp_path), 2)
+        model = opening.device_onnx()
+        return plan_key(opening.key("tensorrt"), model, is_shared=True).file_name
 
-    first = key(bundle, "10.16", (9, 0))
-    assert key(other, "10.16", (9, 0)) == first
-    assert len({first, key(lite, "10.16", (9, 0)), key(bundle, "11.4", (9, 0))}) == 3
-    assert key(bundle, "10.16", (8, 6)) != first
+    names = {
+        key(bundle, "10.16", (9, 0)),
+        key(lite, "10.16", (9, 0)),
+        key(bundle, "11.4", (9, 0)),
+        key(bundle, "10.16", (8, 6)),
+    }
+    assert len(names) == 4
+    assert not [name for name in names if name.startswith(bundle.digest[:32])]
