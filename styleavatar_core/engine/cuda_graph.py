@@ -38,6 +38,7 @@ class CapturedModule:
         self._module, self._inputs, self._stream = module, list(inputs), stream
         self._frames: dict[int, DeviceFrame] = {}
         self._kept: list[torch.Tensor] = []
+        stream.follow()
 
     @torch.inference_mode()
     def prepare(self, batch_limit: int) -> None:

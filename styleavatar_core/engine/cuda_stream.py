@@ -63,6 +63,10 @@ class CudaStream:
         """Returns memory of the host that a copy need not be waited for: pinned."""
         return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
 
+    def follow(self) -> None:
+        """Begins after what the caller has launched elsewhere: weights that move to the device."""
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+
     def launch(self, work: Work) -> None:
         """Launches work on the stream, and does not wait for it."""
         with _LAUNCHING, torch.cuda.stream(self._stream):

@@ -57,6 +57,7 @@ class TensorRtEngine(SampleEngine):
         for name, tensor in places.items():
             if not self._context.set_tensor_address(name, tensor.data_ptr()):
                 raise AssetError(f"the engine refuses the place of its '{name}'")
+        self._stream.follow()
         inputs, outputs = (tuple(places[name] for name in kinds) for kinds in (_INPUTS, _OUTPUTS))
         self._frame = DeviceFrame(self._stream, inputs, outputs, self._enqueue)
         self._transfers = Transfers(lambda *given: self.launch(given), self._stream)

@@ -31,6 +31,9 @@ class HostStream(CudaStream):
     def on_host(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         return torch.zeros(tuple(shape), dtype=dtype)
 
+    def follow(self) -> None:
+        pass
+
     def launch(self, work: Work) -> None:
         work()
 
