@@ -10,6 +10,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from onnx import ModelProto
 
@@ -28,6 +29,7 @@ from styleavatar_core.engine.typical_inputs import typical_inputs
 from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
 
 _CALIBRATION_FRAMES = 8
+_RANGE_FRAMES = 4  # that show how large numbers become
 _CALIBRATION_SEED = 1  # other frames than the quality gate looks at
 
 
@@ -54,9 +56,18 @@ class OpeningAvatar:
         """The avatar."""
         return self.frozen.bundle
 
-    def with_number_type(self, generator: FrozenGenerator) -> FrozenGenerator:
-        """Returns a generator that computes in the label's precision."""
-        return with_precision(generator, number_type(self.label.precision))
+    def with_number_type(
+        self, generator: FrozenGenerator, lookup: FaceLookup | None = None
+    ) -> FrozenGenerator:
+        """Returns a generator that computes in the label's precision.
+
+        Args:
+            generator: In fp32.
+            lookup: Samples the face for one that takes it sampled.
+        """
+        precision = number_type(self.label.precision)
+        seen = self._seen(_RANGE_FRAMES, lookup) if precision == "fp16" else []
+        return with_precision(generator, precision, [list(feed.values()) for feed in seen])
 
     def onnx(self) -> bytes:
         """Writes the frozen generator as ONNX, for a CPU."""
@@ -68,14 +79,17 @@ class OpeningAvatar:
 
     def _graph(self, generator: FrozenGenerator, lookup: FaceLookup | None) -> ModelProto:
         """Returns the graph of a generator, in eight bits if that is asked for."""
-        model = onnx_model(self.with_number_type(generator))
+        model = onnx_model(self.with_number_type(generator, lookup))
         if self.label.precision != "int8":
             return model
-        seen = typical_inputs(
-            self.bundle.manifest, self.frozen.info, _CALIBRATION_FRAMES, seed=_CALIBRATION_SEED
-        )
+        return quantize(model, self._seen(_CALIBRATION_FRAMES, lookup))
+
+    def _seen(self, count: int, lookup: FaceLookup | None) -> list[dict[str, np.ndarray]]:
+        """Returns what a graph takes of frames as the avatar meets them."""
+        manifest, info = self.bundle.manifest, self.frozen.info
+        frames = typical_inputs(manifest, info, count, seed=_CALIBRATION_SEED)
         # Copies: what is sampled lasts until the next call.
-        return quantize(model, [copy.deepcopy(feed_of(sample, lookup)) for sample in seen])
+        return [copy.deepcopy(feed_of(frame, lookup)) for frame in frames]
 
     def key(self, backend: str) -> EngineKey:
         """Returns the key of an engine of this avatar alone."""
@@ -96,7 +110,7 @@ def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
         # A copy moves to the device: what it is judged by is computed on the CPU.
         generator = copy.deepcopy(avatar.with_number_type(frozen.generator))
         return TorchEngine(generator, device="cuda")
-    generator = avatar.with_number_type(frozen.take_host_generator())
+    generator = avatar.with_number_type(frozen.take_host_generator(), frozen.lookup)
     return TorchEngine(generator, thread_count=avatar.thread_count, lookup=frozen.lookup)
 
 

@@ -26,7 +26,7 @@ from styleavatar_core.errors import AssetError
 logger = logging.getLogger(__name__)
 
 # Raised whenever the frozen graph changes, so that older cached engines are not used.
-GRAPH_VERSION = 8
+GRAPH_VERSION = 9
 DEFAULT_LIMIT_BYTES = 4 * 2**30
 _DIGEST_BYTES = 32
 _SUFFIX = ".engine"

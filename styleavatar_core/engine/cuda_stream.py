@@ -24,6 +24,11 @@ Tensors = tuple[torch.Tensor, ...]
 _LAUNCHING = threading.RLock()
 
 
+def fast_device() -> str:
+    """Returns where torch computes what is not an engine's."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def gpu_name() -> str:
     """Returns the architecture of the current GPU, such as ``sm90-NVIDIA H200``.
 

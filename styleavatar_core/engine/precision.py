@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+
+import numpy as np
 
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_composition import ExactSampler
+from styleavatar_core.engine.half_range import fit_half_range, seen_peaks
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks.composition import TextureSampler
 
@@ -16,15 +20,18 @@ def number_type(precision: str) -> str:
     return "fp32" if precision == "int8" else precision
 
 
-def with_precision(generator: FrozenGenerator, precision: str) -> FrozenGenerator:
+def with_precision(
+    generator: FrozenGenerator, precision: str, frames: Sequence[Sequence[np.ndarray]] = ()
+) -> FrozenGenerator:
     """Returns a frozen generator that computes in a precision; strongly typed where it is traced.
 
     UV coordinates and the last step to bytes stay fp32: half a texel and half a step of uint8 are
-    lost otherwise.
+    lost otherwise. For fp16, layers whose numbers come near its end on some frames are scaled.
 
     Args:
         generator: A frozen generator in fp32; not changed.
         precision: ``fp32`` or ``fp16``.
+        frames: What it takes, in its order, of each of these frames; looked at for fp16 only.
 
     Raises:
         InvalidInputError: There is no such precision.
@@ -35,7 +42,10 @@ def with_precision(generator: FrozenGenerator, precision: str) -> FrozenGenerato
         raise InvalidInputError(
             f"the generator cannot be frozen in precision '{precision}'; choose fp32 or fp16"
         )
-    converted = copy.deepcopy(generator).half()
+    converted = copy.deepcopy(generator)
+    if frames:
+        fit_half_range(converted, seen_peaks(generator, frames))
+    converted = converted.half()
     parts = converted.generator
     for name, sampler in list(parts.named_modules()):
         if isinstance(sampler, TextureSampler):
