@@ -15,6 +15,7 @@ from styleavatar_core.provenance.consent import ConsentRecord
 from styleavatar_core.types import CropBox, FaceIdentity
 
 SCHEMA_VERSION = 2
+_PICTURED = 0.25  # clips show so much beyond each side of the window (paper, Sec. 3.1)
 
 
 class BundleFile(BaseModel):
@@ -120,6 +121,16 @@ class AvatarManifest(BaseModel):
     def is_imported(self) -> bool:
         """Whether it was imported from a checkpoint of the published code."""
         return "imported" in self.training
+
+    @property
+    def window_reach(self) -> float:
+        """How far training moved the person's window, as a share of its side; 0: not at all."""
+        settings = self.training.get("settings")
+        if settings is None or not (settings["centered_share"] < 1 or settings["apart_share"] > 0):
+            return 0.0
+        texels = int(self.generator["feature_size"])
+        margin = min((int(self.generator["canvas_size"]) - texels) // 2, int(_PICTURED * texels))
+        return margin / texels
 
     @property
     def image_size_px(self) -> int:

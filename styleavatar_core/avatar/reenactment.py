@@ -61,6 +61,7 @@ class Retargeter:
         mode: ``same_person``: the driver is the avatar's person before the same camera, so only the
             crop is applied. ``other_person``: relative to the driver's neutral.
         gains: How much of the movement the avatar makes.
+        window_reach: How far the avatar's window moves with the head, a share of its side.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Retargeter:
         statistics: ParameterStatistics,
         mode: DriverMode = "other_person",
         gains: DriverGains | None = None,
+        *,
+        window_reach: float = 0.0,
     ) -> None:
         self._statistics = statistics
         self._mode = mode
@@ -81,7 +84,7 @@ class Retargeter:
         self._driver: FaceParameters | None = None
         self._is_neutral_awaited = False
         self._continuity = Continuity(self._resting())
-        self._range = TrainedRange(statistics, self._lips.expression_max)
+        self._range = TrainedRange(statistics, self._lips.expression_max, window_reach)
         self._was_clamped = False
 
     def set_neutral(self) -> None:

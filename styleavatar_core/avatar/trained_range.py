@@ -24,9 +24,16 @@ class TrainedRange:
     Args:
         statistics: The avatar's, from its manifest.
         expression_max: Largest coefficient of its face model.
+        window_reach: How far beyond where it was seen the head may be, because its window moves:
+            a share of the picture's side, see ``AvatarManifest.window_reach``.
     """
 
-    def __init__(self, statistics: ParameterStatistics, expression_max: float = 1.0) -> None:
+    def __init__(
+        self,
+        statistics: ParameterStatistics,
+        expression_max: float = 1.0,
+        window_reach: float = 0.0,
+    ) -> None:
         self._expression_max = expression_max
         groups = ("rotation", "translation", "scale", "expression", "eye_rotation")
         spreads: list[Spread] = [getattr(statistics, name) for name in groups]
@@ -40,6 +47,9 @@ class TrainedRange:
             name: slice(end - size, end)
             for name, size, end in zip(groups, sizes, ends, strict=True)
         }
+        # The picture's side is two frame units, of which ``scale`` are a model unit.
+        self._reach = np.zeros_like(self._margin)
+        self._reach[self._parts["translation"]] = 2.0 * window_reach
         seen = statistics.expression
         self._is_within_model = bool(
             (seen.minimum >= 0.0).all() and (seen.maximum <= expression_max).all()
@@ -56,7 +66,8 @@ class TrainedRange:
         """
         groups = split_parameters(wanted)
         values = np.concatenate([groups[name] for name in self._parts])
-        inside = np.minimum(np.maximum(values, self._minimum), self._maximum)
+        room = self._reach / wanted.scale
+        inside = np.minimum(np.maximum(values, self._minimum - room), self._maximum + room)
         beyond = values - inside
         if not np.count_nonzero(beyond):
             if self._is_within_model:

@@ -7,7 +7,8 @@ import contextlib
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,9 +16,13 @@ import torch
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.engine.base import EngineInfo, joined
+from styleavatar_core.avatar.person_window import PersonWindow
+from styleavatar_core.engine.backends import OpeningAvatar, get_backend
+from styleavatar_core.engine.base import HOME, EngineInfo, RenderEngine, RenderInput, joined
+from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.calibration import measure_batch_limit
 from styleavatar_core.engine.device_renderer import DeviceRenderer
+from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.types import ByteArray, FaceParameters
@@ -43,6 +48,10 @@ class RenderedFrame:
 class AvatarRenderer:
     """Renders one avatar. Not thread-safe.
 
+    A head beyond the trained range is drawn where it was seen, in a window that moves, while the
+    background stays (Sec. 3.2). Where the engine's graph has a fixed window, such frames are
+    rendered by torch beside it, from the first of them on.
+
     Args:
         bundle_path: The bundle, directory or zip.
         backend: ``auto``, ``torch``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
@@ -65,10 +74,11 @@ class AvatarRenderer:
     ) -> None:
         path = Path(bundle_path)
         taken_before = _occupied_bytes()
-        bundle = read_bundle(path, verify=False)  # what is read is verified then
-        self.manifest: AvatarManifest = bundle.manifest
+        self._bundle = read_bundle(path, verify=False)  # what is read is verified then
+        self.manifest: AvatarManifest = self._bundle.manifest
         model = self.manifest.face_model()
-        self._engine = open_engine(bundle, backend, thread_count=thread_count)
+        self._engine = open_engine(self._bundle, backend, thread_count=thread_count)
+        self._window = PersonWindow(self.manifest)
         self._conditioning = ConditioningRenderer(
             model, self.manifest.face_identity, self._engine.info.rendering_size_px
         )
@@ -81,6 +91,8 @@ class AvatarRenderer:
             self._on_device.warm_up(self.batch_limit)
         # What another avatar had left behind may be used again without growing.
         taken = _occupied_bytes() - taken_before + self._engine.coming_bytes
+        if self.manifest.window_reach and not self._engine.moves_windows:
+            taken += _stored_bytes(path)  # what torch will hold beside it
         self.memory_bytes = max(_stored_bytes(path), taken)
 
     @property
@@ -117,17 +129,16 @@ class AvatarRenderer:
             RenderError: These frames failed; the renderer lives.
         """
         start = time.perf_counter()
-        if self._on_device is not None:  # only the mesh is moved here; the rest is drawn there
+        is_moved = any(self._window.place(parameters)[1] != HOME for parameters in batch)
+        if self._on_device is None or is_moved:
+            inputs = [self._prepare(parameters) for parameters in batch]
+            conditioned = time.perf_counter()
+            pictures = self._draw(inputs)
+        else:  # only the mesh is moved here; the rest is drawn there
             prepared = self._on_device.prepare(batch)
             conditioned = time.perf_counter()
             output = self._on_device.render(prepared)
-        else:
-            conditionings = [self._conditioning.render(parameters) for parameters in batch]
-            conditioned = time.perf_counter()
-            info = self._engine.info
-            output = self._engine.render(
-                joined([to_render_input(c, info, self.manifest) for c in conditionings])
-            )
+            pictures = list(zip(output.image, output.mask, strict=True))
         end = time.perf_counter()
         timings_ms = {
             "conditioning": (conditioned - start) * 1e3,
@@ -135,11 +146,44 @@ class AvatarRenderer:
         }
         return [
             RenderedFrame(image=image, mask=mask, clamped=False, timings_ms=timings_ms)
-            for image, mask in zip(output.image, output.mask, strict=True)
+            for image, mask in pictures
         ]
+
+    def _prepare(self, parameters: FaceParameters) -> RenderInput:
+        """Returns what the networks see of a frame."""
+        still, window = self._window.place(parameters)
+        conditioning = self._conditioning.render(parameters)
+        if window != HOME:
+            texture = self._conditioning.render(still).texture_rendering
+            conditioning = replace(conditioning, texture_rendering=texture)
+        return replace(
+            to_render_input(conditioning, self._engine.info, self.manifest), window=window
+        )
+
+    def _draw(self, inputs: Sequence[RenderInput]) -> list[tuple[ByteArray, ByteArray]]:
+        """Returns picture and mask of each frame; those in the middle are drawn together."""
+        if all(one.window == HOME for one in inputs):
+            output = self._engine.render(joined(inputs))
+            return list(zip(output.image, output.mask, strict=True))
+        outputs = [
+            (self._engine if one.window == HOME else self._moving_engine).render(one)
+            for one in inputs
+        ]
+        return [(output.image[0], output.mask[0]) for output in outputs]
+
+    @cached_property
+    def _moving_engine(self) -> RenderEngine:
+        """What renders frames whose window is not in the middle."""
+        if self._engine.moves_windows:
+            return self._engine
+        # One thread: threads of two runtimes that wait for each other take ten times as long.
+        opening = OpeningAvatar(FrozenParts(self._bundle), EngineCache(), thread_count=1)
+        return get_backend("torch").open(opening)
 
     def close(self) -> None:
         """Frees the engine; no other call may follow."""
+        if not self._engine.moves_windows and "_moving_engine" in vars(self):
+            self._moving_engine.close()
         if self._on_device is not None:
             self._on_device.close()
         self._engine.close()

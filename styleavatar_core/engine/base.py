@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INPUT_NAMES = ("texture_rendering", "uv_rendering", "face_mask")
 SAMPLED_NAMES = ("texture_rendering", "face_feature", "face_pixels")  # the face is sampled already
 OUTPUT_NAMES = ("image", "mask")
+HOME: tuple[int, int] = (0, 0)  # the window in the middle of the canvas, where graphs have it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +70,14 @@ class RenderInput:
         texture_rendering: (B, R, R, 3) uint8 RGB.
         uv_rendering: (B, U, U, 2) float32 in [0, 1].
         face_mask: (B, U, U) uint8, 1 on the face.
+        window: (x, y) of the foreground's window from the middle of the canvas, texels. The texture
+            rendering is not moved with it; the others are.
     """
 
     texture_rendering: ByteArray
     uv_rendering: FloatArray
     face_mask: ByteArray
+    window: tuple[int, int] = HOME
 
     def sample(self, index: int) -> RenderInput:
         """Returns one of them, as a batch of one."""
@@ -105,6 +109,7 @@ class RenderEngine(ABC):
     # Whether frames rendered at once may take less time than one after the other.
     gains_by_batches: bool = False
     stream: CudaStream | None = None  # where it renders on a GPU, and ``launch`` what is there
+    moves_windows: ClassVar[bool] = False  # whether it takes another window than ``HOME``
     _warm: ClassVar[set[EngineInfo]] = set()  # kinds of engines that have rendered in this process
 
     def __init__(self, info: EngineInfo) -> None:
@@ -130,6 +135,8 @@ class RenderEngine(ABC):
         Raises:
             RenderError: This batch failed; the engine lives.
         """
+        if inputs.window != HOME and not self.moves_windows:
+            raise RenderError(f"{self.runtime} cannot move the person's window in its graph")
         try:
             return self._render(inputs)
         except Exception as error:  # the runtimes' exceptions have no common base
@@ -246,7 +253,7 @@ def blank_input(info: EngineInfo, count: int = 1) -> RenderInput:
 
 
 def joined(inputs: Sequence[RenderInput]) -> RenderInput:
-    """Makes one batch of several."""
+    """Makes one batch of several whose window is in the middle."""
     if len(inputs) == 1:
         return inputs[0]
     return RenderInput(

@@ -3,6 +3,7 @@
 
 One z_tmp, one window and the two static maps are fixed, so mapping, modulation and demodulation
 disappear; bytes come in and bytes go out. The result equals the trained generator up to rounding.
+Where torch runs it, the foreground's window can still be moved from frame to frame.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from styleavatar_core.engine.frozen_composition import (
     FrozenBackground,
     FrozenNarrowConv,
     FrozenSampler,
+    MiddleBlock,
     SampledFace,
     compute_around_window,
     enlarge,
@@ -69,6 +71,7 @@ class FrozenGenerator(nn.Module):
         self.config = generator.config
         self.register_buffer("style", torch.zeros(1, self.config.style.style_dim))
         self.window = window  # always on the host: reading it would make a GPU wait
+        self.offset = self._frozen_at = (int(window[0, 0]), int(window[0, 1]))
         self.register_buffer("face_feature", face.feature.detach().clone())
         self.register_buffer("face_rgb_pack", face.rgb_pack.detach().clone())
         self.register_buffer("background_feature", background.feature.detach().clone())
@@ -78,6 +81,15 @@ class FrozenGenerator(nn.Module):
             self.register_buffer("noise_foreground", noise.foreground)
             self.register_buffer("noise_face", noise.face)
             self.register_buffer("noise_background", noise.background)
+
+    def move_window(self, offset: tuple[int, int]) -> None:
+        """Moves the foreground's window to (x, y) texels; the background's stays (Sec. 3.2)."""
+        if offset == self.offset:
+            return
+        self.offset, self.window = offset, torch.tensor([offset], dtype=torch.int64)
+        for part in self.modules():
+            if isinstance(part, MiddleBlock):
+                part.is_whole = offset != self._frozen_at
 
     def input_types(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Returns shape (without the batch) and type of what it takes, by name."""

@@ -22,12 +22,16 @@ class MiddleBlock(nn.Module):
     Args:
         block: The level.
         size: Side of what it gets from the level below, in texels of that level.
+
+    Attributes:
+        is_whole: Whether the whole level is computed, for a window that is elsewhere.
     """
 
     def __init__(self, block: nn.Module, size: int) -> None:
         super().__init__()
         self.block = block
         self.size = size
+        self.is_whole = False
 
     def forward(
         self,
@@ -37,7 +41,8 @@ class MiddleBlock(nn.Module):
         **more: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Takes and gives what the level does, of smaller sides; ``more`` is skip and noise."""
-        x = _middle(x, self.size)
+        if not self.is_whole:
+            x = _middle(x, self.size)
         so_far = None if pixels is None else _middle(pixels, x.shape[-1])
         cut = {
             name: None if part is None else _middle(part, 2 * x.shape[-1])

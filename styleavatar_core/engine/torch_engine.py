@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from styleavatar_core.engine.base import (
+    HOME,
     EngineInfo,
     RenderEngine,
     RenderInput,
@@ -40,6 +41,7 @@ class TorchEngine(RenderEngine):
     """
 
     runtime = "torch"
+    moves_windows = True
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class TorchEngine(RenderEngine):
                 compute_exactly()
             inputs = self._generator.input_types().values()
             self._captured = CapturedModule(self._generator, inputs, self.stream)
-            self._transfers = Transfers(lambda *given: self.launch(given), self.stream)
+            self._transfers = Transfers(self._start, self.stream)
 
     @property
     def coming_bytes(self) -> int:
@@ -89,6 +91,7 @@ class TorchEngine(RenderEngine):
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
         feed = feed_of(inputs, self._lookup)
+        self._generator.move_window(inputs.window)
         if self._captured is not None:
             count = len(inputs.face_mask)
             image, mask = self._transfers.take(self._transfers.give(padded(feed.values())))
@@ -98,10 +101,18 @@ class TorchEngine(RenderEngine):
         return RenderOutput(image.contiguous().numpy(), mask.contiguous().numpy())
 
     def launch(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Starts rendering what is on its device already."""
+        """Starts rendering what is on its device already, with the window in the middle."""
         if self._captured is None:
             return super().launch(inputs)
+        self._generator.move_window(HOME)
         return self._captured.launch(inputs)
+
+    def _start(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Launches a batch of the host's: kernel by kernel for a window that no graph has."""
+        if self._captured is None or self._generator.offset != HOME:
+            image, mask = self._generator(*given)
+            return image, mask
+        return self._captured.launch(given)
 
     def close(self) -> None:
         """Frees the weights."""

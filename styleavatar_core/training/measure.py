@@ -47,8 +47,11 @@ def drive_avatar(
     Raises:
         FaceNotFoundError: Driver or output shows no face.
     """
-    retargeter = Retargeter(ParameterStatistics.from_dict(renderer.manifest.statistics))
-    model = renderer.manifest.face_model()
+    manifest = renderer.manifest
+    retargeter = Retargeter(
+        ParameterStatistics.from_dict(manifest.statistics), window_reach=manifest.window_reach
+    )
+    model = manifest.face_model()
     driver_tracker, output_tracker = (Tracker(model, filtered=False) for _ in range(2))
     frames = DrivenFrames()
     try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,8 +16,11 @@ from styleavatar_core.networks.presets import get_preset
 from tests.fakes.bundle import fake_manifest
 
 
-def write_nano_bundle(path: Path, seed: int = 0, preset: str = "nano") -> Path:
-    """Writes the bundle, if asked of another preset; the same seed gives the same pictures."""
+def write_nano_bundle(path: Path, seed: int = 0, preset: str = "nano", **changes: Any) -> Path:
+    """Writes the bundle, if asked of another preset; the same seed gives the same pictures.
+
+    ``changes`` are of the manifest.
+    """
     config = get_preset(preset)
     torch.manual_seed(seed)
     generator = PortraitGenerator(config)
@@ -34,6 +38,7 @@ def write_nano_bundle(path: Path, seed: int = 0, preset: str = "nano") -> Path:
         generator=config.to_dict(),
         identity=[0.0] * model.identity_basis.shape[2],
         texture=[0.0] * model.texture_basis.shape[2],
+        **changes,
     )
     weights = {name: value.numpy() for name, value in generator.state_dict().items()}
     return write_bundle(path, manifest, generator=weights, features=features, preview_jpeg=b"none")

@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from styleavatar_core.avatar.bundle import read_bundle, write_bundle
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.engine.loading import load_maps
 from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError
-from styleavatar_core.types import FaceParameters
+from styleavatar_core.evaluation.translation import shift_head
+from styleavatar_core.networks import GeneratorConfig, PortraitGenerator, position_code
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.types import ByteArray, CropBox, FaceParameters
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
@@ -76,3 +84,59 @@ def test_avatar_of_another_face_model_is_refused(bundle_path: Path, tmp_path: Pa
 def test_missing_bundle_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         AvatarRenderer(tmp_path / "nobody")
+
+
+@pytest.fixture(scope="module")
+def narrow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An avatar that saw its head in the middle only, its window in many places."""
+    seen = [
+        replace(face(sign / 2), expression=np.full(52, sign > 0, np.float32)) for sign in (-1, 1)
+    ]
+    return write_nano_bundle(
+        tmp_path_factory.mktemp("narrow") / "avatar",
+        statistics=ParameterStatistics.from_parameters(seen, CropBox(0.0, 0.0, 0.5)).to_dict(),
+        training={"settings": TrainConfig().to_dict()},
+    )
+
+
+def moved_by_networks(path: Path, still: FaceParameters, share: tuple[float, float]) -> ByteArray:
+    """Renders by the networks as they are trained, with windows for person and background."""
+    bundle = read_bundle(path)
+    manifest = bundle.manifest
+    config = GeneratorConfig.from_dict(manifest.generator)
+    generator = PortraitGenerator(config)
+    generator.load_state_dict({k: torch.from_numpy(v) for k, v in bundle.generator().items()})
+    size = config.rendering_size_px
+    renderer = ConditioningRenderer(manifest.face_model(), manifest.face_identity, size)
+    seen, shown = renderer.render(still), renderer.render(shift_head(still, share))
+    maps = load_maps(bundle)
+    window = [-round(part * config.feature_size) for part in share]
+    with torch.no_grad():
+        output = generator(
+            position_code(torch.tensor([0.5]), config.style.style_dim, config.position_octaves),
+            torch.from_numpy(seen.texture_rendering)[None].permute(0, 3, 1, 2) / 127.5 - 1,
+            torch.from_numpy(shown.uv_rendering)[None].permute(0, 3, 1, 2),
+            torch.from_numpy(shown.face_mask)[None, None].float(),
+            maps.face,
+            maps.background,
+            torch.tensor([window]),
+            torch.zeros(1, 2, dtype=torch.int64),
+        )
+    image = ((output.image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return image.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime", "openvino"])
+def test_heads_beyond_the_trained_range_move_with_their_window(
+    narrow_path: Path, backend: str
+) -> None:
+    renderer = AvatarRenderer(narrow_path, backend=backend, thread_count=1)
+    shares = [(0.25, -0.125), (0.0, 0.0), (-0.125, 0.0)]
+    frames = renderer.render_batch([shift_head(face(0.2), share) for share in shares])
+    for frame, share in zip(frames, shares, strict=True):
+        wanted = moved_by_networks(narrow_path, face(0.2), share)
+        assert np.abs(frame.image.astype(int) - wanted).max() <= 2, share
+    assert np.abs(frames[0].image.astype(int) - frames[1].image).max() > 20
+    alone = renderer.render(face(0.2)).image  # the window is back in the middle
+    assert np.abs(frames[1].image.astype(int) - alone).max() <= 1
+    renderer.close()

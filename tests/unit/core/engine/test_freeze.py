@@ -60,6 +60,29 @@ def test_frozen_equals_trained(make_config, offset: tuple[int, int]) -> None:
     torch.testing.assert_close(output.mask, trained.mask, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("make_config", [lambda: get_preset("nano"), noisy_nano])
+@torch.no_grad()
+def test_the_foregrounds_window_moves_and_the_background_stays(make_config) -> None:
+    avatar = UntrainedAvatar.make(make_config())
+    noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))
+    inputs = avatar.inputs(1)
+    frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background, noise=noise)
+    for offset in ((16, -9), (-7, 0), (0, 0)):
+        maps = {"face": avatar.face, "background": avatar.background, "noise": noise}
+        trained = avatar.generator(
+            avatar.style,
+            **inputs,
+            **maps,
+            window=torch.tensor([offset]),
+            background_window=torch.zeros(1, 2, dtype=torch.int64),
+        )
+        frozen.move_window(offset)
+        output = frozen.generator(frozen.style, **inputs, **maps, window=frozen.window)
+        scale = trained.image.std().item()
+        torch.testing.assert_close(output.image / scale, trained.image / scale, atol=1e-4, rtol=0)
+        torch.testing.assert_close(output.mask, trained.mask, atol=1e-4, rtol=0)
+
+
 def test_published_options_survive_export(tmp_path: Path) -> None:
     avatar = UntrainedAvatar.make(noisy_nano())
     noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))

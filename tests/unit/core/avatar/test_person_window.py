@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heads beyond the trained range: how their place is split, and how far they may go."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from styleavatar_core.avatar.manifest import AvatarManifest
+from styleavatar_core.avatar.person_window import PersonWindow
+from styleavatar_core.avatar.reenactment import Retargeter
+from styleavatar_core.avatar.statistics import ParameterStatistics
+from styleavatar_core.avatar.trained_range import TrainedRange
+from styleavatar_core.networks import get_preset
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.types import CropBox, FaceParameters
+from tests.fakes.bundle import fake_manifest
+
+SCALE = 0.5
+SEEN = 0.1  # the head was within this of the middle, model units
+TEXEL = 2 / (64 * SCALE)  # of nano, model units
+
+
+def head(x: float, y: float = 0.0) -> FaceParameters:
+    return FaceParameters(
+        "builtin-3",
+        np.array([1, 0, 0, 0], np.float32),
+        np.array([x, y, 0.25], np.float32),
+        SCALE,
+        np.zeros(52, np.float32),
+        np.zeros((2, 2), np.float32),
+    )
+
+
+STATISTICS = ParameterStatistics.from_parameters(
+    [head(-SEEN, -SEEN), head(SEEN, SEEN)], CropBox(0.0, 0.0, 1.0)
+)
+
+
+def manifest(**settings: Any) -> AvatarManifest:
+    return fake_manifest(
+        0,
+        generator=get_preset("nano").to_dict(),
+        statistics=STATISTICS.to_dict(),
+        training={"settings": TrainConfig(**settings).to_dict()},
+    )
+
+
+def test_where_the_head_was_seen_nothing_moves() -> None:
+    wanted = head(0.05, -SEEN)
+    placed, window = PersonWindow(manifest()).place(wanted)
+    assert placed is wanted
+    assert window == (0, 0)
+
+
+def test_place_and_window_together_are_where_the_head_shall_be() -> None:
+    window_of = PersonWindow(manifest())
+    for x, y in np.random.default_rng(0).uniform(-1.0, 1.0, (50, 2)):
+        wanted = head(x, y)
+        placed, window = window_of.place(wanted)
+        assert np.abs(placed.translation[:2]).max() <= SEEN + TEXEL / 2 + 1e-5
+        np.testing.assert_allclose(
+            placed.translation[:2] - np.multiply(window, TEXEL), [x, y], atol=1e-5
+        )
+        assert placed.translation[2] == wanted.translation[2]
+
+
+def test_the_window_stays_on_the_canvas() -> None:
+    placed, window = PersonWindow(manifest()).place(head(3.0, -3.0))
+    assert window == (-16, 16)  # a quarter of 64 texels
+    np.testing.assert_allclose(placed.translation[:2], [3.0 - 16 * TEXEL, 16 * TEXEL - 3.0])
+
+
+@pytest.mark.parametrize(
+    ("known", "reach"),
+    [
+        (manifest(), 0.25),
+        (manifest(centered_share=1.0, apart_share=0.0), 0.0),
+        (fake_manifest(0), 0.0),  # nothing is known of its training
+    ],
+)
+def test_windows_reach_as_far_as_training_moved_them(known: AvatarManifest, reach: float) -> None:
+    assert known.window_reach == reach
+    if reach == 0.0:
+        assert PersonWindow(known).place(head(3.0))[1] == (0, 0)
+
+
+def test_heads_may_go_as_far_as_windows_reach_and_no_further() -> None:
+    room = 0.25 * 2 / SCALE
+    held = TrainedRange(STATISTICS, window_reach=0.25)
+    for x in (SEEN, SEEN + 0.5 * room, SEEN + room):
+        kept, is_clamped = held.hold(head(x))
+        assert not is_clamped
+        assert kept.translation[0] == pytest.approx(x, abs=1e-6)
+    bent, is_clamped = held.hold(head(SEEN + 2 * room, -SEEN - 0.9 * room))
+    assert is_clamped
+    assert SEEN + room < bent.translation[0] < SEEN + 1.1 * room
+    assert bent.translation[1] == pytest.approx(-SEEN - 0.9 * room, abs=1e-6)
+    without, is_clamped = TrainedRange(STATISTICS).hold(head(SEEN + 0.5 * room))
+    assert is_clamped
+    assert without.translation[0] < 2 * SEEN
+
+
+def test_a_driver_moves_the_head_beyond_what_the_avatar_saw() -> None:
+    driver = [replace(head(x), scale=0.3) for x in np.linspace(0.0, 0.6, 12)]
+    still, moving = (
+        Retargeter(STATISTICS, window_reach=reach) for reach in (0.0, manifest().window_reach)
+    )
+    assert [still.retarget(frame) for frame in driver][-1].clamped
+    last = [moving.retarget(frame) for frame in driver][-1]
+    assert not last.clamped
+    assert last.parameters.translation[0] > 4 * SEEN
