@@ -20,7 +20,7 @@ from styleavatar_core.avatar.person_window import PersonWindow
 from styleavatar_core.engine.backends import OpeningAvatar, get_backend
 from styleavatar_core.engine.base import HOME, EngineInfo, RenderEngine, RenderInput, joined
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.engine.calibration import measure_batch_limit
+from styleavatar_core.engine.calibration import CalibrationMemory, recall_batch_limit
 from styleavatar_core.engine.device_renderer import DeviceRenderer
 from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.selection import open_engine
@@ -60,7 +60,8 @@ class AvatarRenderer:
     Attributes:
         memory_bytes: By how much the process and its CUDA device grew when the avatar was opened,
             and will with its first picture; at least the size of its bundle. The first of a process
-            counts the runtime's libraries.
+            counts the runtime's libraries. What other processes take of the device meanwhile counts
+            too: nobody but the device itself knows what graphs and TensorRT take.
         batch_limit: Frames that may be rendered at once with next to no delay for the first.
 
     Raises:
@@ -83,10 +84,12 @@ class AvatarRenderer:
             model, self.manifest.face_identity, self._engine.info.rendering_size_px
         )
         self._conditioning.warm_up()
-        self._engine.warm_up()
-        self.batch_limit = measure_batch_limit(self._engine)
+        memory = CalibrationMemory()
+        self.batch_limit = recall_batch_limit(self._engine, self.manifest.preset, memory)
         self._on_device: DeviceRenderer | None = None
-        if self._engine.stream is not None:
+        if self._engine.stream is None:
+            self._engine.warm_up(self.batch_limit)
+        else:
             self._on_device = DeviceRenderer(self._engine, self.manifest, self._conditioning)
             self._on_device.warm_up(self.batch_limit)
         # What another avatar had left behind may be used again without growing.
@@ -195,9 +198,24 @@ def _stored_bytes(path: Path) -> int:
 
 
 def _occupied_bytes() -> int:
-    """Returns what this process holds in memory and on its CUDA device."""
+    """Returns what this process holds in memory, and what is taken of its CUDA device."""
+    return _resident_bytes() + _device_bytes()
+
+
+def _resident_bytes() -> int:
+    """Returns what this process holds in memory; 0 where the system does not say."""
     with contextlib.suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        host = pages * resource.getpagesize()
-        return host + (torch.cuda.memory_allocated() if torch.cuda.is_initialized() else 0)
+        return pages * resource.getpagesize()
     return 0
+
+
+def _device_bytes() -> int:
+    """Returns what is taken of the CUDA device, by whomever; 0 if there is none.
+
+    Torch's own count leaves out the pools of captured graphs and all of TensorRT.
+    """
+    if not torch.cuda.is_available():
+        return 0
+    free_bytes, total_bytes = torch.cuda.mem_get_info()
+    return total_bytes - free_bytes

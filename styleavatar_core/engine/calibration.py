@@ -91,6 +91,28 @@ def measure_batch_limit(engine: RenderEngine) -> int:
     return limit
 
 
+def recall_batch_limit(engine: RenderEngine, preset: str, memory: CalibrationMemory) -> int:
+    """Returns ``measure_batch_limit`` of an engine; measured once per preset, version and device.
+
+    Args:
+        engine: Of an avatar of the preset.
+        preset: Its name.
+        memory: Where it is remembered.
+    """
+    if not engine.gains_by_batches:
+        return 1
+    info = engine.info
+    key = f"batch/{preset}/v{GRAPH_VERSION}m{_METHOD}/{info.backend}{info.version}/{info.precision}"
+    known = memory.recall(key)
+    if known and "batch_limit" in known:
+        return int(known["batch_limit"])
+    disturbance = Disturbance()
+    with disturbance.noted():
+        limit = measure_batch_limit(engine)
+    memory.remember(key, {"batch_limit": limit}, disturbance.is_calm)
+    return limit
+
+
 def calibration_key(preset: str, versions: dict[str, str], thread_count: int) -> str:
     """Returns what a measurement holds for: this kind of machine, these versions, this preset.
 

@@ -52,8 +52,8 @@ def open_engine(
         backend: ``torch``, ``onnxruntime``, ``openvino``, ``tensorrt``, or ``auto``: the fastest
             of the first three that is installed, measured once per machine and preset. With a CUDA
             device ``auto`` is torch.
-        precision: ``fp32``, or ``fp16`` if its pictures pass the quality gate; None is fp16 with
-            a CUDA device and fp32 without.
+        precision: ``fp32``, ``fp16`` or ``int8``; the next safer one if its pictures do not pass
+            the quality gate. None is fp16 on a CUDA device and fp32 on a CPU.
         thread_count: Threads of a CPU runtime; ``auto`` also tries one, as small networks may lose
             more by waiting for each other's threads than they win.
         cache: Where derived engines are kept; the user's cache folder if None.
@@ -66,22 +66,21 @@ def open_engine(
         EngineUnavailableError: The backend is not installed.
         AssetError: The bundle is damaged.
     """
-    has_cuda = torch.cuda.is_available()
     avatar = OpeningAvatar(FrozenParts(bundle), cache or EngineCache(), thread_count)
-    memory = CalibrationMemory(avatar.cache.folder / "calibration.json")
-    wanted = precision or ("fp16" if has_cuda else "fp32")
     name = backend
-    if backend == "auto" and has_cuda:
+    if backend == "auto" and torch.cuda.is_available():
         name = "torch"
     elif backend == "auto":
+        memory = CalibrationMemory(avatar.cache.folder / "calibration.json")
         fastest = _recall_fastest(avatar, memory)
         if fastest is None:
             fastest, engine = _calibrate(avatar, memory)
-            if wanted == "fp32":
+            if precision in (None, "fp32"):
                 return engine
             engine.close()
         name = fastest.backend
         avatar = replace(avatar, thread_count=fastest.thread_count)
+    wanted = precision or ("fp16" if get_backend(name).is_on_gpu() else "fp32")
     engine = open_gated(
         _candidates(avatar, name, wanted),
         lambda: reference_of(avatar.frozen, avatar.cache, avatar.thread_count),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from styleavatar_core.engine import avatar_renderer
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from tests.fakes.nano_bundle import write_nano_bundle
 
@@ -21,3 +22,17 @@ def test_every_avatar_counts_also_where_memory_is_used_again(
         renderer = AvatarRenderer(path, backend="torch", thread_count=1)
         assert renderer.memory_bytes >= stored_bytes
         renderer.close()
+
+
+def test_all_that_is_taken_of_a_gpu_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    free_gb = iter((10, 7))  # torch itself knows of none of it
+    monkeypatch.setattr(avatar_renderer.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        avatar_renderer.torch.cuda, "mem_get_info", lambda: (next(free_gb) * 10**9, 80 * 10**9)
+    )
+    path = write_nano_bundle(tmp_path / "avatar")
+    renderer = AvatarRenderer(path, backend="onnxruntime", thread_count=1)
+    assert renderer.engine_info.precision == "fp32"  # it runs on the CPU all the same
+    assert renderer.memory_bytes >= 2.9e9
+    renderer.close()

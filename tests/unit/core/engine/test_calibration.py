@@ -16,6 +16,7 @@ from styleavatar_core.engine.calibration import (
     Disturbance,
     calibration_key,
     measure_batch_limit,
+    recall_batch_limit,
 )
 
 
@@ -115,3 +116,19 @@ def test_frames_go_together_only_where_the_first_hardly_waits_for_the_others(
     monkeypatch.setattr(calibration, "time", clock)
     assert measure_batch_limit(engine) == limit
     assert (engine.now_s > 0) == gains
+
+
+def test_a_batch_limit_is_measured_once_per_preset(
+    memory: CalibrationMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TimedEngine(0.0001, gains_by_batches=True)
+    clock = SimpleNamespace(
+        perf_counter=lambda: engine.now_s, process_time=time.process_time, time=time.time
+    )
+    monkeypatch.setattr(calibration, "time", clock)
+    assert recall_batch_limit(engine, "lite", memory) == 4
+    spent_s = engine.now_s
+    assert recall_batch_limit(engine, "lite", memory) == 4
+    assert engine.now_s == spent_s
+    recall_batch_limit(engine, "hd", memory)
+    assert engine.now_s > spent_s
