@@ -18,7 +18,7 @@ STAMP := $(VENV)/.installed-$(INSTALL_HASH)
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint format proto docs serve clean-venv
+.PHONY: help install demo test test-gpu bench lint format proto docs serve clean-venv
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | awk -F '\t' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ serve: install ## Start all services on this machine (Ctrl-C stops them)
 
 test: install ## Unit, integration and end-to-end tests, as CI runs them
 	$(BIN)/python -m pytest tests $(PYTEST_OPTIONS)
+
+test-gpu: install ## Tests that need a CUDA device; with TensorRT where it is installed
+	$(BIN)/python -m pytest tests/gpu -m gpu $(PYTEST_OPTIONS)
 
 lint: install ## ruff, import contracts, Dockerfiles, compose file
 	$(BIN)/ruff check .

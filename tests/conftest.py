@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests share: a marker by folder, and one short sample clip made once per session."""
+"""What all tests share: a marker by folder, and one short sample clip made once per session.
+
+Tests of ``gpu/`` run if they are asked for (``-m gpu``), and no others then. All others see no GPU:
+what they expect must not depend on the machine.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +23,12 @@ KINDS = ("unit", "integration", "e2e", "gpu")
 # The same examples on every machine: a failure that CI shows can be repeated.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hides GPUs, from started processes too, before anything looks for them."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
