@@ -42,14 +42,30 @@ OPERATOR_TYPES: dict[str, frozenset[int]] = {
     "Transpose": NUMBERS,
     "Unsqueeze": NUMBERS,
 }
-# By operator and attribute: the values that the parser takes, where it does not take all.
-ATTRIBUTE_VALUES: dict[tuple[str, str], frozenset[str]] = {
-    ("DepthToSpace", "mode"): frozenset({"CRD", "DCR"}),
-    ("GridSample", "mode"): frozenset({"bilinear", "nearest"}),
-    ("GridSample", "padding_mode"): frozenset({"zeros", "border"}),
-    ("Pad", "mode"): frozenset({"constant"}),
-    ("Resize", "mode"): frozenset({"linear", "nearest"}),
-    ("Resize", "coordinate_transformation_mode"): frozenset({"half_pixel", "asymmetric"}),
+_WINDOW = {"kernel_shape": None, "pads": None, "strides": None}
+# By operator: its attributes, and the values of each that the parser takes, None where all.
+# An attribute that is not here is refused: nobody has looked it up.
+ATTRIBUTES: dict[str, dict[str, frozenset[object] | None]] = {
+    "AveragePool": _WINDOW,
+    "Cast": {"to": frozenset(CASTS)},
+    "Concat": {"axis": None},
+    "Conv": {**_WINDOW, "group": None},
+    "ConvTranspose": _WINDOW,
+    "DepthToSpace": {"blocksize": None, "mode": frozenset({"CRD", "DCR"})},
+    "DequantizeLinear": {"axis": None},
+    "Gather": {"axis": None},
+    "GridSample": {
+        "mode": frozenset({"bilinear", "nearest"}),
+        "padding_mode": frozenset({"zeros", "border"}),
+        "align_corners": frozenset({0, 1}),
+    },
+    "LeakyRelu": {"alpha": None},
+    "Pad": {"mode": frozenset({"constant"})},
+    "Resize": {
+        "mode": frozenset({"linear", "nearest"}),
+        "coordinate_transformation_mode": frozenset({"half_pixel", "asymmetric"}),
+    },
+    "Transpose": {"perm": None},
 }
 # By operator: the inputs that must be constants.
 CONSTANT_INPUTS = {
@@ -102,11 +118,15 @@ def _problems(node: NodeProto, types: dict[str, int], constants: set[str]) -> li
     floats = {types[source] for source in node.input if source and types[source] in FLOATS}
     if len(floats) > 1 and node.op_type != "Resize":
         problems.append(f"{node.name}: {node.op_type} mixes types, which strong typing forbids")
+    known = ATTRIBUTES.get(node.op_type, {})
     for attribute in node.attribute:
-        allowed = ATTRIBUTE_VALUES.get((node.op_type, attribute.name))
-        value = helper.get_attribute_value(attribute)
-        if allowed is not None and value.decode() not in allowed:
-            problems.append(f"{node.name}: {attribute.name} may not be {value.decode()}")
+        if attribute.name not in known:
+            problems.append(f"{node.name}: {attribute.name} of {node.op_type} is not supported")
+            continue
+        allowed, value = known[attribute.name], helper.get_attribute_value(attribute)
+        value = value.decode() if isinstance(value, bytes) else value
+        if allowed is not None and value not in allowed:
+            problems.append(f"{node.name}: {attribute.name} may not be {value}")
     for position in CONSTANT_INPUTS.get(node.op_type, ()):
         if position < len(node.input) and node.input[position]:
             source = node.input[position]
