@@ -16,11 +16,12 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="ONNX file [default: AVATAR/avatar.onnx].")
     ] = None,
+    batch: Annotated[int, typer.Option(help="Samples per call: 1, 2, 4 or 8.")] = 1,
 ) -> None:
     """Export an avatar to ONNX and compare it with torch."""
     from styleavatar_core.export.onnx import export_onnx
 
     bundle = find_bundle(avatar)
     path = output or (avatar.with_suffix(".onnx") if avatar.is_file() else avatar / "avatar.onnx")
-    parity = export_onnx(bundle, path)
+    parity = export_onnx(bundle, path, batch_size=batch)
     typer.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; {parity}")

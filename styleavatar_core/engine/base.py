@@ -79,10 +79,15 @@ class RenderInput:
     face_mask: ByteArray
     window: tuple[int, int] = HOME
 
-    def sample(self, index: int) -> RenderInput:
-        """Returns one of them, as a batch of one."""
-        at = slice(index, index + 1)
-        return RenderInput(self.texture_rendering[at], self.uv_rendering[at], self.face_mask[at])
+    def part(self, start: int, count: int = 1) -> RenderInput:
+        """Returns some of them; beyond the last one it is repeated."""
+        held = len(self.face_mask)
+        rows: slice | np.ndarray = slice(start, start + count)
+        if start + count > held:
+            rows = np.minimum(np.arange(start, start + count), held - 1)
+        return RenderInput(
+            self.texture_rendering[rows], self.uv_rendering[rows], self.face_mask[rows]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +183,7 @@ class RenderEngine(ABC):
 
 
 class SampleEngine(RenderEngine):
-    """An engine whose graph takes one sample at a time.
+    """An engine whose graph takes a fixed number of samples at a time, most often one.
 
     Args:
         backend: Name of the backend.
@@ -210,23 +215,24 @@ class SampleEngine(RenderEngine):
             )
         )
         self._lookup = lookup
+        self._batch_size = int(shapes["image"][0])
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
-        """Renders sample by sample."""
+        """Renders as many as the graph takes, until all are rendered."""
         count = len(inputs.face_mask)
         size = self._info.image_size_px
         image = np.empty((count, size, size, 3), np.uint8)
         mask = np.empty((count, size, size), np.uint8)
-        for index in range(count):
-            # Copied at once: the next sample may be written to the same place.
-            image[index : index + 1], mask[index : index + 1] = self._run(
-                feed_of(inputs.sample(index), self._lookup)
-            )
+        for start in range(0, count, self._batch_size):
+            # Copied at once: the next ones may be written to the same place.
+            rows = slice(start, min(count, start + self._batch_size))
+            results = self._run(feed_of(inputs.part(start, self._batch_size), self._lookup))
+            image[rows], mask[rows] = (part[: rows.stop - start] for part in results)
         return RenderOutput(image, mask)
 
     @abstractmethod
     def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Renders one sample: (1, H, W, 3) and (1, H, W), valid until the next call."""
+        """Renders what the graph takes: (N, H, W, 3) and (N, H, W), valid until the next call."""
 
 
 def feed_of(inputs: RenderInput, lookup: FaceLookup | None) -> dict[str, np.ndarray]:

@@ -63,7 +63,7 @@ def judge(engine: RenderEngine, reference: Reference) -> Verdict:
 
 def _psnr_db(engine: RenderEngine, reference: Reference, index: int) -> float:
     """Returns the lower PSNR of image and mask of a sample, in decibels."""
-    output, truth = engine.render(reference.inputs.sample(index)), reference.outputs
+    output, truth = engine.render(reference.inputs.part(index)), reference.outputs
     errors = [
         np.mean(np.square(a.astype(np.float32) - b.astype(np.float32)))
         for a, b in ((output.image[0], truth.image[index]), (output.mask[0], truth.mask[index]))

@@ -14,7 +14,7 @@ from styleavatar_core.errors import AssetError
 
 
 class OnnxEngine(SampleEngine):
-    """Runs an exported avatar, one sample at a time.
+    """Runs an exported avatar, as many samples at a time as it was exported for.
 
     Args:
         model: ONNX file, as ``export_onnx`` writes it, or its contents.

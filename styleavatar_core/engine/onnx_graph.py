@@ -17,6 +17,7 @@ from styleavatar_core.engine.onnx_operators import OPERATORS
 from styleavatar_core.engine.tracing import TracedGraph, Tracer
 
 OPSET = 17
+BATCH_SIZES = (1, 2, 4, 8)  # that graphs are exported for
 _IR_VERSION = 8
 _ELEMENT_TYPES = {
     torch.uint8: TensorProto.UINT8,

@@ -75,7 +75,7 @@ def render_reference(
     pictures = []
     try:
         for index in range(len(inputs.face_mask)):
-            feed = feed_of(inputs.sample(index), lookup)
+            feed = feed_of(inputs.part(index), lookup)
             pictures.append(generator(*map(torch.from_numpy, feed.values())))
     finally:
         torch.set_num_threads(before)

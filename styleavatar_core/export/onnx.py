@@ -8,36 +8,41 @@ from pathlib import Path
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import write_onnx
+from styleavatar_core.engine.onnx_graph import BATCH_SIZES, write_onnx
 from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.errors import AssetError
+from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.export.parity import Parity, compare_engines
 
 # In steps of uint8: rounding may fall the other way, nothing else may differ.
 _ERROR_LIMIT = 2
 
 
-def export_onnx(bundle_path: Path | str, output: Path | str) -> Parity:
-    """Exports an avatar and compares the file with torch on a random input.
+def export_onnx(bundle_path: Path | str, output: Path | str, *, batch_size: int = 1) -> Parity:
+    """Exports an avatar and compares the file with torch on random inputs.
 
-    The graph takes ``texture_rendering`` (1, R, R, 3) uint8, ``uv_rendering`` (1, U, U, 2) float32
-    in [0, 1] and ``face_mask`` (1, U, U) uint8, and gives ``image`` (1, H, W, 3) uint8 RGB and
-    ``mask`` (1, H, W) uint8.
+    The graph takes ``texture_rendering`` (B, R, R, 3) uint8, ``uv_rendering`` (B, U, U, 2) float32
+    in [0, 1] and ``face_mask`` (B, U, U) uint8, and gives ``image`` (B, H, W, 3) uint8 RGB and
+    ``mask`` (B, H, W) uint8.
 
     Args:
         bundle_path: The bundle, directory or zip.
         output: File to write.
+        batch_size: Samples B per call, one of ``BATCH_SIZES``.
 
     Returns:
         How far the two are apart.
 
     Raises:
+        InvalidInputError: Graphs are not exported for so many samples.
         AssetError: The exported file gives another picture than torch.
     """
+    if batch_size not in BATCH_SIZES:
+        choices = ", ".join(map(str, BATCH_SIZES))
+        raise InvalidInputError(f"the batch must be one of {choices} samples, got {batch_size}")
     output = Path(output)
     generator = load_frozen(read_bundle(bundle_path))
-    write_onnx(generator, output)
-    parity = compare_engines(TorchEngine(generator), OnnxEngine(output))
+    write_onnx(generator, output, batch_size=batch_size)
+    parity = compare_engines(TorchEngine(generator), OnnxEngine(output), count=batch_size)
     if max(parity.image_error, parity.mask_error) > _ERROR_LIMIT:
         raise AssetError(
             f"{output.name} differs from torch by {parity.image_error} of 255; it must not be used"

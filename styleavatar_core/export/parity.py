@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from styleavatar_core.engine.base import RenderEngine, RenderInput
+from styleavatar_core.engine.base import RenderEngine, RenderInput, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +48,21 @@ def random_input(engine: RenderEngine, *, seed: int = 0) -> RenderInput:
     )
 
 
-def compare_engines(first: RenderEngine, second: RenderEngine, *, seed: int = 0) -> Parity:
-    """Renders the same random input with both.
+def compare_engines(
+    first: RenderEngine, second: RenderEngine, *, seed: int = 0, count: int = 1
+) -> Parity:
+    """Renders the same random inputs with both.
 
     Args:
         first: One engine.
         second: The other, of the same avatar.
-        seed: Of the input.
+        seed: Of the first input.
+        count: Samples that are rendered at once.
 
     Returns:
         Their differences.
     """
-    sample = random_input(first, seed=seed)
+    sample = joined([random_input(first, seed=seed + index) for index in range(count)])
     one, other = first.render(sample), second.render(sample)
     image = np.abs(one.image.astype(np.int16) - other.image.astype(np.int16))
     mask = np.abs(one.mask.astype(np.int16) - other.mask.astype(np.int16))

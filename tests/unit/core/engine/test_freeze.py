@@ -16,6 +16,7 @@ from styleavatar_core.export.parity import compare_engines
 from styleavatar_core.networks import GeneratorConfig, get_preset, sample_noise
 from styleavatar_core.networks.composition import TextureSampler
 from tests.fakes.networks import UntrainedAvatar, published_options
+from tests.fakes.published import narrow_paper
 
 
 def noisy_nano() -> GeneratorConfig:
@@ -23,19 +24,19 @@ def noisy_nano() -> GeneratorConfig:
     return published_options(get_preset("nano"))
 
 
-@pytest.mark.parametrize("offset", [(0, 0), (2, -2), (5, -8)])
-@pytest.mark.parametrize("make_config", [lambda: get_preset("nano"), noisy_nano])
 @torch.no_grad()
-def test_frozen_equals_trained(make_config, offset: tuple[int, int]) -> None:
-    avatar = UntrainedAvatar.make(make_config())
+def assert_frozen_equals_trained(
+    config: GeneratorConfig, offset: tuple[int, int], count: int
+) -> None:
+    avatar = UntrainedAvatar.make(config)
     noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))
-    inputs = avatar.inputs(2)
+    inputs = avatar.inputs(count)
     trained = avatar.generator(
-        avatar.style.expand(2, -1),
+        avatar.style.expand(count, -1),
         **inputs,
         face=avatar.face,
         background=avatar.background,
-        window=torch.tensor([offset]).expand(2, -1),
+        window=torch.tensor([offset]).expand(count, -1),
         noise=noise,
     )
     frozen = freeze(
@@ -47,7 +48,7 @@ def test_frozen_equals_trained(make_config, offset: tuple[int, int]) -> None:
         noise=noise,
     )
     output = frozen.generator(
-        frozen.style.expand(2, -1),
+        frozen.style.expand(count, -1),
         **inputs,
         face=avatar.face,
         background=avatar.background,
@@ -58,6 +59,19 @@ def test_frozen_equals_trained(make_config, offset: tuple[int, int]) -> None:
     scale = trained.image.std().item()
     torch.testing.assert_close(output.image / scale, trained.image / scale, atol=1e-4, rtol=0)
     torch.testing.assert_close(output.mask, trained.mask, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("offset", [(0, 0), (2, -2), (5, -8)])
+@pytest.mark.parametrize("make_config", [lambda: get_preset("nano"), noisy_nano])
+def test_frozen_equals_trained(make_config, offset: tuple[int, int]) -> None:
+    assert_frozen_equals_trained(make_config(), offset, count=2)
+
+
+@pytest.mark.parametrize(
+    "make_config", [lambda: get_preset("lite"), lambda: get_preset("hd"), narrow_paper]
+)
+def test_frozen_equals_trained_in_larger_presets(make_config) -> None:
+    assert_frozen_equals_trained(make_config(), (3, -4), count=1)
 
 
 @pytest.mark.parametrize("make_config", [lambda: get_preset("nano"), noisy_nano])

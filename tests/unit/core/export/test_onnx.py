@@ -5,10 +5,17 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from typer.testing import CliRunner
 
-from styleavatar_core.errors import AssetError
+from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.cli.main import build_app
+from styleavatar_core.engine.base import joined
+from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.torch_engine import TorchEngine
+from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.export import onnx as export
-from styleavatar_core.export.parity import Parity
+from styleavatar_core.export.parity import Parity, random_input
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
@@ -36,9 +43,36 @@ def test_exported_file_runs_without_our_code(bundle_path: Path, tmp_path: Path) 
     assert mask.shape == (1, 128, 128)
 
 
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_a_graph_of_several_samples_gives_each_its_picture(
+    bundle_path: Path, tmp_path: Path, batch_size: int
+) -> None:
+    output = tmp_path / "avatar.onnx"
+    command = ["export", str(bundle_path), "--output", str(output), "--batch", str(batch_size)]
+    result = CliRunner().invoke(build_app(), command)
+    assert result.exit_code == 0, result.output
+    session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
+    assert [node.shape[0] for node in session.get_inputs()] == [batch_size] * 3
+    engine, alone = (
+        OnnxEngine(output, thread_count=1),
+        TorchEngine(load_frozen(read_bundle(bundle_path))),
+    )
+    inputs = joined([random_input(engine, seed=seed) for seed in range(3)])  # not a multiple
+    image = engine.render(inputs).image
+    assert len(image) == 3
+    for index in range(3):
+        expected = alone.render(inputs.part(index)).image[0]
+        assert np.abs(image[index].astype(int) - expected).max() <= 1
+
+
+def test_a_batch_that_nobody_exports_is_refused(bundle_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="one of 1, 2, 4, 8 samples, got 3"):
+        export.export_onnx(bundle_path, tmp_path / "avatar.onnx", batch_size=3)
+
+
 def test_file_that_differs_from_torch_is_refused(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export, "compare_engines", lambda *_: Parity(9, 0.5, 0))
+    monkeypatch.setattr(export, "compare_engines", lambda *_, **__: Parity(9, 0.5, 0))
     with pytest.raises(AssetError, match="differs from torch by 9"):
         export.export_onnx(bundle_path, tmp_path / "avatar.onnx")
