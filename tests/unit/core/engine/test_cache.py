@@ -10,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -161,6 +163,52 @@ def test_a_read_only_cache_costs_only_the_cache(caplog: pytest.LogCaptureFixture
     assert cache.open(KEY, build, bytes) == b"engine"
     assert build.count == 2
     assert "Set XDG_CACHE_HOME to a writable folder" in caplog.text
+
+
+@pytest.fixture
+def shut_folder() -> Iterator[Path]:
+    """A folder with two entries that turns read-only, for root as well."""
+    with TemporaryDirectory() as name:
+        folder, is_root = Path(name), os.geteuid() == 0
+        for letter in "ab":
+            EngineCache(folder).open(EngineKey(letter * 64, "runtime", "1.0"), Builds(), bytes)
+        folder.chmod(0o555)
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            if is_root:
+                os.seteuid(0)
+            folder.chmod(0o755)
+
+
+def test_a_full_cache_that_turned_read_only_still_gives_what_it_holds(
+    shut_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build, cache = Builds(), EngineCache(shut_folder, limit_bytes=100)  # room for two
+    assert cache.open(KEY, build, bytes) == b"engine"
+    assert build.count == 0
+    newcomer = EngineKey("c" * 64, "runtime", "1.0")
+    assert cache.open(newcomer, build, bytes) == b"engine"
+    assert build.count == 1
+    cache.write_note(newcomer, "of no use")
+    assert cache.read_note(newcomer) is None
+    for text in ("engine cache cannot be written to", "engine could not be cached", "note of an"):
+        assert text in caplog.text
+    assert len(list(shut_folder.glob("*.engine"))) == 2
+
+
+def test_a_note_lies_beside_its_entry_and_counts_with_it(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, limit_bytes=2 * 1032)
+    cache.open(KEY, Builds(bytes(1000)), bytes)
+    assert cache.read_note(KEY) is None
+    cache.write_note(KEY, "as it should be")
+    assert cache.read_note(KEY) == "as it should be"
+    for path in tmp_path.glob("*.*"):
+        os.utime(path, (1, 1))
+    cache.open(EngineKey("b" * 64, "runtime", "1.0"), Builds(bytes(2020)), bytes)
+    assert [path.name[0] for path in tmp_path.glob("[!.]*")] == ["b"]
 
 
 def test_the_cache_is_bounded_and_the_longest_unused_goes_first(tmp_path: Path) -> None:
