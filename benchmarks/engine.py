@@ -4,7 +4,8 @@
 Weights are untrained: they cost the same as trained ones. The generator run eagerly, not frozen, is
 the baseline of the speed-up and the truth of the PSNR, once with the memory that it frees kept
 (``eager``), once with the allocator as it comes (``eager_malloc``); ``naive`` is its plain export,
-in ONNX Runtime. Each engine runs in a process of its own, on the GPU where there is one. Shares of
+in ONNX Runtime. Each engine runs in a process of its own, on the GPU where there is one, and so do
+the avatars that render beside it (``--streams``) and the way from parameters to JPEG. Shares of
 the peak count the frozen graph's convolutions as if each were computed directly: an engine that
 does with less can exceed what the machine can compute.
 
@@ -23,37 +24,41 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from benchmarks.engine_parts.case import DEVICE, Case, Figures
 from benchmarks.engine_parts.first_frame import first_frame_s
 from benchmarks.engine_parts.live import live_figures
-from benchmarks.engine_parts.measuring import DEVICE, Case, Figures, measure
+from benchmarks.engine_parts.measuring import measure
+from benchmarks.engine_parts.peak import peak_gflops
+from benchmarks.engine_parts.to_jpeg import jpeg_figures, to_jpeg_figures
 from benchmarks.engine_parts.untrained import Untrained, frozen_errors
-from benchmarks.engine_parts.work import frozen_work, peak_gflops, roofline_ms, trained_gflop
+from benchmarks.engine_parts.work import frozen_work, roofline_figures, rule_ms, trained_gflop
 from benchmarks.report import build_report, print_report, write_report
+from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.engine.backends import automatic_backends, available_backends
 from styleavatar_core.engine.gate import PRECISIONS
 from styleavatar_core.networks import PRESETS, get_preset
 
 Result = TypeVar("Result")
 
-BASELINES = ("eager", "eager_malloc", "naive")
+# By name: what the speed-up over them is called.
+BASELINES = {"eager": "eager_fp32", "eager_malloc": "eager_malloc_fp32", "naive": "naive_onnx"}
 
 
-def apart(function: Callable[..., Result], *arguments: object) -> Result:
-    """Calls a function in a fresh process."""
+def apart(function: Callable[..., Result], *arguments: object, **options: object) -> Result:
+    """Calls a function in a fresh process: what it holds on a device is free again afterwards."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(function, *arguments).result()
+        return executor.submit(function, *arguments, **options).result()
 
 
-def measure_preset(preset: str, options: argparse.Namespace, peak: float) -> Iterator[Figures]:
+def measure_preset(
+    preset: str, options: argparse.Namespace, peaks: dict[str, float]
+) -> Iterator[Figures]:
     """Measures one preset: work, baselines, engines, first frames; gives figures as they come."""
-    gflop, gigabytes = frozen_work(Untrained(preset).freeze())
-    yield {
-        f"{preset}.trained_gflop": trained_gflop(get_preset(preset)),
-        f"{preset}.frozen_gflop": gflop,
-        f"{preset}.h200_fp16_roofline_ms": roofline_ms(gflop, gigabytes),
-    }
-    yield {f"{preset}.{name}": value for name, value in apart(frozen_errors, preset).items()}
+    work, config = frozen_work(Untrained(preset).freeze()), get_preset(preset)
+    figures: Figures = {"trained_gflop": trained_gflop(config), "frozen_gflop": work.gflop}
+    figures |= roofline_figures(work) | apart(frozen_errors, preset)
+    yield named(preset, figures | held_out_figures(preset, options.avatar))
     baselines: dict[str, float] = {}
     engines: dict[str, float] = {}
     for case in cases(preset, options):
@@ -63,34 +68,71 @@ def measure_preset(preset: str, options: argparse.Namespace, peak: float) -> Ite
         if case.backend in BASELINES:
             baselines[case.backend] = milliseconds
         else:
-            rate = gflop * case.batch_size / milliseconds * 1e3
+            rate = work.gflop * case.batch_size / milliseconds * 1e3
             measured["frames_per_s"] = 1e3 * case.batch_size / milliseconds
-            measured["peak_flops_percent"] = 100 * rate / peak
+            measured["peak_flops_percent"] = 100 * rate / peak_of(case.precision, peaks)
             if (case.precision, case.batch_size) == ("fp32", 1):
                 engines[case.backend] = milliseconds
-        yield {f"{case.name}.{name}": value for name, value in measured.items()}
-    first = {name: new_avatar_s(preset, name, options.threads) for name in engines}
+                if DEVICE == "cpu":
+                    measured["rule_ms"] = rule_ms(work, config.image_size_px)
+        yield named(case.name, measured)
+    first = {name: in_folder(first_frame_s, preset, name, options) for name in engines}
     yield {f"{preset}.{name}.first_frame_s": seconds for name, seconds in first.items()}
+    for name in engines:
+        limits = (options.frames, options.seconds)
+        yield in_folder(to_jpeg_figures, preset, name, options, *limits)
     if engines:
         best = min(engines, key=lambda name: engines[name])
         ratios = {
-            f"{preset}.speedup_over_{name}": baseline_ms / engines[best]
+            f"{preset}.speedup_over_{BASELINES[name]}": baseline_ms / engines[best]
             for name, baseline_ms in baselines.items()
         }
         yield {**ratios, f"{preset}.first_frame_s": first[best]}
 
 
-def new_avatar_s(preset: str, backend: str, thread_count: int) -> float:
-    """Returns the seconds to the first frame of a new avatar, in a process of its own."""
+def named(prefix: str, figures: Figures) -> Figures:
+    """Puts a prefix before the names of figures."""
+    return {f"{prefix}.{name}": value for name, value in figures.items()}
+
+
+def held_out_figures(preset: str, avatars: list[Path]) -> Figures:
+    """Returns what trained avatars of a preset reach on the held-out frames of their clips."""
+    manifests = [read_bundle(path, verify=False).manifest for path in avatars]
+    return {
+        f"{path.stem}.held_out_psnr_db": manifest.metrics.get("psnr_db")
+        for path, manifest in zip(avatars, manifests, strict=True)
+        if manifest.preset == preset
+    }
+
+
+def measure_peaks(*, is_quick: bool) -> dict[str, float]:
+    """Returns the peak of the device that renders, by precision; a CPU computes in fp32."""
+    precisions = ("fp32", "fp16") if DEVICE == "cuda" else ("fp32",)
+    return {name: peak_gflops(DEVICE, name, is_quick=is_quick) for name in precisions}
+
+
+def peak_of(precision: str, peaks: dict[str, float]) -> float:
+    """Returns what an engine's rate is a share of; eight bits count as what is beside them."""
+    return peaks["fp32"] if precision == "fp32" else peaks.get("fp16", peaks["fp32"])
+
+
+def in_folder(
+    function: Callable[..., Result],
+    preset: str,
+    backend: str,
+    options: argparse.Namespace,
+    *rest: object,
+) -> Result:
+    """Measures an avatar's renderer in a process of its own, with an engine cache of its own."""
     with TemporaryDirectory() as folder:
-        return apart(first_frame_s, preset, backend, folder, thread_count)
+        return apart(function, preset, backend, folder, options.threads, *rest)
 
 
 def cases(preset: str, options: argparse.Namespace) -> list[Case]:
     """Returns what is measured of a preset, baselines first."""
     rest = (options.frames, options.seconds, options.threads)
     engines = [
-        Case(preset, backend, precision, batch_size, *rest)
+        Case(preset, backend, precision, batch_size, *rest, options.streams)
         for backend in options.backends
         for precision in options.precisions
         for batch_size in options.batches
@@ -103,14 +145,25 @@ def cases(preset: str, options: argparse.Namespace) -> list[Case]:
 def measure_all(options: argparse.Namespace) -> Iterator[Figures]:
     """Measures all that is asked for; gives figures as they come."""
     if "engines" in options.only:
-        peak = peak_gflops(is_quick=options.quick)
-        yield {"peak_gflops": peak}
+        peaks = apart(measure_peaks, is_quick=options.quick)
+        yield {
+            "peak_gflops" if name == "fp32" else f"peak_{name}_gflops": peaks[name]
+            for name in peaks
+        }
+        yield apart(jpeg_figures)
         for preset in options.presets:
-            yield from measure_preset(preset, options, peak)
+            yield from measure_preset(preset, options, peaks)
     if "live" in options.only:
         backend = options.backends[0] if len(options.backends) == 1 else "auto"
         for preset in options.presets:
             yield live_figures(preset, options.seconds, options.threads, options.clip, backend)
+
+
+def plain(value: object) -> object:
+    """Returns an option as a report holds it: of files their names."""
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return value.name if isinstance(value, Path) else value
 
 
 def main() -> None:
@@ -125,6 +178,8 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--frames", type=int, default=100, help="at most; seven at least")
     parser.add_argument("--seconds", type=float, default=10.0, help="at most, for the frames")
+    parser.add_argument("--streams", type=int, default=1, help="avatars that render side by side")
+    parser.add_argument("--avatar", nargs="+", type=Path, default=[], help="trained bundles")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="a few frames of the smallest preset")
     parser.add_argument("--json", type=Path)
@@ -132,7 +187,7 @@ def main() -> None:
     if options.quick:
         options.presets, options.frames, options.seconds = ["nano"], 3, 1.0
     figures: Figures = {}
-    used = {name: value for name, value in vars(options).items() if name != "json"}
+    used = {name: plain(value) for name, value in vars(options).items() if name != "json"}
     for step in measure_all(options):
         figures |= step
         print_report(build_report("engine", step))

@@ -32,16 +32,7 @@ def first_frame_s(preset: str, backend: str, folder: str, thread_count: int) -> 
     """
     os.environ["XDG_CACHE_HOME"] = folder
     torch.set_num_threads(thread_count)
-    model = builtin_model()
-    face = FaceParameters(
-        model.model_id,
-        np.array([1, 0, 0, 0], np.float32),
-        np.zeros(3, np.float32),
-        0.4,
-        np.zeros(model.expression_basis.shape[2], np.float32),
-        np.zeros((2, 2), np.float32),
-    )
-    elapsed_s = []
+    face, elapsed_s = frontal_face(), []
     for seed in range(1 + _NEW_AVATARS):
         path = write_nano_bundle(Path(folder) / f"avatar-{seed}", seed=seed, preset=preset)
         start = time.perf_counter()
@@ -50,3 +41,16 @@ def first_frame_s(preset: str, backend: str, folder: str, thread_count: int) -> 
         elapsed_s.append(time.perf_counter() - start)
         renderer.close()
     return statistics.median(elapsed_s[1:])
+
+
+def frontal_face() -> FaceParameters:
+    """Returns a face at rest in the middle of the window."""
+    model = builtin_model()
+    return FaceParameters(
+        model.model_id,
+        np.array([1, 0, 0, 0], np.float32),
+        np.zeros(3, np.float32),
+        0.4,
+        np.zeros(model.expression_basis.shape[2], np.float32),
+        np.zeros((2, 2), np.float32),
+    )

@@ -13,7 +13,7 @@ import psutil
 from styleavatar_client.drive_report import DriveReport
 from styleavatar_client.streaming import AvatarStreams, DriverFrame
 
-from benchmarks.engine_parts.measuring import Figures
+from benchmarks.engine_parts.case import Figures
 from benchmarks.streaming_parts.service import RunningService, rendering_service, running_service
 from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.data.video import read_frames

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much work a frame is, and how fast this machine can be at most."""
+"""How much work a frame is, and how fast that can be at most."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +18,8 @@ from styleavatar_core.networks import FeatureMaps, GeneratorConfig, PortraitGene
 # Published by NVIDIA for the H200: dense fp16 and memory; a real network stays well below both.
 H200_TFLOPS = 989.0
 H200_TERABYTES_PER_S = 4.8
+
+_MOVES_MEMORY = ("Conv", "ConvTranspose", "Concat", "Resize", "GridSample", "Gather")
 
 
 class ConvolutionCounter(TorchFunctionMode):
@@ -73,26 +74,62 @@ def trained_gflop(config: GeneratorConfig, device: str = "meta") -> float:
     return counter.flop / 1e9
 
 
-def frozen_work(generator: FrozenGenerator) -> tuple[float, float]:
-    """Returns GFLOP (convolutions) and gigabytes (fp16, each value written and read once)."""
+class Layer(NamedTuple):
+    """One operator that moves memory, in fp16.
+
+    Attributes:
+        gflop: Of its convolution, for one frame; 0 if it has none.
+        gigabytes: Of what it takes and gives, for one frame.
+        weight_gigabytes: Of its weights, once for all frames of a batch.
+    """
+
+    gflop: float
+    gigabytes: float
+    weight_gigabytes: float
+
+    def least_ms(self, batch_size: int) -> float:
+        """Milliseconds below which an H200 cannot compute it for a batch."""
+        moved = self.gigabytes * batch_size + self.weight_gigabytes
+        return max(self.gflop * batch_size / H200_TFLOPS, moved / H200_TERABYTES_PER_S)
+
+
+class Work(NamedTuple):
+    """What a frame takes.
+
+    Attributes:
+        gflop: Of its convolutions.
+        gigabytes: In fp16, each value written and read once, and the weights read.
+        layers: The same, operator by operator.
+    """
+
+    gflop: float
+    gigabytes: float
+    layers: list[Layer]
+
+
+def frozen_work(generator: FrozenGenerator) -> Work:
+    """Returns the work of a frame."""
     graph, ends = trace_generator(generator)
     shapes = {node.output: node.shape for node in graph.nodes}
     shapes |= {graph.name_of(value): tuple(value.shape) for value in ends.values()}
-    flop = 0.0
+    constants = graph.constants
+    layers = []
     for node in graph.nodes:
+        # What runtimes fuse into the convolution before it moves no memory.
+        if node.operator not in _MOVES_MEMORY:
+            continue
+        flop = 0.0
         if node.operator == "Conv":
-            flop += 2 * math.prod(node.shape) * math.prod(graph.constants[node.inputs[1]].shape[1:])
+            flop = 2 * math.prod(node.shape) * math.prod(constants[node.inputs[1]].shape[1:])
         elif node.operator == "ConvTranspose":
-            weight = graph.constants[node.inputs[1]].shape
-            flop += 2 * math.prod(shapes[node.inputs[0]]) * math.prod(weight[1:])
-    # What runtimes fuse into the convolution before it moves no memory.
-    moved = sum(
-        math.prod(node.shape)
-        for node in graph.nodes
-        if node.operator in ("Conv", "ConvTranspose", "Concat", "Resize", "GridSample", "Gather")
-    )
-    weights = sum(constant.numel() for constant in graph.constants.values())
-    return flop / 1e9, 2 * (2 * moved + weights) / 1e9
+            weight = constants[node.inputs[1]].shape
+            flop = 2 * math.prod(shapes[node.inputs[0]]) * math.prod(weight[1:])
+        weights = sum(constants[name].numel() for name in node.inputs if name in constants)
+        # Each value is read as often as it is written, on the whole.
+        layers.append(Layer(flop / 1e9, 4 * math.prod(node.shape) / 1e9, 2 * weights / 1e9))
+    gigabytes = sum(layer.gigabytes for layer in layers)
+    all_weights = 2 * sum(constant.numel() for constant in constants.values()) / 1e9
+    return Work(sum(layer.gflop for layer in layers), gigabytes + all_weights, layers)
 
 
 def roofline_ms(gflop: float, gigabytes: float) -> float:
@@ -100,26 +137,18 @@ def roofline_ms(gflop: float, gigabytes: float) -> float:
     return max(gflop / H200_TFLOPS, gigabytes / H200_TERABYTES_PER_S)
 
 
-def peak_gflops(*, is_quick: bool) -> float:
-    """Measures the highest FLOP rate of this machine: a large product and a large convolution."""
-    size, side, channels = (512, 32, 64) if is_quick else (2048, 128, 256)
-    a = torch.randn(size, size)
-    x = torch.randn(1, channels, side, side).to(memory_format=torch.channels_last)
-    weight = torch.randn(channels, channels, 3, 3).to(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        product_s = _best_s(lambda: a @ a)
-        convolution_s = _best_s(lambda: F.conv2d(x, weight, padding=1))
-    return max(
-        2 * size**3 / product_s / 1e9,
-        2 * 9 * channels**2 * side**2 / convolution_s / 1e9,
-    )
+def roofline_figures(work: Work) -> dict[str, float]:
+    """Returns what an H200 needs at least in fp16: as a whole, and layer after layer."""
+    layered_ms = {size: sum(layer.least_ms(size) for layer in work.layers) for size in (1, 8)}
+    return {
+        "h200_fp16_arithmetic_ms": work.gflop / H200_TFLOPS,
+        "h200_fp16_memory_ms": work.gigabytes / H200_TERABYTES_PER_S,
+        "h200_fp16_roofline_ms": roofline_ms(work.gflop, work.gigabytes),
+        "h200_fp16_layers_ms": layered_ms[1],
+        "h200_fp16_b8_frames_per_s": 8e3 / layered_ms[8],
+    }
 
 
-def _best_s(compute: Callable[[], torch.Tensor]) -> float:
-    """Returns the shortest of ten runs, in seconds."""
-    best = math.inf
-    for _ in range(12):
-        start = time.perf_counter()
-        compute()
-        best = min(best, time.perf_counter() - start)
-    return best
+def rule_ms(work: Work, image_size_px: int) -> float:
+    """Returns the time that presets for CPUs were sized by: two cores, OpenVINO, fp32."""
+    return 3.0 + 42.0 * image_size_px**2 / 1e6 + 4.3 * work.gflop

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds what an engine is loaded from, once, and loads it for one avatar after the other."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from benchmarks.engine_parts.case import DEVICE, Case, Figures
+from benchmarks.engine_parts.untrained import Untrained
+from styleavatar_core.engine.base import EngineLabel, RenderEngine, RenderInput, feed_of
+from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.precision import number_type, with_precision
+from styleavatar_core.engine.quantizing import quantize
+from styleavatar_core.engine.torch_engine import TorchEngine
+
+
+class Opening:
+    """An avatar that is opened again and again.
+
+    Args:
+        case: What is measured.
+        untrained: The avatar.
+        sample: What it sees.
+
+    Attributes:
+        figures: What building took.
+    """
+
+    def __init__(self, case: Case, untrained: Untrained, sample: RenderInput) -> None:
+        self._case, self._untrained, self._sample = case, untrained, sample
+        self._lookup = untrained.lookup() if DEVICE == "cpu" else None
+        self.figures: Figures = {}
+        if case.backend != "torch":
+            start = time.perf_counter()
+            self._model = self._onnx()
+            self._built = _build(case, self._model)
+            self.figures["build_s"] = time.perf_counter() - start
+
+    def load(self) -> RenderEngine:
+        """Loads an engine; torch, which builds nothing, freezes the avatar for it."""
+        case, lookup = self._case, self._lookup
+        if case.backend == "torch":
+            return TorchEngine(
+                self._frozen(), device=DEVICE, thread_count=case.thread_count, lookup=lookup
+            )
+        if case.backend == "openvino":
+            from styleavatar_core.engine.openvino_engine import OpenVinoEngine
+
+            return OpenVinoEngine.load(self._built, thread_count=case.thread_count, lookup=lookup)
+        if case.backend == "tensorrt":
+            return self._refitted()
+        return OnnxEngine(self._built, thread_count=case.thread_count, lookup=lookup)
+
+    def _refitted(self) -> RenderEngine:
+        """Loads the plan and puts weights in, as for each avatar of a preset."""
+        from styleavatar_core.engine.tensorrt_build import load_plan, refit_plan
+        from styleavatar_core.engine.tensorrt_engine import TensorRtEngine
+
+        engine = load_plan(self._built)
+        if self._case.precision != "int8":
+            start = time.perf_counter()
+            refit_plan(engine, self._model)
+            self.figures["refit_s"] = time.perf_counter() - start
+        return TensorRtEngine(engine, EngineLabel(self._case.precision))
+
+    def _frozen(self) -> FrozenGenerator:
+        """Returns the frozen avatar in the precision that is asked for."""
+        frozen = self._untrained.freeze(samples_face=self._lookup is None)
+        return with_precision(
+            frozen, number_type(self._case.precision), [list(self._feed().values())]
+        )
+
+    def _onnx(self) -> bytes:
+        """Returns the graph that a runtime builds from."""
+        model = onnx_model(self._frozen())
+        if self._case.precision == "int8":
+            model = quantize(model, [self._feed()])
+        return model.SerializeToString()
+
+    def _feed(self) -> dict[str, np.ndarray]:
+        return feed_of(self._sample, self._lookup)
+
+
+def _build(case: Case, model: bytes) -> bytes:
+    """Returns what a runtime makes of an ONNX model once and keeps."""
+    if case.backend == "openvino":
+        from styleavatar_core.engine.openvino_engine import OpenVinoEngine
+
+        compiled = OpenVinoEngine.compile(model, thread_count=case.thread_count)
+        model = compiled.export()
+        compiled.close()
+    elif case.backend == "tensorrt":
+        from styleavatar_core.engine.tensorrt_build import build_plan
+
+        model = build_plan(model, is_refitted=case.precision != "int8").plan
+    return model
