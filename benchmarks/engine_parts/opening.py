@@ -70,9 +70,8 @@ class Opening:
     def _frozen(self) -> FrozenGenerator:
         """Returns the frozen avatar in the precision that is asked for."""
         frozen = self._untrained.freeze(samples_face=self._lookup is None)
-        return with_precision(
-            frozen, number_type(self._case.precision), [list(self._feed().values())]
-        )
+        kind = number_type(self._case.precision, is_for_gpu=DEVICE == "cuda")
+        return with_precision(frozen, kind, [list(self._feed().values())])
 
     def _onnx(self) -> bytes:
         """Returns the graph that a runtime builds from."""

@@ -57,29 +57,33 @@ class OpeningAvatar:
         return self.frozen.bundle
 
     def with_number_type(
-        self, generator: FrozenGenerator, lookup: FaceLookup | None = None
+        self, generator: FrozenGenerator, lookup: FaceLookup | None, *, is_for_gpu: bool
     ) -> FrozenGenerator:
-        """Returns a generator that computes in the label's precision.
+        """Returns a generator that computes in what is asked for.
 
         Args:
             generator: In fp32.
             lookup: Samples the face for one that takes it sampled.
+            is_for_gpu: Whether a GPU computes it.
         """
-        precision = number_type(self.label.precision)
+        precision = number_type(self.label.precision, is_for_gpu=is_for_gpu)
         seen = self._seen(_RANGE_FRAMES, lookup) if precision == "fp16" else []
         return with_precision(generator, precision, [list(feed.values()) for feed in seen])
 
     def onnx(self) -> bytes:
         """Writes the frozen generator as ONNX, for a CPU."""
-        return self._graph(self.frozen.host_generator, self.frozen.lookup).SerializeToString()
+        lookup = self.frozen.lookup
+        generator = self.with_number_type(self.frozen.host_generator, lookup, is_for_gpu=False)
+        return self._graph(generator, lookup).SerializeToString()
 
     def device_onnx(self) -> ModelProto:
         """Returns the frozen generator as ONNX, for a GPU."""
-        return self._graph(self.frozen.generator, None)
+        generator = self.with_number_type(self.frozen.generator, None, is_for_gpu=True)
+        return self._graph(generator, None)
 
     def _graph(self, generator: FrozenGenerator, lookup: FaceLookup | None) -> ModelProto:
         """Returns the graph of a generator, in eight bits if that is asked for."""
-        model = onnx_model(self.with_number_type(generator, lookup))
+        model = onnx_model(generator)
         if self.label.precision != "int8":
             return model
         return quantize(model, self._seen(_CALIBRATION_FRAMES, lookup))
@@ -108,9 +112,11 @@ def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
     frozen = avatar.frozen
     if torch.cuda.is_available():
         # A copy moves to the device: what it is judged by is computed on the CPU.
-        generator = copy.deepcopy(avatar.with_number_type(frozen.generator))
-        return TorchEngine(generator, device="cuda")
-    generator = avatar.with_number_type(frozen.take_host_generator(), frozen.lookup)
+        generator = avatar.with_number_type(frozen.generator, None, is_for_gpu=True)
+        return TorchEngine(copy.deepcopy(generator), device="cuda")
+    generator = avatar.with_number_type(
+        frozen.take_host_generator(), frozen.lookup, is_for_gpu=False
+    )
     return TorchEngine(generator, thread_count=avatar.thread_count, lookup=frozen.lookup)
 
 

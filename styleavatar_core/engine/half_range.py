@@ -162,7 +162,9 @@ class _Fitting:
             feature = [self._layer(network.from_rgbs[str(size)], [])]
         for index, block in enumerate(network.encoder):
             level = self._layer(block.conv, feature)
-            beside = [layer for key, layer in network.from_rgbs.items() if key == str(size // 2)]
+            beside: list[Any] = [
+                layer for key, layer in network.from_rgbs.items() if key == str(size // 2)
+            ]
             below = self._layer(block.down, [level], *(self._peaks[layer] for layer in beside))
             for layer in beside:  # the image's features are added to what comes from above
                 _give(layer, below.power)
@@ -181,7 +183,7 @@ class _Fitting:
         size = network.config.bottom_size
         for index, block in enumerate(network.decoder):
             size *= 2
-            level = block.block if isinstance(block, MiddleBlock) else block
+            level: Any = block.block if isinstance(block, MiddleBlock) else block
             bound = least if index == len(network.decoder) - 1 else 0.0
             is_skipped = network.config.has_early_skips and size in network.config.skip_sizes
             joined = [skips[size]] if is_skipped else []
@@ -199,7 +201,7 @@ class _Fitting:
         _give(conv.parts, power)
         conv.taps.mul_(2.0**power)
 
-    def _layer(self, layer: nn.Module, parts: Sequence[_Part], *least: float) -> _Part:
+    def _layer(self, layer: Any, parts: Sequence[_Part], *least: float) -> _Part:
         """Scales what a layer takes and gives; returns what it gives."""
         assert isinstance(layer, FrozenConv | FrozenFromRGB)
         _take(layer, parts)

@@ -15,9 +15,11 @@ from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks.composition import TextureSampler
 
 
-def number_type(precision: str) -> str:
-    """Returns what a generator is frozen in: what is not rounded to eight bits stays fp32."""
-    return "fp32" if precision == "int8" else precision
+def number_type(precision: str, *, is_for_gpu: bool) -> str:
+    """Returns what a generator is frozen in: what is not rounded to eight bits is fp16 on a GPU."""
+    if precision != "int8":
+        return precision
+    return "fp16" if is_for_gpu else "fp32"
 
 
 def with_precision(

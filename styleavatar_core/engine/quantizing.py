@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An 8-bit graph from one in fp32: what convolutions take and multiply by is rounded, explicitly.
+"""An 8-bit graph from another: what convolutions take and multiply by is rounded, explicitly.
 
 ``QuantizeLinear`` and ``DequantizeLinear`` say in the graph itself what is rounded and how, as
 strongly typed runtimes need it; scales come from the avatar's own frames. Only wide convolutions
@@ -26,6 +26,7 @@ Feed = Mapping[str, np.ndarray]
 EXACT_PARTS = ("generator.foreground.", "generator.synthesis.encoder.0.")
 _LEAST_CHANNELS = 16  # in and out; narrower ones make masks and pixels, and take little time
 _STEPS = 127  # of eight bits, symmetric about zero
+_HALF_SCALES = 19, 9  # from this opset on, and its format, scales may be fp16
 _SHARE = 0.99999  # of the values seen; the rest is cut off
 
 
@@ -35,7 +36,7 @@ def quantize(
     """Returns a graph that computes its wide convolutions in eight bits.
 
     Args:
-        model: The graph in fp32; not changed.
+        model: The graph in fp32 or fp16, which all that is not rounded stays in; not changed.
         feeds: Inputs by name, as the avatar meets them in use; at least one.
         exact: How the names of weights begin that are not rounded.
 
@@ -50,14 +51,17 @@ def quantize(
         for node in quantized.graph.node
         if _is_wide(node, weights) and not node.input[1].startswith(tuple(exact))
     ]
+    if any(weights[node.input[1]].data_type == TensorProto.FLOAT16 for node in wide):
+        quantized.opset_import[0].version, quantized.ir_version = _HALF_SCALES
     limits = _limits(model, sorted({node.input[0] for node in wide}), feeds)
     added: dict[str, list[NodeProto]] = {}
     for node in wide:
         source = node.input[0]
-        if source not in added:
-            added[source] = _rounded_value(quantized, source, limits[source])
-        node.input[0] = added[source][-1].output[0]
         weight = weights[node.input[1]]
+        if source not in added:
+            scale = _scale(np.array(limits[source]), weight)
+            added[source] = _rounded_value(quantized, source, scale)
+        node.input[0] = added[source][-1].output[0]
         added[weight.name] = [_rounded_weight(quantized, weight, node.op_type)]
         node.input[1] = added[weight.name][0].output[0]
     nodes = _in_order(quantized, added)
@@ -103,12 +107,17 @@ def _limit(values: FloatArray) -> float:
     return float(np.partition(sizes, place)[place])
 
 
-def _rounded_value(model: ModelProto, name: str, limit: float) -> list[NodeProto]:
+def _scale(limits: np.ndarray, weight: TensorProto) -> np.ndarray:
+    """Returns what a step is for numbers up to some limits, in the type of a weight."""
+    kind = helper.tensor_dtype_to_np_dtype(weight.data_type)
+    return np.maximum(limits / _STEPS, np.finfo(kind).tiny).astype(kind)
+
+
+def _rounded_value(model: ModelProto, name: str, scale: np.ndarray) -> list[NodeProto]:
     """Returns the nodes that round a value."""
-    scale = np.float32(max(limit, 1e-6) / _STEPS)
     how = [f"{name}.scale", f"{name}.zero"]
     tensors = (
-        numpy_helper.from_array(np.array(scale), how[0]),
+        numpy_helper.from_array(scale, how[0]),
         numpy_helper.from_array(np.array(0, np.int8), how[1]),
     )
     model.graph.initializer.extend(tensors)
@@ -123,11 +132,11 @@ def _rounded_value(model: ModelProto, name: str, limit: float) -> list[NodeProto
 def _rounded_weight(model: ModelProto, weight: TensorProto, operator: str) -> NodeProto:
     """Returns the node that gives a rounded weight, with a scale for each output channel."""
     axis = 0 if operator == "Conv" else 1
-    values = numpy_helper.to_array(weight)
+    values = numpy_helper.to_array(weight).astype(np.float32)
     others = tuple(index for index in range(values.ndim) if index != axis)
-    scales = np.maximum(np.abs(values).max(others, keepdims=True), 1e-12) / _STEPS
-    rounded = np.rint(values / scales).astype(np.int8)
-    flat = scales.astype(np.float32).ravel()
+    scales = _scale(np.abs(values).max(others, keepdims=True), weight)
+    rounded = np.rint(values / scales.astype(np.float32)).clip(-_STEPS, _STEPS).astype(np.int8)
+    flat = scales.ravel()
     name = weight.name
     model.graph.initializer.extend(
         [

@@ -9,6 +9,9 @@ from styleavatar_core.engine.backends import OpeningAvatar
 from styleavatar_core.engine.base import EngineLabel
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.gate import judge
+from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.reference import reference_of
 from styleavatar_core.engine.tensorrt_support import unsupported_parts
 
 
@@ -38,3 +41,13 @@ def test_wide_convolutions_are_rounded_and_nothing_else(model: ModelProto) -> No
 
 def test_the_parser_of_tensorrt_takes_it(model: ModelProto) -> None:
     assert unsupported_parts(model) == []
+
+
+def test_on_a_gpu_all_the_rest_is_fp16(model: ModelProto, bundle: AvatarBundle) -> None:
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    weights = {name: kind for name, kind in kinds.items() if name.endswith((".weight", ".bias"))}
+    scales = {name: kind for name, kind in kinds.items() if name.endswith((".scale", ".scales"))}
+    assert set(weights.values()) == set(scales.values()) == {TensorProto.FLOAT16}
+    engine = OnnxEngine(model.SerializeToString(), thread_count=1, label=EngineLabel("int8"))
+    verdict = judge(engine, reference_of(FrozenParts(bundle), EngineCache(), 1))
+    assert verdict.is_accepted, verdict.reason
