@@ -11,9 +11,11 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import torch
 import typer
@@ -23,12 +25,15 @@ from benchmarks.training_parts.plain import PlainTrainer
 from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.networks import get_preset
-from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.feeder import Feeder
+from styleavatar_core.training.parallel import own_device
 from styleavatar_core.training.prepare import prepare_dataset
 from styleavatar_core.training.schedule import Phase
 from styleavatar_core.training.trainer import Trainer
+
+Result = TypeVar("Result")
 
 _WARM_UP_STEPS = 2  # the first compile kernels and grow the heap
 # The step that most of a training consists of: all networks learn, the discriminator not yet.
@@ -55,36 +60,41 @@ def time_steps(video: Path, folder: Path, preset: str, steps: int) -> dict[str, 
     """Times whole steps with their data, and the plain version on the same batches."""
     keep_freed_memory()
     config, settings = get_preset(preset), TrainConfig()
-    sampler = BatchSampler([Clip(prepare_dataset(video, folder, config))], config, settings)
+    clips = [Clip(prepare_dataset(video, folder, config))]
     trainer = Trainer(config, settings)
-    waiting = [_timed(lambda step=step: sampler.at_step(step)) for step in range(steps)]
-    batches = [sampler.at_step(step) for step in range(_WARM_UP_STEPS + steps)]
-    for step in range(_WARM_UP_STEPS):
-        trainer.step(batches[step], None, _PHASE, step)
+    with closing(Feeder(clips, config, settings, own_device())) as feeder:
+        times = [_time_step(trainer, feeder, step) for step in range(_WARM_UP_STEPS + steps)]
     peak_memory_mb = _peak_memory_mb()  # before the plain version takes its own
-    plain = PlainTrainer(config, settings)
-    pairs = []
-    for step, batch in enumerate(batches):
-        fast = _timed(lambda step=step, batch=batch: trainer.step(batch, None, _PHASE, step))
-        slow = _timed(lambda step=step, batch=batch: plain.step(batch, _PHASE, step))
-        pairs.append((fast, slow))
-    pairs = pairs[_WARM_UP_STEPS:]
-    wait_s, step_s = statistics.median(waiting), statistics.median(fast for fast, _ in pairs)
+    wait_s, step_s = (sum(part) for part in zip(*times[_WARM_UP_STEPS:], strict=True))
+    plain, ratios = PlainTrainer(config, settings), []
+    still = Feeder(clips, config, settings, own_device(), is_ahead=False)
+    for step in range(_WARM_UP_STEPS + steps):
+        given = still.at_step(step)
+        _, fast_s = _timed(partial(trainer.step, given.batch, given.noise, _PHASE, step))
+        _, slow_s = _timed(partial(plain.step, given.batch, given.noise, _PHASE, step))
+        ratios.append(slow_s / fast_s)
     return {
-        "images_per_second": settings.batch_size / (wait_s + step_s),
-        "speedup_over_eager_fp32": statistics.median(slow / fast for fast, slow in pairs),
+        "images_per_second": settings.batch_size * steps / (wait_s + step_s),
+        "speedup_over_eager_fp32": statistics.median(ratios[_WARM_UP_STEPS:]),
         "data_wait_percent": 100 * wait_s / (wait_s + step_s),
         "peak_memory_mb": peak_memory_mb,
     }
 
 
-def _timed(work: Callable[[], object]) -> float:
-    """Returns the seconds that some work takes, on a GPU until it is done there."""
+def _time_step(trainer: Trainer, feeder: Feeder, step: int) -> tuple[float, float]:
+    """Returns the seconds that a step waits for its data, as a training does, and that it takes."""
+    given, wait_s = _timed(partial(feeder.at_step, step))
+    _, step_s = _timed(partial(trainer.step, given.batch, given.noise, _PHASE, step))
+    return wait_s, step_s
+
+
+def _timed(work: Callable[[], Result]) -> tuple[Result, float]:
+    """Returns a result and the seconds that it took, on a GPU until it was done there."""
     started = time.perf_counter()
-    work()
+    result = work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return result, time.perf_counter() - started
 
 
 def _peak_memory_mb() -> float:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from styleavatar_core.networks import GeneratorConfig
+from styleavatar_core.networks import GeneratorConfig, Noise
 from styleavatar_core.ops import bias_act, haar, modulated_conv2d, to_rgb, upfirdn2d
 from styleavatar_core.training import cpu_layers, flat_weights
 from styleavatar_core.training.batches import Batch
@@ -41,7 +41,8 @@ class PlainTrainer:
 
     def __init__(self, generator_config: GeneratorConfig, config: TrainConfig) -> None:
         with plain_operations():
-            self._trainer = Trainer(generator_config, config)
+            fp32 = dataclasses.replace(config, precision="fp32")
+            self._trainer = Trainer(generator_config, fp32)
         self.networks = self._trainer.networks
         for module in self._trainer.modules.values():
             module.to(memory_format=torch.contiguous_format)
@@ -51,10 +52,10 @@ class PlainTrainer:
             ]
             self._trainer.optimizers[name] = torch.optim.Adam(groups, fused=False, foreach=False)
 
-    def step(self, batch: Batch, phase: Phase, number: int) -> StepResult:
-        """Takes a step without noise."""
+    def step(self, batch: Batch, noise: Noise | None, phase: Phase, number: int) -> StepResult:
+        """Takes a step."""
         with plain_operations():
-            return self._trainer.step(_contiguous(batch), None, phase, number)
+            return self._trainer.step(_contiguous(batch), noise, phase, number)
 
 
 @contextmanager

@@ -15,11 +15,9 @@ from styleavatar_core.errors import AssetError
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.mapping import position_code
-from styleavatar_core.networks.noise import sample_noise
+from styleavatar_core.networks.noise import fixed_noise
 from styleavatar_core.networks.portrait_generator import PortraitGenerator
 from styleavatar_core.ops.haar import inverse_haar_transform
-
-_NOISE_SEED = 0  # the fixed noise of inference (paper, Sec. 3.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def load_frozen(
         with torch.device("meta"):
             generator = PortraitGenerator(config)
         maps = maps or load_maps(bundle)
-        noise = sample_noise(config, generator=torch.Generator().manual_seed(_NOISE_SEED))
+        noise = fixed_noise(config)
     weights, check = reading.result()
     try:
         _load_weights(generator, weights, bundle)

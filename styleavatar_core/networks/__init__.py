@@ -6,7 +6,7 @@ from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.discriminator import Discriminator
 from styleavatar_core.networks.feature_generator import FeatureGenerator, FeatureMaps
 from styleavatar_core.networks.mapping import MappingNetwork, position_code
-from styleavatar_core.networks.noise import Noise, sample_noise
+from styleavatar_core.networks.noise import Noise, fixed_noise, sample_noise
 from styleavatar_core.networks.portrait_generator import PortraitGenerator, PortraitOutput
 from styleavatar_core.networks.presets import PRESETS, get_preset
 from styleavatar_core.networks.style_unet import StyleUNet
@@ -25,6 +25,7 @@ __all__ = [
     "PortraitOutput",
     "StyleUNet",
     "ablate",
+    "fixed_noise",
     "get_preset",
     "position_code",
     "sample_noise",

@@ -14,6 +14,8 @@ import torch
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.ops.haar import inverse_haar_transform
 
+_FIXED_SEED = 0
+
 
 @dataclass(frozen=True, slots=True)
 class Noise:
@@ -31,7 +33,13 @@ class Noise:
 
     def to(self, device: torch.device) -> Noise:
         """Returns the same noise on a device."""
-        return Noise(self.foreground.to(device), self.face.to(device), self.background.to(device))
+        parts = (self.foreground, self.face, self.background)
+        return Noise(*(part.to(device, non_blocking=True) for part in parts))
+
+    def pinned(self) -> Noise:
+        """Returns the same noise in memory that a GPU copies from by itself."""
+        parts = (self.foreground, self.face, self.background)
+        return Noise(*(part.contiguous().pin_memory() for part in parts))
 
     def of(self, samples: slice) -> Noise:
         """Returns the noise of some samples of a batch."""
@@ -45,7 +53,7 @@ def sample_noise(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Noise | None:
-    """Draws normal noise for a preset; a seeded generator makes it the fixed noise of inference.
+    """Draws normal noise for a preset.
 
     Args:
         config: The preset.
@@ -64,6 +72,18 @@ def sample_noise(
         for size in (config.canvas_size, config.face.size, config.feature_size)
     )
     return Noise(foreground, face, background)
+
+
+def fixed_noise(config: GeneratorConfig) -> Noise | None:
+    """Returns the noise of inference, always the same; its background is that of training too.
+
+    Args:
+        config: The preset.
+
+    Returns:
+        Noise of batch 1, or None if the preset injects none.
+    """
+    return sample_noise(config, generator=torch.Generator().manual_seed(_FIXED_SEED))
 
 
 def unpack_noise(noise: torch.Tensor, sizes: tuple[int, ...]) -> dict[int, torch.Tensor]:

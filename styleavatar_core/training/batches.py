@@ -44,8 +44,9 @@ class Batch:
         box_rendering: (B, 3, R, R) float32 in [-1, 1], moved with the box, for the discriminator.
         uv: (B, 2, U, U) float32 in [0, 1], in the box.
         face_mask: (B, 1, U, U) float32, in the box.
-        window: (B, 2) int64, texels (x, y), of the person.
-        background_window: (B, 2) int64, texels (x, y).
+        window: (B, 2) int64, texels (x, y), of the person; always on the host, as a GPU would wait
+            for reading it.
+        background_window: The same of the background.
         style_time: (B,) float32, argument of the positional code of z_tmp.
         clip: Which of the clips that are trained on they all come from.
         has_shared_identity: Whether they have the z_id of nobody in particular.
@@ -67,9 +68,21 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Returns the same samples on a device."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        moved = {k: v.to(device) for k, v in values.items() if isinstance(v, torch.Tensor)}
+        moved = {k: v.to(device, non_blocking=True) for k, v in self._tensors().items()}
         return dataclasses.replace(self, **moved)
+
+    def pinned(self) -> Batch:
+        """Returns the same samples in memory that a GPU copies from by itself."""
+        return dataclasses.replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Returns what steps compute with, by name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            name: value
+            for name, value in values.items()
+            if isinstance(value, torch.Tensor) and name not in ("window", "background_window")
+        }
 
 
 class BatchSampler:

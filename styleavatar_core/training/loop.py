@@ -8,18 +8,15 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.errors import TrainingCanceled
-from styleavatar_core.networks import GeneratorConfig, sample_noise
-from styleavatar_core.ops.ranks import own_share
+from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.checkpoint import (
     CHECKPOINT_NAME,
     load_checkpoint,
@@ -29,7 +26,8 @@ from styleavatar_core.training.checkpoint import (
 from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.parallel import require_even_shares, told_by_first_rank
+from styleavatar_core.training.feeder import Feeder
+from styleavatar_core.training.parallel import own_device, require_even_shares, told_by_first_rank
 from styleavatar_core.training.recovery import find_trouble, observe, recover
 from styleavatar_core.training.rehearsal import is_out_of_memory, too_large_batch
 from styleavatar_core.training.reporter import TrainingReporter
@@ -122,7 +120,6 @@ def _train(
             texture, plate = clip.appearance(generator_config)
             for networks in (trainer.networks, trainer.average.networks):
                 networks.start_from(index, texture, plate)
-    sampler = BatchSampler(clips, generator_config, config)
     reporter = TrainingReporter(datasets, trainer.average.networks, config, folder, on_progress)
     fingerprint = _fingerprint(datasets, generator_config, config)
     state = (trainer.modules, trainer.optimizers, fingerprint)
@@ -136,31 +133,30 @@ def _train(
             logger.info("training resumed", extra={"step": clock.step})
     saved_s = clock.elapsed_s
 
-    while budget_share(clock, config) < 1.0:
-        started = time.monotonic()
-        phase = phase_at(clock, config)
-        batch = sampler.at_step(clock.step)
-        noise_source = torch.Generator().manual_seed(config.seed * 1_000_003 + clock.step)
-        noise = sample_noise(generator_config, config.batch_size, generator=noise_source)
-        result = trainer.step(batch, noise and noise.of(own_share()), phase, clock.step)
-        clock = replace(clock, health=observe(clock.health, result))
-        if trouble := find_trouble(clock.health, result):
-            clock = recover(load_checkpoint(path, *state), clock, trouble)
-            trainer.forget_maps()
-            save_checkpoint(path, clock, *state)
-            continue
-        clock = replace(clock, step=clock.step + 1)
-        if evaluation_is_due(clock, config):
-            clock = after_evaluation(clock, reporter.evaluate(), config)
-        reporter.after_step(clock, budget_share(clock, config), phase.rate, result.losses)
-        elapsed_s = told_by_first_rank(clock.elapsed_s + time.monotonic() - started)
-        clock = replace(clock, elapsed_s=elapsed_s)
-        stops = bool(told_by_first_rank(should_stop is not None and should_stop()))
-        if stops or clock.elapsed_s - saved_s >= config.checkpoint_interval_s:
-            save_checkpoint(path, clock, *state)
-            saved_s = clock.elapsed_s
-        if stops:
-            raise TrainingCanceled
+    with closing(Feeder(clips, generator_config, config, own_device())) as feeder:
+        while budget_share(clock, config) < 1.0:
+            started = time.monotonic()
+            phase = phase_at(clock, config)
+            given = feeder.at_step(clock.step)
+            result = trainer.step(given.batch, given.noise, phase, clock.step)
+            clock = replace(clock, health=observe(clock.health, result))
+            if trouble := find_trouble(clock.health, result):
+                clock = recover(load_checkpoint(path, *state), clock, trouble)
+                trainer.forget_maps()
+                save_checkpoint(path, clock, *state)
+                continue
+            clock = replace(clock, step=clock.step + 1)
+            if evaluation_is_due(clock, config):
+                clock = after_evaluation(clock, reporter.evaluate(), config)
+            reporter.after_step(clock, budget_share(clock, config), phase.rate, result.losses)
+            elapsed_s = told_by_first_rank(clock.elapsed_s + time.monotonic() - started)
+            clock = replace(clock, elapsed_s=elapsed_s)
+            stops = bool(told_by_first_rank(should_stop is not None and should_stop()))
+            if stops or clock.elapsed_s - saved_s >= config.checkpoint_interval_s:
+                save_checkpoint(path, clock, *state)
+                saved_s = clock.elapsed_s
+            if stops:
+                raise TrainingCanceled
     save_checkpoint(path, clock, *state)
     reporter.finish(clock)
     return path

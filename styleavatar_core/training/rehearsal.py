@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tries out how many pictures at a time fit into memory, after a training ran out of it.
 
-Each try is a process of its own under the same limits: what the failed step left behind does not
-count, and a try that the system kills has its answer too.
+Each try is a process of its own under the same limits, so that one that the system kills has its
+answer too. The training that failed has given back what it held before.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from pathlib import Path
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.errors import TrainingError
-from styleavatar_core.networks import GeneratorConfig, sample_noise
+from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.ops.ranks import rank_count
-from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.feeder import Feeder
+from styleavatar_core.training.parallel import own_device
 from styleavatar_core.training.schedule import Phase
 from styleavatar_core.training.trainer import Trainer
 
@@ -100,11 +101,11 @@ def rehearse(
     keep_freed_memory()  # as a training does
     trainer = Trainer(generator_config, config, perceptual_weights, len(datasets))
     clips = [Clip(dataset) for dataset in datasets]
-    batch = BatchSampler(clips, generator_config, config).at_step(0)
+    given = Feeder(clips, generator_config, config, own_device(), is_ahead=False).at_step(0)
     weight = config.loss_weights.adversarial if config.adversarial_start < 1.0 else 0.0
     phase = Phase(rate=0.0, judge_rate=0.0, adversarial_weight=weight, is_static_frozen=False)
     for _ in range(2):
-        trainer.step(batch, sample_noise(generator_config, config.batch_size), phase, number=0)
+        trainer.step(given.batch, given.noise, phase, number=0)
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.evaluation.evaluate import mean_psnr, spread_evenly, write_sheet
+from styleavatar_core.networks import fixed_noise
 from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import make_batch
@@ -30,7 +31,7 @@ _QUICK_FRAME_COUNT = 6
 
 
 class NetworkRenderer:
-    """Renders dataset frames with trained networks, centred window, the z_tmp of inference.
+    """Renders dataset frames with trained networks as engines do: window, z_tmp and noise.
 
     Args:
         dataset: The clip.
@@ -43,6 +44,8 @@ class NetworkRenderer:
         self.dataset = dataset
         self._networks = networks
         self._clip = clip
+        noise = fixed_noise(networks.config)
+        self._noise = noise and noise.to(networks.face_start.device)
         self.refresh()
 
     def refresh(self) -> None:
@@ -56,7 +59,7 @@ class NetworkRenderer:
         batch = make_batch(self.dataset, self._networks.config, [index], style_times=times)
         batch = batch.to(self._networks.face_start.device)
         with torch.inference_mode():
-            output = self._networks(batch, self._maps)
+            output = self._networks(batch, self._maps, self._noise)
         mask = (output.mask[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         return image_array(output.image)[0], mask
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from styleavatar_core.networks.presets import _fast
+from tests.fakes.networks import published_options
 from tests.fakes.prepared_clip import write_prepared_clip
 
 
@@ -23,6 +24,14 @@ def tiny_config():
     config = _fast("tiny", 64, base=4, face_channels=2, levels=3, widths=(8, 8, 8, 8))
     judge = replace(config.discriminator, channels=(8, 8, 8, 8), hidden_channels=8)
     return replace(config, discriminator=judge)
+
+
+@pytest.fixture(scope="session")
+def tiny_published_config(tiny_config):
+    """What the published topology has besides: noise, batch normalisation, windows by linspace."""
+    config = published_options(tiny_config)
+    parts = {name: replace(getattr(config, name), norm="batch") for name in ("face", "background")}
+    return replace(config, **parts)
 
 
 @pytest.fixture(scope="session")
