@@ -91,7 +91,8 @@ class Progress:
         message: One line for people.
         step: Training step, when training.
         eta_s: Estimated seconds until the stage ends, if known.
-        losses: Loss terms by name, weighted as they are summed.
+        losses: Loss terms by name, weighted as they are summed; those of the discriminator's own
+            loss, and how far it leads, have names that begin with ``judge``.
         psnr_db: Held-out PSNR at the last evaluation, if any.
         preview_jpeg: A picture of the present state, if one was made since the last event.
     """

@@ -73,7 +73,8 @@ def _detail(event: Progress) -> str:
     if event.eta_s:
         parts.append(f"{_clock(event.eta_s)} to go")
     if event.losses:
-        parts.append(f"loss {sum(event.losses.values()):.3f}")
+        own = [value for name, value in event.losses.items() if not name.startswith("judge")]
+        parts.append(f"loss {sum(own):.3f}")
     if event.psnr_db is not None:
         parts.append(f"held-out {event.psnr_db:.1f} dB")
     return " · ".join(part for part in parts if part)

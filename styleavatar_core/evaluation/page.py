@@ -30,7 +30,7 @@ _COLUMNS = {
 }
 _CONTROL_UNITS = {"yaw": "degrees", "pitch": "degrees", "gaze": "degrees", "mouth": "mm"}
 _CONTROL_UNITS |= {"jaw": "coefficient", "smile": "coefficient", "lids": "coefficient"}
-_LOSSES = ("l1", "structure", "perceptual", "mask", "adversarial")
+_LOSSES = ("l1", "structure", "perceptual", "mask", "adversarial", "judge", "judge_penalty")
 _NEAREST = ("translation", "rotation", "expression")
 
 Series = Mapping[str, tuple[FloatArray, FloatArray]]

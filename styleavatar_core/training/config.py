@@ -33,7 +33,8 @@ class TrainConfig:
             training on a CPU has few steps.
         warm_up_share: Share of the budget in which the rate rises.
         final_rate_share: Rate at the end over the peak, reached by a cosine.
-        gradient_norm: Gradients longer than this are shortened.
+        gradient_norm: Gradients of the networks longer than this are shortened.
+        judge_gradient_norm: The same of the discriminator; most are shorter, penalties may not be.
         ema_decay: Of the averaged weights, at the end of its ramp.
         centered_share: Share of sample boxes that stay in the middle.
         apart_share: Share of samples whose background stays in the middle while the person's window
@@ -64,6 +65,7 @@ class TrainConfig:
     warm_up_share: float = 0.02
     final_rate_share: float = 0.02
     gradient_norm: float = 1.0
+    judge_gradient_norm: float = 10.0
     ema_decay: float = 0.995
     centered_share: float = 0.5
     apart_share: float = 0.2

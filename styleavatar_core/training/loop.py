@@ -27,6 +27,7 @@ from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.feeder import Feeder
+from styleavatar_core.training.good_checkpoint import GoodCheckpoint
 from styleavatar_core.training.parallel import own_device, require_even_shares, told_by_first_rank
 from styleavatar_core.training.recovery import find_trouble, observe, recover
 from styleavatar_core.training.rehearsal import is_out_of_memory, too_large_batch
@@ -124,6 +125,7 @@ def _train(
     fingerprint = _fingerprint(datasets, generator_config, config)
     state = (trainer.modules, trainer.optimizers, fingerprint)
     clock = Clock(started_from=start.name if start else "")
+    good = GoodCheckpoint(path, is_new=is_new)
     if is_new:
         save_checkpoint(path, clock, *state)
     else:
@@ -131,6 +133,7 @@ def _train(
         if budget_share(clock, config) < 1.0:
             clock = replace(clock, resume_count=clock.resume_count + 1)
             logger.info("training resumed", extra={"step": clock.step})
+    good.after_save(clock.step)
     saved_s = clock.elapsed_s
 
     with closing(Feeder(clips, generator_config, config, own_device())) as feeder:
@@ -141,19 +144,22 @@ def _train(
             result = trainer.step(given.batch, given.noise, phase, clock.step)
             clock = replace(clock, health=observe(clock.health, result))
             if trouble := find_trouble(clock.health, result):
-                clock = recover(load_checkpoint(path, *state), clock, trouble)
+                clock = recover(load_checkpoint(good.path, *state), clock, trouble)
                 trainer.forget_maps()
                 save_checkpoint(path, clock, *state)
+                good.after_recovery(clock.step)
                 continue
             clock = replace(clock, step=clock.step + 1)
             if evaluation_is_due(clock, config):
                 clock = after_evaluation(clock, reporter.evaluate(), config)
-            reporter.after_step(clock, budget_share(clock, config), phase.rate, result.losses)
+            losses = result.losses | result.judge
+            reporter.after_step(clock, budget_share(clock, config), phase.rate, losses)
             elapsed_s = told_by_first_rank(clock.elapsed_s + time.monotonic() - started)
             clock = replace(clock, elapsed_s=elapsed_s)
             stops = bool(told_by_first_rank(should_stop is not None and should_stop()))
             if stops or clock.elapsed_s - saved_s >= config.checkpoint_interval_s:
                 save_checkpoint(path, clock, *state)
+                good.after_save(clock.step)
                 saved_s = clock.elapsed_s
             if stops:
                 raise TrainingCanceled

@@ -102,6 +102,24 @@ def generator_adversarial_loss(scores: torch.Tensor) -> torch.Tensor:
     return F.softplus(-scores).mean()
 
 
+def discriminator_losses(
+    real: torch.Tensor, fake: torch.Tensor, penalized: tuple[float, torch.Tensor] | None = None
+) -> LossTable:
+    """Returns the logistic loss of the discriminator and, in some steps, its penalty.
+
+    Args:
+        real: (B, 1) scores of real pictures.
+        fake: (B, 1) scores of made ones.
+        penalized: Weight of the gradient penalty, and the real pictures.
+    """
+    table = LossTable()
+    table.add("judge", 1.0, discriminator_loss(real, fake))
+    if penalized is not None:
+        weight, image = penalized
+        table.add("judge_penalty", weight, gradient_penalty(real, image))
+    return table
+
+
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """Logistic loss of the discriminator for (B, 1) scores."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()

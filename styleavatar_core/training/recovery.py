@@ -3,7 +3,7 @@
 
 Three things go wrong: numbers that are none, a reconstruction that gets worse and worse, and a
 discriminator so sure that the networks learn nothing from it. The training then goes back to its
-last checkpoint; those are only written while all is well. A rate that was too high is halved. A
+last good checkpoint, see ``good_checkpoint``. A rate that was too high is halved. A
 discriminator that wins learns half as fast and counts half; the third time it is left out.
 """
 
@@ -19,7 +19,7 @@ from styleavatar_core.training.trainer import StepResult
 
 logger = logging.getLogger(__name__)
 
-_MEAN_STEPS = 50  # of running means
+MEAN_STEPS = 50  # of running means
 _SETTLED_STEPS = 100  # before nobody judges
 _RISE_LIMIT = 2.0  # running mean of the loss over its lowest; healthy trainings stay below 1.2
 _LEAD_LIMIT = 0.9
@@ -41,15 +41,16 @@ def observe(health: Health, result: StepResult) -> Health:
         return health
     loss = sum(value for name, value in result.losses.items() if name != "adversarial")
     count = health.step_count + 1
-    mean = health.loss + (loss - health.loss) / min(count, _MEAN_STEPS)
+    mean = health.loss + (loss - health.loss) / min(count, MEAN_STEPS)
     lowest = health.lowest_loss
-    if count >= _MEAN_STEPS:
+    if count >= MEAN_STEPS:
         lowest = mean if lowest is None else min(lowest, mean)
     health = replace(health, step_count=count, loss=mean, lowest_loss=lowest)
-    if result.judge_lead is None:
+    if "judge_lead" not in result.judge:
         return health
     count = health.judge_step_count + 1
-    lead = health.judge_lead + (result.judge_lead - health.judge_lead) / min(count, _MEAN_STEPS)
+    change = (result.judge["judge_lead"] - health.judge_lead) / min(count, MEAN_STEPS)
+    lead = health.judge_lead + change
     return replace(health, judge_step_count=count, judge_lead=lead)
 
 
@@ -67,7 +68,7 @@ def find_trouble(health: Health, result: StepResult) -> Trouble | None:
 
 
 def recover(saved: Clock, now: Clock, trouble: Trouble) -> Clock:
-    """Returns how the training goes on from its last checkpoint.
+    """Returns how the training goes on from a checkpoint.
 
     Args:
         saved: Of the checkpoint. Its step is gone back to; time that is spent stays spent.
@@ -90,7 +91,7 @@ def recover(saved: Clock, now: Clock, trouble: Trouble) -> Clock:
     else:
         rate_factor /= 2
     logger.warning(
-        "training goes back to its checkpoint",
+        "training goes back to a good checkpoint",
         extra={"cause": str(trouble), "step": now.step, "back_to_step": saved.step},
     )
     return replace(

@@ -43,7 +43,8 @@ def tensorboard_log(folder: Path) -> Iterator[Callable[[Progress], None]]:
         if writer is None:  # steps of an earlier run after this one were gone back from
             writer = SummaryWriter(str(folder), purge_step=event.step)
         for name, value in event.losses.items():
-            writer.add_scalar(f"loss/{name}", value, event.step)
+            group = "judge" if name == "judge_lead" else "loss"
+            writer.add_scalar(f"{group}/{name}", value, event.step)
         if event.psnr_db is not None:
             writer.add_scalar("held_out/psnr_db", event.psnr_db, event.step)
         if event.preview_jpeg is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,9 +25,8 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.cpu_layers import with_fewer_passes
 from styleavatar_core.training.flat_weights import flat_weights
 from styleavatar_core.training.losses import (
-    discriminator_loss,
+    discriminator_losses,
     generator_adversarial_loss,
-    gradient_penalty,
     reconstruction_losses,
 )
 from styleavatar_core.training.parallel import in_parallel, own_device
@@ -43,13 +42,15 @@ class StepResult:
 
     Attributes:
         losses: Weighted terms of the networks' loss, of the whole batch.
-        is_finite: Whether losses and gradients were numbers.
-        judge_lead: How surely the discriminator told real from made, in [-1, 1], if it took part.
+        is_finite: Whether losses and gradients of both sides were numbers.
+        judge: Of the discriminator, if it took part: the weighted terms of its own loss, ``judge``
+            and ``judge_penalty`` (the latest), and ``judge_lead``, how surely it told real from
+            made, in [-1, 1].
     """
 
     losses: dict[str, float]
     is_finite: bool
-    judge_lead: float | None = None
+    judge: dict[str, float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -99,20 +100,23 @@ class Trainer:
         }
         static, generator = self.networks.flat_weights()
         self._weights = static + generator
+        self._judge_weights = flat_weights(self.judge)
         groups = [{"params": static}, {"params": generator}]
         self.optimizers = {
             "networks": torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True),
-            "judge": torch.optim.Adam(flat_weights(self.judge), betas=(0.0, 0.99), fused=True),
+            "judge": torch.optim.Adam(self._judge_weights, betas=(0.0, 0.99), fused=True),
         }
         self._config = config
         self._perceptual = None
         if perceptual_weights is not None:
             self._perceptual = PerceptualLoss(perceptual_weights).to(self._device)
         self._frozen_maps: dict[tuple[int, bool], StaticMaps] = {}
+        self._penalty: dict[str, float] = {}  # the latest, as few steps have one
 
     def forget_maps(self) -> None:
         """Draws the frozen static maps anew, after the weights were set from outside."""
         self._frozen_maps.clear()
+        self.networks.train()
 
     def step(self, batch: Batch, noise: Noise | None, phase: Phase, number: int) -> StepResult:
         """Changes networks, discriminator and average by one step.
@@ -144,16 +148,19 @@ class Trainer:
         if not math.isfinite(float(length)):
             return StepResult(values, is_finite=False)
         _apply(optimizer, 0.0 if phase.is_static_frozen else phase.rate, phase.rate)
-        judge_lead = None
+        judge: dict[str, float] = {}
         if phase.adversarial_weight:
-            judge_lead = self._train_judge(batch, prior, output.image.detach(), phase, number)
+            judge = self._train_judge(batch, prior, output.image.detach(), phase, number)
         self.average.update(self.networks, self._weights, number)
-        return StepResult(values, judge_lead is None or math.isfinite(judge_lead), judge_lead)
+        return StepResult(values, all(map(math.isfinite, judge.values())), judge)
 
     def _frozen_static_maps(self, batch: Batch) -> StaticMaps:
         """Returns the maps of frozen feature generators, which are drawn only once."""
         clip, is_shared = batch.clip, batch.has_shared_identity
         if (clip, is_shared) not in self._frozen_maps:
+            # Normalised by what inference uses; drawing them, now or once resumed, changes nothing.
+            self.networks.face.eval()
+            self.networks.background.eval()
             with torch.no_grad():
                 maps = self.networks.static_maps(clip, is_shared=is_shared)
             self._frozen_maps[clip, is_shared] = maps
@@ -161,8 +168,11 @@ class Trainer:
 
     def _train_judge(
         self, batch: Batch, prior: torch.Tensor, fake: torch.Tensor, phase: Phase, number: int
-    ) -> float:
-        """One step of the discriminator, with the lazy gradient penalty (R1); returns its lead."""
+    ) -> dict[str, float]:
+        """One step of the discriminator, with the lazy gradient penalty (R1): ``StepResult.judge``.
+
+        Where its gradients are no numbers it stays as it is.
+        """
         config = self._config
         is_penalized = number % config.r1_interval == 0
         real = batch.image.detach().requires_grad_(is_penalized)
@@ -170,16 +180,20 @@ class Trainer:
         # The penalty squares gradients of gradients: those are fp32 always.
         with nullcontext() if is_penalized else self._autocast:
             real_scores, fake_scores = judge(real, prior).float(), judge(fake, prior).float()
-        loss = discriminator_loss(real_scores, fake_scores)
-        if is_penalized:
-            weight = config.r1_weight / 2 * config.r1_interval
-            loss = loss + weight * gradient_penalty(real_scores, real)
+        weight = config.r1_weight / 2 * config.r1_interval
+        penalized = (weight, real) if is_penalized else None
+        losses = discriminator_losses(real_scores, fake_scores, penalized)
         optimizer = self.optimizers["judge"]
         optimizer.zero_grad(set_to_none=False)
-        loss.backward()
-        _apply(optimizer, phase.judge_rate)
+        losses.total().backward()
+        length = torch.nn.utils.clip_grad_norm_(self._judge_weights, config.judge_gradient_norm)
         lead = (real_scores.sigmoid() - fake_scores.sigmoid()).mean().detach()
-        return float(mean_over_ranks(lead))
+        values = losses.values() | {"judge_lead": float(mean_over_ranks(lead))}
+        if not math.isfinite(float(length)):
+            return values | {"judge": math.nan}
+        _apply(optimizer, phase.judge_rate)
+        self._penalty = {k: v for k, v in values.items() if k == "judge_penalty"} or self._penalty
+        return self._penalty | values
 
 
 def _uses_bf16(config: TrainConfig, device: torch.device) -> bool:

@@ -2,6 +2,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,9 +11,11 @@ from styleavatar_core.data.picture import decode_jpeg
 from styleavatar_core.errors import AssetError, ConflictError, TrainingCanceled, TrainingError
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
 from styleavatar_core.training.checkpoint import CHECKPOINT_NAME
-from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.schedule import stopped_by
+from tests.fakes.prepared_clip import write_prepared_clip
+from tests.fakes.tiny_bundle import tiny_config as smallest_config
 
 CONFIG = TrainConfig(
     step_count=6, batch_size=2, adversarial_start=0.5, r1_interval=2, evaluation_share=0.5
@@ -24,16 +27,23 @@ def weights(path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("preset", "changes", "reason"),
     [
-        ({}, "steps"),
+        ("tiny_config", {}, "steps"),
+        # Stopped after its feature generators were frozen.
+        ("tiny_published_config", {"static_share": 0.1}, "steps"),
         # Every gain is too small: the budget is cut at the second look.
-        ({"plateau_gain_db": 99.0, "plateau_share": 0.1, "evaluation_share": 0.1}, "plateau"),
+        (
+            "tiny_config",
+            {"plateau_gain_db": 99.0, "plateau_share": 0.1, "evaluation_share": 0.1},
+            "plateau",
+        ),
     ],
 )
 def test_a_stopped_and_resumed_run_gives_the_same_numbers(
-    tiny_dataset, tiny_config, tmp_path, changes, reason
+    tiny_dataset, request, tmp_path, preset, changes, reason
 ):
+    tiny_config = request.getfixturevalue(preset)
     config = replace(CONFIG, **changes)
     whole = train([tiny_dataset], tiny_config, config, tmp_path / "whole")
     polls = iter([False, True])
@@ -123,6 +133,54 @@ def test_a_rate_that_is_too_high_is_halved_and_then_given_up(tiny_dataset, tiny_
     assert [recovery.cause for recovery in clock.recoveries] == ["not finite"] * 3
     assert all(recovery.back_to_step == 0 for recovery in clock.recoveries)
     assert all(torch.isfinite(value).all() for value in networks.state_dict().values())
+
+
+def long_training(dataset, folder, should_stop=None, **changes):
+    """Trains the smallest networks with a checkpoint after each step; returns the last clock."""
+    settings = {"batch_size": 1, "step_count": 150, "evaluation_share": 1.0}
+    settings |= {"checkpoint_interval_s": 0.0, "preview_interval_s": 1e6}
+    config = replace(CONFIG, **settings | changes)
+    path = train([dataset], smallest_config(), config, folder, should_stop=should_stop)
+    return load_average(path, smallest_config())[1]
+
+
+def test_a_loss_that_rises_leads_back_to_before_it_rose(tmp_path):
+    dataset, steps = write_prepared_clip(tmp_path / "dataset", train_count=16), iter(range(1000))
+    rng, clean = np.random.default_rng(0), dataset.frames
+
+    def spoil() -> bool:
+        if next(steps) >= 102:
+            dataset.frames = rng.integers(0, 256, clean.shape, np.uint8)
+        return False
+
+    clock = long_training(dataset, tmp_path, spoil, adversarial_start=1.0)
+    (recovery,) = clock.recoveries
+    assert recovery.cause == "loss rose"
+    assert 102 < recovery.step < 150
+    # Later checkpoints were written while the loss was rising already.
+    assert 50 <= recovery.back_to_step < 102
+    assert (clock.step, clock.rate_factor) == (150, 0.5)
+
+
+def test_a_discriminator_that_wins_leads_back_and_becomes_gentler(tiny_dataset, tmp_path):
+    # Networks that learn nothing are found out.
+    nothing = LossWeights(l1=0.0, structure=0.0, mask=0.0, adversarial=1e-30)
+    changes = {"loss_weights": nothing, "r1_weight": 0.0, "learning_rate": 1e-2}
+    clock = long_training(tiny_dataset, tmp_path, adversarial_start=0.0, **changes)
+    assert {recovery.cause for recovery in clock.recoveries} == {"discriminator won"}
+    assert all(one.back_to_step <= one.step - 50 for one in clock.recoveries)
+    assert (clock.step, clock.rate_factor) == (150, 1.0)
+    assert clock.judge_factor == {1: 0.5, 2: 0.25, 3: 0.0}[len(clock.recoveries)]
+
+
+def test_both_sides_are_logged_from_one_table(tiny_dataset, tiny_config, tmp_path):
+    events = []
+    config = replace(CONFIG, adversarial_start=0.0, step_count=2)
+    train([tiny_dataset], tiny_config, config, tmp_path, on_progress=events.append)
+    line = json.loads((tmp_path / "training.jsonl").read_text().splitlines()[0])
+    wanted = {"l1", "structure", "mask", "adversarial", "judge", "judge_penalty", "judge_lead"}
+    assert events[0].losses.keys() == wanted
+    assert {name: line[name] for name in wanted} == pytest.approx(events[0].losses, rel=1e-5)
 
 
 def test_moving_average_in_closed_form(tiny_config):

@@ -2,12 +2,14 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from styleavatar_core.errors import TrainingError
 from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.clock import Clock, Health
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.good_checkpoint import GoodCheckpoint
 from styleavatar_core.training.recovery import Trouble, find_trouble, observe, recover
 from styleavatar_core.training.schedule import phase_at
 from styleavatar_core.training.trainer import StepResult, Trainer
@@ -15,7 +17,8 @@ from styleavatar_core.training.trainer import StepResult, Trainer
 
 def result(loss=1.0, judge_lead=None):
     losses = {"l1": loss, "adversarial": 100.0}  # the latter says nothing about reconstruction
-    return StepResult(losses, is_finite=True, judge_lead=judge_lead)
+    judge = {} if judge_lead is None else {"judge": 100.0, "judge_lead": judge_lead}
+    return StepResult(losses, is_finite=True, judge=judge)
 
 
 def first_trouble(results):
@@ -77,11 +80,56 @@ def test_divergence_halves_the_rate_until_it_is_given_up():
         recover(Clock(), now, Trouble.NOT_FINITE)
 
 
+def judged_step(dataset, tiny_config, **changes):
+    """Takes one step with the discriminator; returns its trainer, weights before, and result."""
+    config = TrainConfig(step_count=10, adversarial_start=0.0, **changes)
+    trainer = Trainer(tiny_config, config)
+    before = {name: value.clone() for name, value in trainer.judge.state_dict().items()}
+    batch = BatchSampler([Clip(dataset)], tiny_config, config).at_step(0)
+    result = trainer.step(batch, None, phase_at(Clock(step=5), config), number=0)
+    return trainer, before, result
+
+
+def test_gradients_of_the_discriminator_that_are_no_numbers_change_nothing(
+    tiny_dataset, tiny_config
+):
+    trainer, before, result = judged_step(tiny_dataset, tiny_config, r1_weight=1e38)
+    assert not result.is_finite
+    for name, value in trainer.judge.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_long_gradients_of_the_discriminator_are_shortened(tiny_dataset, tiny_config):
+    trainer, _, result = judged_step(tiny_dataset, tiny_config, r1_weight=1e6)
+    assert result.is_finite
+    gradients = torch.cat([weight.grad.flatten() for weight in trainer.judge.parameters()])
+    assert float(gradients.norm()) == pytest.approx(TrainConfig().judge_gradient_norm, rel=1e-3)
+
+
+def test_a_checkpoint_is_good_when_enough_steps_went_well_after_it(tmp_path):
+    latest = tmp_path / "checkpoint.safetensors"
+    good = GoodCheckpoint(latest, is_new=True)
+
+    def save(step):
+        latest.unlink(missing_ok=True)
+        latest.write_text(str(step))
+        good.after_save(step)
+        return good.path.read_text()
+
+    # Until one is good it is the oldest; what was written less than 50 steps ago never is.
+    assert [save(step) for step in (0, 30, 49, 60, 109, 111, 160)] == [*"00000", "60", "60"]
+    latest.write_text("back at 60")
+    good.after_recovery(60)
+    assert [save(step) for step in (100, 111)] == ["60", "back at 60"]
+    assert GoodCheckpoint(latest, is_new=False).path.read_text() == "back at 60"
+    assert GoodCheckpoint(latest, is_new=True).path == latest
+
+
 def test_the_discriminator_says_how_far_it_leads(tiny_dataset, tiny_config):
     config = TrainConfig(step_count=10, adversarial_start=0.0, batch_size=4)
     trainer = Trainer(tiny_config, config)
     phase = replace(phase_at(Clock(step=1), config), rate=0.0, judge_rate=2e-3)
     batch = BatchSampler([Clip(tiny_dataset)], tiny_config, config).at_step(0)
-    leads = [trainer.step(batch, None, phase, step).judge_lead for step in range(1, 16)]
+    leads = [trainer.step(batch, None, phase, step).judge["judge_lead"] for step in range(1, 16)]
     assert all(-1 <= lead <= 1 for lead in leads)
     assert leads[-1] > leads[0] + 0.1  # networks that stand still are soon found out

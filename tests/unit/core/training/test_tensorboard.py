@@ -23,7 +23,7 @@ def read_events(folder):
 
 
 def test_a_training_can_be_watched(tiny_dataset, tiny_config, tmp_path):
-    config = TrainConfig(step_count=3, adversarial_start=1.0, evaluation_share=0.3)
+    config = TrainConfig(step_count=3, adversarial_start=0.0, evaluation_share=0.3)
     board = tmp_path / "tensorboard"
     with tensorboard_log(board) as write:
         train([tiny_dataset], tiny_config, config, tmp_path / "training", on_progress=write)
@@ -31,7 +31,8 @@ def test_a_training_can_be_watched(tiny_dataset, tiny_config, tmp_path):
     for event in read_events(board):
         for value in event.summary.value:
             values.setdefault(value.tag, []).append((event.step, value))
-    assert {"loss/l1", "loss/structure", "loss/mask"} <= values.keys()
+    assert {"loss/l1", "loss/structure", "loss/mask", "loss/adversarial"} <= values.keys()
+    assert {"loss/judge", "loss/judge_penalty", "judge/judge_lead"} <= values.keys()
     step, psnr = values["held_out/psnr_db"][-1]
     assert step == 3
     assert psnr.simple_value > 0
