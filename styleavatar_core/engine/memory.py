@@ -7,8 +7,11 @@ virtual machines the page faults cost more than the arithmetic.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import logging
+import sys
 
 logger = logging.getLogger(__name__)
 
@@ -31,3 +34,13 @@ def keep_freed_memory() -> bool:
     taken = mallopt(_M_MMAP_THRESHOLD, _NEVER) == 1 and mallopt(_M_TRIM_THRESHOLD, _NEVER) == 1
     logger.debug("allocator keeps freed memory", extra={"taken": taken})
     return taken
+
+
+def give_back_memory() -> None:
+    """Hands what was freed, and what only cycles hold, back to the system and to the GPU."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # what has not been imported holds nothing
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)

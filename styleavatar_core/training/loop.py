@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.engine.memory import keep_freed_memory
+from styleavatar_core.engine.memory import give_back_memory, keep_freed_memory
 from styleavatar_core.errors import TrainingCanceled
 from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.training.avatar_networks import AvatarNetworks
@@ -95,7 +95,8 @@ def train(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-    # Outside the handler: what the failed step held is free now.
+    # Outside the handler: what the failed step held is free now, and must not count against a try.
+    give_back_memory()
     raise too_large_batch(datasets, generator_config, config, perceptual_weights)
 
 
