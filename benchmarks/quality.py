@@ -77,6 +77,8 @@ _METRICS = (
     "no_background_ssim",
     "lpips",
     "fid",
+    "no_background_lpips",
+    "no_background_fid",
 )
 _CONTROLS = ("rotation_r", "mouth_r", "jaw_r", "smile_r", "lids_r", "gaze_r")
 _QUICK_STEPS = 4

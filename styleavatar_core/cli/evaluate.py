@@ -134,6 +134,7 @@ def _evaluate_own(
 ) -> dict[str, float]:
     """Measures the avatar on its own video, writes the report and returns the figures."""
     from styleavatar_core.avatar.bundle import read_bundle
+    from styleavatar_core.evaluation.closeups import closeups_sheet
     from styleavatar_core.evaluation.control import (
         control_fidelity,
         control_series,
@@ -177,7 +178,8 @@ def _evaluate_own(
         figures |= {name: value for name, value in control.items() if name != "frame_count"}
         own = Driven("its own held-out frames", control, control_series(wanted, seen))
         driven = [own, *driven]
-    sheet = frames_sheet(dataset, render, spread_evenly(evaluation.indices))
+    shown = spread_evenly(evaluation.indices)
+    sheet = frames_sheet(dataset, render, shown)
     (avatar / "evaluation.jpg").write_bytes(sheet)
     content = ReportContent(
         name=avatar.resolve().name,
@@ -186,6 +188,7 @@ def _evaluate_own(
         absent={name: _NO_WEIGHTS.format(name=name) for name in learned.absent},
         sheet_jpeg=sheet,
         extremes_jpeg=frames_sheet(dataset, render, _extremes(evaluation)),
+        closeups_jpeg=closeups_sheet(dataset, render, shown),
         preview_jpeg=read_bundle(bundle, verify=False).preview(),
         training_log=_training_log(avatar / "training" / "training.jsonl"),
         driven=driven,

@@ -18,12 +18,12 @@ from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 from styleavatar_core.evaluation.metrics import flicker, psnr, remove_background, sharpness, ssim
 from styleavatar_core.face3d.camera import parameters_in_crop, project, to_pixels
 from styleavatar_core.face3d.landmark_groups import FACE_LANDMARK_COUNT
-from styleavatar_core.types import ByteArray
+from styleavatar_core.types import ByteArray, FloatArray
 
 RenderIndex = Callable[[int], tuple[ByteArray, ByteArray]]
 """Renders dataset frame ``index`` at the centred window: (S, S, 3) uint8 picture, (F, F) mask."""
 
-_PAPER_SIDE_PX = 512  # the paper compares at this size, without background
+_PAPER_SIDE_PX = 512  # the paper compares at this size, with background and without
 _SHEET_ROWS = 6
 _SHEET_CELL_PX = 192
 
@@ -35,8 +35,9 @@ class HeldOutEvaluation:
     Attributes:
         indices: Dataset frames that were looked at, in order.
         series: Values by figure name, one per frame; NaN where a frame has none.
-        figures: Means over frames: ``psnr_db``, ``ssim``, ``sharpness``, ``flicker``, with
-            ``no_background_`` for the person on black; those of the baselines with the prefixes
+        figures: Means over frames, of pictures of at most 512 pixels a side as in the paper:
+            ``psnr_db``, ``ssim``, ``sharpness``, ``flicker``, with ``no_background_`` for the
+            person on black; those of the baselines with the prefixes
             ``nearest_sample_`` and ``mean_frame_``; Table 4's ``nearest_..._std``; learned metrics
             whose weights were given; ``frame_count``.
     """
@@ -90,18 +91,20 @@ def evaluate_frames(
     indices = pick_frames(dataset, frame_limit)
     train = [dataset.parameters[i] for i in dataset.train_indices]
     nearest = NearestSample(train, dataset.info.crop)
-    mean = mean_frame(dataset)
+    mean = _compared(mean_frame(dataset))
     series: dict[str, list[float]] = {}
     before: dict[str, ByteArray] = {}
     for place, index in enumerate(indices):
-        truth = held_out_truth(dataset, index)
+        output, truth = render(index)[0], _compared(held_out_truth(dataset, index))
+        sample = held_out_truth(dataset, nearest.find(dataset.parameters[index]))
         pictures = {
-            "": render(index)[0],
-            "nearest_sample_": held_out_truth(dataset, nearest.find(dataset.parameters[index])),
+            "": _compared(output),
+            "nearest_sample_": _compared(sample),
             "mean_frame_": mean,
         }
         follows = place > 0 and _is_next(dataset, indices[place - 1], index)
-        face, person = _face_mask(dataset, index, truth.shape[0]), _person(dataset, index)
+        face = _face_mask(dataset, index, truth.shape[0])
+        person = _compared(_person(dataset, index))
         for prefix, image in pictures.items():
             values = _figures(image, truth, face, person)
             values["flicker"] = (
@@ -112,8 +115,10 @@ def evaluate_frames(
         before = {**pictures, "truth": truth}
         if learned is not None:
             learned.add(pictures[""], truth)
+            alone = (remove_background(picture, person) for picture in (pictures[""], truth))
+            learned.add(*alone, prefix="no_background_")
         if on_output is not None:
-            on_output(index, pictures[""])
+            on_output(index, output)
     figures = {name: _finite_mean(values) for name, values in series.items()}
     driven = [dataset.parameters[i] for i in indices]
     figures |= nearest_parameters(train, driven, dataset.info.crop)
@@ -183,7 +188,7 @@ def _sheet_row(dataset: AvatarDataset, render: RenderIndex, index: int) -> list[
 def _figures(
     image: ByteArray, truth: ByteArray, face: ByteArray, person: ByteArray
 ) -> dict[str, float]:
-    alone, alone_truth = (_alone(picture, person) for picture in (image, truth))
+    alone, alone_truth = (remove_background(picture, person) for picture in (image, truth))
     return {
         "psnr_db": psnr(image, truth),
         "ssim": ssim(image, truth),
@@ -193,13 +198,12 @@ def _figures(
     }
 
 
-def _alone(image: ByteArray, person: ByteArray) -> ByteArray:
-    """Returns the person on black, at most as large as in the paper's comparisons."""
-    alone = remove_background(image, person)
-    if alone.shape[0] > _PAPER_SIDE_PX:
-        side = (_PAPER_SIDE_PX, _PAPER_SIDE_PX)
-        alone = np.asarray(cv2.resize(alone, side, interpolation=cv2.INTER_AREA), np.uint8)
-    return alone
+def _compared(image: ByteArray) -> ByteArray:
+    """Returns a picture or mask at most as large as in the paper's comparisons."""
+    if image.shape[0] <= _PAPER_SIDE_PX:
+        return image
+    side = (_PAPER_SIDE_PX, _PAPER_SIDE_PX)
+    return np.asarray(cv2.resize(image, side, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def held_out_truth(dataset: AvatarDataset, index: int) -> ByteArray:
@@ -220,16 +224,21 @@ def _is_next(dataset: AvatarDataset, index: int, later: int) -> bool:
 
 
 def _face_mask(dataset: AvatarDataset, index: int, side: int) -> ByteArray:
-    """Returns the convex hull of the 468 face landmarks of the fitted mesh, (side, side) uint8."""
+    """Returns the convex hull of the face landmarks of the fitted mesh, (side, side) uint8."""
+    pixels = landmark_pixels(dataset, index, side)
+    mask = np.zeros((side, side), np.uint8)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(pixels).astype(np.int32)), 1)
+    return mask
+
+
+def landmark_pixels(dataset: AvatarDataset, index: int, side: int) -> FloatArray:
+    """Returns the 468 face landmarks of the fitted mesh in a window of a side, (468, 2) pixels."""
     model, identity = dataset.info.face_model(), dataset.info.face_identity
     parameters = parameters_in_crop(dataset.parameters[index], dataset.info.crop)
     neutral = model.neutral(identity.identity)
     vertices = model.vertices(neutral, parameters.expression, parameters.eye_rotation)
     landmarks = vertices[model.landmark_indices[:FACE_LANDMARK_COUNT]]
-    pixels = to_pixels(project(landmarks, parameters), side, side)[:, :2]
-    mask = np.zeros((side, side), np.uint8)
-    cv2.fillConvexPoly(mask, cv2.convexHull(np.rint(pixels).astype(np.int32)), 1)
-    return mask
+    return to_pixels(project(landmarks, parameters), side, side)[:, :2]
 
 
 def _finite_mean(values: list[float]) -> float:

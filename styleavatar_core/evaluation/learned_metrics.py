@@ -38,8 +38,8 @@ class LearnedMetrics:
     ) -> None:
         self._lpips = None if lpips_weights is None else _load(lpips_weights, "LPIPS")
         self._inception = None if fid_weights is None else _load(fid_weights, "FID")
-        self._distances: list[float] = []
-        self._features: tuple[list[FloatArray], list[FloatArray]] = ([], [])
+        self._distances: dict[str, list[float]] = {}
+        self._features: dict[str, tuple[list[FloatArray], list[FloatArray]]] = {}
 
     @property
     def absent(self) -> list[str]:
@@ -47,26 +47,36 @@ class LearnedMetrics:
         networks = {"lpips": self._lpips, "fid": self._inception}
         return [name for name, network in networks.items() if network is None]
 
-    def add(self, image: ByteArray, truth: ByteArray) -> None:
-        """Takes in a pair of (H, W, 3) uint8 RGB pictures."""
+    def add(self, image: ByteArray, truth: ByteArray, prefix: str = "") -> None:
+        """Takes in a pair of pictures.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            truth: (H, W, 3) uint8 RGB.
+            prefix: Begins the figures' names of all pairs that were given it.
+        """
         pair = torch.from_numpy(np.stack([image, truth])).permute(0, 3, 1, 2)
         with torch.inference_mode():
             if self._lpips is not None:
                 one, other = self._lpips(pair.float(), resize_images=False, return_lpips=True)
-                self._distances.append(float((one - other).square().sum()))
+                distance = float((one - other).square().sum())
+                self._distances.setdefault(prefix, []).append(distance)
             if self._inception is not None:
                 features = self._inception(pair, return_features=True).numpy()
-                for collected, feature in zip(self._features, features, strict=True):
+                both = self._features.setdefault(prefix, ([], []))
+                for collected, feature in zip(both, features, strict=True):
                     collected.append(feature)
 
     def figures(self) -> dict[str, float]:
         """Returns ``lpips`` and ``fid``, as far as there were weights and enough pictures."""
-        figures: dict[str, float] = {}
-        if self._distances:
-            figures["lpips"] = float(np.mean(self._distances))
-        if len(self._features[0]) >= _LEAST_FID_FRAMES:
-            outputs, truths = (np.stack(features) for features in self._features)
-            figures["fid"] = frechet_distance(outputs, truths)
+        figures = {
+            f"{prefix}lpips": float(np.mean(distances))
+            for prefix, distances in self._distances.items()
+        }
+        for prefix, both in self._features.items():
+            if len(both[0]) >= _LEAST_FID_FRAMES:
+                outputs, truths = (np.stack(features) for features in both)
+                figures[f"{prefix}fid"] = frechet_distance(outputs, truths)
         return figures
 
 

@@ -64,6 +64,7 @@ class ReportContent:
         absent: Metrics that could not be measured, each with the reason.
         sheet_jpeg: Contact sheet of frames evenly spread over the held-out part.
         extremes_jpeg: Contact sheet of the best, the middle and the worst frame.
+        closeups_jpeg: Eyes, mouth and hair of frames beside the truth.
         preview_jpeg: A picture of the avatar.
         training_log: Rows of ``training.jsonl``; empty where there is none.
         driven: Self-driven first, then others.
@@ -75,6 +76,7 @@ class ReportContent:
     absent: Mapping[str, str]
     sheet_jpeg: bytes
     extremes_jpeg: bytes
+    closeups_jpeg: bytes
     preview_jpeg: bytes
     training_log: Sequence[Mapping[str, float]] = ()
     driven: Sequence[Driven] = field(default_factory=tuple)

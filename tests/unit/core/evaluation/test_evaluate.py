@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from styleavatar_core.evaluation.evaluate import (
     pick_frames,
     spread_evenly,
 )
+from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 from styleavatar_core.types import ByteArray
 from tests.fakes.prepared_clip import write_prepared_clip
 
@@ -47,6 +50,38 @@ def test_an_error_in_the_background_leaves_the_person_alone(dataset: AvatarDatas
     assert figures["psnr_db"] < 12
     assert np.isnan(figures["no_background_psnr_db"])
     assert figures["no_background_ssim"] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_large_pictures_are_compared_at_the_papers_size(tmp_path: Path) -> None:
+    large = write_prepared_clip(tmp_path, size_px=1024, frame_count=5, train_count=3)
+
+    def chequered(index: int) -> tuple[ByteArray, ByteArray]:
+        image = held_out_truth(large, index).copy()
+        signs = np.indices(image.shape[:2]).sum(0) % 2 * 40 - 20
+        return np.uint8(image + signs[..., None]), MASK
+
+    learned = RecordedMetrics()
+    outputs: list[ByteArray] = []
+    evaluation = evaluate_frames(
+        large, chequered, learned=learned, on_output=lambda _, image: outputs.append(image)
+    )
+    # Halved, the pattern is gone: at full size it would be 22 dB.
+    assert evaluation.figures["psnr_db"] > 45 or np.isnan(evaluation.figures["psnr_db"])
+    assert evaluation.figures["no_background_psnr_db"] > 45 or np.isnan(
+        evaluation.figures["no_background_psnr_db"]
+    )
+    assert [image.shape for image in outputs] == [(1024, 1024, 3)] * 2
+    assert learned.seen == [("", 512), ("no_background_", 512)] * 2
+
+
+class RecordedMetrics(LearnedMetrics):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, int]] = []
+
+    def add(self, image: ByteArray, truth: ByteArray, prefix: str = "") -> None:
+        assert image.shape == truth.shape
+        self.seen.append((prefix, image.shape[0]))
 
 
 def test_flicker_is_what_changes_from_frame_to_frame_only(dataset: AvatarDataset) -> None:

@@ -56,10 +56,13 @@ def test_distances_are_those_of_the_networks(networks: tuple[Path, Path]) -> Non
     same = LearnedMetrics(lpips_weights=networks[0], fid_weights=networks[1])
     for picture in PICTURES:
         learned.add(picture + np.uint8(51), picture)
+        learned.add(picture, picture, prefix="no_background_")
         same.add(picture, picture)
     figures = learned.figures()
     assert figures["lpips"] == pytest.approx(3 * 0.2**2, rel=1e-4)
     assert figures["fid"] == pytest.approx(3 * 0.2**2, rel=1e-4)
+    assert figures["no_background_lpips"] == 0
+    assert figures["no_background_fid"] == pytest.approx(0.0, abs=1e-6)
     assert learned.absent == []
     assert same.figures()["lpips"] == 0
     assert same.figures()["fid"] == pytest.approx(0.0, abs=1e-6)

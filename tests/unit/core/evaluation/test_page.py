@@ -83,6 +83,7 @@ def test_evaluate_writes_figures_and_a_self_contained_page(trained: Path) -> Non
     assert f"{figures['psnr_db']:.1f} dB" in page
     assert "&lt;Ada&gt; &amp; co" in page
     assert "LPIPS not measured" in page
+    assert page.count("<img") == 4  # the avatar and three sheets
     assert page.count("<svg") == page.count("</svg>") >= 5  # quality, and two of the training
     assert set(re.findall(r'(?:src|href)="(.{15})', page)) == {"data:image/jpeg"}
     assert "url(" not in page
