@@ -3,8 +3,9 @@
 
 ``python -m benchmarks.quality --clips a.mp4 --clips b.mp4 --preset lite --minutes 25``; every
 ablation too with ``--variants all``; with ``--variants published`` every variant that does one
-thing as the published networks do. With ``--folder`` the pictures stay: ``ablations.jpg`` (as
-Fig. 7) and ``translation.jpg`` (as Fig. 4) beside each clip's avatars.
+thing as the published networks do; equal steps instead of equal time with ``--steps``. Sheets go to
+``out/quality`` or ``--folder``, where avatars stay too: ``ablations.jpg`` (as Fig. 7) and
+``translation.jpg`` (as Fig. 4: heads moved across, down and diagonally).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.quality_parts.translation import shift_variant
 from benchmarks.report import build_report, print_report, write_report
-from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.sample_clip import make_sample_clip
@@ -31,20 +32,11 @@ from styleavatar_core.evaluation.comparison import comparison_sheet
 from styleavatar_core.evaluation.control import control_fidelity
 from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth, spread_evenly
 from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
-from styleavatar_core.evaluation.translation import (
-    SHIFTS,
-    ShiftedRenderer,
-    ShiftResult,
-    measure_translation,
-    translation_figures,
-    translation_sheet,
-)
+from styleavatar_core.evaluation.translation import ShiftResult, translation_sheet
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import ABLATIONS, PUBLISHED, ablate, get_preset
 from styleavatar_core.provenance.consent import make_consent
-from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import FIXED_STYLE_TIME
 from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER, create_avatar
@@ -52,7 +44,7 @@ from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.measure import drive_avatar
 from styleavatar_core.training.prepare import prepare_dataset
 from styleavatar_core.training.reporter import NetworkRenderer
-from styleavatar_core.types import ByteArray, FloatArray
+from styleavatar_core.types import ByteArray
 
 BASELINES = {"nearest_sample": "nearest_sample_", "mean_frame": "mean_frame_"}
 _DEFAULT_VARIANTS = ("full", *BASELINES)
@@ -62,6 +54,7 @@ _TRAINED = (*ABLATIONS, *PUBLISHED)
 _STILL: dict[str, Any] = {"centered_share": 1.0, "apart_share": 0.0}
 _TRAINED_OTHERWISE: dict[str, dict[str, Any]] = {
     "no_sliding_window": _STILL,
+    "no_adversarial": {"adversarial_start": 1.0},
     "single_styleunet": _STILL,
     "dvp": _STILL,
     "dnr": _STILL,
@@ -83,6 +76,8 @@ _METRICS = (
 _CONTROLS = ("rotation_r", "mouth_r", "jaw_r", "smile_r", "lids_r", "gaze_r")
 _QUICK_STEPS = 4
 _SHOWN_FRAMES = 4
+_SHIFTED_FRAMES = 5
+_SHEETS_FOLDER = Path("out") / "quality"
 
 Render = Callable[[int], tuple[ByteArray, ByteArray]]
 
@@ -96,6 +91,7 @@ class Options:
     variants: list[str]
     driver: Path | None
     frame_limit: int | None
+    shifted_frames: int
     lpips_weights: Path | None
     fid_weights: Path | None
 
@@ -104,6 +100,7 @@ def main(
     clips: Annotated[list[Path] | None, typer.Option(help="Videos; none makes a sample.")] = None,
     preset: Annotated[str, typer.Option(help="Network preset.")] = "lite",
     minutes: Annotated[float, typer.Option(help="Training time per clip and variant.")] = 25.0,
+    steps: Annotated[int | None, typer.Option(help="Equal steps instead of equal time.")] = None,
     variants: Annotated[
         list[str] | None,
         typer.Option(help=f"Of {', '.join((*_TRAINED, *BASELINES))}; or {', '.join(_SETS)}."),
@@ -111,7 +108,7 @@ def main(
     driver: Annotated[Path | None, typer.Option(help="Video of another person.")] = None,
     lpips_weights: Annotated[Path | None, typer.Option(help="TorchScript, for LPIPS.")] = None,
     fid_weights: Annotated[Path | None, typer.Option(help="TorchScript, for FID.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Keeps avatars and sheets here.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Keeps avatars here, and sheets.")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Report file.")] = None,
     quick: Annotated[bool, typer.Option(help="Cheap values, never quoted.")] = False,
 ) -> None:
@@ -123,12 +120,13 @@ def main(
         preset="nano" if quick else preset,
         config=TrainConfig(
             minutes=minutes,
-            step_count=_QUICK_STEPS if quick else None,
+            step_count=_QUICK_STEPS if quick else steps,
             plateau_gain_db=None,  # the same minutes for every row
         ),
         variants=chosen,
         driver=driver,
         frame_limit=4 if quick else None,
+        shifted_frames=1 if quick else _SHIFTED_FRAMES,
         lpips_weights=lpips_weights,
         fid_weights=fid_weights,
     )
@@ -139,16 +137,18 @@ def main(
             clips = [make_sample_clip(work / "sample.mp4", 6.0, size_px=256, seed=0).path]
         figures: dict[str, float | None] = {}
         for clip in clips:
-            measured = measure_clip(clip, work / clip.stem, options)
+            sheets = (folder or _SHEETS_FOLDER) / clip.stem
+            measured = measure_clip(clip, work / clip.stem, sheets, options)
             figures |= {f"{clip.stem}.{name}": value for name, value in measured.items()}
-    described = {"preset": options.preset, "minutes": minutes, "variants": chosen, "quick": quick}
+    described = {"preset": options.preset, "minutes": minutes, "steps": steps, "quick": quick}
+    described |= {"variants": chosen}
     report = build_report("quality", figures, described)
     print_report(report)
     if json_path is not None:
         write_report(report, json_path)
 
 
-def measure_clip(clip: Path, work: Path, options: Options) -> dict[str, float]:
+def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict[str, float]:
     """Trains every variant on a clip, with equal time, and measures and pictures them."""
     dataset = prepare_dataset(clip, work / DATASET_FOLDER, get_preset(options.preset))
     figures: dict[str, float] = {}
@@ -164,15 +164,16 @@ def measure_clip(clip: Path, work: Path, options: Options) -> dict[str, float]:
             figures |= _named(variant, evaluated, "")
             figures[f"{variant}.train_minutes"] = minutes
         if variant in ("full", "no_sliding_window"):
-            results = shift_heads(dataset, networks, has_windows=variant == "full")
-            translations.append(results)
-            shifted = translation_figures(results)
-            figures |= {f"{variant}.translation.{name}": v for name, v in shifted.items()}
+            count = options.shifted_frames
+            shown, shifted = shift_variant(dataset, networks, bundle, count)
+            translations += shown
+            figures |= {f"{variant}.{name}": value for name, value in shifted.items()}
     for variant in [name for name in options.variants if name in BASELINES]:
         figures |= _named(variant, evaluated, BASELINES[variant])
-    (work / "ablations.jpg").write_bytes(encode_jpeg(ablation_sheet(dataset, renders)))
+    sheets.mkdir(parents=True, exist_ok=True)
+    (sheets / "ablations.jpg").write_bytes(encode_jpeg(ablation_sheet(dataset, renders)))
     if translations:
-        (work / "translation.jpg").write_bytes(encode_jpeg(translation_sheet(translations)))
+        (sheets / "translation.jpg").write_bytes(encode_jpeg(translation_sheet(translations)))
     if options.driver is not None and "full" in renders:
         with closing(AvatarRenderer(work / "avatar")) as renderer:
             frames = drive_avatar(renderer, options.driver, frame_limit=options.frame_limit)
@@ -224,23 +225,6 @@ def evaluate_variant(
         return evaluate_frames(dataset, render_live, frame_limit=limit, learned=learned).figures
 
 
-def shift_heads(
-    dataset: AvatarDataset, networks: AvatarNetworks, *, has_windows: bool
-) -> list[ShiftResult]:
-    """Moves the head of the middle held-out frame to both sides."""
-    middle = dataset.held_out_indices[len(dataset.held_out_indices) // 2]
-    size = networks.config.rendering_size_px
-    renderer = ShiftedRenderer(
-        networks.generator,
-        networks.static_maps(),
-        ConditioningRenderer(dataset.info.face_model(), dataset.info.face_identity, size),
-        parameters_in_crop(dataset.parameters[middle], dataset.info.crop),
-        FIXED_STYLE_TIME,
-        has_windows=has_windows,
-    )
-    return measure_translation(renderer, _detect, [(share, 0.0) for share in SHIFTS])
-
-
 def ablation_sheet(dataset: AvatarDataset, renders: dict[str, Render]) -> ByteArray:
     """Shows held-out frames: the truth, the nearest sample and all variants."""
     train_parameters = [dataset.parameters[index] for index in dataset.train_indices]
@@ -265,11 +249,6 @@ def _named(variant: str, evaluated: dict[str, float], prefix: str) -> dict[str, 
         for metric in _METRICS
         if prefix + metric in evaluated
     }
-
-
-def _detect(image: ByteArray) -> FloatArray | None:
-    with LandmarkDetector() as detector:
-        return detector.detect(image)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Translation generalisation (paper, Fig. 4): the head driven to where the clip never had it.
 
-With sliding windows the foreground is drawn where it was trained and its window moved, while the
-background stays; without them the network sees its rendering where it never saw one.
+An avatar is rendered as live streams have it rendered: with sliding windows the foreground is drawn
+where it was trained and its window moved, while the background stays (``avatar/person_window.py``).
+Without them the network sees its rendering where it never saw one.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ import torch
 
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.data.picture import contact_sheet
-from styleavatar_core.networks import FeatureMaps, PortraitGenerator, position_code
+from styleavatar_core.networks import (
+    FeatureMaps,
+    PortraitGenerator,
+    fixed_noise,
+    position_code,
+)
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
 SHIFTS = (-0.25, -0.125, 0.0, 0.125, 0.25)  # shares of the picture's side
+DIRECTIONS = {  # (x, y), by the name that their figures have
+    "translation": [(1, 0)],
+    "translation_vertical": [(0, 1)],
+    "translation_diagonal": [(1, 1), (1, -1)],
+}
 LIMIT = 0.1  # mask area and landmarks must stay within this of what is expected
 
 Shift = tuple[float, float]
@@ -53,16 +64,14 @@ class ShiftResult:
         return self.area_error <= LIMIT and self.landmark_error <= LIMIT
 
 
-class ShiftedRenderer:
-    """Renders one frame of an avatar with its head moved.
+class NetworkFaces:
+    """Renders faces by trained networks whose windows stay in the middle: the rendering moves.
 
     Args:
         generator: The trained generator.
         maps: Static maps of face and background.
         conditioning: Renders the avatar's face at the generator's rendering size.
-        parameters: The frame, in the coordinates of the avatar's window.
         style_time: The z_tmp of inference.
-        has_windows: Whether the foreground's window moves; else its rendering does.
     """
 
     def __init__(
@@ -70,39 +79,31 @@ class ShiftedRenderer:
         generator: PortraitGenerator,
         maps: tuple[FeatureMaps, FeatureMaps],
         conditioning: ConditioningRenderer,
-        parameters: FaceParameters,
         style_time: float,
-        *,
-        has_windows: bool,
     ) -> None:
         self._generator = generator
         self._maps = maps
         self._conditioning = conditioning
-        self._parameters = parameters
         config = generator.config
         self._style = position_code(
             torch.tensor([style_time]), config.style.style_dim, config.position_octaves
         )
-        self._has_windows = has_windows
+        self._noise = fixed_noise(config)
 
-    def __call__(self, shift: Shift) -> tuple[ByteArray, ByteArray]:
-        """Renders with the head moved by a shift, rounded to texels."""
+    def __call__(self, parameters: FaceParameters) -> tuple[ByteArray, ByteArray]:
+        """Renders a face in the avatar's window: (S, S, 3) picture, (F, F) mask."""
         config = self._generator.config
-        texels = np.rint(np.multiply(shift, config.feature_size)).astype(np.int64)
-        x, y = (float(offset) / config.feature_size for offset in texels)
-        moved = self._conditioning.render(shift_head(self._parameters, (x, y)))
-        still = self._conditioning.render(self._parameters) if self._has_windows else moved
+        shown = self._conditioning.render(parameters)
         step = config.rendering_size_px // config.uv_size
-        offset = -texels if self._has_windows else np.zeros(2, np.int64)
         with torch.inference_mode():
             output = self._generator(
                 self._style,
-                torch.from_numpy(still.texture_rendering)[None].permute(0, 3, 1, 2) / 127.5 - 1.0,
-                torch.from_numpy(moved.uv_rendering[None, ::step, ::step]).permute(0, 3, 1, 2),
-                torch.from_numpy(moved.face_mask[None, None, ::step, ::step]).float(),
+                torch.from_numpy(shown.texture_rendering)[None].permute(0, 3, 1, 2) / 127.5 - 1.0,
+                torch.from_numpy(shown.uv_rendering[None, ::step, ::step]).permute(0, 3, 1, 2),
+                torch.from_numpy(shown.face_mask[None, None, ::step, ::step]).float(),
                 *self._maps,
-                torch.from_numpy(offset)[None],
                 torch.zeros(1, 2, dtype=torch.int64),
+                noise=self._noise,
             )
         image = ((output.image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         mask = (output.mask[0, 0].clamp(0, 1) * 255).round().to(torch.uint8)

@@ -137,6 +137,7 @@ ABLATIONS: dict[str, Variant] = {
     "full": _unchanged,
     "no_neural_texture": _no_neural_texture,
     "no_sliding_window": _unchanged,
+    "no_adversarial": _unchanged,
     "single_styleunet": _single_styleunet,
     "dvp": _dvp,
     "dnr": _dnr,

@@ -91,7 +91,7 @@ def reacts(avatar: UntrainedAvatar, name: str, change: Callable[[torch.Tensor], 
 
 def test_each_variant_sees_what_it_should(avatars: dict[str, UntrainedAvatar]) -> None:
     sees_uv = {name for name, avatar in avatars.items() if reacts(avatar, "uv", lambda x: 1 - x)}
-    assert sees_uv == {"full", "no_sliding_window", "dnr", *PUBLISHED}
+    assert sees_uv == {"full", "no_sliding_window", "no_adversarial", "dnr", *PUBLISHED}
     sees_rendering = {
         name for name, avatar in avatars.items() if reacts(avatar, "rendering", torch.neg)
     }

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Heads moved beyond the clip (paper, Fig. 4), through what a user's live stream goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.avatar.statistics import ParameterStatistics
+from styleavatar_core.avatar.trained_range import TrainedRange
+from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.evaluation.evaluate import spread_evenly
+from styleavatar_core.evaluation.translation import (
+    DIRECTIONS,
+    SHIFTS,
+    NetworkFaces,
+    RenderShifted,
+    ShiftResult,
+    measure_translation,
+    shift_head,
+    translation_figures,
+)
+from styleavatar_core.face3d.camera import parameters_in_crop
+from styleavatar_core.tracking.landmarks import LandmarkDetector
+from styleavatar_core.training.avatar_networks import AvatarNetworks
+from styleavatar_core.training.batches import FIXED_STYLE_TIME
+from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
+
+RenderFace = Callable[[FaceParameters], tuple[ByteArray, ByteArray]]
+
+
+def shift_variant(
+    dataset: AvatarDataset, networks: AvatarNetworks, bundle: Path | None, frame_count: int
+) -> tuple[list[list[ShiftResult]], dict[str, float]]:
+    """Moves heads of an avatar as live streams do, or of networks that have no windows.
+
+    Args:
+        dataset: The clip.
+        networks: What was trained on it.
+        bundle: The avatar, if there is one; else the networks are looked at.
+        frame_count: Of the held-out frames, so many.
+
+    Returns:
+        As :func:`shift_heads`.
+    """
+    if bundle is None:
+        info, size = dataset.info, networks.config.rendering_size_px
+        conditioning = ConditioningRenderer(info.face_model(), info.face_identity, size)
+        maps = networks.static_maps()
+        return shift_heads(
+            dataset,
+            NetworkFaces(networks.generator, maps, conditioning, FIXED_STYLE_TIME),
+            frame_count,
+        )
+    with closing(AvatarRenderer(bundle)) as renderer:
+        manifest = renderer.manifest
+        statistics = ParameterStatistics.from_dict(manifest.statistics)
+        held = TrainedRange(statistics, window_reach=manifest.window_reach)
+
+        def render_live(parameters: FaceParameters) -> tuple[ByteArray, ByteArray]:
+            frame = renderer.render(held.hold(parameters)[0])
+            return frame.image, frame.mask
+
+        return shift_heads(dataset, render_live, frame_count)
+
+
+def shift_heads(
+    dataset: AvatarDataset, render: RenderFace, frame_count: int
+) -> tuple[list[list[ShiftResult]], dict[str, float]]:
+    """Moves the heads of some held-out frames to both sides, up and down, and diagonally.
+
+    Args:
+        dataset: The clip.
+        render: Gives picture and mask of a face in the avatar's window.
+        frame_count: Frames, evenly spread.
+
+    Returns:
+        The middle frame's results, one row for each direction, and figures over all frames.
+    """
+    frames = spread_evenly(dataset.held_out_indices, frame_count)
+    shown, figures = [], {}
+    for name, directions in DIRECTIONS.items():
+        results = []
+        for place, index in enumerate(frames):
+            shifted = _shifted(render, dataset, index)
+            for x, y in directions:
+                shifts = [(share * x, share * y) for share in SHIFTS]
+                row = measure_translation(shifted, _detect, shifts)
+                results += row
+                if place == len(frames) // 2:
+                    shown.append(row)
+        figures |= {f"{name}.{key}": v for key, v in translation_figures(results).items()}
+    return shown, figures
+
+
+def _shifted(render: RenderFace, dataset: AvatarDataset, index: int) -> RenderShifted:
+    parameters = parameters_in_crop(dataset.parameters[index], dataset.info.crop)
+    return lambda shift: render(shift_head(parameters, shift))
+
+
+def _detect(image: ByteArray) -> FloatArray | None:
+    with LandmarkDetector() as detector:
+        return detector.detect(image)
