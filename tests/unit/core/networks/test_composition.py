@@ -3,10 +3,12 @@ import pytest
 import torch
 
 from styleavatar_core.networks.composition import (
+    BackgroundCutter,
     TextureSampler,
     crop_windows,
     crop_windows_linspace,
 )
+from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.mapping import position_code
 
 
@@ -62,3 +64,12 @@ def test_position_code_is_the_value_and_its_waves() -> None:
     expected = [0.5, x.sin(), x.cos(), (2 * x).sin(), (2 * x).cos(), 0, 0, 0]
     torch.testing.assert_close(code, torch.tensor([expected]))
     assert position_code(torch.tensor([0.5, 1.0]), 64).shape == (2, 64)
+
+
+def test_smaller_background_maps_are_resampled_before_they_are_cut() -> None:
+    maps = FeatureMaps(coordinates(4), torch.zeros(1, 12, 4, 4))
+    feature, pack = BackgroundCutter(8, 4)(maps, torch.tensor([[3, 1]]))
+    assert pack.shape == (1, 12, 4, 4)
+    # Texel k of eight lies at k / 2 - 1/4 of four; windows begin at column 3 and row 1.
+    assert feature[0, 0, 0].tolist() == [1.25, 1.75, 2.25, 2.75]
+    assert feature[0, 1, :, 0].tolist() == [0.25, 0.75, 1.25, 1.75]
