@@ -24,5 +24,5 @@ TensorboardOption = Annotated[
     bool, typer.Option(help="Write OUT/training/tensorboard for TensorBoard.")
 ]
 Vgg19Option = Annotated[
-    Path | None, typer.Option(help="VGG19 weights (safetensors) for the perceptual loss.")
+    Path | None, typer.Option(help="VGG19 weights for the perceptual loss: .pth or safetensors.")
 ]

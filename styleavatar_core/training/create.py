@@ -79,7 +79,7 @@ def create_avatar(
         config: Other settings of the training; ``minutes``, ``seed`` and ``adversarial`` win.
         face_model: Id of the face model to track and drive with; the built-in one if empty.
         frame_cap: Most frames to keep.
-        perceptual_weights: VGG19 weights (safetensors) for the perceptual loss.
+        perceptual_weights: VGG19 weights for the perceptual loss.
         matting_weights: Robust Video Matting (TorchScript).
         start: Another training or avatar of this preset to start from, see ``start``.
         on_progress: Told how far it is.

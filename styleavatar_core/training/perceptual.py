@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The paper's perceptual loss (Sec. 3.3) with VGG19, used when somebody has its weights.
 
-The weights are not ours to ship: a safetensors file with the convolutions under torchvision's names
-(``features.0.weight`` ...) is given by path.
+The weights are not ours to ship: a file with the convolutions under torchvision's names
+(``features.0.weight`` ...) is given by path, torchvision's own ``.pth`` or safetensors.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -31,18 +32,16 @@ class PerceptualLoss(nn.Module):
     """Mean absolute difference of VGG19 features.
 
     Args:
-        path: safetensors file with torchvision's parameter names.
+        path: File with torchvision's parameter names: safetensors, or torch's format (``.pth``),
+            of which only tensors are read.
 
     Raises:
-        AssetError: The file lacks a layer or cannot be read.
+        AssetError: The file lacks a layer, cannot be read or is not what its name says.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise AssetError(f"the VGG19 weights {path.name} cannot be read: {error}") from error
+        tensors = _read(path)
         for index in (layer for layer in _LAYERS if layer is not None):
             for part in ("weight", "bias"):
                 name = f"features.{index}.{part}"
@@ -71,3 +70,22 @@ class PerceptualLoss(nn.Module):
             if index in _COMPARED:
                 found.append(x)
         return found
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    """Reads weights; a file whose name ends in a digest, as torchvision's do, must have it."""
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        told = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
+        if path.suffix == ".pth":
+            tensors: dict[str, torch.Tensor] = torch.load(path, "cpu", weights_only=True)
+        else:
+            tensors = load_file(path)
+    except Exception as error:  # the readers' errors have no common base
+        raise AssetError(f"the VGG19 weights {path.name} cannot be read: {error}") from error
+    if told is not None and not digest.startswith(told[1]):
+        raise AssetError(
+            f"the VGG19 weights {path.name} are damaged: their sha256 begins with "
+            f"{digest[: len(told[1])]}; download them again"
+        )
+    return tensors

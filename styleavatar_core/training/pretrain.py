@@ -44,7 +44,7 @@ def pretrain(
         preset: Name of the network preset.
         minutes: Budget of the training alone.
         config: Other settings of the training; ``minutes`` wins.
-        perceptual_weights: VGG19 weights (safetensors) for the perceptual loss.
+        perceptual_weights: VGG19 weights for the perceptual loss.
         on_progress: Told how far it is.
         should_stop: Asked often.
 
