@@ -105,9 +105,9 @@ class DeviceRenderer:
         self._engine.warm_up(batch_limit)
         self._drawing.prepare(batch_limit)
         vertices = np.zeros((self._vertex_count, 3), np.float32)
-        blank = (vertices, np.zeros(POSE_COUNT, np.float32))
+        nobody = (vertices, np.zeros(POSE_COUNT, np.float32))
         for size in batch_sizes(batch_limit):
-            self.render([blank] * size)
+            self.render([nobody] * size)
 
     def prepare(self, batch: Sequence[FaceParameters]) -> list[Moved]:
         """Does the host's part: moves the mesh of each frame.

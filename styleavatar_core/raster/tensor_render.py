@@ -115,7 +115,7 @@ class TensorFaceRenderer(nn.Module):
         # Gathered, not scattered: sums come out the same each time.
         summed = padded[:, self.faces_around].sum(dim=2)
         length = summed.square().sum(dim=2, keepdim=True).sqrt()
-        return torch.where(length > 1e-12, summed / length, 0.0)
+        return (summed / length).masked_fill(length <= 1e-12, 0.0)
 
     def _irradiance(self, normals: torch.Tensor) -> torch.Tensor:
         """Evaluates the fixed light at normals (B, V, 3): (B, V, 1), not negative."""

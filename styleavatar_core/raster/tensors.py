@@ -58,14 +58,14 @@ def rasterize(
     is_drawn = (torch.minimum(torch.minimum(u, v), 1.0 - u - v) >= -SLACK) & (depth < torch.inf)
     is_drawn &= place < ends[-1]
     face = owner % len(faces)
-    number = torch.where(is_drawn, (_ordered(depth) << _FACE_BITS) | face, _NOTHING)
+    number = ((_ordered(depth) << _FACE_BITS) | face).masked_fill(~is_drawn, _NOTHING)
     pixel = (owner // len(faces) * height + top[owner] + row) * width + left[owner] + column
     # What is not drawn changes nothing; spread out, it does not wait for its like either.
     total = len(points) * height * width
     pixel = torch.where(is_drawn, pixel, place % total)
     numbers = torch.full((total,), _NOTHING, device=points.device)
     numbers.scatter_reduce_(0, pixel, number, "amin")
-    index = torch.where(numbers == _NOTHING, -1, numbers & (2**_FACE_BITS - 1))
+    index = (numbers & (2**_FACE_BITS - 1)).masked_fill(numbers == _NOTHING, -1)
     return Covered(index.reshape(len(points), height, width), ends[-1])
 
 
@@ -111,7 +111,7 @@ def _set_up(
     ]
     first, wide, high = (left, top), right - left + 1, bottom - top + 1
     left, top, wide, high = (
-        torch.where(is_seen, part, other).long()
+        part.masked_fill(~is_seen, other).long()
         for part, other in zip((*first, wide, high), (0.0, 0.0, 1.0, 0.0), strict=True)
     )
     stacked = torch.stack([torch.stack(plane) for plane in planes])
@@ -148,7 +148,7 @@ def shade(
     s, t, r = (weight[..., None] for weight in _weights(a, b, c, height, width))
     mixed = s * a[..., 2:] + t * b[..., 2:] + r * c[..., 2:]
     is_covered = face_index >= 0
-    mixed = torch.where(is_covered[..., None], mixed, 0.0)
+    mixed = mixed.masked_fill(~is_covered[..., None], 0.0)
     image = (mixed[..., :3] + 0.5).to(torch.int32).to(torch.uint8)
     return image, mixed[..., 3:].contiguous(), is_covered.to(torch.uint8)
 

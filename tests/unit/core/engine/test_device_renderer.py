@@ -97,6 +97,15 @@ def test_a_mesh_that_takes_more_room_is_drawn_whole(
     assert_host_agrees(bundle, engine, renderer, near)
 
 
+def test_warming_up_draws_nobody_and_leaves_pictures_as_they_are(
+    bundle: AvatarBundle, engine: TorchEngine
+) -> None:
+    engine.gains_by_batches = True
+    renderer = DeviceRenderer(engine, bundle.manifest, conditioning(bundle, engine))
+    renderer.warm_up(3)
+    assert_host_agrees(bundle, engine, renderer, FACES)
+
+
 def test_parameters_of_another_face_model_are_refused(
     bundle: AvatarBundle, engine: TorchEngine
 ) -> None:
