@@ -140,8 +140,7 @@ class AvatarRenderer:
         else:  # only the mesh is moved here; the rest is drawn there
             prepared = self._on_device.prepare(batch)
             conditioned = time.perf_counter()
-            output = self._on_device.render(prepared)
-            pictures = list(zip(output.image, output.mask, strict=True))
+            pictures = self._on_device.render(prepared)
         end = time.perf_counter()
         timings_ms = {
             "conditioning": (conditioned - start) * 1e3,

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from styleavatar_core.engine.cuda_stream import CudaStream, DeviceFrame, Tensors, contiguous_like
+from styleavatar_core.engine.cuda_stream import CudaStream, DeviceFrame, Tensors
 
 _WARM_UP_COUNT = 2  # libraries choose their kernels and make their work spaces then
 
@@ -78,7 +78,7 @@ class CapturedModule:
             with ReadTensors() as read:
                 self._module(*inputs)
             self._kept = read.tensors()
-        outputs = tuple(contiguous_like(result) for result in results)
+        outputs = tuple(torch.empty_like(result) for result in results)
 
         def compute() -> None:
             for place, result in zip(outputs, self._module(*inputs), strict=True):

@@ -10,12 +10,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 
 from styleavatar_core.errors import EngineUnavailableError
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 Work = Callable[[], None]
 Tensors = tuple[torch.Tensor, ...]
@@ -64,20 +67,20 @@ class CudaStream:
         """The stream as the driver knows it."""
         return int(self._stream.cuda_stream)
 
-    def on_host(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """Returns memory of the host that a copy need not be waited for: pinned."""
-        return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+    def on_host(self, like: torch.Tensor) -> torch.Tensor:
+        """Returns pinned memory of the host for a tensor's values: copies are not waited for."""
+        return torch.empty(like.shape, dtype=like.dtype, pin_memory=True)
 
     def follow(self) -> None:
         """Begins after what the caller has launched elsewhere: weights that move to the device."""
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
 
-    def launch(self, work: Work) -> None:
+    def launch(self, work: Callable[[], Result]) -> Result:
         """Launches work on the stream, and does not wait for it."""
         with _LAUNCHING, torch.cuda.stream(self._stream):
-            work()
+            return work()
 
-    def bring_back(self, copy: Work) -> Work:
+    def bring_back(self, sources: Tensors, results: Tensors) -> Work:
         """Launches copies to the host: behind what was launched, beside what will be.
 
         Returns:
@@ -86,7 +89,8 @@ class CudaStream:
         with _LAUNCHING:
             self._way_back.wait_stream(self._stream)
             with torch.cuda.stream(self._way_back):
-                copy()
+                for source, result in zip(sources, results, strict=True):
+                    result.copy_(source, non_blocking=True)
                 return self._way_back.record_event().synchronize
 
     def capture(self, work: Work) -> Work | None:
@@ -155,8 +159,3 @@ class DeviceFrame:
         It must have been launched before.
         """
         self._replay = self._stream.capture(self._compute)
-
-
-def contiguous_like(tensor: torch.Tensor) -> torch.Tensor:
-    """Returns a place for a tensor's values, from which they go elsewhere in one piece."""
-    return torch.empty_like(tensor, memory_format=torch.contiguous_format)

@@ -17,7 +17,7 @@ from torch import nn
 
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.engine.base import EngineInfo, RenderEngine, RenderOutput
+from styleavatar_core.engine.base import EngineInfo, RenderEngine
 from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded
 from styleavatar_core.engine.cuda_stream import Tensors
 from styleavatar_core.engine.transfers import Transfers, Underway
@@ -26,7 +26,7 @@ from styleavatar_core.raster.tensor_render import POSE_COUNT, TensorFaceRenderer
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
 Moved = tuple[FloatArray, FloatArray]  # vertices (V, 3) and pose (POSE_COUNT,) of a frame
-Pictures = tuple[ByteArray, ByteArray]  # images and masks of a batch
+Pictures = tuple[ByteArray, ByteArray]  # image and mask of a frame, or those of a batch
 
 _MOST_UNDERWAY = 2  # one is computed while the other comes back
 
@@ -117,10 +117,13 @@ class DeviceRenderer:
         """
         return [(self._mesh.vertices(face), pose_numbers(face)) for face in batch]
 
-    def render(self, prepared: Sequence[Moved]) -> RenderOutput:
+    def render(self, prepared: Sequence[Moved]) -> list[Pictures]:
         """Renders what was prepared; as one batch if the engine gains by that.
 
         Otherwise one frame is rendered while the one before it comes back.
+
+        Returns:
+            Image (H, W, 3) and mask (H, W) uint8 of each frame, not copied once more.
 
         Raises:
             RenderError: These frames failed; the renderer lives.
@@ -132,8 +135,7 @@ class DeviceRenderer:
         except Exception as error:  # the runtimes' exceptions have no common base
             runtime = self._engine.runtime
             raise RenderError(f"{runtime} could not render these frames: {error}") from error
-        images, masks = zip(*outputs, strict=True)
-        return RenderOutput(np.concatenate(images), np.concatenate(masks))
+        return [pair for images, masks in outputs for pair in zip(images, masks, strict=True)]
 
     def _render_in_turns(self, groups: Sequence[Sequence[Moved]]) -> list[Pictures]:
         """Renders batches, two of them on their way at a time."""

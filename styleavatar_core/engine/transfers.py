@@ -12,28 +12,29 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from styleavatar_core.engine.cuda_stream import CudaStream, Tensors, Work, contiguous_like
+from styleavatar_core.engine.cuda_stream import CudaStream, Tensors, Work
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Underway:
     """A batch on its way.
 
     Attributes:
-        given: What goes to the device, in pinned memory.
+        wait: Waits until the results are there.
         staged: What comes back, on the device: the next batch may be computed meanwhile.
         results: The same in pinned memory.
-        wait: Waits until the results are there.
     """
 
-    given: Tensors
-    staged: Tensors = ()
-    results: Tensors = ()
-    wait: Work = lambda: None
+    wait: Work
+    staged: Tensors
+    results: Tensors
 
 
 class Transfers:
     """Computes on a device what is given on the host, and gives it back there. Not thread-safe.
+
+    Pinned memory is torch's: it keeps what is freed for the next batches, and hands nothing out
+    that is still being copied.
 
     Args:
         compute: From tensors on the device to tensors on the device, which the next call may
@@ -43,7 +44,6 @@ class Transfers:
 
     def __init__(self, compute: Callable[..., Tensors], stream: CudaStream) -> None:
         self._compute, self._stream = compute, stream
-        self._free: dict[int, list[Underway]] = {}  # by batch size
 
     def give(self, arrays: Sequence[np.ndarray]) -> Underway:
         """Sends a batch on its way and returns at once.
@@ -54,38 +54,20 @@ class Transfers:
         Returns:
             What :meth:`take` takes.
         """
-        hosts = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-        free = self._free.setdefault(len(hosts[0]), [])
-        batch = free.pop() if free else self._made_for(hosts)
-        _copy(hosts, batch.given)
-        self._stream.launch(lambda: self._start(batch))
-        batch.wait = self._stream.bring_back(lambda: _copy(batch.staged, batch.results))
-        return batch
-
-    def take(self, batch: Underway) -> tuple[np.ndarray, ...]:
-        """Waits for a batch and returns what was computed; the arrays are the caller's."""
-        batch.wait()
-        arrays = tuple(result.numpy().copy() for result in batch.results)
-        self._free[len(batch.given[0])].append(batch)
-        return arrays
+        hosts = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+        given = [self._stream.on_host(host).copy_(host) for host in hosts]
+        staged = self._stream.launch(lambda: self._start(given))
+        results = tuple(self._stream.on_host(part) for part in staged)
+        return Underway(self._stream.bring_back(staged, results), staged, results)
 
     @torch.inference_mode()
-    def _start(self, batch: Underway) -> None:
+    def _start(self, given: Sequence[torch.Tensor]) -> Tensors:
         """Launches what computes a batch, and keeps its results from the next one."""
         device = self._stream.device
-        outputs = self._compute(*(part.to(device, non_blocking=True) for part in batch.given))
-        if not batch.results:
-            batch.staged = tuple(contiguous_like(output) for output in outputs)
-            batch.results = tuple(self._stream.on_host(o.shape, o.dtype) for o in outputs)
-        _copy(outputs, batch.staged)
+        outputs = self._compute(*(part.to(device, non_blocking=True) for part in given))
+        return tuple(output.clone(memory_format=torch.contiguous_format) for output in outputs)
 
-    def _made_for(self, hosts: Tensors) -> Underway:
-        """Makes room for a batch like this one."""
-        return Underway(tuple(self._stream.on_host(host.shape, host.dtype) for host in hosts))
-
-
-@torch.inference_mode()
-def _copy(sources: Tensors, targets: Tensors) -> None:
-    """Launches copies."""
-    for source, target in zip(sources, targets, strict=True):
-        target.copy_(source, non_blocking=True)
+    def take(self, batch: Underway) -> tuple[np.ndarray, ...]:
+        """Waits for a batch and returns what was computed: pinned memory, the caller's to keep."""
+        batch.wait()
+        return tuple(result.numpy() for result in batch.results)

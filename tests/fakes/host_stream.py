@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import torch
 
-from styleavatar_core.engine.cuda_stream import CudaStream, Work
+from styleavatar_core.engine.cuda_stream import CudaStream, Result, Tensors, Work
 
 
 class HostStream(CudaStream):
@@ -28,17 +28,21 @@ class HostStream(CudaStream):
     def handle(self) -> int:
         return 1
 
-    def on_host(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        return torch.zeros(tuple(shape), dtype=dtype)
+    def on_host(self, like: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(like.shape, dtype=like.dtype)
 
     def follow(self) -> None:
         pass
 
-    def launch(self, work: Work) -> None:
-        work()
+    def launch(self, work: Callable[[], Result]) -> Result:
+        return work()
 
-    def bring_back(self, copy: Work) -> Work:
-        return copy
+    def bring_back(self, sources: Tensors, results: Tensors) -> Work:
+        def wait() -> None:
+            for source, result in zip(sources, results, strict=True):
+                result.copy_(source)
+
+        return wait
 
     def capture(self, work: Work) -> Work | None:
         self.capture_count += 1
