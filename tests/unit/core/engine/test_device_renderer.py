@@ -11,6 +11,7 @@ import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.base import RenderEngine, joined
 from styleavatar_core.engine.device_renderer import DeviceConditioning, DeviceRenderer, _without_rim
 from styleavatar_core.engine.loading import load_frozen
@@ -167,3 +168,23 @@ def test_nothing_between_vertices_and_pictures_touches_the_host(bundle: AvatarBu
             image, _ = frozen(*module(*given)[:3])
     assert image.shape == (2, 128, 128, 3)
     assert watch.seen == []
+
+
+def test_an_avatar_whose_engine_is_on_a_device_is_drawn_there(
+    bundle: AvatarBundle, engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[int] = []
+    prepare = DeviceRenderer.prepare
+    monkeypatch.setattr(
+        DeviceRenderer, "prepare", lambda self, b: prepared.append(len(b)) or prepare(self, b)
+    )
+    opened = "styleavatar_core.engine.avatar_renderer.open_engine"
+    monkeypatch.setattr(opened, lambda *_, **__: engine)
+    there = AvatarRenderer(bundle.path).render_batch(FACES)
+    assert prepared == [3]
+    monkeypatch.undo()
+    here = AvatarRenderer(bundle.path, backend="torch", thread_count=1).render_batch(FACES)
+    for ours, theirs in zip(there, here, strict=True):
+        assert np.abs(ours.image.astype(int) - theirs.image).max() <= 2
+        assert ours.mask.shape == theirs.mask.shape
+        assert set(ours.timings_ms) == set(theirs.timings_ms)
