@@ -24,6 +24,7 @@ from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.evaluation.metrics import psnr
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import GeneratorConfig, get_preset, sample_noise
+from styleavatar_core.networks.ablations import ABLATIONS
 from styleavatar_core.networks.portrait_generator import PortraitGenerator
 from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano
@@ -43,6 +44,16 @@ def late_nano() -> GeneratorConfig:
     sizes = config.synthesis.skip_sizes[1:]
     synthesis = replace(config.synthesis, has_early_skips=False, skip_sizes=sizes)
     return replace(config, foreground=foreground, synthesis=synthesis)
+
+
+def without_texture() -> GeneratorConfig:
+    """Nano whose second network sees no face."""
+    return ABLATIONS["no_neural_texture"](get_preset("nano"))
+
+
+def without_composition() -> GeneratorConfig:
+    """Nano that has one network, which sees the face only."""
+    return ABLATIONS["dnr"](get_preset("nano"))
 
 
 CONFIGS = [lambda: get_preset("nano"), noisy_nano, late_nano]
@@ -122,7 +133,7 @@ def test_nothing_is_scaled_where_nothing_is_large(make_config) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("make_config", CONFIGS)
+@pytest.mark.parametrize("make_config", [*CONFIGS, without_texture, without_composition])
 def test_every_layer_may_be_scaled(make_config, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if fp16 ended at 1: every layer is scaled, each in its own way, and pictures stay."""
     generator, frames = frozen(make_config(), exploded=False)
