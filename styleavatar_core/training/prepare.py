@@ -81,9 +81,10 @@ def prepare_dataset(
     tracked = track_video(video, model, report, should_stop, observer.see)
     chosen = _choose_frames(tracked, frame_cap)
     _report_capture(assess_capture(video.name, tracked, observer), folder, report)
-    window = choose_window(tracked.landmarks, tracked.width, tracked.height)
     parameters = [tracked.parameters[index] for index in chosen]
-    identity = _fit_head(video, model, tracked, chosen, window)
+    train = chosen[: int(len(chosen) * _TRAIN_SHARE)]
+    window = _choose_window(tracked, train)
+    identity = _fit_head(video, model, tracked, train, window, matting_weights)
     matting = ForegroundMatting(matting_weights)
     info = DatasetInfo(
         source_name=video.name,
@@ -92,7 +93,7 @@ def prepare_dataset(
         source_height=tracked.height,
         fps=tracked.fps,
         frame_count=len(chosen),
-        train_count=int(len(chosen) * _TRAIN_SHARE),
+        train_count=len(train),
         missing_face_count=sum(p is None for p in tracked.parameters),
         image_size_px=config.image_size_px,
         rendering_size_px=config.rendering_size_px,
@@ -125,17 +126,26 @@ def _report_capture(capture: CaptureReport, folder: Path, report: OnProgress) ->
     report(Progress("tracking", 1.0, message))
 
 
+def _choose_window(tracked: TrackedVideo, train: list[int]) -> CropBox:
+    """Chooses the window by the training frames; what is held out must not say where it is."""
+    return choose_window(tracked.landmarks[train], tracked.width, tracked.height)
+
+
 def _fit_head(
-    video: Path, model: FaceModel, tracked: TrackedVideo, chosen: list[int], window: CropBox
+    video: Path,
+    model: FaceModel,
+    tracked: TrackedVideo,
+    train: list[int],
+    window: CropBox,
+    matting_weights: Path | None,
 ) -> FloatArray:
     """Returns the identity with hair and neck fitted to the outline in frames of all headings."""
-    train = chosen[: int(len(chosen) * _TRAIN_SHARE)]
     known = {index: params for index in train if (params := tracked.parameters[index]) is not None}
     by_yaw = sorted(known, key=lambda index: float(known[index].rotation[2]))
     places = np.linspace(0, len(by_yaw) - 1, _OUTLINE_FRAME_COUNT).round().astype(int)
     picked = {by_yaw[place] for place in places}
     masks, parameters = [], []
-    matting = ForegroundMatting()
+    matting = ForegroundMatting(matting_weights)
     try:
         for index, _, frame in read_frames(video):
             if index in picked:
