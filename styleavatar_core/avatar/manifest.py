@@ -125,8 +125,9 @@ class AvatarManifest(BaseModel):
     @property
     def window_reach(self) -> float:
         """How far training moved the person's window, as a share of its side; 0: not at all."""
-        settings = self.training.get("settings")
-        if settings is None or not (settings["centered_share"] < 1 or settings["apart_share"] > 0):
+        settings = self.training.get("settings", {})
+        # What an older version did not write down it did not do.
+        if settings.get("centered_share", 1.0) == 1.0 and settings.get("apart_share", 0.0) == 0.0:
             return 0.0
         texels = int(self.generator["feature_size"])
         margin = min((int(self.generator["canvas_size"]) - texels) // 2, int(_PICTURED * texels))

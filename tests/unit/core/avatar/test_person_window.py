@@ -19,6 +19,7 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.types import CropBox, FaceParameters
 from tests.fakes.bundle import fake_manifest
 
+NANO = get_preset("nano").to_dict()
 SCALE = 0.5
 SEEN = 0.1  # the head was within this of the middle, model units
 TEXEL = 2 / (64 * SCALE)  # of nano, model units
@@ -43,7 +44,7 @@ STATISTICS = ParameterStatistics.from_parameters(
 def manifest(**settings: Any) -> AvatarManifest:
     return fake_manifest(
         0,
-        generator=get_preset("nano").to_dict(),
+        generator=NANO,
         statistics=STATISTICS.to_dict(),
         training={"settings": TrainConfig(**settings).to_dict()},
     )
@@ -79,6 +80,7 @@ def test_the_window_stays_on_the_canvas() -> None:
     [
         (manifest(), 0.25),
         (manifest(centered_share=1.0, apart_share=0.0), 0.0),
+        (fake_manifest(0, generator=NANO, training={"settings": {"centered_share": 0.5}}), 0.25),
         (fake_manifest(0), 0.0),  # nothing is known of its training
     ],
 )
