@@ -7,9 +7,9 @@ import contextlib
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
@@ -17,14 +17,11 @@ from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.avatar.person_window import PersonWindow
-from styleavatar_core.engine.backends import OpeningAvatar, get_backend
-from styleavatar_core.engine.base import HOME, EngineInfo, RenderEngine, RenderInput, joined
-from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.base import HOME, EngineInfo, Pictures
 from styleavatar_core.engine.calibration import CalibrationMemory, recall_batch_limit
 from styleavatar_core.engine.device_renderer import DeviceRenderer
-from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.host_renderer import HostRenderer, MovedRenderer
 from styleavatar_core.engine.selection import open_engine
-from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.types import ByteArray, FaceParameters
 
 
@@ -45,12 +42,27 @@ class RenderedFrame:
     timings_ms: dict[str, float]
 
 
+class FrameRenderer(Protocol):
+    """What renders frames whose window is in the middle: on the host, or where a GPU is."""
+
+    def warm_up(self, batch_limit: int) -> None:
+        """Makes ready for batches of up to so many frames."""
+
+    def prepare(self, batch: Sequence[FaceParameters]) -> Any:
+        """Does the host's part of conditioning, for ``render``."""
+
+    def render(self, prepared: Any) -> list[Pictures]:
+        """Renders what was prepared."""
+
+    def close(self) -> None:
+        """Frees what it holds beside the engine."""
+
+
 class AvatarRenderer:
     """Renders one avatar. Not thread-safe.
 
     A head beyond the trained range is drawn where it was seen, in a window that moves, while the
-    background stays (Sec. 3.2). Where the engine's graph has a fixed window, such frames are
-    rendered by torch beside it, from the first of them on.
+    background stays (Sec. 3.2).
 
     Args:
         bundle_path: The bundle, directory or zip.
@@ -75,23 +87,22 @@ class AvatarRenderer:
     ) -> None:
         path = Path(bundle_path)
         taken_before = _occupied_bytes()
-        self._bundle = read_bundle(path, verify=False)  # what is read is verified then
-        self.manifest: AvatarManifest = self._bundle.manifest
-        model = self.manifest.face_model()
-        self._engine = open_engine(self._bundle, backend, thread_count=thread_count)
-        self._window = PersonWindow(self.manifest)
-        self._conditioning = ConditioningRenderer(
-            model, self.manifest.face_identity, self._engine.info.rendering_size_px
+        bundle = read_bundle(path, verify=False)  # what is read is verified then
+        self.manifest: AvatarManifest = bundle.manifest
+        self._engine = open_engine(bundle, backend, thread_count=thread_count)
+        size_px = self._engine.info.rendering_size_px
+        model, identity = self.manifest.face_model(), self.manifest.face_identity
+        conditioning = ConditioningRenderer(model, identity, size_px)
+        conditioning.warm_up()
+        on_device = self._engine.stream is not None
+        self._renderer: FrameRenderer = (DeviceRenderer if on_device else HostRenderer)(
+            self._engine, self.manifest, conditioning
         )
-        self._conditioning.warm_up()
+        self._window = PersonWindow(self.manifest)
+        self._moved = MovedRenderer(self._engine, bundle, conditioning)
         memory = CalibrationMemory()
         self.batch_limit = recall_batch_limit(self._engine, self.manifest.preset, memory)
-        self._on_device: DeviceRenderer | None = None
-        if self._engine.stream is None:
-            self._engine.warm_up(self.batch_limit)
-        else:
-            self._on_device = DeviceRenderer(self._engine, self.manifest, self._conditioning)
-            self._on_device.warm_up(self.batch_limit)
+        self._renderer.warm_up(self.batch_limit)
         # What another avatar had left behind may be used again without growing.
         taken = _occupied_bytes() - taken_before + self._engine.coming_bytes
         if self.manifest.window_reach and not self._engine.moves_windows:
@@ -132,62 +143,30 @@ class AvatarRenderer:
             RenderError: These frames failed; the renderer lives.
         """
         start = time.perf_counter()
-        is_moved = any(self._window.place(parameters)[1] != HOME for parameters in batch)
-        if self._on_device is None or is_moved:
-            inputs = [self._prepare(parameters) for parameters in batch]
-            conditioned = time.perf_counter()
-            pictures = self._draw(inputs)
-        else:  # only the mesh is moved here; the rest is drawn there
-            prepared = self._on_device.prepare(batch)
-            conditioned = time.perf_counter()
-            pictures = self._on_device.render(prepared)
+        placed = [self._window.place(parameters) for parameters in batch]
+        middle = [index for index, (_, window) in enumerate(placed) if window == HOME]
+        moved = [index for index in range(len(batch)) if index not in middle]
+        together = self._renderer.prepare([batch[index] for index in middle]) if middle else None
+        alone = [self._moved.prepare(batch[index], *placed[index]) for index in moved]
+        conditioned = time.perf_counter()
+        pictures: dict[int, Pictures] = {}
+        if together is not None:
+            pictures.update(zip(middle, self._renderer.render(together), strict=True))
+        pictures.update(zip(moved, map(self._moved.render, alone), strict=True))
         end = time.perf_counter()
         timings_ms = {
             "conditioning": (conditioned - start) * 1e3,
             "network": (end - conditioned) * 1e3,
         }
         return [
-            RenderedFrame(image=image, mask=mask, clamped=False, timings_ms=timings_ms)
-            for image, mask in pictures
+            RenderedFrame(*pictures[index], clamped=False, timings_ms=timings_ms)
+            for index in range(len(batch))
         ]
-
-    def _prepare(self, parameters: FaceParameters) -> RenderInput:
-        """Returns what the networks see of a frame."""
-        still, window = self._window.place(parameters)
-        conditioning = self._conditioning.render(parameters)
-        if window != HOME:
-            texture = self._conditioning.render(still).texture_rendering
-            conditioning = replace(conditioning, texture_rendering=texture)
-        return replace(
-            to_render_input(conditioning, self._engine.info, self.manifest), window=window
-        )
-
-    def _draw(self, inputs: Sequence[RenderInput]) -> list[tuple[ByteArray, ByteArray]]:
-        """Returns picture and mask of each frame; those in the middle are drawn together."""
-        if all(one.window == HOME for one in inputs):
-            output = self._engine.render(joined(inputs))
-            return list(zip(output.image, output.mask, strict=True))
-        outputs = [
-            (self._engine if one.window == HOME else self._moving_engine).render(one)
-            for one in inputs
-        ]
-        return [(output.image[0], output.mask[0]) for output in outputs]
-
-    @cached_property
-    def _moving_engine(self) -> RenderEngine:
-        """What renders frames whose window is not in the middle."""
-        if self._engine.moves_windows:
-            return self._engine
-        # One thread: threads of two runtimes that wait for each other take ten times as long.
-        opening = OpeningAvatar(FrozenParts(self._bundle), EngineCache(), thread_count=1)
-        return get_backend("torch").open(opening)
 
     def close(self) -> None:
         """Frees the engine; no other call may follow."""
-        if not self._engine.moves_windows and "_moving_engine" in vars(self):
-            self._moving_engine.close()
-        if self._on_device is not None:
-            self._on_device.close()
+        self._moved.close()
+        self._renderer.close()
         self._engine.close()
 
 

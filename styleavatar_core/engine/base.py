@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 INPUT_NAMES = ("texture_rendering", "uv_rendering", "face_mask")
 SAMPLED_NAMES = ("texture_rendering", "face_feature", "face_pixels")  # the face is sampled already
 OUTPUT_NAMES = ("image", "mask")
+Pictures = tuple[ByteArray, ByteArray]  # image and mask of a frame, or those of a batch
 HOME: tuple[int, int] = (0, 0)  # the window in the middle of the canvas, where graphs have it
 
 

@@ -8,10 +8,9 @@ inputs and outputs touches the host is tested without a GPU; this file has not r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -50,7 +49,7 @@ class CapturedModule:
         """Starts computing what is on the device already; called where the stream launches.
 
         Args:
-            inputs: What the module takes, batch first; a power of two of samples, see ``padded``.
+            inputs: What the module takes, batch first; ``padded_count`` of samples.
 
         Returns:
             What it gives, on the device; the next call overwrites it.
@@ -118,28 +117,14 @@ class ReadTensors(TorchDispatchMode):
         return list(self._read.values())
 
 
-def batch_sizes(batch_limit: int) -> Iterator[int]:
-    """Gives the sizes that batches of up to so many samples come in: powers of two."""
-    size = 1
-    yield size
-    while size < batch_limit:
-        size *= 2
-        yield size
+def padded_count(count: int) -> int:
+    """Returns the next power of two: graphs are captured for those only."""
+    return 1 << (count - 1).bit_length()
 
 
-def padded(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Repeats the last sample until there are as many as a graph takes.
-
-    Args:
-        arrays: Batch first.
-    """
-    return [_padded(array) for array in arrays]
-
-
-def _padded(array: np.ndarray) -> np.ndarray:
-    *_, size = batch_sizes(len(array))
-    missing = size - len(array)
-    return array if missing == 0 else np.concatenate([array, array[-1:].repeat(missing, axis=0)])
+def batch_sizes(batch_limit: int) -> list[int]:
+    """Returns the sizes that batches of up to so many samples are made as large as."""
+    return [1 << exponent for exponent in range(padded_count(batch_limit).bit_length())]
 
 
 def compute_exactly() -> None:

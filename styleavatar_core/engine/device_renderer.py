@@ -17,16 +17,15 @@ from torch import nn
 
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.engine.base import EngineInfo, RenderEngine
-from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded
+from styleavatar_core.engine.base import EngineInfo, Pictures, RenderEngine
+from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded_count
 from styleavatar_core.engine.cuda_stream import Tensors
 from styleavatar_core.engine.transfers import Transfers, Underway
 from styleavatar_core.errors import RenderError
 from styleavatar_core.raster.tensor_render import POSE_COUNT, TensorFaceRenderer, pose_numbers
-from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
+from styleavatar_core.types import FaceParameters, FloatArray
 
 Moved = tuple[FloatArray, FloatArray]  # vertices (V, 3) and pose (POSE_COUNT,) of a frame
-Pictures = tuple[ByteArray, ByteArray]  # image and mask of a frame, or those of a batch
 
 _MOST_UNDERWAY = 2  # one is computed while the other comes back
 
@@ -148,7 +147,9 @@ class DeviceRenderer:
         return outputs + [self._take(*one) for one in underway]
 
     def _give(self, group: Sequence[Moved]) -> Underway:
-        return self._transfers.give(padded(np.stack(parts) for parts in zip(*group, strict=True)))
+        missing = padded_count(len(group)) - len(group)
+        filled = [*group, *[group[-1]] * missing]
+        return self._transfers.give([np.stack(parts) for parts in zip(*filled, strict=True)])
 
     def _take(self, group: Sequence[Moved], batch: Underway) -> Pictures:
         """Returns the pictures of a batch; renders it again, if its mesh did not fit."""

@@ -17,7 +17,7 @@ from styleavatar_core.engine.base import (
     feed_of,
 )
 from styleavatar_core.engine.cpu_layers import missing_bytes, with_less_work, works_in_strips
-from styleavatar_core.engine.cuda_graph import CapturedModule, compute_exactly, padded
+from styleavatar_core.engine.cuda_graph import CapturedModule, compute_exactly, padded_count
 from styleavatar_core.engine.cuda_stream import CudaStream, gpu_name
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
@@ -90,12 +90,13 @@ class TorchEngine(RenderEngine):
             self._captured.prepare(batch_limit)
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
-        feed = feed_of(inputs, self._lookup)
         self._generator.move_window(inputs.window)
         if self._captured is not None:
             count = len(inputs.face_mask)
-            image, mask = self._transfers.take(self._transfers.give(padded(feed.values())))
+            feed = feed_of(inputs.part(0, padded_count(count)), self._lookup)
+            image, mask = self._transfers.take(self._transfers.give(list(feed.values())))
             return RenderOutput(image[:count], mask[:count])
+        feed = feed_of(inputs, self._lookup)
         with torch.inference_mode(), self._threads(self._thread_count):
             image, mask = self._generator(*map(torch.from_numpy, feed.values()))
         return RenderOutput(image.contiguous().numpy(), mask.contiguous().numpy())

@@ -86,17 +86,21 @@ def test_missing_bundle_is_said_so(tmp_path: Path) -> None:
         AvatarRenderer(tmp_path / "nobody")
 
 
-@pytest.fixture(scope="module")
-def narrow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An avatar that saw its head in the middle only, its window in many places."""
+def write_narrow_bundle(path: Path) -> Path:
+    """Writes an avatar that saw its head in the middle only, its window in many places."""
     seen = [
         replace(face(sign / 2), expression=np.full(52, sign > 0, np.float32)) for sign in (-1, 1)
     ]
     return write_nano_bundle(
-        tmp_path_factory.mktemp("narrow") / "avatar",
+        path,
         statistics=ParameterStatistics.from_parameters(seen, CropBox(0.0, 0.0, 0.5)).to_dict(),
         training={"settings": TrainConfig().to_dict()},
     )
+
+
+@pytest.fixture(scope="module")
+def narrow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_narrow_bundle(tmp_path_factory.mktemp("narrow") / "avatar")
 
 
 def moved_by_networks(path: Path, still: FaceParameters, share: tuple[float, float]) -> ByteArray:

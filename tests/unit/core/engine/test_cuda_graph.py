@@ -17,7 +17,7 @@ from styleavatar_core.engine.base import (
     feed_of,
     joined,
 )
-from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded
+from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded_count
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
 from styleavatar_core.engine.frozen_composition import _doubling
 from styleavatar_core.engine.precision import with_precision
@@ -141,14 +141,9 @@ def test_a_graph_keeps_the_constants_that_it_reads() -> None:
     )
 
 
-@pytest.mark.parametrize("count", range(1, 10))
-def test_a_batch_is_filled_up_with_its_last_sample(count: int) -> None:
-    array = np.arange(2 * count).reshape(count, 2)
-    (filled,) = padded([array])
-    assert len(filled) == list(batch_sizes(count))[-1] < 2 * count
-    assert len(filled).bit_count() == 1
-    assert np.array_equal(filled[:count], array)
-    assert (filled[count:] == array[-1]).all()
+def test_batches_are_made_as_large_as_the_next_power_of_two() -> None:
+    assert [padded_count(count) for count in range(1, 10)] == [1, 2, 4, 4, 8, 8, 8, 8, 16]
+    assert [batch_sizes(limit) for limit in (1, 2, 3, 4)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4]]
 
 
 @pytest.mark.parametrize(("precision", "is_exact"), [("fp32", True), ("fp16", False)])

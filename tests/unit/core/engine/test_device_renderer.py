@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from styleavatar_core.avatar.bundle import AvatarBundle
+from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
-from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.engine import avatar_renderer
+from styleavatar_core.engine.avatar_renderer import AvatarRenderer, RenderedFrame
 from styleavatar_core.engine.base import RenderEngine, joined
 from styleavatar_core.engine.device_renderer import DeviceConditioning, DeviceRenderer, _without_rim
 from styleavatar_core.engine.loading import load_frozen
@@ -22,9 +24,10 @@ from styleavatar_core.engine.transfers import Transfers
 from styleavatar_core.engine.typical_inputs import _without_rim as host_without_rim
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import InvalidInputError, RenderError
+from styleavatar_core.evaluation.translation import shift_head
 from styleavatar_core.types import FaceParameters
 from tests.fakes.host_stream import HostStream
-from tests.unit.core.engine.test_avatar_renderer import face
+from tests.unit.core.engine.test_avatar_renderer import face, write_narrow_bundle
 from tests.unit.core.engine.test_cuda_graph import HostWatch
 
 FACES = [face(), face(yaw=0.4), face(yaw=-0.3)]
@@ -34,6 +37,11 @@ FACES = [face(), face(yaw=0.4), face(yaw=-0.3)]
 def engine(bundle: AvatarBundle) -> TorchEngine:
     """The generator as a GPU gets it: it samples the face itself."""
     return TorchEngine(load_frozen(bundle), stream=HostStream())
+
+
+@pytest.fixture(scope="module")
+def narrow_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_narrow_bundle(tmp_path_factory.mktemp("narrow") / "avatar")
 
 
 def conditioning(bundle: AvatarBundle, engine: RenderEngine) -> ConditioningRenderer:
@@ -170,21 +178,49 @@ def test_nothing_between_vertices_and_pictures_touches_the_host(bundle: AvatarBu
     assert watch.seen == []
 
 
-def test_an_avatar_whose_engine_is_on_a_device_is_drawn_there(
-    bundle: AvatarBundle, engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepared: list[int] = []
-    prepare = DeviceRenderer.prepare
-    monkeypatch.setattr(
-        DeviceRenderer, "prepare", lambda self, b: prepared.append(len(b)) or prepare(self, b)
-    )
-    opened = "styleavatar_core.engine.avatar_renderer.open_engine"
-    monkeypatch.setattr(opened, lambda *_, **__: engine)
-    there = AvatarRenderer(bundle.path).render_batch(FACES)
-    assert prepared == [3]
+def on_device(
+    monkeypatch: pytest.MonkeyPatch, path: Path, batch_limit: int
+) -> tuple[AvatarRenderer, HostStream]:
+    """Opens an avatar as on a GPU."""
+    stream = HostStream()
+    engine = TorchEngine(load_frozen(read_bundle(path)), stream=stream)
+    monkeypatch.setattr(avatar_renderer, "open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(avatar_renderer, "recall_batch_limit", lambda *_: batch_limit)
+    renderer = AvatarRenderer(path)
     monkeypatch.undo()
+    return renderer, stream
+
+
+def assert_alike(ours: list[RenderedFrame], theirs: list[RenderedFrame]) -> None:
+    for one, other in zip(ours, theirs, strict=True):
+        assert np.abs(one.image.astype(int) - other.image).max() <= 2
+        assert np.abs(one.mask.astype(int) - other.mask).max() <= 2
+        assert set(one.timings_ms) == set(other.timings_ms)
+
+
+def test_an_avatar_whose_engine_is_on_a_device_is_drawn_there(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer, stream = on_device(monkeypatch, bundle.path, batch_limit=4)
+    assert stream.capture_count == 6  # drawing and networks, for one, two and four
+    stream.replay_count = 0
+    there = renderer.render_batch(FACES)
+    assert (stream.capture_count, stream.replay_count) == (6, 2)
     here = AvatarRenderer(bundle.path, backend="torch", thread_count=1).render_batch(FACES)
-    for ours, theirs in zip(there, here, strict=True):
-        assert np.abs(ours.image.astype(int) - theirs.image).max() <= 2
-        assert ours.mask.shape == theirs.mask.shape
-        assert set(ours.timings_ms) == set(theirs.timings_ms)
+    assert_alike(there, here)
+    assert np.abs(there[0].image.astype(int) - there[1].image).max() > 2
+    renderer.close()
+
+
+def test_moved_windows_take_no_graph_and_leave_the_others_theirs(
+    narrow_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renderer, stream = on_device(monkeypatch, narrow_path, batch_limit=4)
+    captured = stream.capture_count
+    here = AvatarRenderer(narrow_path, backend="torch", thread_count=1)
+    for shares in ([(0.25, -0.125), (0.0, 0.0), (-0.125, 0.0)], [(0.0, 0.0), (0.0, 0.0)]):
+        stream.replay_count = 0
+        heads = [shift_head(face(0.2), share) for share in shares]
+        assert_alike(renderer.render_batch(heads), here.render_batch(heads))
+        assert (stream.capture_count, stream.replay_count) == (captured, 2)
+    renderer.close()

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
 from styleavatar_core.engine import backends, half_range, selection
 from styleavatar_core.engine.backends import OpeningAvatar
-from styleavatar_core.engine.base import RenderEngine, joined
+from styleavatar_core.engine.base import INPUT_NAMES, RenderEngine, joined
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.loading import load_frozen
@@ -207,6 +207,9 @@ def test_frames_are_rendered_whether_they_can_be_captured_or_not(
     assert_shows(engine, bundle)
     assert streams[-1].capture_count == 1
     assert streams[-1].replay_count == (3 if captures else 0)
+    sample = random_input(engine)
+    image, _ = engine.launch([torch.from_numpy(getattr(sample, name)) for name in INPUT_NAMES])
+    assert np.array_equal(image.numpy(), engine.render(sample).image)
 
 
 def test_a_frame_that_fails_is_said_and_the_next_one_comes(

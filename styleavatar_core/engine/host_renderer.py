@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conditioning on the host, for engines that take it from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from styleavatar_core.avatar.bundle import AvatarBundle
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.avatar.manifest import AvatarManifest
+from styleavatar_core.engine.backends import OpeningAvatar, get_backend
+from styleavatar_core.engine.base import Pictures, RenderEngine, RenderInput, joined
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.typical_inputs import to_render_input
+from styleavatar_core.types import FaceParameters
+
+
+class HostRenderer:
+    """Renders frames whose window is in the middle, as one batch. Not thread-safe.
+
+    Args:
+        engine: The engine.
+        manifest: The avatar's.
+        conditioning: Draws what the networks see.
+    """
+
+    def __init__(
+        self, engine: RenderEngine, manifest: AvatarManifest, conditioning: ConditioningRenderer
+    ) -> None:
+        self._engine, self._manifest, self._conditioning = engine, manifest, conditioning
+
+    def warm_up(self, batch_limit: int) -> None:
+        """Makes the engine ready for batches of up to so many frames."""
+        self._engine.warm_up(batch_limit)
+
+    def prepare(self, batch: Sequence[FaceParameters]) -> RenderInput:
+        """Draws what the networks see.
+
+        Raises:
+            InvalidInputError: Parameters belong to another face model.
+        """
+        info = self._engine.info
+        drawn = [self._conditioning.render(parameters) for parameters in batch]
+        return joined([to_render_input(one, info, self._manifest) for one in drawn])
+
+    def render(self, prepared: RenderInput) -> list[Pictures]:
+        """Renders what was prepared.
+
+        Returns:
+            Image (H, W, 3) and mask (H, W) uint8 of each frame.
+
+        Raises:
+            RenderError: These frames failed; the renderer lives.
+        """
+        output = self._engine.render(prepared)
+        return list(zip(output.image, output.mask, strict=True))
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+
+class MovedRenderer:
+    """Renders frames whose window is not in the middle, one by one. Not thread-safe.
+
+    They are rare, and no graph has their window: they come from the host, and where the avatar's
+    engine cannot move its window torch renders them beside it, opened at the first of them.
+
+    Args:
+        engine: The avatar's.
+        bundle: The avatar.
+        conditioning: Draws what the networks see.
+    """
+
+    def __init__(
+        self, engine: RenderEngine, bundle: AvatarBundle, conditioning: ConditioningRenderer
+    ) -> None:
+        self._bundle, self._conditioning, self._info = bundle, conditioning, engine.info
+        self._engine = engine if engine.moves_windows else None
+        self._beside: RenderEngine | None = None
+
+    def prepare(
+        self, shown: FaceParameters, still: FaceParameters, window: tuple[int, int]
+    ) -> RenderInput:
+        """Draws what the networks see.
+
+        Args:
+            shown: The face where it will be seen.
+            still: Where the networks have it.
+            window: (x, y) of the foreground's window, texels.
+
+        Raises:
+            InvalidInputError: Parameters belong to another face model.
+        """
+        texture = self._conditioning.render(still).texture_rendering
+        drawn = replace(self._conditioning.render(shown), texture_rendering=texture)
+        return replace(to_render_input(drawn, self._info, self._bundle.manifest), window=window)
+
+    def render(self, prepared: RenderInput) -> Pictures:
+        """Renders what was prepared.
+
+        Returns:
+            Image (H, W, 3) and mask (H, W) uint8.
+
+        Raises:
+            RenderError: This frame failed; the renderer lives.
+        """
+        output = (self._engine or self._beside or self._open()).render(prepared)
+        return output.image[0], output.mask[0]
+
+    def _open(self) -> RenderEngine:
+        # One thread: threads of two runtimes that wait for each other take ten times as long.
+        opening = OpeningAvatar(FrozenParts(self._bundle), EngineCache(), thread_count=1)
+        self._beside = get_backend("torch").open(opening)
+        return self._beside
+
+    def close(self) -> None:
+        """Frees what was opened beside the avatar's engine."""
+        if self._beside is not None:
+            self._beside.close()
