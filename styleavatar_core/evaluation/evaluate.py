@@ -115,8 +115,8 @@ def evaluate_frames(
         before = {**pictures, "truth": truth}
         if learned is not None:
             learned.add(pictures[""], truth)
-            alone = (remove_background(picture, person) for picture in (pictures[""], truth))
-            learned.add(*alone, prefix="no_background_")
+            alone, alone_truth = (remove_background(p, person) for p in (pictures[""], truth))
+            learned.add(alone, alone_truth, prefix="no_background_")
         if on_output is not None:
             on_output(index, output)
     figures = {name: _finite_mean(values) for name, values in series.items()}
