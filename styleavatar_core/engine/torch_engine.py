@@ -87,6 +87,7 @@ class TorchEngine(RenderEngine):
         """Renders once; on a GPU captures what batches need, so that no live frame waits for it."""
         super().warm_up()
         if self._captured is not None:
+            self._generator.move_window(HOME)  # that of the graphs
             self._captured.prepare(batch_limit)
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
