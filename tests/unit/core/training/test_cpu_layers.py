@@ -128,7 +128,7 @@ def test_gradients_of_a_step_are_those_of_the_plain_one(tiny_dataset, tiny_confi
     batch = BatchSampler([Clip(tiny_dataset)], tiny_config, config).at_step(0)
     fast, plain = Trainer(tiny_config, config), PlainTrainer(tiny_config, config)
     fast.step(batch, None, _PHASE, 0)
-    plain.step(batch, _PHASE, 0)
+    plain.step(batch, None, _PHASE, 0)
     wanted = dict(plain.networks.named_parameters())
     assert list(wanted) == [name for name, _ in fast.networks.named_parameters()]
     for name, weight in fast.networks.named_parameters():
