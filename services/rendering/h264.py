@@ -10,12 +10,11 @@ from fractions import Fraction
 
 import av
 
+from styleavatar_core.data.coding import BT709, coded
 from styleavatar_core.types import ByteArray
 
 # A caller who joins late or lost a picture waits this long for the next key frame.
 KEY_FRAME_INTERVAL_S = 2
-# As H.273 numbers it. Who is told nothing takes small pictures for BT.601 and large ones for this.
-BT709 = 1
 
 
 class H264Encoder:
@@ -51,8 +50,7 @@ class H264Encoder:
         Returns:
             Its access unit in Annex B form, and whether it is a key frame.
         """
-        picture = av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame = picture.reformat(format="yuv420p", dst_colorspace=BT709)
+        frame = coded(image)
         frame.pts = self._count
         self._count += 1
         packets = self._codec.encode(frame)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from styleavatar_core.data.coding import BT709
 from styleavatar_core.data.tone import HLG, PQ, to_screen
 from styleavatar_core.types import ByteArray
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import av
 
 # Matrix coefficients as H.273 numbers them.
-BT709, _UNTAGGED, _BT2020 = 1, 2, 9
+_UNTAGGED, _BT2020 = 2, 9
 # Who does not say how colours were coded means BT.601 in small pictures and BT.709 in large ones.
 _LARGE_HEIGHT_PX = 720
 _PIXEL_ASPECT_LIMIT = 4.0  # no camera's pixels are longer; files that say so are wrong

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 import av
-import numpy as np
 
-from styleavatar_core.data.decoded import BT709, fitted, picture_of, square_width, upright
+from styleavatar_core.data.coding import BT709, coded
+from styleavatar_core.data.decoded import fitted, picture_of, square_width, upright
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.types import ByteArray
 
@@ -158,9 +158,7 @@ class VideoWriter:
             raise InvalidInputError(
                 f"frame has shape {frame.shape}; this video takes {(self.height, self.width, 3)}"
             )
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        coded = picture.reformat(format="yuv420p", dst_colorspace=BT709)
-        for packet in self._stream.encode(coded):
+        for packet in self._stream.encode(coded(frame)):
             self._container.mux(packet)
 
     def close(self) -> None:
