@@ -174,9 +174,17 @@ class FaceFitter:
         directions, rotation = self._landmarks.identity_directions, fit.pose.rotation
         gram = gram_matrix(directions, rotation, self._axes, weights)
         moment = moment_vector(directions, rotation, self._axes, weights, left)
-        own = kernels.move(base, directions, self.identity)
-        error = np.linalg.norm(_residual(face, fit.pose, own)[:, :2], axis=1).mean()
-        return self._precision * gram, self._precision * moment, float(error)
+        return self._precision * gram, self._precision * moment, self._error(face, fit, base)
+
+    def error(self, landmarks: FloatArray, fit: Fit) -> float:
+        """Returns the mean error of a fit to (478, 3) landmarks in the image, model units."""
+        face = np.ascontiguousarray(landmarks[_FACE], np.float64)
+        base = kernels.move(self._landmarks.mean, self._directions, fit.expression)
+        return self._error(face, fit, base)
+
+    def _error(self, face: FloatArray, fit: Fit, base: FloatArray) -> float:
+        own = kernels.move(base, self._landmarks.identity_directions, self.identity)
+        return float(np.linalg.norm(_residual(face, fit.pose, own)[:, :2], axis=1).mean())
 
     def _fit_pose(self, moved: FloatArray, target: FloatArray, pose: Pose) -> Pose:
         weights = self._pose_weights * self._visibility(pose)

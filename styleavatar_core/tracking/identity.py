@@ -165,7 +165,7 @@ class IdentityLearner:
         step = _USUAL_STEP if self._doubts is None else _WITNESS_STEP
         if self._settled_count % step:
             return
-        error = self._fitter.identity_equations(landmarks, fit)[2]
+        error = self._fitter.error(landmarks, fit)
         if self._doubts is None:
             self._usual.append(error)
             return
