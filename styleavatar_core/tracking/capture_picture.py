@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
-import cv2
+import textwrap
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from styleavatar_core.tracking.capture import CaptureReport
 from styleavatar_core.types import ByteArray, FloatArray
 
-_WIDTH, _HEIGHT, _MARGIN = 1200, 760, 24
-_INK, _FAINT, _POINT, _WARN = (30, 34, 40), (205, 210, 216), (38, 110, 180), (190, 60, 40)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-# What an avatar should have seen, as half sizes of the dashed boxes, degrees.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+_WIDTH_PX, _HEIGHT_PX, _DPI = 1200, 760, 100
+_POINT, _WARN, _FAINT = "#266eb4", "#be3c28", "#cdd2d8"
+# What an avatar should have seen, as half sides of the boxes, degrees.
 _HEAD_TARGET, _GAZE_TARGET = (15.0, 8.0), (8.0, 5.0)
+_REACH_DEG = 45.0  # of the maps' axes, to either side
 _ROWS = (
-    ("mouth opening", "mouth"),
-    ("lid opening", "lids"),
-    ("brightness", "brightness"),
+    ("mouth opening,\neye distances", "mouth"),
+    ("lid opening,\neye distances", "lids"),
+    ("brightness,\n0 to 255", "brightness"),
     ("sharpness", "sharpness"),
 )
 
@@ -28,86 +34,61 @@ def draw_capture_report(report: CaptureReport) -> ByteArray:
     Returns:
         (760, 1200, 3) uint8 RGB.
     """
-    canvas = np.full((_HEIGHT, _WIDTH, 3), 255, np.uint8)
-    _write(canvas, report.name, (_MARGIN, 34), 0.7)
-    series, side = report.series, 270
-    for column, (title, x, y, target) in enumerate(
-        (
-            ("head: yaw, pitch", -series["yaw_deg"], series["pitch_deg"], _HEAD_TARGET),
-            ("gaze: yaw, pitch", series["gaze_yaw_deg"], series["gaze_pitch_deg"], _GAZE_TARGET),
-        )
-    ):
-        corner = (_MARGIN + column * (side + 40), 78)
-        _map(canvas, corner, side, title, x - np.nanmedian(x), y - np.nanmedian(y), target)
-    for row, (title, name) in enumerate(_ROWS):
-        _course(canvas, 420 + row * 82, title, series["time_s"], series[name])
-    left = _MARGIN + 2 * (side + 40) + 10
-    _write(canvas, "film again" if report.findings else "nothing is missing", (left, 72), 0.6)
-    lines = [line for finding in report.findings for line in _wrapped("- " + finding.advice)]
-    for index, line in enumerate(lines[:14]):
-        _write(canvas, line, (left, 98 + 21 * index), 0.47, _WARN)
-    return canvas
+    # Half a second to import, for a picture that few processes draw.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((_WIDTH_PX / _DPI, _HEIGHT_PX / _DPI), dpi=_DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    figure.suptitle(report.name, x=0.01, horizontalalignment="left", parse_math=False)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.15))
+    _draw_coverage(top, report)
+    _draw_courses(bottom, report.series)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _map(
-    canvas: ByteArray,
-    corner: tuple[int, int],
-    side: int,
-    title: str,
-    x: FloatArray,
-    y: FloatArray,
-    target: tuple[float, float],
+def _draw_coverage(figure: SubFigure, report: CaptureReport) -> None:
+    head, gaze, advice = figure.subplots(1, 3, width_ratios=(1, 1, 1.3))
+    series = report.series
+    _draw_map(head, "head", -series["yaw_deg"], series["pitch_deg"], _HEAD_TARGET)
+    _draw_map(gaze, "gaze", series["gaze_yaw_deg"], series["gaze_pitch_deg"], _GAZE_TARGET)
+    advice.axis("off")
+    advice.set_title("Film again" if report.findings else "Nothing is missing", loc="left")
+    lines = [
+        textwrap.fill(finding.advice, 54, initial_indent="- ", subsequent_indent="  ")
+        for finding in report.findings
+    ]
+    advice.text(0, 1, "\n".join(lines), color=_WARN, fontsize=9, verticalalignment="top")
+
+
+def _draw_map(
+    axes: Axes, title: str, x: FloatArray, y: FloatArray, target: tuple[float, float]
 ) -> None:
-    reach = 3.0 * max(target)
-    left, top = corner
-    middle = np.array([left + side / 2, top + side / 2])
-    scale = side / 2 / reach
-    cv2.rectangle(canvas, corner, (left + side, top + side), _FAINT, 1)
-    low, high = (middle + s * scale * np.array(target) for s in (-1, 1))
-    cv2.rectangle(canvas, _pixel(low), _pixel(high), _INK, 1, cv2.LINE_AA)
-    for point in np.stack([x, y], axis=1)[np.isfinite(x)]:
-        place = np.clip(middle + scale * point, corner, np.array(corner) + side)
-        cv2.circle(canvas, _pixel(place), 2, _POINT, -1, cv2.LINE_AA)
-    _write(canvas, title, (left, top - 8), 0.5)
-    _write(canvas, f"box: {target[0]:g} x {target[1]:g} deg", (left, top + side + 18), 0.42)
+    """Draws where something pointed, about its usual direction; image left is left."""
+    wide, high = target
+    axes.plot(x - np.nanmedian(x), y - np.nanmedian(y), ".", color=_POINT, markersize=3)
+    box = [(-wide, -high), (wide, -high), (wide, high), (-wide, high), (-wide, -high)]
+    axes.plot(*zip(*box, strict=True), color="black", linewidth=1)
+    axes.set_title(f"{title} (should fill ±{wide:g}° by ±{high:g}°)", loc="left", fontsize=9)
+    axes.set(xlim=(-_REACH_DEG, _REACH_DEG), ylim=(_REACH_DEG, -_REACH_DEG), aspect="equal")
+    axes.set_xlabel("to image left and right, degrees", fontsize=8)
+    axes.set_ylabel("up and down, degrees", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.grid(color=_FAINT, linewidth=0.5)
 
 
-def _course(canvas: ByteArray, top: int, title: str, times: FloatArray, values: FloatArray) -> None:
-    left, right, height = _MARGIN + 130, _WIDTH - _MARGIN, 66
-    cv2.rectangle(canvas, (left, top), (right, top + height), _FAINT, 1)
-    _write(canvas, title, (_MARGIN, top + 38), 0.48)
-    columns = left + (right - left) * times / max(times[-1], 1e-9)
-    for column in columns[~np.isfinite(values)]:
-        cv2.line(canvas, _pixel((column, top)), _pixel((column, top + height)), _WARN, 1)
-    reach = max(float(np.nanmax(values)), 1e-9)
-    rows = top + height - height * np.nan_to_num(values) / reach
-    seen = np.isfinite(values)
-    for index in np.flatnonzero(seen[1:] & seen[:-1]):
-        ends = [_pixel((columns[k], rows[k])) for k in (index, index + 1)]
-        cv2.line(canvas, ends[0], ends[1], _POINT, 1, cv2.LINE_AA)
-    _write(canvas, f"{reach:.3g}", (left - 44, top + 12), 0.38)
-
-
-def _pixel(point: FloatArray | tuple[float, float]) -> tuple[int, int]:
-    return round(float(point[0])), round(float(point[1]))
-
-
-def _write(
-    canvas: ByteArray,
-    text: str,
-    place: tuple[int, int],
-    size: float,
-    color: tuple[int, int, int] = _INK,
-) -> None:
-    plain = text.encode("ascii", "replace").decode()
-    cv2.putText(canvas, plain, place, _FONT, size, color, 1, cv2.LINE_AA)
-
-
-def _wrapped(text: str, width: int = 62) -> list[str]:
-    lines, line = [], ""
-    for word in text.split():
-        if len(line) + len(word) >= width:
-            lines.append(line)
-            line = "  "
-        line = f"{line} {word}" if line.strip() else line + word
-    return [*lines, line]
+def _draw_courses(figure: SubFigure, series: dict[str, FloatArray]) -> None:
+    """Draws values over time; frames without a face are marked."""
+    times = series["time_s"]
+    rows = figure.subplots(len(_ROWS), 1, sharex=True)
+    for axes, (title, name) in zip(rows, _ROWS, strict=True):
+        values = series[name]
+        for time in times[~np.isfinite(values)]:
+            axes.axvline(time, color=_WARN, linewidth=0.5)
+        axes.plot(times, values, color=_POINT, linewidth=1)
+        axes.set_ylabel(title, rotation=0, horizontalalignment="right", fontsize=8)
+        axes.set_ylim(0, None)
+        axes.margins(x=0)
+        axes.tick_params(labelsize=8)
+    rows[-1].set_xlabel("seconds (red: no face)", fontsize=8)
