@@ -3,7 +3,8 @@
 
 ``python -m benchmarks.pretraining --clips a.mp4 --clips b.mp4 --target c.mp4 --minutes 20``: the
 target is trained from nothing, from the pre-training over the other clips, and from it in half the
-time. With ``--folder`` the trainings stay there, and ``curve.png``: held-out PSNR over time.
+time. With ``--folder`` the trainings stay there, and ``curve.png``: PSNR of the watched
+frames over time.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Run:
     """What came of a training.
 
     Attributes:
-        curve: (minutes, held-out PSNR in dB) of each look at some frames.
+        curve: (minutes, PSNR in dB) of each look at the watched frames.
         psnr_db: At the end, over many held-out frames.
         minutes: That it took.
     """
@@ -126,13 +127,13 @@ def figures_of(runs: dict[str, Run]) -> dict[str, float | None]:
 
 
 def draw_curves(runs: dict[str, Run], path: Path) -> None:
-    """Writes held-out PSNR over minutes as a picture."""
+    """Writes the watched frames' PSNR over minutes as a picture."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name, run in runs.items():
         axes.plot(*zip(*run.curve, strict=True), label=f"{name.replace('_', ' ')} pre-training")
     axes.set_xlabel("minutes of training")
-    axes.set_ylabel("held-out PSNR, dB")
+    axes.set_ylabel("PSNR of the watched frames, dB")
     axes.legend()
     figure.savefig(path, dpi=120)
 

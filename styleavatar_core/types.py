@@ -93,7 +93,8 @@ class Progress:
         eta_s: Estimated seconds until the stage ends, if known.
         losses: Loss terms by name, weighted as they are summed; those of the discriminator's own
             loss, and how far it leads, have names that begin with ``judge``.
-        psnr_db: Held-out PSNR at the last evaluation, if any.
+        psnr_db: PSNR of the watched frames at the last look, if any; once the avatar is ready that
+            of the held-out ones.
         preview_jpeg: A picture of the present state, if one was made since the last event.
     """
 

@@ -107,7 +107,7 @@ def write_demo_video(
 
 
 def plot_training_curve(points: list[CurvePoint], path: Path) -> None:
-    """Draws the loss terms and the held-out PSNR over time."""
+    """Draws the loss terms and the watched frames' PSNR over time."""
     # matplotlib takes a second to import and only the demo draws.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -129,8 +129,8 @@ def plot_training_curve(points: list[CurvePoint], path: Path) -> None:
     measured = [(p.minutes, p.psnr_db) for before, p in pairs if p.psnr_db not in (None, before)]
     if measured:
         right = axes.twinx()
-        right.plot(*zip(*measured, strict=True), "k.-", label="held-out PSNR")
-        right.set_ylabel("held-out PSNR, dB")
+        right.plot(*zip(*measured, strict=True), "k.-", label="watched frames")
+        right.set_ylabel("PSNR, dB")
         right.legend(loc="lower right", fontsize=8)
     axes.set_title("Training of this avatar")
     figure.savefig(path, dpi=110)

@@ -76,7 +76,7 @@ def _detail(event: Progress) -> str:
         own = [value for name, value in event.losses.items() if not name.startswith("judge")]
         parts.append(f"loss {sum(own):.3f}")
     if event.psnr_db is not None:
-        parts.append(f"held-out {event.psnr_db:.1f} dB")
+        parts.append(f"watched frames {event.psnr_db:.1f} dB")
     return " · ".join(part for part in parts if part)
 
 

@@ -2,8 +2,9 @@
 """The prepared dataset on disk: memory-mapped arrays of one clip, and how they are read.
 
 Everything is stored on the *canvas*, the portrait window enlarged 1.5 times (paper, Sec. 3.1), so
-that sample boxes are plain slices. The first four fifths in time train, the last fifth is held out
-(Sec. 4.1). ``dataset.json`` is written last: where it is, the dataset is complete.
+that sample boxes are plain slices. Of the first four fifths in time all but the end are trained on;
+that end is *watched*, for what a training decides by quality; the last fifth is held out (Sec. 4.1)
+and only ever reported on. ``dataset.json`` is written last: where it is, the dataset is complete.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ DATASET_NAME = "dataset.json"
 _FORMAT = 1
 _PARAMETERS_NAME = "parameters.safetensors"
 _UV_LEVELS = 65534.0  # 0 is kept for "no face"
+_WATCHED_SHARE = 1 / 20  # of the first four fifths
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class DatasetInfo:
         source_height: Upright height, pixels.
         fps: Frames per second of the video.
         frame_count: Frames in the dataset.
-        train_count: The first so many are for training.
+        train_count: The first so many are for training, the watched ones among them.
         missing_face_count: Frames left out because no face was found.
         image_size_px: Side of the window's picture.
         rendering_size_px: Side of the window's renderings.
@@ -216,13 +218,22 @@ class AvatarDataset:
 
     @property
     def train_indices(self) -> range:
-        """Frames to train on: the first four fifths in time."""
-        return range(self.info.train_count)
+        """Frames to train on: the first four fifths in time without the watched ones."""
+        return range(self.info.train_count - self._watched_count)
+
+    @property
+    def watched_indices(self) -> range:
+        """Frames between the two others, at least one: when to stop and which z_tmp, say these."""
+        return range(self.info.train_count - self._watched_count, self.info.train_count)
 
     @property
     def held_out_indices(self) -> range:
-        """Frames never trained on: the last fifth in time."""
+        """Frames that no training sees or decides by: the last fifth in time."""
         return range(self.info.train_count, self.info.frame_count)
+
+    @property
+    def _watched_count(self) -> int:
+        return max(int(self.info.train_count * _WATCHED_SHARE), 1)
 
     def window(self, array: np.ndarray, offset_px: tuple[int, int] = (0, 0)) -> np.ndarray:
         """Cuts the window out of a canvas array.

@@ -49,7 +49,7 @@ class Clock:
         judge_factor: Factor on rate and weight of the discriminator, smaller after each time that
             it won.
         budget_factor: Factor on the budget; less than 1 once quality has stopped rising.
-        next_evaluation_share: Share of the budget at which held-out frames are looked at next.
+        next_evaluation_share: Share of the budget at which watched frames are looked at next.
         psnr_history: What these looks gave, dB.
         started_from: Name of the file that it started from, if it was another avatar's.
         health: Whether it goes well.

@@ -49,7 +49,7 @@ class TrainConfig:
         r1_interval: Steps between penalties.
         checkpoint_interval_s: Seconds of training between checkpoints.
         preview_interval_s: Seconds between pictures.
-        evaluation_share: Share of the budget between quick looks at the held-out frames.
+        evaluation_share: Share of the budget between quick looks at the watched frames.
         plateau_share: Share of the budget over which these looks are averaged.
         plateau_gain_db: PSNR that must be gained from one such average to the next; with less, the
             final part of the training begins at once. None leaves the budget as it is.

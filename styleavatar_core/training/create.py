@@ -18,7 +18,7 @@ from styleavatar_core.avatar.statistics import ParameterStatistics, measure_clos
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.errors import InvalidInputError
-from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr
+from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr, spread_evenly
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.ops.ranks import own_rank
@@ -186,17 +186,14 @@ def write_avatar(
 
 
 def choose_style_time(dataset: AvatarDataset, renderer: NetworkRenderer) -> float:
-    """Selects the z_tmp of inference (Sec. 3.4) on the last twentieth of the training part."""
-    train_count = len(dataset.train_indices)
-    last = dataset.train_indices[-max(train_count // 20, 1) :]
-    places = np.linspace(0, len(last) - 1, min(_STYLE_FRAME_COUNT, len(last))).round().astype(int)
-    frames = [last[int(i)] for i in places]
+    """Selects the z_tmp of inference (Sec. 3.4) on the watched frames."""
+    frames = spread_evenly(dataset.watched_indices, _STYLE_FRAME_COUNT)
 
     def score(time: float) -> float:
         return mean_psnr(dataset, lambda index: renderer(index, time), frames)
 
     # Codes of frames near the scored ones would win by memory, not by merit.
-    until = 0.8 * train_count / len(dataset)
+    until = 0.8 * len(dataset.train_indices) / len(dataset)
     times = [float(t) for t in np.linspace(0.0, until, _STYLE_CANDIDATE_COUNT)]
     best = max(times, key=score)
     return best if score(best) > score(FIXED_STYLE_TIME) + _STYLE_MARGIN_DB else FIXED_STYLE_TIME
@@ -234,7 +231,7 @@ def _manifest(
             width=info.source_width,
             height=info.source_height,
             fps=info.fps,
-            train_frame_count=info.train_count,
+            train_frame_count=len(dataset.train_indices),
             held_out_frame_count=len(dataset.held_out_indices),
         ),
         methods=AvatarMethods(

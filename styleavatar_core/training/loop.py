@@ -58,8 +58,8 @@ def train(
 ) -> Path:
     """Trains until the budget is used up; goes on from the folder's checkpoint if there is one.
 
-    The budget is cut when held-out quality has stopped rising, see ``schedule``. On several ranks
-    (see ``parallel``) all call this with the same arguments.
+    The budget is cut when the watched frames' quality has stopped rising, see ``schedule``. On
+    several ranks (see ``parallel``) all call this with the same arguments.
 
     Args:
         datasets: The prepared clip; several for a pre-training (Sec. 3.4).

@@ -139,7 +139,7 @@ class TrainingReporter:
         )
 
     def evaluate(self) -> float:
-        """Looks at some held-out frames; returns their PSNR, dB, which later events tell too."""
+        """Looks at some watched frames; returns their PSNR, dB, which later events tell too."""
         self._psnr_db = told_by_first_rank(self._measure() if own_rank() == 0 else 0.0)
         return self._psnr_db
 
@@ -149,16 +149,16 @@ class TrainingReporter:
         values = []
         for clip in self._clips:
             clip.refresh()
-            shown = spread_evenly(clip.dataset.held_out_indices, count)
+            shown = spread_evenly(clip.dataset.watched_indices, count)
             values.append(mean_psnr(clip.dataset, clip, shown))
         return sum(values) / len(values)
 
     def _draw_preview(self, frame_count: int) -> bytes:
-        """Writes held-out frames of one clip, another one each time; returns the JPEG."""
+        """Writes watched frames of one clip, another one each time; returns the JPEG."""
         clip = self._clips[self._preview_count % len(self._clips)]
         self._preview_count += 1
         clip.refresh()
-        shown = spread_evenly(clip.dataset.held_out_indices, frame_count)
+        shown = spread_evenly(clip.dataset.watched_indices, frame_count)
         return write_sheet(clip.dataset, clip, shown, self._folder / SAMPLES_NAME)
 
     def _log(self, figures: dict[str, float]) -> None:

@@ -2,10 +2,11 @@
 """What a step does at which point of the budget, and when quality has stopped rising.
 
 Rate, frozen generators and discriminator follow the share of the budget that is used up. When the
-held-out PSNR no longer rises, the budget is cut so that the present is where its final part
-begins: the rate still falls to its end and the discriminator still has its turn, in proportion to
-the time that was needed until then. All of it is a function of :class:`Clock`, which checkpoints
-hold, so a resumed run decides as an unbroken one does.
+PSNR of the watched frames, which are neither trained on nor reported, no longer rises, the budget
+is cut so that the present is where its final part begins: the rate still falls to its end and the
+discriminator still has its turn, in proportion to the time that was needed until then. All of it is
+a function of :class:`Clock`, which checkpoints hold, so a resumed run decides as an unbroken one
+does.
 """
 
 from __future__ import annotations
@@ -66,12 +67,12 @@ def learning_rate(config: TrainConfig, share: float) -> float:
 
 
 def evaluation_is_due(clock: Clock, config: TrainConfig) -> bool:
-    """Says whether the next look at the held-out frames has come."""
+    """Says whether the next look at the watched frames has come."""
     return budget_share(clock, config) >= clock.next_evaluation_share
 
 
 def after_evaluation(clock: Clock, psnr_db: float, config: TrainConfig) -> Clock:
-    """Takes in a look at the held-out frames; cuts the budget if quality has stopped rising."""
+    """Takes in a look at the watched frames; cuts the budget if quality has stopped rising."""
     share = budget_share(clock, config)
     clock = replace(clock, psnr_history=(*clock.psnr_history, psnr_db))
     if share < config.static_share and not clock.has_plateaued and _is_level(clock, config):

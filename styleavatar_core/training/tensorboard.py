@@ -19,7 +19,7 @@ _PACKAGE = "tensorboardX"  # writes TensorBoard's files and needs nothing of it
 
 @contextmanager
 def tensorboard_log(folder: Path) -> Iterator[Callable[[Progress], None]]:
-    """Yields a callable for ``on_progress`` that writes losses, held-out PSNR and pictures.
+    """Yields a callable for ``on_progress`` that writes losses, watched frames and their PSNR.
 
     Args:
         folder: Takes the files: ``tensorboard --logdir FOLDER`` shows them.
@@ -46,10 +46,10 @@ def tensorboard_log(folder: Path) -> Iterator[Callable[[Progress], None]]:
             group = "judge" if name == "judge_lead" else "loss"
             writer.add_scalar(f"{group}/{name}", value, event.step)
         if event.psnr_db is not None:
-            writer.add_scalar("held_out/psnr_db", event.psnr_db, event.step)
+            writer.add_scalar("watched/psnr_db", event.psnr_db, event.step)
         if event.preview_jpeg is not None:
             picture = decode_jpeg(event.preview_jpeg)
-            writer.add_image("held_out/preview", picture, event.step, dataformats="HWC")
+            writer.add_image("watched/preview", picture, event.step, dataformats="HWC")
 
     try:
         yield write

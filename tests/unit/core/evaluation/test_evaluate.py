@@ -128,7 +128,8 @@ def test_nearest_parameters_are_zero_for_training_frames_and_grow_outside(
     beyond = [dataset.parameters[i] for i in dataset.held_out_indices]
     outside = nearest_parameters(train, beyond, window)
     deviation = np.std([p.expression[0] for p in train])
-    steps = np.mean([(index - 13) / 100 for index in dataset.held_out_indices])
+    last = dataset.train_indices[-1]
+    steps = np.mean([(index - last) / 100 for index in dataset.held_out_indices])
     assert outside["nearest_expression_std"] == pytest.approx(steps / deviation, rel=1e-4)
     assert outside["nearest_rotation_std"] == 0
     assert outside["nearest_translation_std"] < outside["nearest_expression_std"]

@@ -111,6 +111,31 @@ def test_it_learns_and_reports(tiny_dataset, tiny_config, tmp_path):
     assert {"l1", "structure", "mask"} <= lines[0].keys()
 
 
+def test_only_watched_frames_tell_how_good_a_training_is(tmp_path, tiny_config):
+    dataset = write_prepared_clip(tmp_path / "dataset", frame_count=50, train_count=40)
+    assert [*dataset.train_indices, *dataset.watched_indices] == list(range(40))
+    assert list(dataset.watched_indices) == [38, 39]
+    clean, rng = dataset.frames, np.random.default_rng(0)
+    config = replace(CONFIG, plateau_gain_db=None)
+
+    def trained(name, spoiled):
+        events, frames = [], np.array(clean)
+        frames[spoiled] = rng.integers(0, 256, frames[spoiled].shape, np.uint8)
+        dataset.frames = frames
+        path = train([dataset], tiny_config, config, tmp_path / name, on_progress=events.append)
+        return weights(path), load_average(path, tiny_config)[1].psnr_history, events[-1]
+
+    wanted, wanted_db, told = trained("clean", [])
+    blind, blind_db, blind_told = trained("held_out", dataset.held_out_indices)
+    assert blind_db == wanted_db
+    assert (blind_told.psnr_db, blind_told.preview_jpeg) == (told.psnr_db, told.preview_jpeg)
+    watching, watching_db, watching_told = trained("watched", dataset.watched_indices)
+    assert all(seen < clean_db - 1 for seen, clean_db in zip(watching_db, wanted_db, strict=True))
+    assert watching_told.preview_jpeg != told.preview_jpeg
+    assert all(torch.equal(wanted[name], blind[name]) for name in wanted)
+    assert all(torch.equal(wanted[name], watching[name]) for name in wanted)
+
+
 def test_a_checkpoint_of_another_run_is_refused(tiny_dataset, tiny_config, tmp_path):
     config = replace(CONFIG, step_count=1)
     train([tiny_dataset], tiny_config, config, tmp_path)

@@ -33,10 +33,10 @@ def test_a_training_can_be_watched(tiny_dataset, tiny_config, tmp_path):
             values.setdefault(value.tag, []).append((event.step, value))
     assert {"loss/l1", "loss/structure", "loss/mask", "loss/adversarial"} <= values.keys()
     assert {"loss/judge", "loss/judge_penalty", "judge/judge_lead"} <= values.keys()
-    step, psnr = values["held_out/psnr_db"][-1]
+    step, psnr = values["watched/psnr_db"][-1]
     assert step == 3
     assert psnr.simple_value > 0
-    assert values["held_out/preview"][0][1].image.width > 100
+    assert values["watched/preview"][0][1].image.width > 100
 
 
 def test_want_of_the_package_is_said(tmp_path, monkeypatch):
