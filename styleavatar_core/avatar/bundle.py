@@ -13,17 +13,21 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
+from styleavatar_core.avatar.bundle_files import (
+    Tensors,
+    check_digest,
+    parse_tensors,
+    read_beside,
+    read_member,
+)
 from styleavatar_core.avatar.manifest import SCHEMA_VERSION, AvatarManifest, BundleFile
 from styleavatar_core.errors import AssetError, NotFoundError
 
@@ -31,9 +35,6 @@ MANIFEST_NAME = "avatar.json"
 GENERATOR_NAME = "generator.safetensors"
 FEATURES_NAME = "features.safetensors"
 PREVIEW_NAME = "preview.jpg"
-_MAX_FILE_BYTES = 2 * 2**30
-
-Tensors = dict[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,25 @@ class AvatarBundle:
         """Reads the generator's weights by parameter name."""
         return self._tensors(GENERATOR_NAME)
 
-    def unverified_generator(self) -> tuple[Tensors, Callable[[], None]]:
-        """Reads the generator's weights, and compares them with their sha256 beside other work.
+    def unverified_generator(self) -> Callable[[], tuple[Tensors, Callable[[], None]]]:
+        """Reads the generator's weights, and compares them with their sha256, beside other work.
 
         Returns:
-            The weights by parameter name, and what waits for the comparison: it raises
-            ``AssetError``, and must have returned before anything made of the weights is used.
+            Waits for the weights by parameter name, and for what waits for the comparison: it
+            raises ``AssetError``, and must have returned before anything made of the weights is
+            used.
         """
-        data = self._read_unverified(GENERATOR_NAME)
-        checker = ThreadPoolExecutor(1, "checking")
-        checking = checker.submit(self._check, GENERATOR_NAME, data)
-        checker.shutdown(wait=False)  # when it is done
-        try:
-            return self._parsed(GENERATOR_NAME, data), checking.result
-        except AssetError:
-            checking.result()  # says more, if that is why
-            raise
+        reading = read_beside(self.path, GENERATOR_NAME, self._entry(GENERATOR_NAME))
+
+        def weights() -> tuple[Tensors, Callable[[], None]]:
+            contents, checking = reading.result()
+            try:
+                return parse_tensors(self.path, GENERATOR_NAME, contents), checking.result
+            except AssetError:
+                checking.result()  # says more, if that is why
+                raise
+
+        return weights
 
     def features(self) -> Tensors:
         """Reads the static maps: ``face.feature``, ``face.rgb_pack`` and the same of background."""
@@ -80,26 +84,20 @@ class AvatarBundle:
         return self._read(PREVIEW_NAME)
 
     def _read(self, name: str) -> bytes:
-        data = self._read_unverified(name)
-        self._check(name, data)
+        entry = self._entry(name)
+        data = read_member(self.path, name)
+        check_digest(self.path, name, hashlib.sha256(data).hexdigest(), entry)
         return data
 
-    def _read_unverified(self, name: str) -> bytes:
+    def _entry(self, name: str) -> BundleFile:
         if name not in self.manifest.files:
             raise AssetError(f"{self.path.name} lacks {name}; create the avatar again")
-        return _read_member(self.path, name)
-
-    def _check(self, name: str, data: bytes) -> None:
-        _check_digest(self.path, name, data, self.manifest.files[name])
+        return self.manifest.files[name]
 
     def _tensors(self, name: str) -> Tensors:
-        return self._parsed(name, self._read(name))
-
-    def _parsed(self, name: str, data: bytes) -> Tensors:
-        try:
-            return load(data)
-        except SafetensorError as error:
-            raise AssetError(f"{name} in {self.path.name} cannot be read: {error}") from error
+        contents, checking = read_beside(self.path, name, self._entry(name)).result()
+        checking.result()
+        return parse_tensors(self.path, name, contents)
 
 
 def write_bundle(
@@ -166,11 +164,12 @@ def read_bundle(path: Path | str, *, verify: bool = True) -> AvatarBundle:
     path = Path(path)
     if not path.exists():
         raise NotFoundError(f"there is no avatar bundle at {path}")
-    data = _read_member(path, MANIFEST_NAME)
+    data = read_member(path, MANIFEST_NAME)
     bundle = AvatarBundle(path, _parse_manifest(path, data), hashlib.sha256(data).hexdigest())
     if verify:
         for name, entry in bundle.manifest.files.items():
-            _check_digest(path, name, _read_member(path, name), entry)
+            digest = hashlib.sha256(read_member(path, name)).hexdigest()
+            check_digest(path, name, digest, entry)
     return bundle
 
 
@@ -207,27 +206,6 @@ def _parse_manifest(path: Path, data: bytes) -> AvatarManifest:
         if Path(name).name != name:
             raise AssetError(f"{MANIFEST_NAME} in {path.name} names a file outside it: {name}")
     return manifest
-
-
-def _read_member(path: Path, name: str) -> bytes:
-    try:
-        if path.is_dir():
-            return (path / name).read_bytes()
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(name).file_size > _MAX_FILE_BYTES:
-                raise AssetError(f"{name} in {path.name} is larger than any avatar's")
-            return archive.read(name)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise AssetError(f"{path.name} is not a whole avatar bundle: {name} is missing") from error
-
-
-def _check_digest(path: Path, name: str, data: bytes, entry: BundleFile) -> None:
-    if hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise AssetError(
-            f"{name} in {path.name} is not what was written (its sha256 differs); the bundle is "
-            "damaged or was tampered with: fetch it again",
-            reason="BUNDLE_TAMPERED",
-        )
 
 
 def _contiguous(tensors: Tensors) -> Tensors:

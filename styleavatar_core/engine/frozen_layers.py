@@ -15,7 +15,7 @@ from styleavatar_core.networks.layers import EqualConv2d, ModulatedConv2d, Style
 from styleavatar_core.networks.style_unet import FromRGB
 from styleavatar_core.ops.bias_act import LEAKY_SLOPE
 from styleavatar_core.ops.haar import haar_transform, pack_matrix
-from styleavatar_core.ops.modulated_conv2d import fold_down, fold_up, style_demodulation
+from styleavatar_core.ops.modulated_conv2d import demodulation, fold_down, fold_up
 from styleavatar_core.ops.to_rgb import double_pixels
 from styleavatar_core.ops.upfirdn2d import fir_kernel
 
@@ -174,10 +174,13 @@ def _modulated_weight(
 ) -> torch.Tensor:
     """Returns the (O, I, K, K) weight of a modulated convolution for one style (1, style_dim)."""
     styles = conv.modulation(style) * conv.scale  # (1, I)
-    factors = styles * gain  # of each kernel: weights are many, and multiplied once
+    taps = conv.weight[0, 0].numel()
+    # A kernel is one long row: sums over few taps at a time take several times as long.
+    rows = conv.weight.flatten(1) * (styles * gain).repeat_interleave(taps, dim=1)
     if conv.demodulate:
-        factors = factors * style_demodulation(conv.weight, styles).t()  # (O, I)
-    return conv.weight * factors[:, :, None, None]
+        energy = torch.linalg.vector_norm(rows, dim=1, keepdim=True).square() / gain**2
+        rows *= demodulation(energy)
+    return rows.view_as(conv.weight)
 
 
 def freeze_layer(layer: nn.Module, style: torch.Tensor) -> nn.Module | None:

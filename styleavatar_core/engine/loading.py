@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from styleavatar_core.avatar.bundle import AvatarBundle, Tensors
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.strips import torch_alone
 from styleavatar_core.errors import AssetError
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
@@ -80,26 +80,26 @@ def load_frozen(
         AssetError: Weights and configuration do not fit together.
     """
     config = GeneratorConfig.from_dict(bundle.manifest.generator)
-    with ThreadPoolExecutor(1, "reading") as reader:
-        reading = reader.submit(bundle.unverified_generator)  # beside what follows
-        with torch.device("meta"):
-            generator = PortraitGenerator(config)
-        maps = maps or load_maps(bundle)
-        noise = fixed_noise(config)
-    weights, check = reading.result()
+    reading = bundle.unverified_generator()  # beside what follows
+    with torch.device("meta"):
+        generator = PortraitGenerator(config)
+    maps = maps or load_maps(bundle)
+    noise = fixed_noise(config)
+    weights, check = reading()
     try:
         _load_weights(generator, weights, bundle)
         style_time = torch.tensor([bundle.manifest.style_time])
         style = position_code(style_time, config.style.style_dim, config.position_octaves)
-        return freeze(
-            generator,
-            style,
-            maps.face,
-            maps.background,
-            noise=noise,
-            is_used_up=True,
-            samples_face=samples_face,
-        )
+        with torch_alone(None):  # the comparison has the other core, and this gains little by two
+            return freeze(
+                generator,
+                style,
+                maps.face,
+                maps.background,
+                noise=noise,
+                is_used_up=True,
+                samples_face=samples_face,
+            )
     finally:
         check()  # damaged weights may be why the rest failed
 

@@ -130,7 +130,11 @@ def style_demodulation(weight: torch.Tensor, styles: torch.Tensor) -> torch.Tens
     Returns:
         (B, O).
     """
-    energy = styles.square() @ weight.square().sum(dim=(2, 3)).t()
+    return demodulation(styles.square() @ weight.square().sum(dim=(2, 3)).t())
+
+
+def demodulation(energy: torch.Tensor) -> torch.Tensor:
+    """Returns the factors that give kernels whose squares add up to ``energy`` unit norm."""
     return torch.rsqrt(energy + 1e-8)  # 1e-8 as in StyleGAN2
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from styleavatar_core.avatar.bundle import pack_bundle, read_bundle, write_bundle
+from styleavatar_core.avatar.bundle_files import parse_tensors
 from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
 from styleavatar_core.errors import AssetError, NotFoundError
 from styleavatar_core.provenance.consent import make_consent
@@ -123,3 +124,39 @@ def test_pack(folder, tmp_path):
 def change(folder, **values):
     file = folder / "avatar.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_weights_are_not_copied_out_of_what_was_read(folder):
+    weights, check = read_bundle(folder, verify=False).unverified_generator()()
+    check()
+    whole = weights["a.weight"]
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    assert whole.nbytes == (folder / "generator.safetensors").stat().st_size
+    np.testing.assert_array_equal(weights["a.weight"], GENERATOR["a.weight"])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[]",
+        b"no",
+        b"[" * 100_000,
+        b'{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}',  # not its size
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}',  # beyond the end
+        b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[-8,0]}}',
+        b'{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}',
+        b'{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}',
+        b'{"a":{"dtype":"F32","shape":[2]}}',
+    ],
+)
+def test_files_that_hold_no_tensors_are_refused(folder, header):
+    data = len(header).to_bytes(8, "little") + header + bytes(8)
+    with pytest.raises(AssetError, match="cannot be read"):
+        parse_tensors(folder, "generator.safetensors", np.frombuffer(data, np.uint8))
+
+
+@pytest.mark.parametrize("data", [b"", b"1234", b"\xff" * 8, b"\x10" + bytes(7)])
+def test_files_that_end_early_are_refused(folder, data):
+    with pytest.raises(AssetError, match="cannot be read"):
+        parse_tensors(folder, "generator.safetensors", np.frombuffer(data, np.uint8))

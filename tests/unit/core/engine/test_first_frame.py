@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is done, and what is left out, between a bundle on disk and its first picture."""
 
+import weakref
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
+from styleavatar_core.avatar import bundle, bundle_files
+from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.avatar.manifest import BundleFile
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.base import RenderEngine, RenderInput, RenderOutput, blank_input
+from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError
+from styleavatar_core.types import ByteArray
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
@@ -21,6 +28,25 @@ def test_damaged_weights_are_refused(tmp_path: Path, place: int) -> None:
     weights.write_bytes(contents)
     with pytest.raises(AssetError, match="its sha256 differs"):
         AvatarRenderer(path, backend="torch", thread_count=1)
+
+
+@pytest.mark.parametrize("preset", ["nano", "lite"])
+def test_a_frozen_generator_holds_nothing_of_the_file_that_it_came_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str
+) -> None:
+    read: list[weakref.ref[ByteArray]] = []
+    read_pieces = bundle_files.read_beside
+
+    def watch(path: Path, name: str, entry: BundleFile) -> Future[tuple[ByteArray, Future[None]]]:
+        reading = read_pieces(path, name, entry)
+        read.append(weakref.ref(reading.result()[0]))
+        return reading
+
+    monkeypatch.setattr(bundle, "read_beside", watch)
+    path = write_nano_bundle(tmp_path / "avatar", preset=preset)
+    frozen = load_frozen(read_bundle(path, verify=False))
+    assert [contents() for contents in read] == [None, None]
+    assert frozen.config.name == preset
 
 
 def test_only_the_first_avatar_of_a_process_is_rendered_before_it_is_asked_for(
