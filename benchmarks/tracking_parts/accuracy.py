@@ -14,6 +14,7 @@ from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
 from styleavatar_core.data.sample_clip import animate, fit_portrait, make_sample_clip
 from styleavatar_core.data.sample_motion import sample_curves
 from styleavatar_core.data.sample_warp import PortraitWarp
+from styleavatar_core.data.video import read_frames
 from styleavatar_core.evaluation.control import control_fidelity, control_series, pearson
 from styleavatar_core.face3d import landmark_groups as groups
 from styleavatar_core.face3d.arkit import ARKIT_INDEX
@@ -29,7 +30,7 @@ from styleavatar_core.face3d.lip_gap import lip_gap
 from styleavatar_core.tracking.fitter import FaceFitter, FitConfig
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.solver import Pose
-from styleavatar_core.tracking.tracker import fit_to_parameters
+from styleavatar_core.tracking.tracker import Tracker, fit_to_parameters
 from styleavatar_core.tracking.video import TrackedVideo, fit_landmarks, track_video
 from styleavatar_core.types import CropBox, FaceParameters, FloatArray
 
@@ -70,12 +71,14 @@ def clip_figures(name: str, video: TrackedVideo) -> dict[str, float | None]:
 def sample_figures(seconds: float) -> dict[str, float | None]:
     """Errors against the known parameters of the sample clip.
 
-    Also the rotation error on the landmarks that the clip was made with: the solver's own part,
+    As a file is tracked. Also the rotation error of live tracking, unfiltered and from a stranger's
+    first frame on, and that on the landmarks that the clip was made with: the solver's own part,
     without the detector's.
     """
     with tempfile.TemporaryDirectory() as folder:
         clip = make_sample_clip(Path(folder) / "sample.mp4", seconds, fps=25, size_px=_SAMPLE_PX)
         tracked = track_video(clip.path)
+        live = _tracked_live(clip.path)
     pairs = [
         (p, t) for p, t in zip(tracked.parameters, clip.parameters, strict=True) if p is not None
     ]
@@ -89,10 +92,24 @@ def sample_figures(seconds: float) -> dict[str, float | None]:
     seen = [matrix_from_quaternion(p.rotation) for p, _ in pairs]
     return {
         "sample.rotation_error_deg": _turn_deg(seen, [truth for _, truth in pairs]),
+        "sample.live_rotation_error_deg": _turn_deg(
+            [matrix_from_quaternion(p.rotation) for p in live],
+            [clip.parameters[p.frame_index] for p in live],
+        ),
         "sample.solver_rotation_error_deg": _turn_deg(solved, clip.parameters),
         "sample.expression_rmse": np.sqrt((expressions**2).mean()),
         "sample.eye_rotation_error_deg": np.degrees(np.abs(eyes)).mean(),
     }
+
+
+def _tracked_live(path: Path) -> list[FaceParameters]:
+    """Tracks a clip as a live stream of somebody unknown, without the filter's delay."""
+    tracker = Tracker(filtered=False)
+    try:
+        found = [tracker.track(frame, time_s, index) for index, time_s, frame in read_frames(path)]
+    finally:
+        tracker.close()
+    return [params for params in found if params is not None]
 
 
 def _turn_deg(found: Sequence[FloatArray], truth: Sequence[FaceParameters]) -> float:

@@ -29,10 +29,14 @@ _SURROUNDINGS = 0.6  # of a face's size are left around it when all else is blac
 _TASK_FRAME_MS = 33
 
 
-class _Backend(Protocol):
-    def landmarks(self, frame: ByteArray) -> list[FloatArray]: ...
+class Backend(Protocol):
+    """Finds faces in one picture after the other."""
 
-    def close(self) -> None: ...
+    def landmarks(self, frame: ByteArray) -> list[FloatArray]:
+        """Returns the landmarks of each face in (H, W, 3) uint8 RGB: (478, 3) float32 pixels."""
+
+    def close(self) -> None:
+        """Frees the models."""
 
 
 class LandmarkDetector:
@@ -52,8 +56,8 @@ class LandmarkDetector:
 
     def __init__(self, task_path: Path | None = None) -> None:
         self._task_path = task_path
-        self._follower = self._open(1)
-        self._finder: _Backend | None = None  # made when several faces are first looked for
+        self._follower = self._open_follower()
+        self._finder: Backend | None = None  # made when several faces are first looked for
         self._last: FloatArray | None = None
         self._clock = FrameClock()
         self._lost_s = 0.0
@@ -103,20 +107,23 @@ class LandmarkDetector:
 
     def _choose(self, faces: list[FloatArray]) -> FloatArray | None:
         if self._last is None:
-            return max(faces, key=_height, default=None)
-        center, height = self._last[:, :2].mean(axis=0), _height(self._last)
+            return max(faces, key=height_of, default=None)
+        center, height = self._last[:, :2].mean(axis=0), height_of(self._last)
         reach = min(_REACH + _REACH_PER_S * self._lost_s, _REACH_MAX) * height
 
         def away(face: FloatArray) -> float:
             return float(np.linalg.norm(face[:, :2].mean(axis=0) - center))
 
         def can_be(face: FloatArray) -> bool:
-            ratio = _height(face) / height
+            ratio = height_of(face) / height
             return away(face) <= reach and 1 / _SIZE_RATIO_MAX <= ratio <= _SIZE_RATIO_MAX
 
         return min(filter(can_be, faces), key=away, default=None)
 
-    def _open(self, face_count: int) -> _Backend:
+    def _open_follower(self) -> Backend:
+        return self._open(1)
+
+    def _open(self, face_count: int) -> Backend:
         if self._task_path is not None:
             return _TaskBackend(self._task_path, face_count)
         if hasattr(mp, "solutions"):
@@ -182,7 +189,8 @@ class _TaskBackend:
         self._landmarker.close()
 
 
-def _height(face: FloatArray) -> float:
+def height_of(face: FloatArray) -> float:
+    """Returns the height of the face that (478, 3) landmarks outline, pixels."""
     return float(np.ptp(face[:, 1]))
 
 

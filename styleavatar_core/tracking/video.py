@@ -18,7 +18,7 @@ from styleavatar_core.face3d.camera import from_pixels
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.tracking.fitter import FaceFitter, Fit
 from styleavatar_core.tracking.identity import fit_identity
-from styleavatar_core.tracking.landmarks import LandmarkDetector
+from styleavatar_core.tracking.looks import FourLooksDetector
 from styleavatar_core.tracking.texture import solve_texture
 from styleavatar_core.tracking.tracker import fit_to_parameters
 from styleavatar_core.tracking.views import ViewSampler
@@ -62,9 +62,9 @@ def track_video(
 ) -> TrackedVideo:
     """Tracks the face of a video.
 
-    Landmarks first, frame by frame; then one identity over frames spread through the clip; then
-    every frame with that identity. Parameters are not filtered: they must lie on the pixels that a
-    network learns from.
+    Landmarks first, by four looks at each frame; then one identity over frames spread through the
+    clip; then every frame with that identity. Parameters are not filtered: they must lie on the
+    pixels that a network learns from.
 
     Args:
         path: The video.
@@ -83,7 +83,7 @@ def track_video(
     times: list[float] = []
     sampler: ViewSampler[int] = ViewSampler()
     width = height = 0
-    with tempfile.TemporaryFile() as file, LandmarkDetector() as detector:
+    with tempfile.TemporaryFile() as file, FourLooksDetector() as detector:
         for index, time_s, frame in read_frames(path):
             if should_stop and should_stop():
                 raise TrainingCanceled("Tracking was stopped.")

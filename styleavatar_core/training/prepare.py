@@ -104,7 +104,7 @@ def prepare_dataset(
         identity=[float(x) for x in identity],
         texture=[float(x) for x in tracked.identity.texture],
         matting=matting.name,
-        landmarks="mediapipe-face-mesh",
+        landmarks="mediapipe-face-mesh-four-looks",
         frame_cap=frame_cap,
     )
     try:

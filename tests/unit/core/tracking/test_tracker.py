@@ -22,6 +22,7 @@ from styleavatar_core.errors import (
 from styleavatar_core.face3d.arkit import ARKIT_INDEX
 from styleavatar_core.face3d.camera import rotation_vector_from_quaternion as to_vector
 from styleavatar_core.tracking.landmarks import LandmarkDetector
+from styleavatar_core.tracking.looks import FourLooksDetector
 from styleavatar_core.tracking.tracker import Tracker
 from styleavatar_core.tracking.video import TrackedVideo, track_video
 from styleavatar_core.types import Progress
@@ -92,12 +93,13 @@ def test_live_tracking_needs_no_face_and_finds_it_again(
 
 
 def test_the_identity_settles_and_stays(tracker: Tracker, frames: list[np.ndarray]) -> None:
-    shapes = []
+    shapes = {}
     for index in range(90):
         tracker.track(frames[index % len(frames)], index / 25, index)
-        shapes.append(tracker.identity.identity)
-    assert not np.array_equal(shapes[0], shapes[-1])
-    assert np.array_equal(shapes[75], shapes[-1])
+        if index in (0, 75, 89):  # each question solves a texture
+            shapes[index] = tracker.identity.identity
+    assert not np.array_equal(shapes[0], shapes[89])
+    assert np.array_equal(shapes[75], shapes[89])
 
 
 def test_somebody_else_who_sits_down_gets_an_identity_of_their_own(
@@ -176,9 +178,9 @@ def test_tracking_can_be_stopped_and_tells_how_far_it_is(sample_clip: SampleClip
 
 def test_a_longer_video_takes_hardly_more_memory(frames: list[np.ndarray], tmp_path: Path) -> None:
     peaks = []
-    for count in (60, 60, 180):  # the first time, all code runs
+    for count in (30, 60, 100):  # the first time, all code runs
         path = tmp_path / f"{count}.mp4"
-        with VideoWriter(path, fps=10, width=256, height=256) as writer:
+        with VideoWriter(path, fps=6, width=256, height=256) as writer:
             for index in range(count):
                 writer.write(frames[index % len(frames)])
         tracemalloc.start()
@@ -188,7 +190,7 @@ def test_a_longer_video_takes_hardly_more_memory(frames: list[np.ndarray], tmp_p
         assert tracked.landmarks.shape == (count, 478, 3)
         assert np.isfinite(tracked.landmarks).all()
     # The landmarks of a frame alone have 5.7 kB; its parameters, which are kept, 1 kB.
-    assert peaks[2] - peaks[1] < 120 * 3000
+    assert peaks[2] - peaks[1] < 40 * 3000
 
 
 def test_a_missing_task_file_is_an_asset_error(tmp_path: Path) -> None:
@@ -218,14 +220,17 @@ def beside(left: np.ndarray | None, right: np.ndarray | None) -> np.ndarray:
     return picture
 
 
-def test_one_person_is_kept_whoever_else_is_there(frames: list[np.ndarray]) -> None:
-    with LandmarkDetector() as detector:
+@pytest.mark.parametrize("make", [LandmarkDetector, FourLooksDetector])
+def test_one_person_is_kept_whoever_else_is_there(
+    frames: list[np.ndarray], make: type[LandmarkDetector]
+) -> None:
+    with make() as detector:
         place = Places(detector, fps=25)
         assert [place.of(beside(frame, frame)) for frame in frames[:4]] == ["left"] * 4
         # The person is hidden: the other one is not taken for them, and they are found again.
         assert [place.of(beside(None, frame)) for frame in frames[4:8]] == [None] * 4
         assert [place.of(beside(frame, frame)) for frame in frames[8:12]] == ["left"] * 4
-    with LandmarkDetector() as detector:
+    with make() as detector:
         place = Places(detector, fps=25)
         assert [place.of(beside(None, frame)) for frame in frames[:3]] == ["right"] * 3
         # A larger face that comes later changes nothing.
