@@ -110,7 +110,12 @@ async def drive(
 
 
 def drive_to_the_end(
-    address: str, avatar_id: str, *, interval_s: float, **config: object
+    address: str,
+    avatar_id: str,
+    *,
+    interval_s: float,
+    before_each: Callable[[Driven], None] = lambda driven: None,
+    **config: object,
 ) -> Driven:
     """Sends frames until the service ends the stream, and says how it did.
 
@@ -123,6 +128,7 @@ def drive_to_the_end(
     def requests() -> Iterator[Request]:
         yield Request(config=render_config(avatar_id, **config))
         while not ended.wait(interval_s):
+            before_each(driven)
             yield Request(parameters=face(driven.sent))
             driven.sent += 1
 

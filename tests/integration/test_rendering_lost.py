@@ -17,7 +17,7 @@ from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import BEHAVIOR_NAME
-from tests.integration.live_stream import Driven, drive
+from tests.integration.live_stream import Driven, drive, drive_to_the_end
 from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import LATEST
 
@@ -54,13 +54,12 @@ def load(service: ServiceProcess, avatar_id: str) -> bool:
 def live(service: ServiceProcess, avatar_id: str, strike_at: int | None = None) -> Driven:
     """Drives a live stream until the service ends it."""
 
-    def until(driven: Driven) -> bool:
+    def strike(driven: Driven) -> None:
         if driven.sent == strike_at:
             service.workers()[0].send_signal(signal.SIGKILL)
-        return False
 
-    return asyncio.run(
-        drive(service.address, avatar_id, until, interval_s=0.02, window=0, frame_mode=LATEST)
+    return drive_to_the_end(
+        service.address, avatar_id, interval_s=0.02, before_each=strike, frame_mode=LATEST
     )
 
 
