@@ -80,7 +80,7 @@ class Answers:
         self._dropped.clear()
 
     async def picture(
-        self, item: StreamItem, picture: RenderedPicture, *, is_clamped: bool, rendered_s: float
+        self, item: StreamItem, picture: RenderedPicture, *, is_clamped: bool
     ) -> Response:
         """Stores a picture.
 
@@ -88,7 +88,6 @@ class Answers:
             item: The frame that was asked for.
             picture: What the worker made of it.
             is_clamped: Whether retargeting moved its parameters into the trained range.
-            rendered_s: ``time.perf_counter()`` when the picture came.
 
         Returns:
             The answer.
@@ -107,7 +106,7 @@ class Answers:
             frame.key_frame = await asyncio.to_thread(self._writer.write, picture, frame.image)
         self._tell_dropped(frame.dropped)
         told_s = time.perf_counter()
-        stages_s = _stages_s(item.arrival_s, picture, rendered_s, told_s)
+        stages_s = _stages_s(item.arrival_s, picture, told_s)
         for stage, seconds in stages_s.items():
             set_duration(getattr(frame.stage_durations, stage), seconds)
         self._told.append(_Told(stages_s, picture.batch_size, told_s))
@@ -129,15 +128,13 @@ class Answers:
             self._last_told_s = answer.told_s
 
 
-def _stages_s(
-    arrival_s: float, picture: RenderedPicture, rendered_s: float, told_s: float
-) -> dict[str, float]:
+def _stages_s(arrival_s: float, picture: RenderedPicture, told_s: float) -> dict[str, float]:
     """Says where the time of a frame went; the names are the fields of the message."""
     inside_s = {name: value / 1e3 for name, value in picture.timings_ms.items()}
-    waited_s = rendered_s - arrival_s - sum(inside_s.values())
+    waited_s = picture.came_s - arrival_s - sum(inside_s.values())
     return {
         "queue": max(0.0, waited_s),
         **inside_s,
-        "encoding": told_s - rendered_s,
+        "encoding": told_s - picture.came_s,
         "total": told_s - arrival_s,
     }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import AsyncGenerator
@@ -17,7 +18,7 @@ from services.common.worker.messages import OUT_OF_MEMORY
 from services.rendering.answering import Answers
 from services.rendering.convert import gains_from_message
 from services.rendering.pool.frames import FRAME_LATE, RenderedPicture
-from services.rendering.pool.lane import WITHOUT_WORKER_S, Lane, no_worker
+from services.rendering.pool.lane import WITHOUT_WORKER_S, AskedFrame, Lane, no_worker
 from services.rendering.requests import StreamItem
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
 from styleavatar_core.errors import (
@@ -26,7 +27,6 @@ from styleavatar_core.errors import (
     OverloadedError,
     WorkerLostError,
 )
-from styleavatar_core.types import FaceParameters
 
 # A frame on which workers die this often is given up, lest it kill one after the other.
 ATTEMPT_LIMIT = 3
@@ -43,13 +43,13 @@ class FrameUnderWay:
     Attributes:
         item: The frame.
         clamped: Whether retargeting moved its parameters into the trained range.
-        picture: What the worker answers, and when it did.
+        asked: What the lane was asked for.
         passed_over: Why frames before it were not begun, and how many.
     """
 
     item: StreamItem
     clamped: bool
-    picture: asyncio.Task[tuple[RenderedPicture, float]]
+    asked: AskedFrame
     passed_over: tuple[str, int]
 
 
@@ -124,7 +124,7 @@ class RenderSession:
                 raise self._error
         finally:
             self._answering.count()
-            await self._abandon(frame)
+            self._abandon(frame)
 
     def _begin_waiting(self) -> None:
         """Begins what waits in the mailbox while there is room; says when nothing more comes."""
@@ -145,16 +145,15 @@ class RenderSession:
             self._mailbox = None
             self._under_way.put_nowait(None)
 
-    async def _abandon(self, last: FrameUnderWay | None) -> None:
+    def _abandon(self, last: FrameUnderWay | None) -> None:
         """Ends what is still under way when the stream ends early; nothing when it is over."""
         self._mailbox = None
         left = [last]
         while not self._under_way.empty():
             left.append(self._under_way.get_nowait())
-        pictures = [frame.picture for frame in left if frame is not None]
-        for picture in pictures:
-            picture.cancel()
-        await asyncio.gather(*pictures, return_exceptions=True)
+        for frame in left:
+            if frame is not None:
+                frame.asked.abandon()
 
     def begin(self, item: StreamItem, passed_over: int = 0) -> FrameUnderWay:
         """Retargets a frame and asks a worker for its picture.
@@ -179,9 +178,9 @@ class RenderSession:
         if parameters.frame_index != item.frame_index:  # a held face has that of the last one seen
             parameters = replace(parameters, frame_index=item.frame_index)
         give_up_s = item.arrival_s + self._deadline_s if self._live else math.inf
-        picture = asyncio.create_task(self._render(parameters, give_up_s))
+        asked = self._lane.ask(parameters, with_mask=self._with_mask, give_up_s=give_up_s)
         reason = "slow_reader" if self._is_reader_slow else "superseded"
-        return FrameUnderWay(item, retargeted.clamped, picture, (reason, passed_over))
+        return FrameUnderWay(item, retargeted.clamped, asked, (reason, passed_over))
 
     async def finish(
         self, frame: FrameUnderWay
@@ -202,7 +201,7 @@ class RenderSession:
         self._answering.drop(*frame.passed_over)
         try:
             try:
-                picture, rendered_s = await frame.picture
+                picture = await self._picture(frame.asked)
             finally:
                 self._room += 1
                 self._begin_waiting()
@@ -227,21 +226,11 @@ class RenderSession:
         except EngineError as error:
             return self._answering.failure(frame.item, error)
         self._lost_s = None
-        return await self._answering.picture(
-            frame.item, picture, is_clamped=frame.clamped, rendered_s=rendered_s
-        )
+        return await self._answering.picture(frame.item, picture, is_clamped=frame.clamped)
 
-    async def _render(
-        self, parameters: FaceParameters, give_up_s: float
-    ) -> tuple[RenderedPicture, float]:
+    async def _picture(self, asked: AskedFrame) -> RenderedPicture:
         attempts = 1 if self._live else ATTEMPT_LIMIT
-        for attempt in range(1, attempts + 1):
-            try:
-                picture = await self._lane.render(
-                    parameters, with_mask=self._with_mask, give_up_s=give_up_s
-                )
-                return picture, time.perf_counter()
-            except WorkerLostError:
-                if attempt == attempts:
-                    raise
-        raise AssertionError("unreachable")
+        for _ in range(attempts - 1):
+            with contextlib.suppress(WorkerLostError):
+                return await self._lane.picture(asked)
+        return await self._lane.picture(asked)

@@ -46,28 +46,28 @@ class PendingCommands:
 
     def expect(
         self,
+        result: asyncio.Future[ResultT],
         name: str,
         timeout_s: float,
         read: Callable[[dict[str, Any]], ResultT],
         release: Callable[[], None] = lambda: None,
-    ) -> tuple[int, asyncio.Future[ResultT]]:
+    ) -> int:
         """Notes a command.
 
         Args:
+            result: Where its result is awaited.
             name: What to do.
             timeout_s: How long it may take.
             read: Makes the result of the answer's body, if anybody still waits for it.
             release: Called when the worker is done with the command, also when nobody waits.
 
         Returns:
-            The command's id, and its result.
+            The command's id.
         """
-        loop = asyncio.get_running_loop()
         command_id, self._next_id = self._next_id, self._next_id + 1
-        result: asyncio.Future[ResultT] = loop.create_future()
-        timer = loop.call_later(timeout_s, self._overdue, command_id)
+        timer = result.get_loop().call_later(timeout_s, self._overdue, command_id)
         self._commands[command_id] = _Command(name, timeout_s, timer, result, read, release)
-        return command_id, result
+        return command_id
 
     def settle(self, answer: Answer) -> str:
         """Hands an answer on; returns the name of its command."""
@@ -76,7 +76,7 @@ class PendingCommands:
         if answer.failure is not None:
             failure = answer.failure
             error = error_from_words(failure.kind, failure.reason, failure.message)
-            _fail(command.result, error)
+            fail(command.result, error)
         elif not command.result.done():
             command.result.set_result(command.read(answer.body))
         command.release()
@@ -87,7 +87,7 @@ class PendingCommands:
         commands, self._commands = self._commands, {}
         for command in commands.values():
             command.timer.cancel()
-            _fail(command.result, WorkerLostError("The worker process died."))
+            fail(command.result, WorkerLostError("The worker process died."))
             command.release()
 
     def _overdue(self, command_id: int) -> None:
@@ -95,10 +95,11 @@ class PendingCommands:
         self._on_overdue(command.name)
         limit = f"{command.timeout_s:.0f} s"
         message = f"The worker did not answer '{command.name}' within {limit} and was stopped."
-        _fail(command.result, WorkerLostError(message))
+        fail(command.result, WorkerLostError(message))
 
 
-def _fail(result: asyncio.Future[Any], error: Exception) -> None:
+def fail(result: asyncio.Future[Any], error: Exception) -> None:
+    """Tells who waits for a result that there is none, if anybody does."""
     if not result.done():
         result.set_exception(error)
         result.exception()  # a caller that has gone must not leave a warning

@@ -28,6 +28,7 @@ from services.common.worker.messages import (
 )
 from services.common.worker.options import WorkerOptions
 from services.common.worker.pending import PendingCommands
+from services.common.worker.slots import SlotCall, SlotQueue
 from styleavatar_core.errors import EngineUnavailableError, WorkerLostError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,6 @@ class WorkerProcess:
         arena: Shared memory.
         ended: Set when the process is gone, for whatever reason.
         memory_bytes: What it took when it was last heard of.
-        waiting_count: Commands that wait for a slot.
         has_served: Whether it has done anything that it is for; answering a ping is nothing.
     """
 
@@ -53,14 +53,11 @@ class WorkerProcess:
         self.arena = SharedArena.create(options.slot_count, options.slot_bytes)
         self.ended = asyncio.Event()
         self.memory_bytes = 0
-        self.waiting_count = 0
         self.has_served = False
         self._options = options
         self._heard_s = time.monotonic()
         self._pending = PendingCommands(self._hangs)
-        self._free_slots: asyncio.Queue[int] = asyncio.Queue()
-        for slot in range(options.slot_count):
-            self._free_slots.put_nowait(slot)
+        self._slots = SlotQueue(self.arena, self._begin)
         self._process: asyncio.subprocess.Process | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -68,6 +65,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid if self._process else 0
+
+    @property
+    def waiting_count(self) -> int:
+        """Commands that wait for a slot."""
+        return self._slots.waiting_count
 
     async def start(self) -> None:
         """Starts the child and waits until it is ready.
@@ -96,7 +98,8 @@ class WorkerProcess:
         except BaseException:  # also when the whole service is stopped at this moment
             ours.close()
             raise
-        _, ready = self._pending.expect("start", self._options.start_timeout_s, dict)
+        ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._pending.expect(ready, "start", self._options.start_timeout_s, dict)
         watching = asyncio.create_task(self._watch_start())
         try:
             await ready
@@ -137,11 +140,12 @@ class WorkerProcess:
             StyleAvatarError: What the worker reported.
         """
         self._require_alive()
-        command_id, result = self._pending.expect(name, timeout_s, dict)
+        result: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        command_id = self._pending.expect(result, name, timeout_s, dict)
         self._send(Command(command_id, name, body))
         return await result
 
-    async def call_with_slot(
+    def call_with_slot(
         self,
         name: str,
         body: dict[str, Any],
@@ -149,12 +153,8 @@ class WorkerProcess:
         write: Callable[[int], None],
         read: Callable[[int, dict[str, Any]], ResultT],
         timeout_s: float,
-    ) -> ResultT:
-        """Gives a command with a slot of the shared memory, lent in the order of asking.
-
-        The slot is free again when the answer was read, also when the caller was cancelled before:
-        the worker may still write into it, and nobody else may have it until then. It is marked
-        then, so that the worker need not begin what nobody waits for.
+    ) -> SlotCall[ResultT]:
+        """Gives a command with a slot of the shared memory, at once if one is free.
 
         Args:
             name: What to do.
@@ -164,36 +164,30 @@ class WorkerProcess:
             timeout_s: When this passes, the worker counts as hung and is killed.
 
         Returns:
-            The result.
+            Is to be awaited; then raises ``WorkerLostError`` when the worker died or hung, and the
+            ``StyleAvatarError`` that it reported.
 
         Raises:
-            WorkerLostError: When the worker died or hung.
-            StyleAvatarError: What the worker reported.
+            WorkerLostError: When the worker is gone already.
         """
         self._require_alive()
-        self.waiting_count += 1
-        try:
-            slot = await self._free_slots.get()
-        finally:
-            self.waiting_count -= 1
-        release = functools.partial(self._free_slots.put_nowait, slot)
-        try:
-            self._require_alive()
-            self.arena.set_abandoned(slot, False)
-            write(slot)
-        except BaseException:
-            release()
-            raise
-        command_id, result = self._pending.expect(
-            name, timeout_s, functools.partial(read, slot), release
+        result: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        call = SlotCall(name, body, write, read, timeout_s, result, self._slots.abandon)
+        self._slots.add(call)
+        return call
+
+    def _begin(self, call: SlotCall[Any], slot: int) -> None:
+        self._require_alive()
+        self.arena.set_abandoned(slot, False)
+        call.write(slot)
+        command_id = self._pending.expect(
+            call.result,
+            call.name,
+            call.timeout_s,
+            functools.partial(call.read, slot),
+            functools.partial(self._slots.release, call),
         )
-        self._send(Command(command_id, name, {**body, "slot": slot}))
-        try:
-            return await result
-        except asyncio.CancelledError:
-            if not self.ended.is_set():
-                self.arena.set_abandoned(slot, True)
-            raise
+        self._send(Command(command_id, call.name, {**call.body, "slot": slot}))
 
     def _require_alive(self) -> None:
         if self.ended.is_set():

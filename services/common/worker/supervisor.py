@@ -63,7 +63,15 @@ class WorkerSupervisor:
     @property
     def is_ready(self) -> bool:
         """Whether a worker is there now."""
-        return self._ready.is_set() and self._worker is not None and not self._worker.ended.is_set()
+        return self.present is not None
+
+    @property
+    def present(self) -> WorkerProcess | None:
+        """The worker that is there now; None while it is being replaced."""
+        worker = self._worker
+        if worker is None or not self._ready.is_set() or worker.ended.is_set():
+            return None
+        return worker
 
     @property
     def is_given_up(self) -> bool:
@@ -81,8 +89,8 @@ class WorkerSupervisor:
         Raises:
             WorkerLostError: When there is none in time, or workers keep dying.
         """
-        if self._worker is not None and self.is_ready:
-            return self._worker
+        if (worker := self.present) is not None:
+            return worker
         if self.is_given_up:
             raise WorkerLostError(
                 f"Worker processes died {self._useless_deaths} times in a row; the log says why."

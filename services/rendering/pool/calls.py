@@ -11,6 +11,7 @@ from typing import Any
 from services.common.worker.messages import PING
 from services.common.worker.parameters import pack_parameters
 from services.common.worker.process import WorkerProcess
+from services.common.worker.slots import SlotCall
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.frames import RenderedPicture, frame_late
 from services.rendering.pool.shelf import EngineKey
@@ -64,7 +65,7 @@ async def unload_engine(worker: WorkerProcess, key: EngineKey) -> None:
     await worker.call("unload", {"engine": key}, timeout_s=UNLOAD_TIMEOUT_S)
 
 
-async def render_frame(
+def render_frame(
     worker: WorkerProcess,
     key: EngineKey,
     parameters: FaceParameters,
@@ -72,8 +73,8 @@ async def render_frame(
     with_mask: bool = False,
     give_up_s: float = math.inf,
     timeout_s: float,
-) -> RenderedPicture:
-    """Renders one picture.
+) -> SlotCall[RenderedPicture]:
+    """Has one picture rendered.
 
     Args:
         worker: Holds the engine.
@@ -84,12 +85,12 @@ async def render_frame(
         timeout_s: A worker that takes longer counts as hung.
 
     Returns:
-        The picture.
+        The picture, to be awaited; then raises ``OverloadedError`` with the reason FRAME_LATE when
+        the frame had to wait too long, ``WorkerLostError`` when the worker died on the way, and
+        what the worker reported.
 
     Raises:
-        OverloadedError: When the frame had to wait too long, with the reason FRAME_LATE.
-        WorkerLostError: When the worker died on the way.
-        StyleAvatarError: What the worker reported.
+        WorkerLostError: When the worker is gone already.
     """
     data = pack_parameters(parameters)
 
@@ -110,6 +111,7 @@ async def render_frame(
             mask,
             answer["busy_s"],
             answer["batch_size"],
+            time.perf_counter(),
         )
 
     body: dict[str, Any] = {
@@ -120,4 +122,4 @@ async def render_frame(
     }
     if math.isfinite(give_up_s):
         body["give_up_s"] = give_up_s  # processes of a machine share this clock
-    return await worker.call_with_slot("render", body, write=write, read=read, timeout_s=timeout_s)
+    return worker.call_with_slot("render", body, write=write, read=read, timeout_s=timeout_s)

@@ -27,6 +27,7 @@ class RenderedPicture:
         mask: (S, S) uint8, 255 = person; None when it was not asked for.
         busy_s: How long the worker was at it; its share of a batch.
         batch_size: Frames that were rendered together with it, itself included.
+        came_s: ``time.perf_counter()`` when it came.
     """
 
     image: ByteArray
@@ -35,6 +36,7 @@ class RenderedPicture:
     mask: ByteArray | None = None
     busy_s: float = 0.0
     batch_size: int = 1
+    came_s: float = 0.0
 
 
 def frame_late() -> OverloadedError:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
+from services.common.worker.slots import SlotCall
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
 from services.rendering.pool.slot import PoolSlot
@@ -19,6 +20,30 @@ from styleavatar_core.types import FaceParameters
 LOOK_AROUND_S = 0.2
 # A stream that has been without a worker for so long is ended: another node may have one.
 WITHOUT_WORKER_S = 10.0
+
+
+@dataclass(slots=True)
+class AskedFrame:
+    """A frame that a lane was asked for.
+
+    Attributes:
+        parameters: In the coordinates of the avatar's window.
+        with_mask: Whether the mask is wanted too.
+        give_up_s: ``time.perf_counter()`` after which it is not begun.
+        slot: Where it was begun last.
+        call: Its picture; None while it is not under way.
+    """
+
+    parameters: FaceParameters
+    with_mask: bool
+    give_up_s: float
+    slot: PoolSlot | None = None
+    call: SlotCall[RenderedPicture] | None = None
+
+    def abandon(self) -> None:
+        """Says that nobody waits for it any more."""
+        if self.call is not None:
+            self.call.abandon()
 
 
 class Lane:
@@ -89,14 +114,14 @@ class Lane:
         self.slot.require_load_room(self.entry.key)
         await self.slot.ready_worker(self.entry)
 
-    async def render(
+    def ask(
         self,
         parameters: FaceParameters,
         *,
         with_mask: bool = False,
         give_up_s: float = math.inf,
-    ) -> RenderedPicture:
-        """Renders one picture.
+    ) -> AskedFrame:
+        """Has a picture begun, at once if worker and avatar are there.
 
         Args:
             parameters: In the coordinates of the avatar's window.
@@ -104,25 +129,46 @@ class Lane:
             give_up_s: ``time.perf_counter()`` after which a frame that still waits is not begun.
 
         Returns:
-            The picture.
+            What ``picture`` takes.
+        """
+        asked = AskedFrame(parameters, with_mask, give_up_s)
+        self._begin(asked)
+        return asked
+
+    def _begin(self, asked: AskedFrame) -> bool:
+        asked.slot = self.slot
+        asked.call = self.slot.begin(
+            self.entry, asked.parameters, with_mask=asked.with_mask, give_up_s=asked.give_up_s
+        )
+        return asked.call is not None
+
+    async def picture(self, asked: AskedFrame) -> RenderedPicture:
+        """Returns a picture; begins it if it is not under way.
 
         Raises:
             OverloadedError: When the frame had to wait too long, with the reason FRAME_LATE.
-            WorkerLostError: When the worker died on the way; another attempt goes to a new one.
+            WorkerLostError: When the worker died on the way; asked again it goes to a new one.
             EngineUnavailableError: When there is no worker, and none is to be expected soon.
             StyleAvatarError: What the worker reported.
         """
-        await self._settle()
-        ask = functools.partial(
-            self.slot.render, self.entry, parameters, with_mask=with_mask, give_up_s=give_up_s
-        )
         try:
-            return await ask()
+            return await self._taken(asked)
         except RenderError as error:
             if error.reason != AVATAR_NOT_LOADED:
                 raise
             # Another stream's avatar took its place in the moment before this one was pinned.
-            return await ask()
+            return await self._taken(asked)
+
+    async def _taken(self, asked: AskedFrame) -> RenderedPicture:
+        while asked.call is None and not self._begin(asked):
+            await self._settle()
+            await self.slot.ready_worker(self.entry)
+        assert asked.slot is not None, "begun above"
+        assert asked.call is not None, "begun above"
+        try:
+            return await asked.slot.take(self.entry, asked.call)
+        finally:
+            asked.call = None
 
 
 def no_worker() -> EngineUnavailableError:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from services.common.metrics import RenderingMetrics
 from services.common.worker.options import WorkerOptions
 from services.common.worker.process import WorkerProcess
+from services.common.worker.slots import SlotCall
 from services.common.worker.standby import StandBy
 from services.common.worker.supervisor import WorkerSupervisor
 from services.rendering.catalog import AvatarEntry
@@ -197,25 +198,32 @@ class PoolSlot:
     def _patience_s(self) -> float:
         return max(self._usual_s, PATIENCE_S) if self._loads else self._usual_s
 
-    async def render(
+    def begin(
         self,
         entry: AvatarEntry,
         parameters: FaceParameters,
         *,
         with_mask: bool = False,
         give_up_s: float = math.inf,
-    ) -> RenderedPicture:
-        """Renders one picture, see ``render_frame``."""
-        worker = await self.ready_worker(entry)
+    ) -> SlotCall[RenderedPicture] | None:
+        """Begins a picture, see ``render_frame``; None when worker or avatar are not here now."""
+        worker = self.supervisor.present
+        if worker is None or entry.key not in self.shelf:
+            return None
+        self.shelf.touch(entry.key)
+        return render_frame(
+            worker,
+            entry.key,
+            parameters,
+            with_mask=with_mask,
+            give_up_s=give_up_s,
+            timeout_s=self._patience_s,
+        )
+
+    async def take(self, entry: AvatarEntry, call: SlotCall[RenderedPicture]) -> RenderedPicture:
+        """Waits for a picture that was begun here, and learns from it."""
         try:
-            picture = await render_frame(
-                worker,
-                entry.key,
-                parameters,
-                with_mask=with_mask,
-                give_up_s=give_up_s,
-                timeout_s=self._patience_s,
-            )
+            picture = await call
         except RenderError as error:
             if error.reason == AVATAR_NOT_LOADED:
                 self._forget(entry.key)

@@ -16,6 +16,7 @@ import pytest
 from services.common.worker.arena import SharedArena
 from services.common.worker.options import WorkerOptions
 from services.common.worker.process import WorkerProcess
+from services.common.worker.slots import SlotCall
 from services.common.worker.supervisor import WorkerSupervisor
 from styleavatar_core.errors import (
     EngineUnavailableError,
@@ -93,7 +94,7 @@ def test_background_commands_do_not_hold_up_others() -> None:
     with_worker(scenario)
 
 
-def take(worker: WorkerProcess, name: str = "echo", **body: object) -> Awaitable[int]:
+def ask(worker: WorkerProcess, name: str = "echo", **body: object) -> SlotCall[int]:
     """Has a command carried out with a slot; gives its number."""
     return worker.call_with_slot(
         name,
@@ -102,6 +103,10 @@ def take(worker: WorkerProcess, name: str = "echo", **body: object) -> Awaitable
         read=lambda slot, answer: slot,
         timeout_s=10,
     )
+
+
+async def take(worker: WorkerProcess, name: str = "echo", **body: object) -> int:
+    return await ask(worker, name, **body)
 
 
 def test_a_slot_is_not_lent_again_before_its_work_is_done() -> None:
@@ -119,6 +124,21 @@ def test_a_slot_is_not_lent_again_before_its_work_is_done() -> None:
         assert await waiting == 0
         assert not worker.arena.is_abandoned(0)
         assert worker.waiting_count == 0
+
+    with_worker(scenario)
+
+
+def test_a_command_with_a_slot_is_begun_before_anybody_waits_for_it() -> None:
+    async def scenario(worker: WorkerProcess) -> None:
+        calls = [ask(worker) for _ in range(OPTIONS.slot_count + 2)]
+        assert [call.slot for call in calls] == [0, 1, None, None]
+        calls[2].abandon()  # never gets a slot
+        assert worker.waiting_count == 1
+        assert [await calls[index] for index in (0, 1, 3)] == [0, 1, 0]
+        # What was answered has no slot any more that could be marked: another may have it now.
+        for call in calls:
+            call.abandon()
+        assert not any(worker.arena.is_abandoned(slot) for slot in range(OPTIONS.slot_count))
 
     with_worker(scenario)
 

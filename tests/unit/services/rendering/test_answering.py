@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -29,7 +30,8 @@ PICTURE = RenderedPicture(np.full((16, 16, 3), 7, np.uint8), False, {"network": 
 def answer(answering: Answers, index: int = 3) -> rendering_service_pb2.RenderedFrame:
     now_s = time.perf_counter()
     item = StreamItem(index, -1.25, None, arrival_s=now_s - 1)
-    work = answering.picture(item, PICTURE, is_clamped=True, rendered_s=now_s)
+    picture = replace(PICTURE, came_s=now_s)
+    work = answering.picture(item, picture, is_clamped=True)
     return asyncio.run(work).frame
 
 
@@ -76,7 +78,7 @@ def test_answers_are_counted_together_and_the_rest_at_the_end() -> None:
     async def several(count: int) -> None:
         item = StreamItem(0, 0.0, None, arrival_s=time.perf_counter())
         for _ in range(count):
-            await answering.picture(item, PICTURE, is_clamped=False, rendered_s=item.arrival_s)
+            await answering.picture(item, PICTURE, is_clamped=False)
             await asyncio.sleep(0)
 
     asyncio.run(several(COUNTED_TOGETHER + 1))
