@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import logging
@@ -101,6 +102,9 @@ class ChildChannel:
         except Exception as error:
             self._send(Answer(READY_ID, failure=_describe(error)))
             return
+        # What was imported stays for good: collecting it again would hold up a frame.
+        gc.collect()
+        gc.freeze()
         self._send(Answer(READY_ID))
         slow = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
         for waiting in self._arrivals():
