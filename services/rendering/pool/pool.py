@@ -63,12 +63,12 @@ class RenderPool:
         self._is_standing_by = stand_by
         self._latest: AvatarEntry | None = None
         self._standbys = [StandBy(options, self._rehearse) for options in devices]
-        self._slots = [
-            PoolSlot(options, standby, limits, metrics, costs, self._changed)
-            for options, standby in zip(devices, self._standbys, strict=True)
-            for costs in (FrameCosts(),)
-            for _ in range(workers_per_device)
-        ]
+        self._slots: list[PoolSlot] = []
+        for options, standby in zip(devices, self._standbys, strict=True):
+            costs = FrameCosts()  # the workers of a device share what they learn
+            for _ in range(workers_per_device):
+                slot = PoolSlot(options, standby, limits, metrics, costs, self._changed)
+                self._slots.append(slot)
         self.admission = Admission(self._slots, metrics, utilization_limit)
         metrics.utilization.set_function(
             lambda: sum(slot.utilization for slot in self._slots) / len(self._slots)
