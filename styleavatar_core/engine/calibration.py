@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from styleavatar_core.engine.base import RenderEngine, blank_input
 from styleavatar_core.engine.cache import GRAPH_VERSION, cache_folder
+from styleavatar_core.engine.matrix_code import has_matrix_unit
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,9 @@ def calibration_key(preset: str, versions: dict[str, str], thread_count: int) ->
     """
     backends = "+".join(f"{name}{version}" for name, version in sorted(versions.items()))
     cores = len(os.sched_getaffinity(0))
-    return f"{_cpu_name()}/{cores}/{preset}/v{GRAPH_VERSION}m{_METHOD}/{thread_count}/{backends}"
+    # Virtual machines name processors alike, and may keep the matrix unit from a container.
+    processor = f"{_cpu_name()}{' with matrix unit' if has_matrix_unit() else ''}/{cores}"
+    return f"{processor}/{preset}/v{GRAPH_VERSION}m{_METHOD}/{thread_count}/{backends}"
 
 
 @dataclass

@@ -12,8 +12,11 @@ from torch import nn
 from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS
 from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
 from styleavatar_core.engine.cpu_pixels import PixelsToImage, SharedBytes, SharedToRGB
+from styleavatar_core.engine.direct_convs import DirectConv
+from styleavatar_core.engine.filtered_convs import FilteredConv
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise, FrozenToRGB
+from styleavatar_core.engine.matrix_code import SIDE, has_matrix_unit
 from styleavatar_core.engine.onnx_graph import trace_generator
 from styleavatar_core.engine.product_kernels import multiply_pixels
 from styleavatar_core.engine.strips import plan_strips, share_strips
@@ -175,7 +178,7 @@ def _tile_large(generator: FrozenGenerator) -> float:
     return tiled / whole
 
 
-def _replacement(conv: FrozenConv) -> type[TiledConv] | None:
+def _replacement(conv: FrozenConv) -> type[FilteredConv] | None:
     """Returns what does the same with less work, if the resolution is high enough."""
     outputs, inputs, *sides = conv.weight.shape
     if conv.mode == "up":
@@ -184,6 +187,8 @@ def _replacement(conv: FrozenConv) -> type[TiledConv] | None:
         return None
     if inputs % LANES or outputs % BLOCK_COLUMNS:
         return None
-    if conv.fir_taps is not None and len(conv.fir_taps) == 4:
-        return TiledUpConv if conv.mode == "up" else TiledDownConv
-    return TiledConv if conv.mode == "same" else None
+    if conv.mode != "same" and (conv.fir_taps is None or len(conv.fir_taps) != 4):
+        return None
+    if has_matrix_unit() and inputs % SIDE == outputs % SIDE == 0:
+        return DirectConv
+    return {"same": TiledConv, "up": TiledUpConv, "down": TiledDownConv}[conv.mode]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks.engine_parts.untrained import frozen_errors
-from styleavatar_core.engine import cpu_layers, tiled_convs
+from styleavatar_core.engine import cpu_layers, direct_convs, tiled_convs
 from styleavatar_core.engine.block_code import BLOCK_COLUMNS
 from styleavatar_core.engine.cpu_layers import (
     MatrixConv,
@@ -16,9 +16,12 @@ from styleavatar_core.engine.cpu_layers import (
     with_less_work,
     works_in_strips,
 )
+from styleavatar_core.engine.direct_convs import DirectConv
+from styleavatar_core.engine.filtered_convs import FilteredConv
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
 from styleavatar_core.engine.frozen_composition import FrozenNarrowConv
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
+from styleavatar_core.engine.matrix_code import SIDE, has_matrix_unit
 from styleavatar_core.engine.strips import plan_strips, share_strips, strip_threads, torch_alone
 from styleavatar_core.engine.tiled_convs import (
     LargeTiledConv,
@@ -27,7 +30,6 @@ from styleavatar_core.engine.tiled_convs import (
     TiledUpConv,
 )
 from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.engine.vector_code import LANES
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import sample_noise
 from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
@@ -35,32 +37,43 @@ from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano
 
 # Also not multiples of a tile.
-SHAPES = [(2, LANES, 30, 37), (1, 3 * LANES, 8, 8), (1, 2 * LANES, 4, 33)]
+SHAPES = [(2, SIDE, 30, 37), (1, 3 * SIDE, 8, 8), (1, 2 * SIDE, 4, 33)]
 OUTPUTS = 2 * BLOCK_COLUMNS
-KINDS = [TiledConv, LargeTiledConv, TiledUpConv, TiledDownConv]
+SCALES = {"same": 1.0, "up": 2.0, "down": 0.5}
+needs_matrix_unit = pytest.mark.skipif(
+    not has_matrix_unit(), reason="this processor multiplies no matrices"
+)
+KINDS = [
+    pytest.param(TiledConv, "same", id="tiled"),
+    pytest.param(LargeTiledConv, "same", id="large"),
+    pytest.param(TiledUpConv, "up", id="tiled_up"),
+    pytest.param(TiledDownConv, "down", id="tiled_down"),
+    *(pytest.param(DirectConv, mode, id=mode, marks=needs_matrix_unit) for mode in SCALES),
+]
+WITH_AND_WITHOUT = [False, pytest.param(True, marks=needs_matrix_unit)]
 
 
-def make_conv(inputs: int, kind: type[TiledConv], *, slope: float | None) -> FrozenConv:
+def make_conv(inputs: int, mode: str, *, slope: float | None) -> FrozenConv:
     return FrozenConv(
         torch.randn(OUTPUTS, inputs, 3, 3) / (9 * inputs) ** 0.5,
         torch.randn(OUTPUTS),
         slope=slope,
         noise_strength=0.3,
-        up_taps=IMAGE_TAPS if kind is TiledUpConv else None,
-        down_taps=IMAGE_TAPS if kind is TiledDownConv else None,
+        up_taps=IMAGE_TAPS if mode == "up" else None,
+        down_taps=IMAGE_TAPS if mode == "down" else None,
     )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("slope", [0.2, None])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
 def test_less_work_is_the_same_convolution(
-    shape: tuple[int, int, int, int], slope: float | None, kind: type[TiledConv]
+    shape: tuple[int, int, int, int], slope: float | None, kind: type[FilteredConv], mode: str
 ) -> None:
-    conv = make_conv(shape[1], kind, slope=slope)
+    conv = make_conv(shape[1], mode, slope=slope)
     layer = kind(conv)
     x = torch.randn(shape).to(memory_format=torch.channels_last)
-    noise = torch.randn(1, 1, int(kind.scale * shape[2]), int(kind.scale * shape[3]))
+    noise = torch.randn(1, 1, *(int(SCALES[mode] * side) for side in shape[2:]))
     for added in (None, noise):
         expected = conv(x, noise=added)
         torch.testing.assert_close(layer(x, noise=added), expected, atol=5e-5, rtol=1e-5)
@@ -75,12 +88,15 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("kind", KINDS)
-def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, kind: type[TiledConv]) -> None:
-    conv = make_conv(LANES, kind, slope=0.2)
-    layer, x = kind(conv), torch.randn(1, LANES, 40, 24)
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
+def test_strips_join_without_a_seam(
+    monkeypatch: pytest.MonkeyPatch, kind: type[FilteredConv], mode: str
+) -> None:
+    conv = make_conv(SIDE, mode, slope=0.2)
+    layer, x = kind(conv), torch.randn(1, SIDE, 40, 24)
     whole = layer(x)  # channels are shared
     monkeypatch.setattr(tiled_convs, "_STRIP_BYTES", (1, 1))  # one block of tiles at a time
+    monkeypatch.setattr(direct_convs, "_STRIP_BYTES", 1)  # or of pixels
     for strips in (layer, kind(conv)):  # with kernels that are there, and that are to come
         torch.testing.assert_close(strips(x), whole, atol=1e-5, rtol=1e-5)
 
@@ -135,18 +151,23 @@ def test_threads_share_the_channels_of_a_convolution(mode: str, taps: tuple[floa
     assert shared.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("kind", "most"), list(zip(KINDS, (15, 60, 15, 3), strict=True)))
-def test_rounding_errors_stay_small(kind: type[TiledConv], most: float) -> None:
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
+def test_rounding_errors_stay_small(kind: type[FilteredConv], mode: str) -> None:
     # In steps of float32, not in errors of torch: those are 2 or 5 steps, as the processor adds.
+    most = {LargeTiledConv: 60, TiledDownConv: 3, DirectConv: 40}.get(kind, 15)
     torch.manual_seed(0)
-    conv = make_conv(256, kind, slope=None)
+    conv = make_conv(256, mode, slope=None)
     x = torch.randn(1, 256, 32, 32)
     less = kind(conv)(x)
     exact = conv.double()(x.double())
     assert (less - exact).std() < most * torch.finfo(torch.float32).eps * exact.std()
 
 
-def test_pictures_of_the_largest_preset_are_within_the_stated_error() -> None:
+@pytest.mark.parametrize("has_unit", WITH_AND_WITHOUT)
+def test_pictures_of_the_largest_preset_are_within_the_stated_error(
+    monkeypatch: pytest.MonkeyPatch, has_unit: bool
+) -> None:
+    monkeypatch.setattr(cpu_layers, "has_matrix_unit", lambda: has_unit)
     assert frozen_errors("paper")["torch_cpu_max_error_ppm"] < 100
 
 
@@ -183,9 +204,11 @@ def frozen_noisy_nano() -> FrozenGenerator:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("has_unit", WITH_AND_WITHOUT)
 def test_a_whole_generator_with_less_work_gives_the_same_pictures(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, has_unit: bool
 ) -> None:
+    monkeypatch.setattr(cpu_layers, "has_matrix_unit", lambda: has_unit)
     sample = random_input(TorchEngine(frozen_noisy_nano()))
     inputs = [
         torch.from_numpy(array)
@@ -196,12 +219,14 @@ def test_a_whole_generator_with_less_work_gives_the_same_pictures(
     monkeypatch.setattr(cpu_layers, "_LEAST_FLOP", 1)
     monkeypatch.setattr(cpu_layers, "_MOST", 0.1)
     generator = with_less_work(frozen_noisy_nano())
-    kinds = [type(layer) for layer in generator.modules()]
-    assert kinds.count(TiledConv) > 5
-    assert kinds.count(TiledUpConv) > 1
+    layers = list(generator.modules())
+    kinds = [DirectConv if has_unit else TiledConv, DirectConv if has_unit else TiledUpConv]
+    for mode, kind, least in zip(("same", "up"), kinds, (5, 1), strict=True):
+        found = [layer for layer in layers if type(layer) is kind and layer.mode == mode]
+        assert len(found) > least
     assert works_in_strips(generator)
-    assert kinds.count(SharedConv) > 1
-    assert missing_bytes(generator) > 0  # kernels come with the first picture
+    assert sum(isinstance(layer, SharedConv) for layer in layers) > 1
+    assert missing_bytes(generator) > 0  # kernels of tiles come with the first picture
     for output, wanted in zip(generator(*inputs), expected, strict=True):
         assert (output.int() - wanted.int()).abs().max() <= 1
     assert missing_bytes(generator) == 0
@@ -209,5 +234,5 @@ def test_a_whole_generator_with_less_work_gives_the_same_pictures(
 
 def test_small_layers_stay_as_they_are() -> None:
     generator = with_less_work(frozen_noisy_nano())
-    assert not any(isinstance(layer, TiledConv | SharedConv) for layer in generator.modules())
+    assert not any(isinstance(layer, FilteredConv | SharedConv) for layer in generator.modules())
     assert not works_in_strips(generator)

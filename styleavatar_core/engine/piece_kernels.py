@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutions by the processor's matrix unit, compiled by numba.
+
+Compiled at the first call and cached on disk; they release the GIL. Numba compiles anew when this
+file's text changes; the line below changes with the code's other sources.
+
+The pixels that are multiplied are *pieces*: (S * S, I / SIDE, N, PIECES) uint16. S is 2 where a
+convolution halves the resolution, for pixels of even and odd rows and columns, else 1. Rows follow
+each other with a pixel of zeros between them, so that a tap is the same step for all pixels.
+"""
+
+# Compiled from matrix_code.py vector_code.py: 9e95df88
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from styleavatar_core.engine.matrix_code import (
+    BLOCK,
+    PIECES,
+    SIDE,
+    add_products,
+    begin,
+    clear_block,
+    end,
+    finish_row,
+    split,
+    store_block,
+    tile_shapes,
+)
+
+_SHAPES = tile_shapes()
+
+
+@njit(cache=True, nogil=True)
+def split_rows(image, first, count, step, columns, pieces):  # noqa: ANN001, ANN201
+    """Writes some rows of an image as pieces.
+
+    Args:
+        image: (H, W, I) float32.
+        first: First row.
+        count: Rows.
+        step: S; where it is 1, a pixel of zeros is written before each row.
+        columns: Pixels of a row of pieces.
+        pieces: Written.
+    """
+    _, width, channels = image.shape
+    before, groups, size = 2 - step, pieces.shape[1], pieces.shape[2] * PIECES
+    numbers, flat = image.reshape(-1), pieces.reshape(-1)
+    for y in range(first, first + count):
+        line = (y // step + before) * columns
+        for group in range(groups):
+            if before:
+                to = group * size + line * PIECES
+                flat[to : to + PIECES] = 0
+            for x in range(width):
+                part = y % step * step + x % step
+                to = (part * groups + group) * size + (line + x // step + before) * PIECES
+                split(numbers, (y * width + x) * channels + group * SIDE, flat, to)
+
+
+@njit(cache=True, nogil=True)
+def pack_kernels(taps, order, first, count, kernels):  # noqa: ANN001, ANN201
+    """Puts a convolution's taps where the product reads them.
+
+    Args:
+        taps: (O, I, 9) float32.
+        order: (9,) the tap that is at each place.
+        first: First panel of SIDE outputs.
+        count: Panels.
+        kernels: (O / SIDE, I / SIDE, 9, BLOCK) uint16, written.
+    """
+    line, both = np.empty(SIDE, np.float32), np.empty(PIECES, np.uint16)
+    for panel in range(first, first + count):
+        for group in range(kernels.shape[1]):
+            for place in range(9):
+                block = kernels[panel, group, place]
+                for k in range(SIDE):
+                    for output in range(SIDE):
+                        line[output] = taps[panel * SIDE + output, group * SIDE + k, order[place]]
+                    split(line, 0, both, 0)
+                    for index in range(PIECES):
+                        row = index // 16 * 16 + k // 2
+                        block[row * SIDE + 2 * (index % 16) + k % 2] = both[index]
+
+
+@njit(cache=True, nogil=True)
+def convolve(pieces, kernels, steps, phases, grid, place, sums, result, bias, noise, slope):  # noqa: ANN001, ANN201
+    """Multiplies pixels by taps, adds bias and noise, applies the leaky ReLU.
+
+    Args:
+        pieces: Of the image.
+        kernels: (O / SIDE, I / SIDE, 9, BLOCK) uint16.
+        steps: (9,) from a pixel of the grid to the one that a tap sees, in uint16.
+        phases: (F, 4) of each pixel of the result per pixel of the grid: its first tap, the one
+            after its last tap, row and column.
+        grid: Pixels of a row of the grid, and pixels of a row of the result for each; what is
+            beyond the result is dropped.
+        place: First pixel of the grid, pixels, first panel of SIDE outputs, panels.
+        sums: (SIDE * SIDE,) for one block.
+        result: (H, W, O), written.
+        bias: (O,).
+        noise: (H, W), times its strength; (0, 0) for none.
+        slope: Of the leaky ReLU; 1 for none.
+    """
+    groups, size = pieces.shape[1], pieces.shape[2] * PIECES
+    rows, weights = pieces.reshape(-1), kernels.reshape(-1)
+    height, width, channels = result.shape
+    flat, (columns, scale) = result.reshape(-1), grid
+    start, count, first, most = place
+    begin(_SHAPES)
+    for panel in range(first, first + most):
+        for begins, ends, top, left in phases:
+            for pixel in range(start, start + count, SIDE):
+                clear_block()
+                for group in range(groups):
+                    at = group * size + pixel * PIECES
+                    to = (panel * groups + group) * 9 * BLOCK
+                    for tap in range(begins, ends):
+                        add_products(rows, at + steps[tap], weights, to + tap * BLOCK)
+                store_block(sums)
+                y, x = pixel // columns, pixel % columns
+                for row in range(SIDE):
+                    v, u = y * scale + top, x * scale + left
+                    if v < height and u < width:
+                        to = (v * width + u) * channels + panel * SIDE
+                        added = noise[v, u] if len(noise) else np.float32(0)
+                        finish_row(sums, row * SIDE, bias, panel * SIDE, added, slope, flat, to)
+                    x += 1
+                    if x == columns:
+                        x, y = 0, y + 1
+    end()
