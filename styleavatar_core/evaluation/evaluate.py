@@ -103,7 +103,7 @@ def evaluate_frames(
             "mean_frame_": mean,
         }
         follows = place > 0 and _is_next(dataset, indices[place - 1], index)
-        face = _face_mask(dataset, index, truth.shape[0])
+        face = face_mask(dataset, index, truth.shape[0])
         person = _compared(_person(dataset, index))
         for prefix, image in pictures.items():
             values = _figures(image, truth, face, person)
@@ -223,7 +223,7 @@ def _is_next(dataset: AvatarDataset, index: int, later: int) -> bool:
     return later == index + 1 and bool(numbers[later] - numbers[index] <= usual)
 
 
-def _face_mask(dataset: AvatarDataset, index: int, side: int) -> ByteArray:
+def face_mask(dataset: AvatarDataset, index: int, side: int) -> ByteArray:
     """Returns the convex hull of the face landmarks of the fitted mesh, (side, side) uint8."""
     pixels = landmark_pixels(dataset, index, side)
     mask = np.zeros((side, side), np.uint8)

@@ -7,21 +7,28 @@ moles) need not be learned by a generator that starts from noise.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
+from styleavatar_core.evaluation.evaluate import face_mask
+from styleavatar_core.evaluation.metrics import sharpness
 from styleavatar_core.raster.software import interpolate, rasterize
 from styleavatar_core.types import ByteArray, FloatArray
 
-_FRAME_COUNT = 64
+_FRAME_COUNT = 128
 _MARGIN_SHARE = 0.02  # of the canvas: mattes are soft and end a little too early
 _PERSON_LEVEL = 12  # of 255: more than this is the person
 _NEAR_WEIGHT = 0.05  # of background so close to the person
-_REFINEMENTS = 2  # each makes the texture sharper, until it learns the tracking's noise
+_REFINEMENT_LIMIT = 12  # each makes the texture sharper; more of them learn the tracking's noise
+_JUDGED_FRAME_STEP = 8  # of the frames, one in so many tells whether the texture is sharp enough
 _COARSE_WEIGHT = 1.0  # observations that the next coarser level counts as
+_MOUTH_WEIGHT = 0.1  # the same of the face model's colours of the mouth
+_LIT_WEIGHT = 1e-6  # the same, by texel, of the light that these colours are painted in
 
 
 def backplate(dataset: AvatarDataset) -> ByteArray:
@@ -51,10 +58,11 @@ def backplate(dataset: AvatarDataset) -> ByteArray:
 def unwrapped_texture(dataset: AvatarDataset, side: int) -> ByteArray:
     """Finds the colours in UV space that, rendered, come closest to the training frames.
 
-    Eq. 3 with a colour for each texel instead of coefficients, solved by a few steps of gradient
-    descent from the mean. Each pixel of the face tells the four texels around its UV position, as
-    far as the matte says that it is the person's. Where the surface turns away fewer pixels fall on
-    a texel, so that views from the front count more.
+    Eq. 3 with a colour for each texel instead of coefficients, solved by steps of gradient descent
+    from the mean, until it is as sharp as the frames are. How soft the mean is depends on how well
+    they lie on each other, and how rough on how often a texel is seen. Each pixel of the face tells
+    the four texels around its UV position, as far as the matte says that it is the person's. Where
+    the surface turns away fewer pixels fall on a texel, so that views from the front count more.
 
     Args:
         dataset: The clip.
@@ -62,34 +70,69 @@ def unwrapped_texture(dataset: AvatarDataset, side: int) -> ByteArray:
 
     Returns:
         (side, side, 3) uint8 RGB. Texels that no frame shows are filled smoothly; those of the
-        mouth's inside, an island without surroundings, are the face model's.
+        mouth's inside, an island without surroundings, are the face model's, as bright as what the
+        frames show of it: a clip whose lips stay closed shows a dark slit, and teeth as white as
+        the model's would glint in it.
     """
-    parts = [_seen_texture(dataset, index, side) for index in _spread_frames(dataset)]
-    looked_up, colors, matte = (list(values) for values in zip(*parts, strict=True))
-    look_up = sparse.vstack(looked_up, format="csr")  # (pixels, texels)
-    shown, share = np.concatenate(colors), np.concatenate(matte)[:, None]
+    views = [_view(dataset, index, side) for index in _spread_frames(dataset)]
+    look_up = sparse.vstack([view.look_up for view in views], format="csr")  # (pixels, texels)
+    shown = np.concatenate([view.colors for view in views])
+    share = np.concatenate([view.matte for view in views])[:, None]
     weight = look_up.T @ share  # (texels, 1)
     total = look_up.T @ (share * shown)
     mean = _mean(total.reshape(side, side, 3), weight.reshape(side, side))
-    albedo, is_mouth = _mouth_albedo(dataset, side)
-    known = weight / (weight + _COARSE_WEIGHT) * is_mouth + ~is_mouth
-    texture = known * mean.reshape(-1, 3) + (1 - known) * albedo
-    for _ in range(_REFINEMENTS):
+    mouth, is_mouth = _mouth_colors(dataset, side, total, weight)
+    known = weight / (weight + _MOUTH_WEIGHT) * is_mouth + ~is_mouth
+    texture = known * mean.reshape(-1, 3) + (1 - known) * mouth
+    for _ in range(_REFINEMENT_LIMIT):
+        if _is_sharp_enough(dataset, views, texture):
+            break
         lacking = look_up.T @ (share * (shown - look_up @ texture))
         texture = texture + lacking / (weight + _COARSE_WEIGHT)
     return _picture(texture.reshape(side, side, 3))
 
 
-def _seen_texture(
-    dataset: AvatarDataset, index: int, side: int
-) -> tuple[sparse.csr_matrix, FloatArray, FloatArray]:
-    """Returns a frame's P pixels of the face: look-up (P, side * side), colours (P, 3), matte (P,).
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What a frame shows of the face, in P pixels.
 
-    The look-up takes each pixel's colour from the four texels around its UV position.
+    Attributes:
+        index: Of the frame.
+        is_face: (R, R) bool, which pixels these are.
+        look_up: (P, side * side), takes each pixel's colour from the four texels around its UV
+            position.
+        colors: (P, 3) float32 in [0, 255].
+        matte: (P,) float32 in [0, 1], 1 = person.
     """
-    uv, face_mask = decode_uv(dataset.uv[index])
-    is_face = face_mask > 0
-    size = face_mask.shape[::-1]
+
+    index: int
+    is_face: npt.NDArray[np.bool_]
+    look_up: sparse.csr_matrix
+    colors: FloatArray
+    matte: FloatArray
+
+
+def _is_sharp_enough(dataset: AvatarDataset, views: list[_View], texture: FloatArray) -> bool:
+    """Says whether a texture (side * side, 3) is as sharp as what the views show, on average."""
+    ratios = [_sharpness(dataset, view, texture) for view in views[::_JUDGED_FRAME_STEP]]
+    known = [ratio for ratio in ratios if np.isfinite(ratio)]
+    return not known or bool(np.mean(known) >= 1.0)
+
+
+def _sharpness(dataset: AvatarDataset, view: _View, texture: FloatArray) -> float:
+    """Returns how sharp a texture (side * side, 3) is in a frame, over the frame: 1 is as sharp."""
+    truth, drawn = np.zeros((2, *view.is_face.shape, 3), np.uint8)
+    truth[view.is_face] = _picture(view.colors)
+    drawn[view.is_face] = _picture(view.look_up @ texture)
+    truth, drawn = (np.ascontiguousarray(dataset.window(picture)) for picture in (truth, drawn))
+    return sharpness(drawn, truth, face_mask(dataset, view.index, len(truth)))
+
+
+def _view(dataset: AvatarDataset, index: int, side: int) -> _View:
+    """Returns what a frame shows of the face."""
+    uv, drawn = decode_uv(dataset.uv[index])
+    is_face = drawn > 0
+    size = drawn.shape[::-1]
     colors = cv2.resize(dataset.frames[index], size, interpolation=cv2.INTER_AREA)[is_face]
     matte = cv2.resize(dataset.masks[index], size, interpolation=cv2.INTER_AREA)[is_face]
     place = np.clip(uv[is_face] * side - 0.5, 0, side - 1.01)
@@ -100,21 +143,41 @@ def _seen_texture(
     shares = [(1 - right) * (1 - down), right * (1 - down), (1 - right) * down, right * down]
     count = len(first)
     look_up = sparse.csr_matrix(
-        (np.stack(shares, axis=1).ravel(), texels.ravel(), 4 * np.arange(count + 1)),
+        (
+            np.stack(shares, axis=1).ravel().astype(np.float32),
+            texels.ravel(),
+            4 * np.arange(count + 1),
+        ),
         shape=(count, side * side),
     )
-    return look_up, colors.astype(np.float32), matte.astype(np.float32) / 255
+    colors, matte = colors.astype(np.float32), matte.astype(np.float32) / 255
+    return _View(index, is_face, look_up, colors, matte)
 
 
-def _mouth_albedo(dataset: AvatarDataset, side: int) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-    """Returns the face model's colours (side * side, 3) of the mouth's texels; which these are."""
+def _mouth_colors(
+    dataset: AvatarDataset, side: int, total: FloatArray, weight: FloatArray
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Returns the face model's colours (side * side, 3) of the mouth's texels, in the clip's light.
+
+    Args:
+        dataset: The clip.
+        side: Texels per side.
+        total: (side * side, 3), sums of what the frames show.
+        weight: (side * side, 1), how often.
+
+    Returns:
+        The colours, and which texels (side * side, 1) are the mouth's.
+    """
     model = dataset.info.face_model()
     start, stop = model.mouth_vertices
     faces = model.faces[((model.faces >= start) & (model.faces < stop)).all(axis=1)]
     places = np.pad(side * model.uv_coordinates, ((0, 0), (0, 1)))
     drawn = rasterize(places, faces, side, side)
     colors = 255 * interpolate(drawn, faces, model.mean_texture)
-    return colors.reshape(-1, 3), (drawn.face_index >= 0).reshape(-1, 1)
+    colors, is_mouth = colors.reshape(-1, 3), (drawn.face_index >= 0).reshape(-1, 1)
+    shown = (total + _LIT_WEIGHT * colors) * is_mouth
+    light = shown.sum() / ((weight + _LIT_WEIGHT) * colors * is_mouth).sum()
+    return light * colors, is_mouth
 
 
 def _spread_frames(dataset: AvatarDataset) -> list[int]:

@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import cv2
 import numpy as np
+import pytest
 
 from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.evaluation.evaluate import face_mask
+from styleavatar_core.evaluation.metrics import sharpness
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.training.appearance import backplate, unwrapped_texture
 from styleavatar_core.types import ByteArray
@@ -44,6 +48,54 @@ def test_unwrapped_texture_finds_the_pattern_that_the_frames_show(tmp_path):
     seen = (columns - 0.5) ** 2 + (rows - 0.5) ** 2 < 0.36**2
     assert np.abs(texture - truth)[seen].mean() < 3
     assert texture[0, 0, 1] < 200  # beyond the disc: from the nearest texels, not the green
+
+
+@pytest.mark.parametrize(
+    ("waves", "flicker", "side", "least", "most"),
+    [
+        (60, 0, 32, 0.9, 1.1),  # two steps from the mean: 0.66
+        # Each texel is seen in a light of its own, so that the mean is rough; two steps: 2.87
+        (10, 40, 256, 1.0, 2.0),
+    ],
+)
+def test_unwrapped_texture_is_as_sharp_as_the_frames(tmp_path, waves, flicker, side, least, most):
+    write_prepared_clip(tmp_path, frame_count=40, train_count=38)
+    frames = np.load(tmp_path / "frames.npy", mmap_mode="r+")
+    rng, places = np.random.default_rng(0), []
+    rows, columns = (np.indices(frames.shape[1:3]) + 0.5) / frames.shape[1]
+    for index in range(40):
+        x = 0.5 + 0.08 * np.sin(index)
+        places.append(np.stack([(columns - x) * 2 + 0.5, (rows - 0.5) * 2 + 0.5], axis=-1))
+        gray = 128 + 60 * np.sin(waves * places[-1]).prod(axis=-1) + rng.normal(0, flicker)
+        frames[index] = np.clip(gray, 0, 255)[..., None]
+    frames.flush()
+    dataset = AvatarDataset(tmp_path)
+    texture, ratios = unwrapped_texture(dataset, side), []
+    for index in range(38):
+        place = (places[index] * side - 0.5).astype(np.float32)
+        drawn = cv2.remap(texture, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        drawn, truth = (np.array(dataset.window(p)) for p in (drawn, dataset.frames[index]))
+        disc = np.array(dataset.window(dataset.masks[index])) & (
+            255 * face_mask(dataset, index, 64)
+        )
+        ratios.append(sharpness(drawn, truth, disc))
+    assert least < np.mean(ratios) < most
+
+
+def test_a_mouth_that_hardly_opens_is_as_dark_as_it_is_seen(tmp_path):
+    model = builtin_model()
+    place = slice(*model.mouth_vertices)
+    inside, colors = model.uv_coordinates[place], 255 * model.mean_texture[place]
+    write_prepared_clip(tmp_path, frame_count=12, train_count=10)
+    names = ("frames", "masks", "uv")
+    stored = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r+") for name in names}
+    stored["frames"][:], stored["masks"][:], stored["uv"][:] = (48, 24, 24), 255, 0
+    teeth = inside[colors.sum(axis=1) > 0.9 * colors.sum(axis=1).max()]
+    slit = teeth[np.arange(40) % len(teeth)]
+    stored["uv"][:, 48, 28:68] = np.rint(slit * 65534) + 1
+    texture = unwrapped_texture(AvatarDataset(tmp_path), 128).astype(int)
+    columns, rows = np.rint(128 * inside - 0.5).astype(int).T
+    assert texture[rows, columns].max() < 60  # in the model's colours 200
 
 
 def test_the_mouths_inside_is_the_models_until_a_frame_shows_it(tmp_path):
