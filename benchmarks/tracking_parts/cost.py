@@ -20,7 +20,7 @@ from styleavatar_core.tracking.fitter import FaceFitter, Fit
 from styleavatar_core.tracking.identity import SETTLING_COUNT, fit_identity
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.tracker import Tracker, fit_to_parameters
-from styleavatar_core.types import ByteArray, FaceIdentity, FloatArray
+from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
 
 FACEVERSE_VERTEX_COUNT = 28_632
 _RENDERING_SIZE_PX = 256
@@ -134,7 +134,11 @@ def _solve_and_raster_ms(model: FaceModel, points: list[FloatArray]) -> tuple[fl
     renderer.warm_up()
     parameters = [fit_to_parameters(model, fit, 0.0, index) for index, fit in enumerate(fits)]
     renderer.render(parameters[0])
-    return solve_ms, _timed(renderer.render, parameters)[1]
+
+    def draw(params: FaceParameters) -> None:
+        renderer.render(params)  # and let go, as live: pictures that are kept need new memory
+
+    return solve_ms, _timed(draw, parameters)[1]
 
 
 def _timed(work: Callable, items: list) -> tuple[list, float]:

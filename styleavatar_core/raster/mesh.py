@@ -81,11 +81,24 @@ def vertex_normals(faces: npt.NDArray[np.int32], points: FloatArray) -> FloatArr
     return normals
 
 
-def place(vertices: FloatArray, matrix: FloatArray, offset: FloatArray) -> FloatArray:
-    """Maps (V, 3) float32 vertices by a (3, 3) float32 matrix and a (3,) float32 offset."""
-    points = np.empty_like(vertices)
-    _place(vertices, matrix, offset, points)
-    return points
+def place(
+    vertices: FloatArray, matrix: FloatArray, offset: FloatArray, size_px: int
+) -> tuple[FloatArray, FloatArray]:
+    """Lays a mesh into a square picture.
+
+    Args:
+        vertices: (V, 3) float32, model space.
+        matrix: (3, 3) float32, of :func:`styleavatar_core.face3d.camera.projection`.
+        offset: (3,) float32, likewise.
+        size_px: Side of the square.
+
+    Returns:
+        (V, 3) float32 frame coordinates, and the same in pixels, as
+        :func:`styleavatar_core.face3d.camera.to_pixels` has them.
+    """
+    points, pixels = np.empty_like(vertices), np.empty_like(vertices)
+    _place(vertices, matrix, offset, np.float32(size_px / 2), points, pixels)
+    return points, pixels
 
 
 def light(albedo: FloatArray, normals: FloatArray) -> FloatArray:
@@ -156,11 +169,13 @@ def _sum_normals(faces, points, normals):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _place(vertices, matrix, offset, points):  # noqa: ANN001, ANN202
+def _place(vertices, matrix, offset, half, points, pixels):  # noqa: ANN001, ANN202
     for v in range(len(vertices)):
         x, y, z = vertices[v, 0], vertices[v, 1], vertices[v, 2]
         for a in range(3):
-            points[v, a] = matrix[a, 0] * x + matrix[a, 1] * y + matrix[a, 2] * z + offset[a]
+            point = matrix[a, 0] * x + matrix[a, 1] * y + matrix[a, 2] * z + offset[a]
+            points[v, a] = point
+            pixels[v, a] = point * half + half if a < 2 else point * half
 
 
 @njit(cache=True, nogil=True)
@@ -168,7 +183,8 @@ def _light(albedo, normals, light, colors):  # noqa: ANN001, ANN202
     for v in range(normals.shape[0]):
         x, y, z = normals[v, 0], normals[v, 1], normals[v, 2]
         value = light[0] + light[1] * x + light[2] * y + light[3] * z + light[4] * x * y
-        value += light[5] * y * z + light[6] * (3 * z * z - 1) + light[7] * x * z
+        squares = np.float32(3.0) * z * z - np.float32(1.0)  # plain numbers would make it float64
+        value += light[5] * y * z + light[6] * squares + light[7] * x * z
         value = max(value + light[8] * (x * x - y * y), np.float32(0.0))
         for channel in range(3):
             colors[v, channel] = value * albedo[v, channel]

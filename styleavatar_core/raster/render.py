@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from styleavatar_core.face3d.camera import projection, to_pixels
+from styleavatar_core.face3d.camera import projection
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.raster.mesh import light, place, vertex_normals
 from styleavatar_core.raster.opengl import Rasterize, choose_rasterizer
@@ -74,10 +74,9 @@ class FaceRenderer:
             params: Pose in the coordinates of the square.
         """
         model, size = self._model, self._size_px
-        points = place(vertices, *projection(params))
+        points, pixels = place(vertices, *projection(params), size)
         colors = light(self._albedo, vertex_normals(model.faces, points))
-        points = to_pixels(points, size, size)
         for (start, stop), recess in self._recessed:
-            points[start:stop, 2] += recess * params.scale * size / 2
-        fragments = self._rasterize(points, model.faces, size, size)
+            pixels[start:stop, 2] += recess * params.scale * size / 2
+        fragments = self._rasterize(pixels, model.faces, size, size)
         return FaceRendering(*shade(fragments, model.faces, colors, model.uv_coordinates))

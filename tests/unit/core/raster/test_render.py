@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from styleavatar_core.face3d.builtin import builtin_model
-from styleavatar_core.raster.mesh import MovingMesh, irradiance, vertex_normals
+from styleavatar_core.face3d.camera import to_pixels
+from styleavatar_core.raster.mesh import MovingMesh, irradiance, place, vertex_normals
 
 
 def test_a_flat_face_looks_at_the_camera() -> None:
@@ -22,6 +23,14 @@ def test_normals_of_the_eyeballs_point_away_from_their_centre() -> None:
         ball = model.mean_shape[start:stop]
         outward = ball - ball.mean(axis=0)
         assert ((normals[start:stop] * outward).sum(axis=1) > 0).all()
+
+
+def test_a_placed_mesh_has_the_pixels_of_its_points() -> None:
+    rng = np.random.default_rng(1)
+    vertices, matrix, offset = (rng.normal(size=n).astype(np.float32) for n in ((9, 3), (3, 3), 3))
+    points, pixels = place(vertices, matrix, offset, 90)
+    assert points == pytest.approx(vertices @ matrix.T + offset, abs=1e-5)
+    assert np.array_equal(pixels, to_pixels(points, 90, 90))
 
 
 def test_light_comes_from_the_camera_and_above() -> None:
