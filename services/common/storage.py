@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where finished avatars and the files of running jobs live: plain folders.
 
-A bundle appears in the artifact store by one rename, so a reader sees all of it or nothing; that
+A bundle appears in the artifact store in one step, so a reader sees all of it or nothing; that
 is all that trainer, gateway and rendering need to agree on.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import shutil
 import time
 import uuid
 from pathlib import Path
 
+from styleavatar_core.avatar.placing import put_in_place
 from styleavatar_core.errors import NotFoundError
 
 logger = logging.getLogger(__name__)
@@ -91,13 +91,7 @@ class AvatarStore:
         incoming = self._hidden("incoming")
         shutil.move(bundle_folder, incoming)  # may copy, when on another file system
         target = self.root / avatar_id
-        trash = self._hidden("trash")
-        if target.exists():
-            target.rename(trash)
-        incoming.rename(target)  # at once: until then there is no such avatar
-        _sync_folder(self.root)
-        if trash.exists():
-            shutil.rmtree(trash)
+        put_in_place(incoming, target)
         logger.info("avatar published", extra={"avatar_id": avatar_id})
         return target
 
@@ -189,12 +183,3 @@ def _remove_atomically(folder: Path, trash: Path) -> None:
     """Takes a folder out of sight by one rename, then removes it."""
     folder.rename(trash)
     shutil.rmtree(trash)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from styleavatar_core.avatar.bundle_files import (
     read_member,
 )
 from styleavatar_core.avatar.manifest import SCHEMA_VERSION, AvatarManifest, BundleFile
+from styleavatar_core.avatar.placing import put_in_place
 from styleavatar_core.errors import AssetError, NotFoundError
 
 MANIFEST_NAME = "avatar.json"
@@ -143,9 +143,7 @@ def write_bundle(
     incoming.mkdir()
     for name, data in contents.items():
         (incoming / name).write_bytes(data)
-    if path.exists():
-        shutil.rmtree(path)
-    incoming.rename(path)
+    put_in_place(incoming, path)
     return path
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,27 @@ import pytest
 
 from services.common.storage import AvatarStore, JobFolders, is_valid_id, new_id, safe_file_name
 from styleavatar_core.errors import NotFoundError
+
+# Publishes, and ends itself, as a kill would, before the step of that number that changes a name or
+# removes files.
+DYING = """
+import os, sys
+from pathlib import Path
+from services.common.storage import AvatarStore
+
+left = int(sys.argv[2])
+
+def die(event, _):
+    global left
+    if event in ("os.rename", "os.rmdir", "os.remove", "shutil.rmtree"):
+        left -= 1
+        if left == 0:
+            os._exit(9)
+
+sys.addaudithook(die)
+folder = Path(sys.argv[1])
+AvatarStore(folder / "avatars").publish(folder / f"second-{sys.argv[2]}", "anna")
+"""
 
 
 def bundle(folder: Path, text: str = "{}") -> Path:
@@ -48,6 +71,23 @@ def test_a_replaced_avatar_is_there_before_the_old_one_is_removed(
     monkeypatch.setattr(shutil, "rmtree", lambda path: was_there.append(store.exists("anna")))
     store.publish(bundle(tmp_path / "second"), "anna")
     assert was_there == [True]
+
+
+def test_a_republished_avatar_is_there_whenever_the_publisher_dies(tmp_path: Path) -> None:
+    store = AvatarStore(tmp_path / "avatars")
+    store.publish(bundle(tmp_path / "first", "1"), "anna")
+    code, step, found = 9, 0, []
+    while code == 9:
+        step += 1
+        bundle(tmp_path / f"second-{step}", "2")
+        command = [sys.executable, "-c", DYING, str(tmp_path), str(step)]
+        code = subprocess.run(command, check=False).returncode
+        found.append((store.path("anna") / "avatar.json").read_text())
+    assert code == 0
+    assert found == sorted(found)
+    assert {*found} == {"1", "2"}
+    store.sweep()
+    assert [entry.name for entry in store.root.iterdir()] == ["anna"]
 
 
 @pytest.mark.parametrize("name", ["", "..", "../anna", ".trash", "Anna", "a/b", "a" * 64])
