@@ -19,7 +19,7 @@ import argparse
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +35,7 @@ from benchmarks.engine_parts.untrained import Untrained, frozen_errors
 from benchmarks.engine_parts.work import frozen_work, roofline_figures, rule_ms, trained_gflop
 from benchmarks.report import build_report, print_report, write_report
 from styleavatar_core.avatar.bundle import read_bundle
-from styleavatar_core.engine.backends import automatic_backends, available_backends
+from styleavatar_core.engine.backends import BACKENDS, automatic_backends, available_backends
 from styleavatar_core.engine.gate import PRECISIONS
 from styleavatar_core.networks import PRESETS, get_preset
 
@@ -139,10 +139,22 @@ def cases(preset: str, options: argparse.Namespace) -> list[Case]:
         for backend in options.backends
         for precision in options.precisions
         for batch_size in options.batches
-        # torch has no eight bits, and on a CPU its fp16 is far slower than its fp32.
-        if backend != "torch" or precision == "fp32" or (DEVICE, precision) == ("cuda", "fp16")
+        if precision in computed_precisions(backend)
+        # On a CPU torch's fp16 is far slower than its fp32.
+        and (DEVICE, backend, precision) != ("cpu", "torch", "fp16")
     ]
     return [Case(preset, name, "fp32", 1, *rest) for name in BASELINES] + engines
+
+
+def computed_precisions(backend: str) -> Sequence[str]:
+    """Returns what a backend computes in on this machine."""
+    precisions = BACKENDS[backend].precisions
+    if "bf16" in precisions:
+        from styleavatar_core.engine.openvino_engine import computes_in_bf16
+
+        if not computes_in_bf16():
+            return [name for name in precisions if name != "bf16"]
+    return precisions
 
 
 def measure_all(options: argparse.Namespace) -> Iterator[Figures]:

@@ -22,7 +22,7 @@ class Case:
     Attributes:
         preset: Name of the preset.
         backend: Name of the runtime, or of a baseline.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         batch_size: Samples per call.
         frames: Timed calls, at most.
         seconds: Time for them; some are made in any case.

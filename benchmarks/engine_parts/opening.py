@@ -50,7 +50,12 @@ class Opening:
         if case.backend == "openvino":
             from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
-            return OpenVinoEngine.load(self._built, thread_count=case.thread_count, lookup=lookup)
+            return OpenVinoEngine.load(
+                self._built,
+                thread_count=case.thread_count,
+                label=EngineLabel(case.precision),
+                lookup=lookup,
+            )
         if case.backend == "tensorrt":
             return self._refitted()
         return OnnxEngine(self._built, thread_count=case.thread_count, lookup=lookup)
@@ -89,7 +94,8 @@ def _build(case: Case, model: bytes) -> bytes:
     if case.backend == "openvino":
         from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
-        compiled = OpenVinoEngine.compile(model, thread_count=case.thread_count)
+        label = EngineLabel(case.precision)
+        compiled = OpenVinoEngine.compile(model, thread_count=case.thread_count, label=label)
         model = compiled.export()
         compiled.close()
     elif case.backend == "tensorrt":

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable
@@ -104,11 +103,6 @@ class OpeningAvatar:
 
 
 def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
-    if avatar.label.precision == "int8":
-        raise InvalidInputError(
-            "the rendering backend 'torch' does not compute in precision 'int8'; choose fp16 or "
-            "fp32, or another backend"
-        )
     frozen = avatar.frozen
     if torch.cuda.is_available():
         # A copy moves to the device: what it is judged by is computed on the CPU.
@@ -177,6 +171,7 @@ class Backend:
         is_on_gpu: Whether it runs on a GPU here.
         shares_plans: Whether avatars share what it builds in a precision, and are put into it.
         is_chosen_by_auto: Whether ``auto`` may take it; not before it has run where we measure.
+        precisions: What it computes in.
     """
 
     package: str
@@ -184,12 +179,18 @@ class Backend:
     is_on_gpu: Callable[[], bool] = lambda: False
     shares_plans: Callable[[str], bool] = lambda precision: False
     is_chosen_by_auto: bool = True
+    precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
 
 
 BACKENDS = {
-    "torch": Backend("torch", _open_torch, is_on_gpu=lambda: torch.cuda.is_available()),
+    "torch": Backend(
+        "torch",
+        _open_torch,
+        is_on_gpu=lambda: torch.cuda.is_available(),
+        precisions=("fp32", "fp16"),
+    ),
     "onnxruntime": Backend("onnxruntime", _open_onnxruntime),
-    "openvino": Backend("openvino", _open_openvino),
+    "openvino": Backend("openvino", _open_openvino, precisions=("fp32", "fp16", "bf16", "int8")),
     "tensorrt": Backend(
         "tensorrt",
         _open_tensorrt,

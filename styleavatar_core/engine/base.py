@@ -46,7 +46,7 @@ class EngineInfo:
 
     Attributes:
         backend: ``torch``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         image_size_px: Side of the pictures.
         rendering_size_px: Side R of the texture rendering.
         uv_size: Side U of UV rendering and face mask.

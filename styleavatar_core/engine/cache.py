@@ -51,7 +51,7 @@ class EngineKey:
         digest: ``AvatarBundle.digest``.
         backend: Name of the runtime.
         backend_version: Its version; for a GPU with its architecture.
-        precision: ``fp32``, ``fp16`` or ``int8``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         batch_size: Samples per call.
     """
 

@@ -18,7 +18,7 @@ from styleavatar_core.errors import AssetError, EngineUnavailableError, RenderEr
 logger = logging.getLogger(__name__)
 
 PRECISIONS = tuple(LEAST_PSNR_DB)
-SAFER = {"int8": "fp16", "fp16": "fp32"}
+SAFER = {"int8": "fp16", "fp16": "fp32", "bf16": "fp32"}
 # The same picture up to rounding; what is closer is not told apart.
 _EQUAL_DB = 99.0
 

@@ -15,11 +15,25 @@ from styleavatar_core.errors import AssetError
 _DEVICE = "CPU"
 
 
-def _properties(thread_count: int) -> dict[str, object]:
-    """Returns how models are compiled: for latency, exactly, on cores that others use too."""
+def computes_in_bf16() -> bool:
+    """Whether this processor has instructions for bf16."""
+    return "BF16" in openvino.Core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+def _properties(thread_count: int, label: EngineLabel) -> dict[str, object]:
+    """Returns how models are compiled: for latency, on cores that others use too.
+
+    Exactly, unless bf16 is asked for: by itself OpenVINO takes bf16 where a processor has it.
+
+    Raises:
+        AssetError: bf16 is asked for, and this processor has no instructions for it.
+    """
+    is_rounded = label.precision == "bf16"
+    if is_rounded and not computes_in_bf16():
+        raise AssetError("this processor does not compute in bf16")
     return {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "bf16" if is_rounded else "f32",
         "INFERENCE_NUM_THREADS": thread_count,
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,
@@ -64,16 +78,17 @@ class OpenVinoEngine(SampleEngine):
         Args:
             model: The ONNX model.
             thread_count: Threads within an operator.
-            label: What it says of itself.
+            label: What it says of itself; in ``bf16`` it computes all but its inputs and outputs.
             lookup: Samples the face, if the model takes it sampled.
 
         Raises:
-            AssetError: OpenVINO refuses the model.
+            AssetError: OpenVINO refuses the model, or this processor the precision.
         """
         core = openvino.Core()
+        properties = _properties(thread_count, label)
         try:
             graph = core.read_model(model=model)
-            compiled = core.compile_model(graph, _DEVICE, _properties(thread_count))
+            compiled = core.compile_model(graph, _DEVICE, properties)
             return cls(compiled, label, lookup)
         except RuntimeError as error:
             raise AssetError(f"OpenVINO cannot compile the graph: {error}") from error
@@ -93,8 +108,9 @@ class OpenVinoEngine(SampleEngine):
             AssetError: The model was compiled by another version or is damaged.
         """
         core = openvino.Core()
+        properties = _properties(thread_count, label)
         try:
-            model = core.import_model(io.BytesIO(compiled), _DEVICE, _properties(thread_count))
+            model = core.import_model(io.BytesIO(compiled), _DEVICE, properties)
             return cls(model, label, lookup)
         except RuntimeError as error:
             raise AssetError(f"the graph cannot be loaded by OpenVINO: {error}") from error

@@ -16,10 +16,13 @@ from styleavatar_core.networks.composition import TextureSampler
 
 
 def number_type(precision: str, *, is_for_gpu: bool) -> str:
-    """Returns what a generator is frozen in: what is not rounded to eight bits is fp16 on a GPU."""
-    if precision != "int8":
-        return precision
-    return "fp16" if is_for_gpu else "fp32"
+    """Returns what a generator is frozen in.
+
+    What is not rounded to eight bits is fp16 on a GPU; to bf16 a runtime rounds by itself.
+    """
+    if precision == "int8":
+        return "fp16" if is_for_gpu else "fp32"
+    return "fp32" if precision == "bf16" else precision
 
 
 def with_precision(

@@ -52,8 +52,8 @@ def open_engine(
         backend: ``torch``, ``onnxruntime``, ``openvino``, ``tensorrt``, or ``auto``: the fastest
             of the first three that is installed, measured once per machine and preset. With a CUDA
             device ``auto`` is torch.
-        precision: ``fp32``, ``fp16`` or ``int8``; the next safer one if its pictures do not pass
-            the quality gate. None is fp16 on a CUDA device and fp32 on a CPU.
+        precision: ``fp32``, ``fp16``, ``bf16`` (OpenVINO) or ``int8``; the next safer one if its
+            pictures do not pass the quality gate. None is fp16 on a CUDA device and fp32 on a CPU.
         thread_count: Threads of a CPU runtime; ``auto`` also tries one, as small networks may lose
             more by waiting for each other's threads than they win.
         cache: Where derived engines are kept; the user's cache folder if None.
@@ -110,6 +110,11 @@ def _candidates(avatar: OpeningAvatar, name: str, precision: str) -> Iterator[Ca
     if precision not in PRECISIONS:
         raise InvalidInputError(
             f"there is no precision '{precision}'; choose one of {', '.join(PRECISIONS)}"
+        )
+    if precision not in backend.precisions:
+        raise InvalidInputError(
+            f"the rendering backend '{name}' does not compute in precision '{precision}'; choose "
+            f"{' or '.join(backend.precisions)}, or another backend"
         )
     at: str | None = precision
     while at is not None:

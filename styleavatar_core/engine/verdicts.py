@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from styleavatar_core.engine.cache import EngineCache, EngineKey
 
 # Of the worst picture against torch in fp32. fp32 itself may round a byte the other way.
-LEAST_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "int8": 40.0}
+LEAST_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 45.0, "int8": 40.0}
 
 
 @dataclass(frozen=True, slots=True)

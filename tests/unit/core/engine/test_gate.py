@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine import frozen_parts, gate, reference, selection
+from styleavatar_core.engine import frozen_parts, gate, openvino_engine, reference, selection
 from styleavatar_core.engine.base import EngineLabel, RenderInput, joined
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
@@ -20,6 +20,7 @@ from styleavatar_core.engine.gate import judge
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.openvino_engine import OpenVinoEngine, computes_in_bf16
 from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.reference import Reference, reference_of, render_reference
 from styleavatar_core.engine.selection import open_engine
@@ -144,7 +145,13 @@ def test_engine_that_cannot_render_is_refused(bundle: AvatarBundle) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "psnr_db", "is_accepted"),
-    [("fp16", 45.0, True), ("fp16", 44.9, False), ("int8", 40.0, True), ("int8", 39.9, False)],
+    [
+        ("bf16", 45.0, True),
+        ("fp16", 45.0, True),
+        ("fp16", 44.9, False),
+        ("int8", 40.0, True),
+        ("int8", 39.9, False),
+    ],
 )
 def test_the_gate_is_where_it_is_stated(precision: str, psnr_db: float, is_accepted: bool) -> None:
     assert Verdict(precision, psnr_db).is_accepted == is_accepted
@@ -174,7 +181,43 @@ def test_typical_inputs_show_faces_that_differ(bundle: AvatarBundle) -> None:
     assert np.array_equal(inputs[2].uv_rendering, again[2].uv_rendering)
 
 
-@pytest.mark.parametrize("precision", ["fp8", "int8"])
+def test_bf16_is_used_where_the_processor_has_it(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gate.LEAST_PSNR_DB, "bf16", 30.0)  # untrained masks come near 45
+    engine = open_engine(bundle, "openvino", precision="bf16", thread_count=1)
+    if computes_in_bf16():
+        assert engine.info.precision == "bf16"
+        assert engine.info.note.startswith("bf16 gives")
+        exact = open_engine(bundle, "openvino", precision="fp32", thread_count=1)
+        sample = random_input(exact)
+        assert not np.array_equal(engine.render(sample).image, exact.render(sample).image)
+    else:
+        assert engine.info.precision == "fp32"
+        assert "this processor does not compute in bf16" in engine.info.note
+
+
+def test_without_instructions_for_bf16_the_next_safer_is_used(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_engine, "computes_in_bf16", lambda: False)
+    engine = open_engine(bundle, "openvino", precision="bf16", thread_count=1)
+    assert engine.info.precision == "fp32"
+    assert engine.info.note.startswith("bf16 could not be opened: this processor does not compute")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_openvino_rounds_to_bf16_only_if_that_is_asked(
+    bundle: AvatarBundle, precision: str
+) -> None:
+    # By itself it does so wherever the processor has instructions for it.
+    for _ in ("compiled", "loaded from the cache"):
+        engine = open_engine(bundle, "openvino", precision=precision, thread_count=1)
+        assert isinstance(engine, OpenVinoEngine)
+        assert "f32" in str(engine._model.get_property("INFERENCE_PRECISION_HINT").to_string())
+
+
+@pytest.mark.parametrize("precision", ["fp8", "int8", "bf16"])
 def test_precision_that_torch_does_not_have_is_refused(
     bundle: AvatarBundle, precision: str
 ) -> None:
