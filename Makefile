@@ -48,7 +48,7 @@ serve: install ## Start all services on this machine (Ctrl-C stops them)
 	$(BIN)/styleavatar serve
 
 test: install ## Unit, integration and end-to-end tests, as CI runs them
-	$(BIN)/python -m pytest tests $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest tests --numprocesses logical --maxprocesses 4 --dist loadgroup $(PYTEST_OPTIONS)
 
 test-gpu: install ## Tests that need a CUDA device; with TensorRT where it is installed
 	$(BIN)/python -m pytest tests/gpu -m gpu $(PYTEST_OPTIONS)

@@ -31,12 +31,19 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks each test by the folder it lies in, so that none is without a kind."""
+    """Marks each test by the folder it lies in, so that none is without a kind.
+
+    Where several processes share the tests, a file's stay together, and all that start servers run
+    one after the other: they end processes and wait for what follows.
+    """
     for item in items:
         kind = item.path.relative_to(TESTS).parts[0]
         if kind in KINDS:
             item.add_marker(kind)
+        group = "servers" if kind in ("integration", "e2e") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
