@@ -34,6 +34,7 @@ class FaceParameters:
         confidence: 1 where the face was found in the frame, 0 where it is held or at rest.
         capture_time_s: When the frame was captured, seconds on the caller's clock.
         frame_index: Index given by the caller, echoed everywhere.
+        person_index: How many people the tracker has seen before this one, one after the other.
     """
 
     model_id: str
@@ -45,6 +46,7 @@ class FaceParameters:
     confidence: float = 1.0
     capture_time_s: float = 0.0
     frame_index: int = 0
+    person_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ def parameters_from_message(message: face_pb2.FaceParameters) -> FaceParameters:
         confidence=message.confidence,
         capture_time_s=seconds_from_duration(message.capture_offset),
         frame_index=message.frame_index,
+        person_index=message.person_index,
     )
 
 
@@ -122,6 +123,7 @@ def parameters_to_message(parameters: FaceParameters) -> face_pb2.FaceParameters
         left_eye_rotation=left,
         right_eye_rotation=right,
         confidence=parameters.confidence,
+        person_index=parameters.person_index,
     )
 
 

@@ -48,6 +48,11 @@ class Continuity:
         self._returned_s = 0.0
         return self._shown
 
+    def change(self) -> None:
+        """Hears that the next face is another's: the way to it leads from what is shown now."""
+        if self._lost_s == 0.0:  # else it leads from what is shown instead of a face
+            self._shown, self._returned_s = self._last, 0.0
+
     def found(self, params: FaceParameters, step_s: float) -> FaceParameters:
         """Returns what to show in a frame with a face: the face, or the way back to it.
 

@@ -77,12 +77,11 @@ class Retargeter:
         self._gains = gains or DriverGains()
         self._is_arkit = len(statistics.neutral_expression) == len(ARKIT_NAMES)
         self._lips = lip_gap(statistics.model_id)
-        self._reference = DriverReference(
-            statistics.neutral_expression, statistics.closed_lip_gap, self._lips
-        )
+        self._reference = self._unknown_driver()
         self._clock = FrameClock()
         self._driver: FaceParameters | None = None
         self._is_neutral_awaited = False
+        self._is_declared = False  # a neutral, since a face was last lost
         self._continuity = Continuity(self._resting())
         self._range = TrainedRange(statistics, self._lips.expression_max, window_reach)
         self._was_clamped = False
@@ -95,12 +94,13 @@ class Retargeter:
         if self._driver is None:
             self._is_neutral_awaited = True
         else:
-            self._reference.declare(self._driver)
+            self._declare(self._driver)
 
     def retarget(self, driver: FaceParameters) -> Retargeted:
         """Maps the next frame.
 
-        A face that is found again after it was lost takes over within a moment, without a jump.
+        A face that is found again after it was lost takes over within a moment, without a jump; so
+        does another person's, whose neutral is learned from nothing.
 
         Args:
             driver: In the driver's frame coordinates; its capture time says how much time passed.
@@ -110,9 +110,11 @@ class Retargeter:
         """
         self._check(driver)
         step_s = self._clock.step(driver.capture_time_s)
+        if self._driver is not None and self._driver.person_index != driver.person_index:
+            self._meet()
         self._driver = driver
         if self._is_neutral_awaited:
-            self._reference.declare(driver)
+            self._declare(driver)
             self._is_neutral_awaited = False
         if self._mode == "same_person":
             wanted = parameters_in_crop(driver, self._statistics.window)
@@ -129,6 +131,7 @@ class Retargeter:
         Args:
             capture_time_s: When the frame was captured, on the clock of the others.
         """
+        self._is_declared = False
         shown = self._continuity.lost(self._clock.step(capture_time_s))
         return Retargeted(shown, self._was_clamped and not self._continuity.is_at_rest)
 
@@ -149,6 +152,20 @@ class Retargeter:
             raise InvalidInputError(
                 "The driver's parameters are not finite, or its scale is not positive."
             )
+
+    def _declare(self, driver: FaceParameters) -> None:
+        self._reference.declare(driver)
+        self._is_declared = True
+
+    def _meet(self) -> None:
+        """Begins with another person, who was there before the tracker told them apart."""
+        if not self._is_declared:
+            self._reference = self._unknown_driver()
+            self._continuity.change()
+
+    def _unknown_driver(self) -> DriverReference:
+        statistics = self._statistics
+        return DriverReference(statistics.neutral_expression, statistics.closed_lip_gap, self._lips)
 
     def _relative(self, driver: FaceParameters) -> FaceParameters:
         statistics = self._statistics

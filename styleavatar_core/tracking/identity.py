@@ -93,15 +93,21 @@ class IdentityLearner:
     than others. The present identity follows what they agree on, and each is fitted again as it
     grows better. Then the identity is fixed, until somebody else sits down.
 
+    Attributes:
+        person_index: How many people were seen before this one, one after the other.
+
     Args:
         fitter: Fits the stream's frames; is told the identity.
     """
 
     def __init__(self, fitter: FaceFitter) -> None:
         self._fitter = fitter
-        self._forget()
+        self.person_index = -1
+        self._meet()
 
-    def _forget(self) -> None:
+    def _meet(self) -> None:
+        """Begins with somebody new."""
+        self.person_index += 1
         self._has_begun = False
         self._witnesses: list[_Witness] = []
         self._seen_count = 0
@@ -118,7 +124,7 @@ class IdentityLearner:
     def doubt(self) -> None:
         """Hears that nobody was there for long: who comes next may be somebody else."""
         if len(self._usual) < _USUAL_COUNT // 3:
-            self._forget()
+            self._meet()
         else:
             self._doubts = []
 
@@ -174,4 +180,4 @@ class IdentityLearner:
             least = np.percentile(self._doubts, _STRANGER_PERCENTILE)
             self._doubts = None
             if least > _STRANGER_RATIO * np.median(self._usual):
-                self._forget()
+                self._meet()

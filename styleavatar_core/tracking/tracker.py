@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
@@ -113,6 +114,7 @@ class Tracker:
         params = fit_to_parameters(self._model, fit, capture_time_s, frame_index)
         if self._learner:
             self._learn(self._learner, landmarks, fit, frame_rgb)
+            params = replace(params, person_index=self._learner.person_index)
         return self._filter.apply(params) if self._filter else params
 
     def _learn(

@@ -10,8 +10,8 @@ import numpy as np
 
 from styleavatar_core.types import FaceIdentity, FaceParameters
 
-# Frame index, capture time, scale and confidence of a face; its arrays of float32 follow.
-_HEAD = struct.Struct("<qddd")
+# Frame index, capture time, scale, confidence and person of a face; its arrays of float32 follow.
+_HEAD = struct.Struct("<qdddI")
 
 
 def parameters_to_body(parameters: FaceParameters) -> dict[str, Any]:
@@ -26,6 +26,7 @@ def parameters_to_body(parameters: FaceParameters) -> dict[str, Any]:
         "confidence": float(parameters.confidence),
         "capture_time_s": float(parameters.capture_time_s),
         "frame_index": int(parameters.frame_index),
+        "person_index": int(parameters.person_index),
     }
 
 
@@ -49,6 +50,7 @@ def pack_parameters(parameters: FaceParameters) -> bytes:
         parameters.capture_time_s,
         parameters.scale,
         parameters.confidence,
+        parameters.person_index,
     )
     arrays = (
         parameters.rotation,
@@ -61,7 +63,7 @@ def pack_parameters(parameters: FaceParameters) -> bytes:
 
 def unpack_parameters(model_id: str, data: bytes) -> FaceParameters:
     """Reads what ``pack_parameters`` wrote; all numbers come back exactly."""
-    frame_index, capture_time_s, scale, confidence = _HEAD.unpack_from(data)
+    frame_index, capture_time_s, scale, confidence, person_index = _HEAD.unpack_from(data)
     numbers = np.frombuffer(data, np.float32, offset=_HEAD.size)
     return FaceParameters(
         model_id=model_id,
@@ -73,6 +75,7 @@ def unpack_parameters(model_id: str, data: bytes) -> FaceParameters:
         confidence=confidence,
         capture_time_s=capture_time_s,
         frame_index=frame_index,
+        person_index=person_index,
     )
 
 

@@ -282,3 +282,36 @@ def test_the_nearest_sample_is_the_frame_itself() -> None:
     assert nearest.find(AVATAR[17]) == (17, pytest.approx(0.0, abs=1e-5))
     far = replace(AVATAR[17], scale=AVATAR[17].scale * 1.5)
     assert nearest.find(far)[1] > 0.5
+
+
+def test_another_person_is_led_to_without_a_jump_and_has_a_neutral_of_their_own() -> None:
+    known, alone = Retargeter(STATISTICS), Retargeter(STATISTICS)
+    for params in person(300, scale=0.5, rest=0.3, seed=1, yaw=0.5):
+        before = known.retarget(params).parameters
+    others = [replace(p, person_index=1) for p in person(60, scale=0.9, rest=0.0, seed=2)]
+    led = [known.retarget(p).parameters for p in others]
+    wanted = [alone.retarget(p).parameters for p in others]
+    way = [before, *led]
+    for name in ("rotation", "translation", "expression"):
+        steps = [np.abs(getattr(b, name) - getattr(a, name)).max() for a, b in pairwise(way)]
+        assert steps[0] < 0.1
+        for one, other in zip(led[15:], wanted[15:], strict=True):
+            assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-5)
+
+
+def test_a_neutral_that_the_next_person_declares_before_they_are_told_apart_is_theirs() -> None:
+    told, untold = Retargeter(STATISTICS), Retargeter(STATISTICS)
+    following, shown = person(80, scale=0.9, rest=0.0, seed=2), []
+    for retargeter, index in ((told, 1), (untold, 0)):
+        for params in person(60, scale=0.5, rest=0.3, seed=1):
+            retargeter.retarget(params)
+        retargeter.hold(0.0)
+        for params in following[:20]:
+            retargeter.retarget(params)
+        retargeter.set_neutral()
+        shown += [
+            retargeter.retarget(replace(p, person_index=index)).parameters for p in following[20:]
+        ]
+    for one, other in zip(shown[:60], shown[60:], strict=True):
+        assert np.array_equal(one.translation, other.translation)
+        assert np.array_equal(one.expression, other.expression)

@@ -95,7 +95,9 @@ def test_somebody_else_who_sits_down_is_learned_anew(learner: Learner) -> None:
     learner.watch(Person(2), SETTLING_COUNT + 110)
     known = learner.fitter.identity.copy()
     learner.made.doubt()
+    assert learner.made.person_index == 0
     learner.watch(Person(3), 100 + SETTLING_COUNT)
+    assert learner.made.person_index == 1
     alone = Learner()
     alone.watch(Person(3), SETTLING_COUNT)
     assert learner.made.is_settled

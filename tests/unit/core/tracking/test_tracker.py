@@ -106,21 +106,25 @@ def test_somebody_else_who_sits_down_gets_an_identity_of_their_own(
     tracker: Tracker, frames: list[np.ndarray]
 ) -> None:
     time_s = 0.0
+    people: list[int | None] = []
 
     def show(pictures: list[np.ndarray], count: int) -> np.ndarray:
         nonlocal time_s
         for index in range(count):
             time_s += 0.04
-            tracker.track(pictures[index % len(pictures)], time_s)
+            params = tracker.track(pictures[index % len(pictures)], time_s)
+            people.append(params.person_index if params else None)
         return tracker.identity.identity
 
     known = show(frames, 190)
     wider = [cv2.resize(frame, (340, 256)) for frame in frames]
     show([BLACK], 90)
     assert np.array_equal(show(frames, 100), known)
+    assert people[-1] == 0
     show([BLACK], 90)
     first_texture = tracker.identity.texture
     assert np.abs(show(wider, 200) - known).max() > 0.5
+    assert people[-1] == 1
     assert not np.array_equal(tracker.identity.texture, first_texture)
 
 

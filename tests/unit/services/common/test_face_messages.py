@@ -48,6 +48,7 @@ def some_parameters() -> FaceParameters:
         expression=generator.random(52).astype(np.float32),
         eye_rotation=generator.normal(size=(2, 2)).astype(np.float32),
         confidence=0.5,
+        person_index=3,
         capture_time_s=1234.567,
         frame_index=987654321,
     )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19styleavatar/v1/face.proto\x12\x0estyleavatar.v1\x1a\x1egoogle/protobuf/duration.proto\"\xee\x02\n\x0e\x46\x61\x63\x65Parameters\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x31\n\x0e\x63\x61pture_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12,\n\x08rotation\x18\x04 \x01(\x0b\x32\x1a.styleavatar.v1.Quaternion\x12,\n\x0btranslation\x18\x05 \x01(\x0b\x32\x17.styleavatar.v1.Vector3\x12\r\n\x05scale\x18\x06 \x01(\x02\x12\x12\n\nexpression\x18\x07 \x03(\x02\x12\x36\n\x11left_eye_rotation\x18\x08 \x01(\x0b\x32\x1b.styleavatar.v1.EyeRotation\x12\x37\n\x12right_eye_rotation\x18\t \x01(\x0b\x32\x1b.styleavatar.v1.EyeRotation\x12\x12\n\nconfidence\x18\n \x01(\x02\"C\n\x0c\x46\x61\x63\x65Identity\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x03(\x02\x12\x0f\n\x07texture\x18\x03 \x03(\x02\"8\n\nQuaternion\x12\t\n\x01w\x18\x01 \x01(\x02\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\x12\t\n\x01z\x18\x04 \x01(\x02\"*\n\x07Vector3\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\t\n\x01z\x18\x03 \x01(\x02\"1\n\x0b\x45yeRotation\x12\x11\n\tpitch_rad\x18\x01 \x01(\x02\x12\x0f\n\x07yaw_rad\x18\x02 \x01(\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19styleavatar/v1/face.proto\x12\x0estyleavatar.v1\x1a\x1egoogle/protobuf/duration.proto\"\x84\x03\n\x0e\x46\x61\x63\x65Parameters\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12\x31\n\x0e\x63\x61pture_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12,\n\x08rotation\x18\x04 \x01(\x0b\x32\x1a.styleavatar.v1.Quaternion\x12,\n\x0btranslation\x18\x05 \x01(\x0b\x32\x17.styleavatar.v1.Vector3\x12\r\n\x05scale\x18\x06 \x01(\x02\x12\x12\n\nexpression\x18\x07 \x03(\x02\x12\x36\n\x11left_eye_rotation\x18\x08 \x01(\x0b\x32\x1b.styleavatar.v1.EyeRotation\x12\x37\n\x12right_eye_rotation\x18\t \x01(\x0b\x32\x1b.styleavatar.v1.EyeRotation\x12\x12\n\nconfidence\x18\n \x01(\x02\x12\x14\n\x0cperson_index\x18\x0b \x01(\r\"C\n\x0c\x46\x61\x63\x65Identity\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x03(\x02\x12\x0f\n\x07texture\x18\x03 \x03(\x02\"8\n\nQuaternion\x12\t\n\x01w\x18\x01 \x01(\x02\x12\t\n\x01x\x18\x02 \x01(\x02\x12\t\n\x01y\x18\x03 \x01(\x02\x12\t\n\x01z\x18\x04 \x01(\x02\"*\n\x07Vector3\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\t\n\x01z\x18\x03 \x01(\x02\"1\n\x0b\x45yeRotation\x12\x11\n\tpitch_rad\x18\x01 \x01(\x02\x12\x0f\n\x07yaw_rad\x18\x02 \x01(\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,13 +33,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'styleavatar.v1.face_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FACEPARAMETERS']._serialized_start=78
-  _globals['_FACEPARAMETERS']._serialized_end=444
-  _globals['_FACEIDENTITY']._serialized_start=446
-  _globals['_FACEIDENTITY']._serialized_end=513
-  _globals['_QUATERNION']._serialized_start=515
-  _globals['_QUATERNION']._serialized_end=571
-  _globals['_VECTOR3']._serialized_start=573
-  _globals['_VECTOR3']._serialized_end=615
-  _globals['_EYEROTATION']._serialized_start=617
-  _globals['_EYEROTATION']._serialized_end=666
+  _globals['_FACEPARAMETERS']._serialized_end=466
+  _globals['_FACEIDENTITY']._serialized_start=468
+  _globals['_FACEIDENTITY']._serialized_end=535
+  _globals['_QUATERNION']._serialized_start=537
+  _globals['_QUATERNION']._serialized_end=593
+  _globals['_VECTOR3']._serialized_start=595
+  _globals['_VECTOR3']._serialized_end=637
+  _globals['_EYEROTATION']._serialized_start=639
+  _globals['_EYEROTATION']._serialized_end=688
 # @@protoc_insertion_point(module_scope)

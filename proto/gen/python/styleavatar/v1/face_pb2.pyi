@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class FaceParameters(_message.Message):
-    __slots__ = ("frame_index", "capture_offset", "model_id", "rotation", "translation", "scale", "expression", "left_eye_rotation", "right_eye_rotation", "confidence")
+    __slots__ = ("frame_index", "capture_offset", "model_id", "rotation", "translation", "scale", "expression", "left_eye_rotation", "right_eye_rotation", "confidence", "person_index")
     FRAME_INDEX_FIELD_NUMBER: _ClassVar[int]
     CAPTURE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class FaceParameters(_message.Message):
     LEFT_EYE_ROTATION_FIELD_NUMBER: _ClassVar[int]
     RIGHT_EYE_ROTATION_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    PERSON_INDEX_FIELD_NUMBER: _ClassVar[int]
     frame_index: int
     capture_offset: _duration_pb2.Duration
     model_id: str
@@ -31,7 +32,8 @@ class FaceParameters(_message.Message):
     left_eye_rotation: EyeRotation
     right_eye_rotation: EyeRotation
     confidence: float
-    def __init__(self, frame_index: _Optional[int] = ..., capture_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model_id: _Optional[str] = ..., rotation: _Optional[_Union[Quaternion, _Mapping]] = ..., translation: _Optional[_Union[Vector3, _Mapping]] = ..., scale: _Optional[float] = ..., expression: _Optional[_Iterable[float]] = ..., left_eye_rotation: _Optional[_Union[EyeRotation, _Mapping]] = ..., right_eye_rotation: _Optional[_Union[EyeRotation, _Mapping]] = ..., confidence: _Optional[float] = ...) -> None: ...
+    person_index: int
+    def __init__(self, frame_index: _Optional[int] = ..., capture_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., model_id: _Optional[str] = ..., rotation: _Optional[_Union[Quaternion, _Mapping]] = ..., translation: _Optional[_Union[Vector3, _Mapping]] = ..., scale: _Optional[float] = ..., expression: _Optional[_Iterable[float]] = ..., left_eye_rotation: _Optional[_Union[EyeRotation, _Mapping]] = ..., right_eye_rotation: _Optional[_Union[EyeRotation, _Mapping]] = ..., confidence: _Optional[float] = ..., person_index: _Optional[int] = ...) -> None: ...
 
 class FaceIdentity(_message.Message):
     __slots__ = ("model_id", "identity", "texture")
