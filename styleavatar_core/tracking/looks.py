@@ -56,7 +56,7 @@ class Look:
 
     def picture(self, frame: ByteArray) -> ByteArray:
         """Returns what is looked at, of the size of the frame, (H, W, 3) uint8 RGB."""
-        view = np.ascontiguousarray(frame[:, ::-1]) if self.is_mirrored else frame
+        view = cv2.flip(frame, 1) if self.is_mirrored else frame
         if not self.is_tilted:
             return view
         height, width = frame.shape[:2]
