@@ -176,7 +176,8 @@ def _mouth_colors(
     colors = 255 * interpolate(drawn, faces, model.mean_texture)
     colors, is_mouth = colors.reshape(-1, 3), (drawn.face_index >= 0).reshape(-1, 1)
     shown = (total + _LIT_WEIGHT * colors) * is_mouth
-    light = shown.sum() / ((weight + _LIT_WEIGHT) * colors * is_mouth).sum()
+    expected = (weight + _LIT_WEIGHT) * colors * is_mouth
+    light = shown.sum() / max(float(expected.sum()), _LIT_WEIGHT)  # some models have no mouth
     return light * colors, is_mouth
 
 
