@@ -8,7 +8,6 @@ The unit computes products three times as fast as vectors do: the transforms tha
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,27 +18,11 @@ from styleavatar_core.engine.frozen_layers import FrozenConv
 from styleavatar_core.engine.matrix_code import BLOCK, PIECES, SIDE
 from styleavatar_core.engine.piece_kernels import convolve, pack_kernels, split_rows
 from styleavatar_core.engine.strips import Strip, plan_strips, share_strips, strip_threads
-from styleavatar_core.types import FloatArray
 
 Pieces = npt.NDArray[np.uint16]
 
 _STRIP_BYTES = 2**20  # of pieces that a thread multiplies by all kernels
-_SPLIT_BYTES = 2**20
 _PARTS = 8  # at least, that threads share: of pixels, or of channels too
-
-
-class _Grid(NamedTuple):
-    """Where the pixels of an image lie among its pieces.
-
-    Attributes:
-        rows: Of the grid whose pixels are multiplied.
-        columns: Likewise; the last one is for nothing, but for a doubling convolution.
-        step: Pixels of the image from one of the grid to the next.
-    """
-
-    rows: int
-    columns: int
-    step: int
 
 
 class DirectConv(FilteredConv):
@@ -63,44 +46,54 @@ class DirectConv(FilteredConv):
         share_strips(plan_strips(outputs // SIDE, 1, 1), compute)
 
     def _multiply(self, image: torch.Tensor, result: torch.Tensor, end: Epilogue) -> None:
-        scale = 2 if self.mode == "up" else 1
+        scale, step = (2 if self.mode == mode else 1 for mode in ("up", "down"))
         rows, columns = (-(-side // scale) for side in result.shape[:2])
-        grid = _Grid(rows, columns if scale == 2 else columns + 1, 2 if self.mode == "down" else 1)
-        pieces = _pieces_of(image.numpy(), grid)
-        shared = (pieces, self.kernels, self._steps(grid, pieces), self.phases)
-        layout, output = (grid.columns, scale), result.numpy()
-        sums = torch.empty(strip_threads(), SIDE * SIDE).numpy()
-        parts = self._parts(grid.rows * grid.columns, pieces[:, :, 0].nbytes)
+        columns += 2 - scale  # the zeros between rows; a doubling convolution computes them
+        bytes_per_row = 4 * columns * step**2 * image.shape[2]
+        strips = plan_strips(rows, bytes_per_row, _STRIP_BYTES)
+        parts = self._parts(strips)
+        # As far as the last block of pixels sees, of which what is beyond the strip is dropped.
+        count = max(count for _, count in strips) * columns + SIDE + 2 * columns + 2
+        groups, threads = image.shape[2] // SIDE, strip_threads()
+        pieces = [_empty(step**2, groups, count, PIECES) for _ in range(threads)]
+        shared = (self.kernels, self._steps(columns, step, pieces[0]), self.phases)
+        sums, held = torch.empty(threads, SIDE * SIDE).numpy(), [-1] * threads
+        source, output = image.numpy(), result.numpy()
 
         def compute(thread: int, first: int, count: int) -> None:
-            for pixels, panels in parts[first : first + count]:
-                place = (*pixels, *panels)
-                convolve(*shared, layout, place, sums[thread], output, *end)
+            for rows, panels in parts[first : first + count]:
+                if held[thread] != rows[0]:
+                    split_rows(source, *rows, step, columns, pieces[thread])
+                    held[thread] = rows[0]
+                place = (*rows, *panels)
+                grid = (columns, scale)
+                convolve(pieces[thread], *shared, grid, place, sums[thread], output, *end)
 
         share_strips(plan_strips(len(parts), 1, 1), compute)
 
-    def _parts(self, pixels: int, bytes_per_pixel: int) -> list[tuple[Strip, Strip]]:
-        """Returns pixels of the grid, and panels of kernels, that a thread computes at a time."""
-        strips, panels = plan_strips(pixels, bytes_per_pixel, _STRIP_BYTES, SIDE), len(self.kernels)
+    def _parts(self, strips: list[Strip]) -> list[tuple[Strip, Strip]]:
+        """Returns rows of the grid, and panels of kernels, that a thread computes at a time."""
+        panels = len(self.kernels)
         most = -(
             -len(strips) * panels // _PARTS
         )  # of a small image some channels: all threads work
         return list(itertools.product(strips, plan_strips(panels, 1, most)))
 
-    def _steps(self, grid: _Grid, pieces: Pieces) -> npt.NDArray[np.int64]:
+    def _steps(self, columns: int, step: int, pieces: Pieces) -> npt.NDArray[np.int64]:
         """Returns how far what each tap sees is from a pixel of the grid."""
         y, x = np.divmod(self.order, 3)
         if self.mode == "up":
             y, x = (np.array([1, 1, 0])[axis] for axis in (y, x))
-        part = y % grid.step * grid.step + x % grid.step
-        pixel = y // grid.step * grid.columns + x // grid.step
+        part = y % step * step + x % step
+        pixel = y // step * columns + x // step
         return part * pieces[0].size + pixel * PIECES
 
 
 def _phases(taps: list[list[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Returns taps (9,) sorted by pixel of the result, and for each pixel which they are."""
     scale = len(taps)
-    order, phases = [], []
+    order: list[int] = []
+    phases: list[tuple[int, int, int, int]] = []
     for top, left in itertools.product(range(scale), repeat=2):
         first = len(order)
         order += [3 * y + x for y in taps[top] for x in taps[left]]
@@ -110,24 +103,6 @@ def _phases(taps: list[list[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
 
 _PLAIN = _phases([[0, 1, 2]])
 _DOUBLING = _phases([[0, 2], [1]])  # even pixels see two, odd ones see one, along an axis
-
-
-def _pieces_of(image: FloatArray, grid: _Grid) -> Pieces:
-    """Splits an image into pieces, on all threads."""
-    height, channels = len(image), image.shape[2]
-    rows, columns, step = grid
-    # As far as the last block of pixels sees, of which what is beyond the grid is dropped.
-    count = -(-rows * columns // SIDE) * SIDE + 2 * columns + 2
-    pieces = _empty(step * step, channels // SIDE, count, PIECES)
-    if step == 1:  # zeros before the first row and after the last one
-        pieces[:, :, :columns] = 0
-        pieces[:, :, (height + 1) * columns : (height + 2) * columns + 1] = 0
-
-    def compute(thread: int, first: int, rows: int) -> None:
-        split_rows(image, first, rows, step, columns, pieces)
-
-    share_strips(plan_strips(height, image[0].nbytes, _SPLIT_BYTES), compute)
-    return pieces
 
 
 def _empty(*shape: int) -> Pieces:

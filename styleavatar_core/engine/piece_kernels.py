@@ -9,7 +9,7 @@ convolution halves the resolution, for pixels of even and odd rows and columns, 
 each other with a pixel of zeros between them, so that a tap is the same step for all pixels.
 """
 
-# Compiled from matrix_code.py vector_code.py: 9e95df88
+# Compiled from matrix_code.py vector_code.py: 63970d66
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from styleavatar_core.engine.matrix_code import (
     begin,
     clear_block,
     end,
+    fetch_row,
     finish_row,
     split,
     store_block,
@@ -35,29 +36,37 @@ _SHAPES = tile_shapes()
 
 @njit(cache=True, nogil=True)
 def split_rows(image, first, count, step, columns, pieces):  # noqa: ANN001, ANN201
-    """Writes some rows of an image as pieces.
+    """Writes what the taps see from some rows of the grid as pieces; zeros beyond the image.
 
     Args:
         image: (H, W, I) float32.
-        first: First row.
-        count: Rows.
+        first: First row of the grid.
+        count: Rows of it.
         step: S; where it is 1, a pixel of zeros is written before each row.
         columns: Pixels of a row of pieces.
         pieces: Written.
     """
-    _, width, channels = image.shape
+    height, width, channels = image.shape
     before, groups, size = 2 - step, pieces.shape[1], pieces.shape[2] * PIECES
     numbers, flat = image.reshape(-1), pieces.reshape(-1)
-    for y in range(first, first + count):
-        line = (y // step + before) * columns
+    odd = step - 1  # the last bit of places, or none
+    top = first * step - before
+    for y in range(top, top + count * step + 1 + before):
+        line = ((y - top) >> odd) * columns
         for group in range(groups):
             if before:
                 to = group * size + line * PIECES
-                flat[to : to + PIECES] = 0
+                is_inside = 0 <= y < height
+                flat[to : to + (1 if is_inside else columns + 1) * PIECES] = 0
+                if not is_inside:
+                    continue
             for x in range(width):
-                part = y % step * step + x % step
-                to = (part * groups + group) * size + (line + x // step + before) * PIECES
+                part = (y & odd) * step + (x & odd)
+                to = (part * groups + group) * size + (line + (x >> odd) + before) * PIECES
                 split(numbers, (y * width + x) * channels + group * SIDE, flat, to)
+    for group in range(before * groups):  # what the last pixel of the last row sees
+        to = group * size + (count + 2) * columns * PIECES
+        flat[to : to + PIECES] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -97,7 +106,7 @@ def convolve(pieces, kernels, steps, phases, grid, place, sums, result, bias, no
             after its last tap, row and column.
         grid: Pixels of a row of the grid, and pixels of a row of the result for each; what is
             beyond the result is dropped.
-        place: First pixel of the grid, pixels, first panel of SIDE outputs, panels.
+        place: First row of the grid, rows, first panel of SIDE outputs, panels.
         sums: (SIDE * SIDE,) for one block.
         result: (H, W, O), written.
         bias: (O,).
@@ -105,29 +114,45 @@ def convolve(pieces, kernels, steps, phases, grid, place, sums, result, bias, no
         slope: Of the leaky ReLU; 1 for none.
     """
     groups, size = pieces.shape[1], pieces.shape[2] * PIECES
-    rows, weights = pieces.reshape(-1), kernels.reshape(-1)
-    height, width, channels = result.shape
-    flat, (columns, scale) = result.reshape(-1), grid
-    start, count, first, most = place
+    rows, weights, flat = pieces.reshape(-1), kernels.reshape(-1), result.reshape(-1)
+    _, count, first, most = place
+    channels, grains, targets = result.shape[2], noise.reshape(-1), np.empty(SIDE, np.int64)
     begin(_SHAPES)
     for panel in range(first, first + most):
-        for begins, ends, top, left in phases:
-            for pixel in range(start, start + count, SIDE):
+        for low, high, top, left in phases:
+            for pixel in range(0, count * grid[0], SIDE):
+                _locate(pixel, place, (top, left), grid, result.shape, targets)
                 clear_block()
+                row = 0
                 for group in range(groups):
                     at = group * size + pixel * PIECES
                     to = (panel * groups + group) * 9 * BLOCK
-                    for tap in range(begins, ends):
+                    for tap in range(low, high):
                         add_products(rows, at + steps[tap], weights, to + tap * BLOCK)
+                        # What is written is fetched little by little: its memory is slow.
+                        for _ in range(2 if row < SIDE else 0):
+                            fetch_row(flat, max(0, targets[row]) * channels + panel * SIDE)
+                            row += 1
                 store_block(sums)
-                y, x = pixel // columns, pixel % columns
                 for row in range(SIDE):
-                    v, u = y * scale + top, x * scale + left
-                    if v < height and u < width:
-                        to = (v * width + u) * channels + panel * SIDE
-                        added = noise[v, u] if len(noise) else np.float32(0)
+                    target = targets[row]
+                    if target >= 0:
+                        added = grains[target] if len(grains) else np.float32(0)
+                        to = target * channels + panel * SIDE
                         finish_row(sums, row * SIDE, bias, panel * SIDE, added, slope, flat, to)
-                    x += 1
-                    if x == columns:
-                        x, y = 0, y + 1
     end()
+
+
+@njit(inline="always")
+def _locate(pixel, place, corner, grid, shape, targets):  # noqa: ANN001, ANN202
+    """Writes where in the result SIDE pixels of the grid are, -1 for what is not computed."""
+    height, width, _ = shape
+    columns, scale = grid
+    y, x = place[0] + pixel // columns, pixel % columns
+    for index in range(SIDE):
+        v, u = y * scale + corner[0], x * scale + corner[1]
+        is_computed = v < height and u < width and y < place[0] + place[1]
+        targets[index] = v * width + u if is_computed else -1
+        x += 1
+        if x == columns:
+            x, y = 0, y + 1

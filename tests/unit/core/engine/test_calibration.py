@@ -84,6 +84,16 @@ def test_another_version_preset_or_thread_count_is_measured_anew() -> None:
     assert len(keys) == 5
 
 
+def test_a_processor_that_multiplies_matrices_is_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = set()
+    for has_unit in (False, True):
+        monkeypatch.setattr(calibration, "has_matrix_unit", lambda has_unit=has_unit: has_unit)
+        keys.add(calibration_key("lite", {"torch": "2"}, 2))
+    assert len(keys) == 2
+
+
 class TimedEngine(RenderEngine):
     """Takes a first frame's time and so much more for each other frame, on a clock of its own."""
 
