@@ -56,7 +56,8 @@ class DirectConv(FilteredConv):
         count = max(count for _, count in strips) * columns + SIDE + 2 * columns + 2
         groups, threads = image.shape[2] // SIDE, strip_threads()
         pieces = [_empty(step**2, groups, count, PIECES) for _ in range(threads)]
-        shared = (self.kernels, self._steps(columns, step, pieces[0]), self.phases)
+        steps, grid = self._steps(columns, step, pieces[0]), (columns, scale)
+        shared = (self.kernels, steps, self.phases, grid)
         sums, held = torch.empty(threads, SIDE * SIDE).numpy(), [-1] * threads
         source, output = image.numpy(), result.numpy()
 
@@ -66,17 +67,17 @@ class DirectConv(FilteredConv):
                     split_rows(source, *rows, step, columns, pieces[thread])
                     held[thread] = rows[0]
                 place = (*rows, *panels)
-                grid = (columns, scale)
-                convolve(pieces[thread], *shared, grid, place, sums[thread], output, *end)
+                convolve(pieces[thread], *shared, place, sums[thread], output, *end)
 
         share_strips(plan_strips(len(parts), 1, 1), compute)
 
     def _parts(self, strips: list[Strip]) -> list[tuple[Strip, Strip]]:
-        """Returns rows of the grid, and panels of kernels, that a thread computes at a time."""
+        """Returns rows of the grid, and panels of kernels, that a thread computes at a time.
+
+        All panels, but of an image of few strips: all threads are to work.
+        """
         panels = len(self.kernels)
-        most = -(
-            -len(strips) * panels // _PARTS
-        )  # of a small image some channels: all threads work
+        most = -(-len(strips) * panels // _PARTS)
         return list(itertools.product(strips, plan_strips(panels, 1, most)))
 
     def _steps(self, columns: int, step: int, pieces: Pieces) -> npt.NDArray[np.int64]:
