@@ -2,8 +2,9 @@
 """The avatar bundle: a directory, or one zip of it, that is all rendering needs and nothing else.
 
 ``avatar.json`` (see :mod:`styleavatar_core.avatar.manifest`) names the sha256 of every other file:
-``generator.safetensors``, ``features.safetensors`` (the two static maps) and ``preview.jpg``. No
-file is ever executed or unpickled. Imports neither torch nor OpenCV.
+``generator.safetensors``, ``features.safetensors`` (the two static maps), ``preview.jpg`` and, if
+it was trained by us, ``held_out.safetensors`` (faces of frames that training never saw). No file is
+ever executed or unpickled. Imports neither torch nor OpenCV.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -27,14 +28,17 @@ from styleavatar_core.avatar.bundle_files import (
     read_beside,
     read_member,
 )
+from styleavatar_core.avatar.held_out import pack_held_out, unpack_held_out
 from styleavatar_core.avatar.manifest import SCHEMA_VERSION, AvatarManifest, BundleFile
 from styleavatar_core.avatar.placing import put_in_place
 from styleavatar_core.errors import AssetError, NotFoundError
+from styleavatar_core.types import FaceParameters
 
 MANIFEST_NAME = "avatar.json"
 GENERATOR_NAME = "generator.safetensors"
 FEATURES_NAME = "features.safetensors"
 PREVIEW_NAME = "preview.jpg"
+HELD_OUT_NAME = "held_out.safetensors"
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,16 @@ class AvatarBundle:
         """Reads the preview picture, JPEG."""
         return self._read(PREVIEW_NAME)
 
+    def held_out(self) -> list[FaceParameters]:
+        """Reads faces of frames that training never saw, in window coordinates.
+
+        None are in bundles of older versions and in imported ones.
+        """
+        if HELD_OUT_NAME not in self.manifest.files:
+            return []
+        expressions = self.manifest.face_model().expression_basis.shape[2]
+        return unpack_held_out(self._tensors(HELD_OUT_NAME), self.manifest.model_id, expressions)
+
     def _read(self, name: str) -> bytes:
         entry = self._entry(name)
         data = read_member(self.path, name)
@@ -107,6 +121,7 @@ def write_bundle(
     generator: Tensors,
     features: Tensors,
     preview_jpeg: bytes,
+    held_out: Sequence[FaceParameters] = (),
 ) -> Path:
     """Writes a bundle; it appears under its name only when it is complete.
 
@@ -116,6 +131,7 @@ def write_bundle(
         generator: Weights by parameter name.
         features: Static maps, as :meth:`AvatarBundle.features` gives them.
         preview_jpeg: A picture of the avatar.
+        held_out: Frames that training never saw, in window coordinates; some of them are kept.
 
     Returns:
         ``path``.
@@ -125,6 +141,8 @@ def write_bundle(
         FEATURES_NAME: save(_contiguous(features)),
         PREVIEW_NAME: preview_jpeg,
     }
+    if held_out:
+        contents[HELD_OUT_NAME] = save(_contiguous(pack_held_out(held_out)))
     files = {
         name: BundleFile(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
         for name, data in contents.items()

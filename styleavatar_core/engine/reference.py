@@ -16,7 +16,7 @@ from styleavatar_core.engine.cache import EngineCache, EngineKey
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_parts import FrozenParts
-from styleavatar_core.engine.typical_inputs import typical_inputs
+from styleavatar_core.engine.typical_inputs import judged_inputs
 from styleavatar_core.errors import AssetError
 
 _FRAMES = 4
@@ -46,7 +46,7 @@ def reference_of(frozen: FrozenParts, cache: EngineCache, thread_count: int) -> 
     key = EngineKey(frozen.bundle.digest, "reference", f"{torch.__version__}-{_FRAMES}")
 
     def build() -> tuple[Reference, bytes]:
-        inputs = joined(typical_inputs(frozen.bundle.manifest, frozen.info, _FRAMES))
+        inputs = joined(judged_inputs(frozen.bundle, frozen.info, _FRAMES))
         count = max(thread_count, len(os.sched_getaffinity(0)) // 2)
         reference = render_reference(*frozen.either(), inputs, thread_count=count)
         return reference, _to_bytes(reference)

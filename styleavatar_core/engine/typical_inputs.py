@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Conditioning as an avatar meets it in use, made from the statistics of its training frames."""
+"""Conditioning as an avatar meets it in use: as its training frames were, or its held-out ones."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.avatar.conditioning import Conditioning, ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.avatar.statistics import ParameterStatistics, Spread
@@ -57,11 +60,40 @@ def typical_inputs(
         AssetError: The manifest's statistics cannot be read, or its face model is not here.
     """
     statistics = ParameterStatistics.from_dict(manifest.statistics)
+    rng = np.random.default_rng(seed)
+    return _seen([draw_parameters(statistics, rng) for _ in range(count)], info, manifest)
+
+
+def judged_inputs(bundle: AvatarBundle, info: EngineInfo, count: int) -> list[RenderInput]:
+    """Returns frames that an avatar's engines are judged by: of its video, never trained on.
+
+    Typical ones are taken if the bundle has none.
+
+    Args:
+        bundle: The avatar.
+        info: The engine that will render them.
+        count: Frames, at most.
+
+    Returns:
+        Batches of one.
+
+    Raises:
+        AssetError: The bundle is damaged, or its face model is not here.
+    """
+    frames = bundle.held_out()
+    if not frames:
+        return typical_inputs(bundle.manifest, info, count)
+    places = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+    return _seen([frames[place] for place in places], info, bundle.manifest)
+
+
+def _seen(
+    frames: Sequence[FaceParameters], info: EngineInfo, manifest: AvatarManifest
+) -> list[RenderInput]:
+    """Returns what the networks see of faces in the avatar's window."""
     model, side = manifest.face_model(), info.rendering_size_px
     renderer = ConditioningRenderer(model, manifest.face_identity, side)
-    rng = np.random.default_rng(seed)
-    drawn = (renderer.render(draw_parameters(statistics, rng)) for _ in range(count))
-    return [to_render_input(conditioning, info, manifest) for conditioning in drawn]
+    return [to_render_input(renderer.render(face), info, manifest) for face in frames]
 
 
 def draw_parameters(statistics: ParameterStatistics, rng: np.random.Generator) -> FaceParameters:

@@ -33,7 +33,7 @@ from styleavatar_core.training.parallel import first_rank_first, own_device, wai
 from styleavatar_core.training.prepare import DEFAULT_FRAME_CAP, prepare_dataset
 from styleavatar_core.training.reporter import NetworkRenderer
 from styleavatar_core.training.schedule import stopped_by
-from styleavatar_core.types import Progress
+from styleavatar_core.types import FaceParameters, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +181,7 @@ def write_avatar(
         generator=_arrays(networks),
         features=_feature_arrays(networks),
         preview_jpeg=encode_jpeg(renderer(middle, style_time)[0]),
+        held_out=_in_window(dataset, dataset.held_out_indices),
     )
     return metrics["psnr_db"]
 
@@ -210,7 +211,7 @@ def _manifest(
     metrics: dict[str, float],
 ) -> AvatarManifest:
     info = dataset.info
-    train = [parameters_in_crop(dataset.parameters[i], info.crop) for i in dataset.train_indices]
+    train = _in_window(dataset, dataset.train_indices)
     return AvatarManifest(
         preset=generator_config.name,
         generator=generator_config.to_dict(),
@@ -239,6 +240,11 @@ def _manifest(
         ),
         training=training_record(clock, settings),
     )
+
+
+def _in_window(dataset: AvatarDataset, indices: range) -> list[FaceParameters]:
+    """Returns the faces of some frames in the coordinates of the avatar's window."""
+    return [parameters_in_crop(dataset.parameters[i], dataset.info.crop) for i in indices]
 
 
 def training_record(clock: Clock, settings: TrainConfig) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from styleavatar_core.avatar.bundle import AvatarBundle
+from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
+from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.engine import frozen_parts, gate, openvino_engine, reference, selection
 from styleavatar_core.engine.base import EngineLabel, RenderInput, joined
 from styleavatar_core.engine.cache import EngineCache
@@ -25,7 +27,11 @@ from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.reference import Reference, reference_of, render_reference
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.engine.typical_inputs import typical_inputs
+from styleavatar_core.engine.typical_inputs import (
+    draw_parameters,
+    to_render_input,
+    typical_inputs,
+)
 from styleavatar_core.engine.verdicts import Verdict
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.export.parity import random_input
@@ -94,6 +100,31 @@ def test_the_reference_is_made_once(bundle: AvatarBundle, monkeypatch: pytest.Mo
     assert np.array_equal(first.inputs.uv_rendering, again.inputs.uv_rendering)
     assert first.outputs.image.shape == (4, 128, 128, 3)
     assert first.outputs.image.std() > 1
+
+
+def test_engines_are_judged_by_held_out_frames_where_there_are_such(
+    bundle: AvatarBundle, tmp_path: Path
+) -> None:
+    statistics = ParameterStatistics.from_dict(bundle.manifest.statistics)
+    rng = np.random.default_rng(7)
+    frames = [draw_parameters(statistics, rng) for _ in range(9)]
+    path = write_bundle(
+        tmp_path / "held-out",
+        bundle.manifest,
+        generator=bundle.generator(),
+        features=bundle.features(),
+        preview_jpeg=b"-",
+        held_out=frames,
+    )
+    frozen = FrozenParts(read_bundle(path))
+    judged = reference_of(frozen, EngineCache(), 1).inputs
+    assert len(judged.face_mask) == 4
+    model, identity = bundle.manifest.face_model(), bundle.manifest.face_identity
+    renderer = ConditioningRenderer(model, identity, frozen.info.rendering_size_px)
+    for index, frame in ((0, frames[0]), (-1, frames[8])):
+        shown = to_render_input(renderer.render(frame), frozen.info, bundle.manifest)
+        assert np.array_equal(judged.uv_rendering[index], shown.uv_rendering[0])
+        assert np.array_equal(judged.texture_rendering[index], shown.texture_rendering[0])
 
 
 def test_an_avatar_is_frozen_once_for_engine_and_gate(

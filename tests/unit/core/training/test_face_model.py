@@ -56,6 +56,12 @@ def test_an_imported_model_carries_an_avatar_from_video_to_picture(
         assert (recorded.model_id, recorded.model_digest) == ("faceverse-v3", model.digest)
     assert len(manifest.identity) == model.identity_basis.shape[2]
 
+    kept = read_bundle(path).held_out()  # of 12 frames
+    assert len(kept) == len(dataset.held_out_indices) == manifest.source.held_out_frame_count
+    last = parameters_in_crop(dataset.parameters[-1], manifest.crop)
+    np.testing.assert_array_equal(kept[-1].expression, last.expression)
+    np.testing.assert_allclose(kept[-1].translation, last.translation, atol=1e-6)
+
     renderer = AvatarRenderer(path, backend="torch")
     frames = [parameters_in_crop(dataset.parameters[i], manifest.crop) for i in (0, 30)]
     pictures = [renderer.render(frame).image for frame in frames]
