@@ -82,14 +82,16 @@ def onnx_model(generator: FrozenGenerator, *, batch_size: int = 1) -> onnx.Model
         f"styleavatar-{generator.config.name}",
         [info for name, info in infos.items() if name not in OUTPUT_NAMES],
         [infos[name] for name in OUTPUT_NAMES],
-        [_tensor_proto(name, tensor) for name, tensor in graph.constants.items()],
     )
-    return helper.make_model(
+    model = helper.make_model(
         proto,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
         producer_name="styleavatar",
     )
+    for name, tensor in graph.constants.items():  # in place: graph and model would each copy them
+        _set_tensor(model.graph.initializer.add(), name, tensor)
+    return model
 
 
 def write_onnx(generator: FrozenGenerator, path: Path, *, batch_size: int = 1) -> Path:
@@ -115,12 +117,9 @@ def _attribute(value: Any) -> Any:
     return _ELEMENT_TYPES[value] if isinstance(value, torch.dtype) else value
 
 
-def _tensor_proto(name: str, tensor: torch.Tensor) -> TensorProto:
-    """Returns a constant, as raw bytes."""
+def _set_tensor(proto: TensorProto, name: str, tensor: torch.Tensor) -> None:
+    """Writes a constant, as raw bytes."""
     array = tensor.detach().contiguous().numpy()
-    return TensorProto(
-        name=name,
-        data_type=_ELEMENT_TYPES[tensor.dtype],
-        dims=array.shape,
-        raw_data=array.tobytes(),
-    )
+    proto.name, proto.data_type = name, _ELEMENT_TYPES[tensor.dtype]
+    proto.dims.extend(array.shape)
+    proto.raw_data = array.tobytes()
