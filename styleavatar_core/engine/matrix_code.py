@@ -112,16 +112,45 @@ def split(typing, numbers, at, pieces, to):  # noqa: ANN001, ANN201
         )
         for start in range(0, SIDE, LANES):
             number = code.load(code.place(source, code.index(start)))
-            high = _rounded(builder, number)
-            low = _rounded(builder, builder.fsub(number, builder.bitcast(high, VECTOR)))
-            for place, bits in ((start, high), (SIDE + start, low)):
-                address = builder.gep(target, [code.index(place)])
+            for piece, bits in enumerate(_pieces(builder, number)):
+                address = builder.gep(target, [code.index(piece * SIDE + start)])
                 upper = builder.trunc(builder.lshr(bits, _same(16)), _SHORTS)
                 builder.store(upper, builder.bitcast(address, _SHORTS.as_pointer()), align=2)
         return context.get_dummy_value()
 
     number = types.int64
     return types.void(numbers, number, pieces, number), generate
+
+
+@intrinsic
+def pack_rows(typing, numbers, kernels, to):  # noqa: ANN001, ANN201
+    """Writes two rows of SIDE float32 numbers as a row of each tile of a block of kernels.
+
+    Args:
+        typing: Numba's.
+        numbers: (2 * SIDE,) that follow each other in depth.
+        kernels: uint16, written as :func:`add_products` reads them.
+        to: Place of the row in the block's first tile.
+    """
+
+    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+        code = VectorCode(builder)
+        source, target = (
+            data_of(context, builder, signature, arguments, index) for index in (0, 1)
+        )
+        target = builder.gep(target, [arguments[2]])
+        for half, start in enumerate(range(0, SIDE, LANES)):
+            pairs = [
+                _pieces(builder, code.load(code.place(source, code.index(row * SIDE + start))))
+                for row in range(2)
+            ]
+            for piece, (even, odd) in enumerate(zip(*pairs, strict=True)):
+                words = builder.or_(builder.lshr(even, _same(16)), odd)
+                address = builder.gep(target, [code.index((2 * piece + half) * _TILE * SIDE)])
+                builder.store(words, builder.bitcast(address, _WORDS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(numbers, kernels, types.int64), generate
 
 
 @intrinsic
@@ -224,6 +253,12 @@ def finish_row(typing, sums, at, bias, channel, added, slope, target, to):  # no
 def _same(value: int) -> ir.Constant:
     """A vector of one whole number."""
     return ir.Constant(_WORDS, [value] * LANES)
+
+
+def _pieces(builder: ir.IRBuilder, number: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Returns the two bf16 that float32 numbers are given as, each as bits of float32."""
+    high = _rounded(builder, number)
+    return high, _rounded(builder, builder.fsub(number, builder.bitcast(high, VECTOR)))
 
 
 def _rounded(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:

@@ -9,7 +9,7 @@ convolution halves the resolution, for pixels of even and odd rows and columns, 
 each other with a pixel of zeros between them, so that a tap is the same step for all pixels.
 """
 
-# Compiled from matrix_code.py vector_code.py: 63970d66
+# Compiled from matrix_code.py vector_code.py: 4db75468
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from styleavatar_core.engine.matrix_code import (
     end,
     fetch_row,
     finish_row,
+    pack_rows,
     split,
     store_block,
     tile_shapes,
@@ -80,18 +81,18 @@ def pack_kernels(taps, order, first, count, kernels):  # noqa: ANN001, ANN201
         count: Panels.
         kernels: (O / SIDE, I / SIDE, 9, BLOCK) uint16, written.
     """
-    line, both = np.empty(SIDE, np.float32), np.empty(PIECES, np.uint16)
+    pair, flat = np.empty(2 * SIDE, np.float32), kernels.reshape(-1)
+    groups = kernels.shape[1]
     for panel in range(first, first + count):
-        for group in range(kernels.shape[1]):
+        for group in range(groups):
             for place in range(9):
-                block = kernels[panel, group, place]
-                for k in range(SIDE):
-                    for output in range(SIDE):
-                        line[output] = taps[panel * SIDE + output, group * SIDE + k, order[place]]
-                    split(line, 0, both, 0)
-                    for index in range(PIECES):
-                        row = index // 16 * 16 + k // 2
-                        block[row * SIDE + 2 * (index % 16) + k % 2] = both[index]
+                to = ((panel * groups + group) * 9 + place) * BLOCK
+                for row in range(SIDE // 2):
+                    for index in range(2 * SIDE):
+                        output = panel * SIDE + index % SIDE
+                        k = group * SIDE + 2 * row + index // SIDE
+                        pair[index] = taps[output, k, order[place]]
+                    pack_rows(pair, flat, to + row * SIDE)
 
 
 @njit(cache=True, nogil=True)
