@@ -39,6 +39,7 @@ async def run(settings: RenderingSettings) -> None:
         options={
             "renderer": settings.renderer,
             "backend": settings.backend,
+            "precision": settings.precision,
             "thread_count": settings.threads_per_worker,
             "log_level": settings.log_level,
             "log_format": settings.log_format,

@@ -33,6 +33,11 @@ class RenderingSettings(GrpcSettings):
         default="auto",
         description="Engine; auto takes the fastest that is installed, by a short calibration.",
     )
+    precision: Literal["fp32", "fp16", "bf16", "int8"] | None = Field(
+        default=None,
+        description="What engines compute in, a safer one for avatars whose pictures do not pass"
+        " the quality gate; unset: fp16 on a GPU, fp32 on a CPU.",
+    )
     threads_per_worker: int = Field(
         default=2, ge=1, le=256, description="Threads that an engine may use on the CPU."
     )

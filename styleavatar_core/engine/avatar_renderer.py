@@ -67,6 +67,7 @@ class AvatarRenderer:
     Args:
         bundle_path: The bundle, directory or zip.
         backend: ``auto``, ``torch``, ``onnxruntime``, ``openvino`` or ``tensorrt``.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``, as ``open_engine`` takes it.
         thread_count: Threads of a CPU runtime.
 
     Attributes:
@@ -79,17 +80,23 @@ class AvatarRenderer:
     Raises:
         NotFoundError: There is no such bundle.
         AssetError: It is damaged, or its face model is not here.
+        InvalidInputError: The backend has no such precision.
         EngineUnavailableError: The backend is not installed.
     """
 
     def __init__(
-        self, bundle_path: Path | str, *, backend: str = "auto", thread_count: int = 2
+        self,
+        bundle_path: Path | str,
+        *,
+        backend: str = "auto",
+        precision: str | None = None,
+        thread_count: int = 2,
     ) -> None:
         path = Path(bundle_path)
         taken_before = _occupied_bytes()
         bundle = read_bundle(path, verify=False)  # what is read is verified then
         self.manifest: AvatarManifest = bundle.manifest
-        self._engine = open_engine(bundle, backend, thread_count=thread_count)
+        self._engine = open_engine(bundle, backend, precision=precision, thread_count=thread_count)
         size_px = self._engine.info.rendering_size_px
         model, identity = self.manifest.face_model(), self.manifest.face_identity
         conditioning = ConditioningRenderer(model, identity, size_px)

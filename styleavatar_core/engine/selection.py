@@ -32,7 +32,7 @@ from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.gate import PRECISIONS, SAFER, Candidate, open_gated
 from styleavatar_core.engine.reference import reference_of
 from styleavatar_core.engine.verdicts import VerdictMemory
-from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def open_engine(
     Args:
         bundle: The avatar.
         backend: ``torch``, ``onnxruntime``, ``openvino``, ``tensorrt``, or ``auto``: the fastest
-            of the first three that is installed, measured once per machine and preset. With a CUDA
-            device ``auto`` is torch.
+            of the first three that is installed and has the precision, measured in fp32 once per
+            machine and preset. With a CUDA device ``auto`` is torch.
         precision: ``fp32``, ``fp16``, ``bf16`` (OpenVINO) or ``int8``; the next safer one if its
             pictures do not pass the quality gate. None is fp16 on a CUDA device and fp32 on a CPU.
         thread_count: Threads of a CPU runtime; ``auto`` also tries one, as small networks may lose
@@ -66,18 +66,23 @@ def open_engine(
         EngineUnavailableError: The backend is not installed.
         AssetError: The bundle is damaged.
     """
+    if precision is not None and precision not in PRECISIONS:
+        raise InvalidInputError(
+            f"there is no precision '{precision}'; choose one of {', '.join(PRECISIONS)}"
+        )
     avatar = OpeningAvatar(FrozenParts(bundle), cache or EngineCache(), thread_count)
     name = backend
     if backend == "auto" and torch.cuda.is_available():
         name = "torch"
     elif backend == "auto":
         memory = CalibrationMemory(avatar.cache.folder / "calibration.json")
-        fastest = _recall_fastest(avatar, memory)
-        if fastest is None:
-            fastest, engine = _calibrate(avatar, memory)
+        times_s = _recall(avatar, memory)
+        if times_s is None:
+            times_s, engine = _calibrate(avatar, memory)
             if precision in (None, "fp32"):
                 return engine
             engine.close()
+        fastest = _fastest(avatar, times_s, precision or "fp32")
         name = fastest.backend
         avatar = replace(avatar, thread_count=fastest.thread_count)
     wanted = precision or ("fp16" if get_backend(name).is_on_gpu() else "fp32")
@@ -103,14 +108,10 @@ def _candidates(avatar: OpeningAvatar, name: str, precision: str) -> Iterator[Ca
         precision: Wanted.
 
     Raises:
-        InvalidInputError: There is no such backend or precision.
+        InvalidInputError: There is no such backend, or it has no such precision.
         EngineUnavailableError: The backend is not installed.
     """
     backend = get_backend(name)
-    if precision not in PRECISIONS:
-        raise InvalidInputError(
-            f"there is no precision '{precision}'; choose one of {', '.join(PRECISIONS)}"
-        )
     if precision not in backend.precisions:
         raise InvalidInputError(
             f"the rendering backend '{name}' does not compute in precision '{precision}'; choose "
@@ -160,17 +161,36 @@ def _key(avatar: OpeningAvatar) -> str:
     return calibration_key(avatar.bundle.manifest.preset, versions, avatar.thread_count)
 
 
-def _recall_fastest(avatar: OpeningAvatar, memory: CalibrationMemory) -> _Choice | None:
-    """Returns what was found fastest here, or None if not everything was measured."""
+def _recall(avatar: OpeningAvatar, memory: CalibrationMemory) -> dict[str, float] | None:
+    """Returns what each choice took for a frame here, or None if not all were measured."""
     times_s = memory.recall(_key(avatar)) or {}
-    choices = _choices(avatar.thread_count)
-    if not {choice.name for choice in choices} <= set(times_s):
-        return None
+    names = {choice.name for choice in _choices(avatar.thread_count)}
+    return times_s if names <= set(times_s) else None
+
+
+def _fastest(avatar: OpeningAvatar, times_s: dict[str, float], precision: str) -> _Choice:
+    """Returns the fastest of the choices that compute in a precision.
+
+    Raises:
+        EngineUnavailableError: None of those that are installed does.
+    """
+    choices = [
+        choice
+        for choice in _choices(avatar.thread_count)
+        if precision in BACKENDS[choice.backend].precisions
+    ]
+    if not choices:
+        raise EngineUnavailableError(
+            f"no rendering backend that is installed here computes in precision '{precision}'; "
+            "install OpenVINO (the extra 'openvino'), or choose fp32"
+        )
     return min(choices, key=lambda choice: times_s[choice.name])
 
 
-def _calibrate(avatar: OpeningAvatar, memory: CalibrationMemory) -> tuple[_Choice, RenderEngine]:
-    """Opens one engine after the other, keeps the fastest and remembers what it was.
+def _calibrate(
+    avatar: OpeningAvatar, memory: CalibrationMemory
+) -> tuple[dict[str, float], RenderEngine]:
+    """Opens one engine after the other, keeps the fastest and remembers what they took.
 
     On a busy machine it may be another than on a quiet one: it is asked again some minutes later.
     """
@@ -192,4 +212,4 @@ def _calibrate(avatar: OpeningAvatar, memory: CalibrationMemory) -> tuple[_Choic
     memory.remember(_key(avatar), times_s, disturbance.is_calm)
     told = {"chosen": best[0].name, "seconds_per_frame": times_s, "is_calm": disturbance.is_calm}
     logger.info("rendering backend chosen", extra=told)
-    return best
+    return times_s, best[1]

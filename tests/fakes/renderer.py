@@ -37,7 +37,14 @@ class FakeRenderer:
     With ``load_gate`` it is not loaded before there is a file ``gate`` in the bundle.
     """
 
-    def __init__(self, bundle: Path, *, backend: str = "auto", thread_count: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        *,
+        backend: str = "auto",
+        precision: str | None = None,
+        thread_count: int = 1,
+    ) -> None:
         self._mark = int(read_bundle(bundle).manifest.style_time)
         behavior = bundle / BEHAVIOR_NAME
         self._behavior = json.loads(behavior.read_text()) if behavior.exists() else {}

@@ -16,7 +16,10 @@ def main() -> None:
 
     def prepare() -> Handlers:
         open_renderer = renderer_opener(
-            options["renderer"], options["backend"], options["thread_count"]
+            options["renderer"],
+            options["backend"],
+            options["precision"],
+            options["thread_count"],
         )
         runner = Runner(channel.arena, open_renderer)
         return {"load": runner.load, "unload": runner.unload, "render": Together(runner.render)}

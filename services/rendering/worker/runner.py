@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import logging
 import math
@@ -59,13 +60,14 @@ class Renderer(Protocol):
 
 
 def renderer_opener(
-    dotted_name: str, backend: str, thread_count: int
+    dotted_name: str, backend: str, precision: str | None, thread_count: int
 ) -> Callable[[Path], Renderer]:
     """Imports what opens bundles: the heavy libraries come with it.
 
     Args:
         dotted_name: ``module:name`` of a callable that takes a bundle's path and the others.
         backend: Name of the engine, passed on.
+        precision: What the engine computes in, passed on.
         thread_count: Threads of the engine, passed on.
 
     Returns:
@@ -73,7 +75,9 @@ def renderer_opener(
     """
     module, _, name = dotted_name.partition(":")
     opener = getattr(importlib.import_module(module), name)
-    return lambda path: opener(path, backend=backend, thread_count=thread_count)
+    return functools.partial(
+        opener, backend=backend, precision=precision, thread_count=thread_count
+    )
 
 
 @contextmanager

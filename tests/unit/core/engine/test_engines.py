@@ -165,6 +165,28 @@ def test_auto_measures_once_per_machine_and_remembers(
     assert sorted(calls) == sorted(BACKENDS)
 
 
+def test_auto_takes_the_fastest_that_has_the_precision(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"torch": 1.0, "onnxruntime": 2.0, "openvino": 3.0}
+    calls: list[str] = []
+
+    def measure(engine: RenderEngine) -> float:
+        calls.append(engine.info.backend)
+        return times[engine.info.backend]
+
+    monkeypatch.setattr(selection, "measure_frame_s", measure)
+    opened = [
+        open_engine(bundle, precision=precision, thread_count=1).info.backend
+        for precision in ("int8", "bf16", "fp32")
+    ]
+    assert opened == ["onnxruntime", "openvino", "torch"]
+    assert sorted(calls) == sorted(BACKENDS)
+    monkeypatch.setattr(selection, "automatic_backends", lambda: ["torch"])
+    with pytest.raises(EngineUnavailableError, match=r"precision .bf16.*OpenVINO"):
+        open_engine(bundle, precision="bf16", thread_count=1)
+
+
 def test_auto_really_measures(bundle: AvatarBundle, cache: Path) -> None:
     engine = open_engine(bundle, thread_count=1)
     assert engine.render(random_input(engine)).image.any()

@@ -34,7 +34,7 @@ def runner(arena: SharedArena, tmp_path: Path) -> Runner:
     for mark, name in enumerate(NAMES):
         write_fake_bundle(tmp_path / name, mark)
     write_fake_bundle(tmp_path / "damaged", 9, {"refuse_to_load": True})
-    opener = renderer_opener("tests.fakes.renderer:FakeRenderer", "auto", 1)
+    opener = renderer_opener("tests.fakes.renderer:FakeRenderer", "auto", None, 1)
     return Runner(arena, opener)
 
 
@@ -122,7 +122,7 @@ def test_frames_of_an_avatar_are_rendered_together_and_none_harms_another(tmp_pa
     for mark, name in enumerate(NAMES):
         write_fake_bundle(tmp_path / name, mark, {"batch_limit": 2, "fail_at": 3})
     arena = SharedArena.create(5, 64 * 64 * 4)
-    runner = Runner(arena, renderer_opener("tests.fakes.renderer:FakeRenderer", "auto", 1))
+    runner = Runner(arena, renderer_opener("tests.fakes.renderer:FakeRenderer", "auto", None, 1))
     for name in NAMES:
         load(runner, tmp_path, name)
     wanted = [("anna", 1), ("ben", 2), ("anna", 4), ("anna", 5), ("anna", 3)]
