@@ -54,10 +54,15 @@ def test_what_was_measured_on_a_busy_machine_holds_for_a_while(
 
 
 def test_who_has_to_share_a_core_is_disturbed() -> None:
-    rest, fight = Disturbance(), Disturbance()
-    with rest.noted():
-        time.sleep(0.2)
-    assert rest.is_calm
+    def is_calm_at_rest() -> bool:
+        rest = Disturbance()
+        with rest.noted():
+            time.sleep(0.02)
+        return rest.is_calm
+
+    # Others may work here, too: one quiet moment is enough.
+    assert any(is_calm_at_rest() for _ in range(100))
+    fight = Disturbance()
     # Threads that hold no interpreter lock, more than there are cores: they take turns.
     count = 3 * len(os.sched_getaffinity(0))
     data = bytes(100_000_000)
