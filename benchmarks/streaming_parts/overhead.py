@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One stream beside the bare engine: latency by stage, throughput, time to the first frame."""
+"""Streams beside the bare engine: latency by stage, throughput, time to the first frame."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
@@ -40,38 +40,43 @@ def durations_ms(work: Callable[[int], object], count: int) -> list[float]:
 
 
 def measure_throughput(
-    service: RunningService, avatar_id: str, bundle: Path, backend: str, count: int
+    service: RunningService, avatar_ids: Sequence[str], bundle: Path, backend: str, count: int
 ) -> dict[str, float]:
-    """Frames per second of the service and of the engine alone, in this process.
+    """Frames per second of the service and of the engine alone, in this process, on all cores.
 
-    They take turns, so that a slow moment of the machine befalls both. Faces and requests are made
-    before: who asks shares the cores of who renders here, as he would not elsewhere. Beside them,
-    the processor time that a frame takes in each process, which both figures follow.
+    The service has a stream for each avatar, as many as it has workers. Service and engine take
+    turns, so that a slow moment of the machine befalls both. Faces and requests are made before:
+    who asks shares the cores of who renders here, as he would not elsewhere. Beside them, the
+    processor time that a frame takes in each process, which both figures follow.
     """
     from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 
     renderer = AvatarRenderer(bundle, backend=backend)
-    stream = Stream(service.channel, avatar_id)
+    streams = [Stream(service.channel, avatar_id) for avatar_id in avatar_ids]
     bare_ms: list[float] = []
     service_s = 0.0
     spent_s: dict[str, float] = {}
     each = max(1, count // TURNS)
+    asked = max(1, each // len(streams))
     faces = [moving_face(index) for index in range(max(each, WARM_UP_COUNT))]
     for _ in range(TURNS):
         bare_ms += durations_ms(lambda index: renderer.render(faces[index]), each)
         before_s = processor_s(service)
-        service_s += seconds_with_frames_in_flight(stream, each)
+        service_s += seconds_with_frames_in_flight(streams, asked)
         for name, after_s in processor_s(service).items():
             spent_s[name] = spent_s.get(name, 0.0) + after_s - before_s[name]
     renderer.close()
-    stream.close()
-    frame_count = TURNS * (each + IN_FLIGHT + WARM_UP_COUNT)
+    for stream in streams:
+        stream.close()
+    frame_count = TURNS * len(streams) * (asked + IN_FLIGHT + WARM_UP_COUNT)
+    bare_per_s = 1e3 * len(bare_ms) / sum(bare_ms)
+    frames_per_s = TURNS * len(streams) * asked / service_s
     return {
         **{f"processor.{name}_ms": 1e3 * spent / frame_count for name, spent in spent_s.items()},
-        "bare_frames_per_second": 1e3 * len(bare_ms) / sum(bare_ms),
+        "bare_frames_per_second": bare_per_s,
         "bare_frame_ms_p50": float(np.percentile(bare_ms, 50)),
-        "frames_per_second": TURNS * each / service_s,
-        "throughput_ratio": sum(bare_ms) / (1e3 * service_s),
+        "frames_per_second": frames_per_s,
+        "throughput_ratio": frames_per_s / bare_per_s,
     }
 
 
@@ -82,20 +87,23 @@ def processor_s(service: RunningService) -> dict[str, float]:
     return {name: sum(one.user + one.system for one in each) for name, each in times.items()}
 
 
-def seconds_with_frames_in_flight(stream: Stream, count: int) -> float:
-    """Times frames of a stream whose worker is never without one."""
-    for index in range(IN_FLIGHT + WARM_UP_COUNT):
-        stream.send(index)
-        if index >= IN_FLIGHT:
-            stream.receive()
+def seconds_with_frames_in_flight(streams: Sequence[Stream], count: int) -> float:
+    """Times so many frames of each stream; their workers are never without one."""
+    for stream in streams:
+        for index in range(IN_FLIGHT + WARM_UP_COUNT):
+            stream.send(index)
+            if index >= IN_FLIGHT:
+                stream.receive()
     requests = [face_request(index) for index in range(count)]
     begun = time.perf_counter()
     for request in requests:
-        stream.ask(request)
-        stream.receive()
+        for stream in streams:
+            stream.ask(request)
+            stream.receive()
     seconds = time.perf_counter() - begun
-    for _ in range(IN_FLIGHT):
-        stream.receive()
+    for stream in streams:
+        for _ in range(IN_FLIGHT):
+            stream.receive()
     return seconds
 
 
