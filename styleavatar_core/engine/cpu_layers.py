@@ -32,6 +32,7 @@ from styleavatar_core.networks.feature_generator import FeatureMaps
 # Below, transforms and the kernels' memory cost more than products are saved.
 _LEAST_CHANNELS = 64
 _LEAST_FLOP = 0.5e9  # of the layer as it is
+_LEAST_DIRECT_FLOP = 0.2e9  # where a matrix unit does it: below, threads wait for each other longer
 _MOST = 0.5  # of the work in tiles: what is left is shared among the same threads then
 _LEAST_FLOATS = 2**20  # below, a call of torch's product is faster than our threads start
 _STRIP_BYTES = 2**22  # of pixels that a thread multiplies at a time
@@ -170,7 +171,8 @@ def _tile_large(generator: FrozenGenerator) -> float:
         kind, sides = _replacement(layer), node.shape[2:]
         flop = 2 * layer.weight.numel() * math.prod(sides) / (4 if layer.mode == "up" else 1)
         whole += flop
-        if kind is not None and flop >= _LEAST_FLOP:
+        least = _LEAST_DIRECT_FLOP if kind is DirectConv else _LEAST_FLOP
+        if kind is not None and flop >= least:
             tiled += flop
             is_large = kind is TiledConv and min(sides) >= _LEAST_LARGE
             name = node.inputs[1].removesuffix(".weight")
@@ -183,12 +185,12 @@ def _replacement(conv: FrozenConv) -> type[FilteredConv] | None:
     outputs, inputs, *sides = conv.weight.shape
     if conv.mode == "up":
         inputs, outputs = outputs, inputs
-    if sides != [3, 3] or min(outputs, inputs) < _LEAST_CHANNELS:
-        return None
-    if inputs % LANES or outputs % BLOCK_COLUMNS:
+    if sides != [3, 3]:
         return None
     if conv.mode != "same" and (conv.fir_taps is None or len(conv.fir_taps) != 4):
         return None
     if has_matrix_unit() and inputs % SIDE == outputs % SIDE == 0:
         return DirectConv
+    if min(outputs, inputs) < _LEAST_CHANNELS or inputs % LANES or outputs % BLOCK_COLUMNS:
+        return None
     return {"same": TiledConv, "up": TiledUpConv, "down": TiledDownConv}[conv.mode]

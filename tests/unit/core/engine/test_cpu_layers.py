@@ -217,6 +217,7 @@ def test_a_whole_generator_with_less_work_gives_the_same_pictures(
     expected = frozen_noisy_nano()(*inputs)
     monkeypatch.setattr(cpu_layers, "_LEAST_CHANNELS", 1)
     monkeypatch.setattr(cpu_layers, "_LEAST_FLOP", 1)
+    monkeypatch.setattr(cpu_layers, "_LEAST_DIRECT_FLOP", 1)
     monkeypatch.setattr(cpu_layers, "_MOST", 0.1)
     generator = with_less_work(frozen_noisy_nano())
     layers = list(generator.modules())
