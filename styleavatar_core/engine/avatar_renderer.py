@@ -93,7 +93,7 @@ class AvatarRenderer:
         thread_count: int = 2,
     ) -> None:
         path = Path(bundle_path)
-        taken_before = _occupied_bytes()
+        host_before, device_before = _resident_bytes(), _device_bytes()
         bundle = read_bundle(path, verify=False)  # what is read is verified then
         self.manifest: AvatarManifest = bundle.manifest
         self._engine = open_engine(bundle, backend, precision=precision, thread_count=thread_count)
@@ -110,8 +110,9 @@ class AvatarRenderer:
         memory = CalibrationMemory()
         self.batch_limit = recall_batch_limit(self._engine, self.manifest.preset, memory)
         self._renderer.warm_up(self.batch_limit)
-        # What another avatar had left behind may be used again without growing.
-        taken = _occupied_bytes() - taken_before + self._engine.coming_bytes
+        # What another avatar had left behind may be used again without growing, or given back.
+        grown = max(0, _resident_bytes() - host_before) + max(0, _device_bytes() - device_before)
+        taken = grown + self._engine.coming_bytes
         if self.manifest.window_reach and not self._engine.moves_windows:
             taken += _stored_bytes(path)  # what torch will hold beside it
         self.memory_bytes = max(_stored_bytes(path), taken)
@@ -180,11 +181,6 @@ class AvatarRenderer:
 def _stored_bytes(path: Path) -> int:
     """Returns the size of a bundle on disk."""
     return sum(file.stat().st_size for file in (path, *path.glob("*")))
-
-
-def _occupied_bytes() -> int:
-    """Returns what this process holds in memory, and what is taken of its CUDA device."""
-    return _resident_bytes() + _device_bytes()
 
 
 def _resident_bytes() -> int:
