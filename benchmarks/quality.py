@@ -26,11 +26,12 @@ from benchmarks.report import build_report, print_report, write_report
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.sample_clip import make_sample_clip
+from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.evaluation.baselines import NearestSample
 from styleavatar_core.evaluation.comparison import comparison_sheet
 from styleavatar_core.evaluation.control import control_fidelity
-from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth, spread_evenly
+from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth
 from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 from styleavatar_core.evaluation.translation import ShiftResult, translation_sheet
 from styleavatar_core.face3d.camera import parameters_in_crop

@@ -11,8 +11,8 @@ from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.avatar.trained_range import TrainedRange
 from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
-from styleavatar_core.evaluation.evaluate import spread_evenly
 from styleavatar_core.evaluation.translation import (
     DIRECTIONS,
     SHIFTS,

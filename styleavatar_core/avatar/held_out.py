@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.errors import AssetError
 from styleavatar_core.types import FaceParameters
 
@@ -35,9 +36,9 @@ def pack_held_out(frames: Sequence[FaceParameters]) -> dict[str, npt.NDArray[np.
     Returns:
         (N, ...) float32 by name of the parameter, N at most ``MOST_FRAMES``.
     """
-    places = np.linspace(0, len(frames) - 1, min(MOST_FRAMES, len(frames))).round().astype(int)
+    chosen = spread_evenly(frames, MOST_FRAMES)
     return {
-        name: np.stack([np.asarray(getattr(frames[place], name), np.float32) for place in places])
+        name: np.stack([np.asarray(getattr(frame, name), np.float32) for frame in chosen])
         for name in _SHAPES
     }
 

@@ -102,9 +102,10 @@ def _drive(
 ) -> Driven:
     """Drives the avatar with another person's video and tracks what comes out."""
     from styleavatar_core.data.picture import contact_sheet, encode_jpeg
+    from styleavatar_core.data.spread import spread_evenly
     from styleavatar_core.evaluation.baselines import nearest_parameters
     from styleavatar_core.evaluation.control import control_fidelity, control_series
-    from styleavatar_core.evaluation.evaluate import spread_evenly
+    from styleavatar_core.evaluation.evaluate import SHEET_ROWS
     from styleavatar_core.evaluation.page import Driven
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.training.measure import drive_avatar
@@ -116,7 +117,7 @@ def _drive(
         crop, train = dataset.info.crop, dataset.train_indices
         local = [parameters_in_crop(dataset.parameters[i], crop) for i in train]
         figures |= nearest_parameters(local, frames.given, CropBox(0.0, 0.0, 1.0))
-    rows = [frames.pictures[place] for place in spread_evenly(range(len(frames.pictures)))]
+    rows = spread_evenly(frames.pictures, SHEET_ROWS)
     sheet = encode_jpeg(contact_sheet(rows, _DRIVER_CELL_PX))
     curves = control_series(frames.wanted, frames.seen)
     return Driven(f"driven by {driver.name}", figures, curves, sheet)
@@ -134,13 +135,14 @@ def _evaluate_own(
 ) -> dict[str, float]:
     """Measures the avatar on its own video, writes the report and returns the figures."""
     from styleavatar_core.avatar.bundle import read_bundle
+    from styleavatar_core.data.spread import spread_evenly
     from styleavatar_core.evaluation.closeups import closeups_sheet
     from styleavatar_core.evaluation.control import (
         control_fidelity,
         control_series,
         rotation_error_deg,
     )
-    from styleavatar_core.evaluation.evaluate import evaluate_frames, frames_sheet, spread_evenly
+    from styleavatar_core.evaluation.evaluate import SHEET_ROWS, evaluate_frames, frames_sheet
     from styleavatar_core.evaluation.page import Driven, ReportContent, write_page
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.tracking.tracker import Tracker
@@ -178,7 +180,7 @@ def _evaluate_own(
         figures |= {name: value for name, value in control.items() if name != "frame_count"}
         own = Driven("its own held-out frames", control, control_series(wanted, seen))
         driven = [own, *driven]
-    shown = spread_evenly(evaluation.indices)
+    shown = spread_evenly(evaluation.indices, SHEET_ROWS)
     sheet = frames_sheet(dataset, render, shown)
     (avatar / "evaluation.jpg").write_bytes(sheet)
     content = ReportContent(

@@ -11,6 +11,7 @@ from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.avatar.conditioning import Conditioning, ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.avatar.statistics import ParameterStatistics, Spread
+from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.engine.base import EngineInfo, RenderInput
 from styleavatar_core.face3d.camera import quaternion_from_rotation_vector
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
@@ -83,8 +84,7 @@ def judged_inputs(bundle: AvatarBundle, info: EngineInfo, count: int) -> list[Re
     frames = bundle.held_out()
     if not frames:
         return typical_inputs(bundle.manifest, info, count)
-    places = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
-    return _seen([frames[place] for place in places], info, bundle.manifest)
+    return _seen(spread_evenly(frames, count), info, bundle.manifest)
 
 
 def _seen(

@@ -13,6 +13,7 @@ import numpy as np
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.data.picture import contact_sheet, encode_jpeg
+from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.evaluation.baselines import NearestSample, mean_frame, nearest_parameters
 from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 from styleavatar_core.evaluation.metrics import flicker, psnr, remove_background, sharpness, ssim
@@ -24,7 +25,7 @@ RenderIndex = Callable[[int], tuple[ByteArray, ByteArray]]
 """Renders dataset frame ``index`` at the centred window: (S, S, 3) uint8 picture, (F, F) mask."""
 
 _PAPER_SIDE_PX = 512  # the paper compares at this size, with background and without
-_SHEET_ROWS = 6
+SHEET_ROWS = 6
 _SHEET_CELL_PX = 192
 
 
@@ -150,16 +151,10 @@ def write_sheet(
     dataset: AvatarDataset, render: RenderIndex, indices: Sequence[int], path: Path
 ) -> bytes:
     """Writes a contact sheet of some frames, evenly spread, and returns its JPEG."""
-    data = frames_sheet(dataset, render, spread_evenly(indices))
+    data = frames_sheet(dataset, render, spread_evenly(indices, SHEET_ROWS))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return data
-
-
-def spread_evenly(indices: Sequence[int], count: int = _SHEET_ROWS) -> list[int]:
-    """Returns up to ``count`` of the indices, evenly spread."""
-    places = np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(int)
-    return [indices[place] for place in places]
 
 
 def frames_sheet(dataset: AvatarDataset, render: RenderIndex, indices: Sequence[int]) -> bytes:

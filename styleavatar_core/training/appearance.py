@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
+from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.evaluation.evaluate import face_mask
 from styleavatar_core.evaluation.metrics import sharpness
 from styleavatar_core.raster.software import interpolate, rasterize
@@ -183,9 +184,7 @@ def _mouth_colors(
 
 def _spread_frames(dataset: AvatarDataset) -> list[int]:
     """Returns training frames spread evenly over the clip."""
-    train = dataset.train_indices
-    places = np.linspace(0, len(train) - 1, min(_FRAME_COUNT, len(train)))
-    return [train[int(place)] for place in places.round()]
+    return spread_evenly(dataset.train_indices, _FRAME_COUNT)
 
 
 def _picture(colors: FloatArray) -> ByteArray:

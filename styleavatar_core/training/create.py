@@ -17,8 +17,9 @@ from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, Avat
 from styleavatar_core.avatar.statistics import ParameterStatistics, measure_closed_lip_gap
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
+from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.errors import InvalidInputError
-from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr, spread_evenly
+from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.ops.ranks import own_rank

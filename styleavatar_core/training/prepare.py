@@ -15,6 +15,7 @@ from styleavatar_core.data.crop import crop_image, valid_mask
 from styleavatar_core.data.dataset import AvatarDataset, DatasetInfo, DatasetWriter, read_info
 from styleavatar_core.data.matting import ForegroundMatting
 from styleavatar_core.data.portrait import CANVAS_FACTOR, choose_window
+from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.data.video import probe, read_frames
 from styleavatar_core.errors import FaceNotFoundError, TrainingCanceled
 from styleavatar_core.face3d.camera import parameters_in_crop
@@ -142,8 +143,7 @@ def _fit_head(
     """Returns the identity with hair and neck fitted to the outline in frames of all headings."""
     known = {index: params for index in train if (params := tracked.parameters[index]) is not None}
     by_yaw = sorted(known, key=lambda index: float(known[index].rotation[2]))
-    places = np.linspace(0, len(by_yaw) - 1, _OUTLINE_FRAME_COUNT).round().astype(int)
-    picked = {by_yaw[place] for place in places}
+    picked = set(spread_evenly(by_yaw, _OUTLINE_FRAME_COUNT))
     masks, parameters = [], []
     matting = ForegroundMatting(matting_weights)
     try:
@@ -206,9 +206,7 @@ def _choose_frames(tracked: TrackedVideo, frame_cap: int) -> list[int]:
             f"a face was found in {len(found)} of {len(tracked.parameters)} frames; at least "
             f"{MIN_FACE_FRAMES} are needed. Use a video of one well-lit face looking at the camera"
         )
-    if len(found) <= frame_cap:
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, frame_cap).round().astype(int)]
+    return spread_evenly(found, frame_cap)
 
 
 def _matches(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.evaluation.evaluate import mean_psnr, spread_evenly, write_sheet
+from styleavatar_core.data.spread import spread_evenly
+from styleavatar_core.evaluation.evaluate import mean_psnr, write_sheet
 from styleavatar_core.networks import fixed_noise
 from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.avatar_networks import AvatarNetworks

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.evaluation.baselines import nearest_parameters
 from styleavatar_core.evaluation.evaluate import (
     evaluate_frames,
     evaluate_held_out,
     held_out_truth,
     pick_frames,
-    spread_evenly,
 )
 from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 from styleavatar_core.types import ByteArray
