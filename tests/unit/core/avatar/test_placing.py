@@ -4,33 +4,17 @@
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from styleavatar_core.avatar import placing
 from styleavatar_core.avatar.placing import put_in_place
+from tests.fakes.dying import DEAD, run_until
 
-# Puts a folder in place and ends itself, as a kill would, before the step of that number that
-# changes a name or removes files.
-DYING = """
-import os, sys
-from pathlib import Path
+PLACING = """
 from styleavatar_core.avatar.placing import put_in_place
-
-left = int(sys.argv[3])
-
-def die(event, _):
-    global left
-    if event in ("os.rename", "os.rmdir", "os.remove", "shutil.rmtree"):
-        left -= 1
-        if left == 0:
-            os._exit(9)
-
-sys.addaudithook(die)
-put_in_place(Path(sys.argv[1]), Path(sys.argv[2]))
+put_in_place(first, second)
 """
 
 
@@ -63,12 +47,11 @@ def test_a_file_system_that_cannot_exchange_names(
 
 def test_one_of_the_two_is_whole_whenever_the_process_dies(tmp_path: Path) -> None:
     path = folder(tmp_path / "anna", "old")
-    code, step, found = 9, 0, []
-    while code == 9:
+    code, step, found = DEAD, 0, []
+    while code == DEAD:
         step += 1
         new = folder(tmp_path / f".new-{step}", "new")
-        command = [sys.executable, "-c", DYING, new, path, str(step)]
-        code = subprocess.run(command, check=False).returncode
+        code = run_until(step, PLACING, new, path)
         found.append((path / "file").read_text())
     # Died before the old one was removed, and while it was.
     assert (code, found) == (0, ["new"] * step)

@@ -82,13 +82,19 @@ def test_unwrapped_texture_is_as_sharp_as_the_frames(tmp_path, waves, flicker, s
     assert least < np.mean(ratios) < most
 
 
-def test_a_mouth_that_hardly_opens_is_as_dark_as_it_is_seen(tmp_path):
+def mouth_and_clip(folder):
+    """Returns UV places and colours of the model's mouth inside, and a clip's arrays to change."""
     model = builtin_model()
     place = slice(*model.mouth_vertices)
     inside, colors = model.uv_coordinates[place], 255 * model.mean_texture[place]
-    write_prepared_clip(tmp_path, frame_count=12, train_count=10)
+    write_prepared_clip(folder, frame_count=12, train_count=10)
     names = ("frames", "masks", "uv")
-    stored = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r+") for name in names}
+    stored = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in names}
+    return inside, colors, stored
+
+
+def test_a_mouth_that_hardly_opens_is_as_dark_as_it_is_seen(tmp_path):
+    inside, colors, stored = mouth_and_clip(tmp_path)
     stored["frames"][:], stored["masks"][:], stored["uv"][:] = (48, 24, 24), 255, 0
     teeth = inside[colors.sum(axis=1) > 0.9 * colors.sum(axis=1).max()]
     slit = teeth[np.arange(40) % len(teeth)]
@@ -99,12 +105,7 @@ def test_a_mouth_that_hardly_opens_is_as_dark_as_it_is_seen(tmp_path):
 
 
 def test_the_mouths_inside_is_the_models_until_a_frame_shows_it(tmp_path):
-    model = builtin_model()
-    place = slice(*model.mouth_vertices)
-    inside, colors = model.uv_coordinates[place], 255 * model.mean_texture[place]
-    write_prepared_clip(tmp_path, frame_count=12, train_count=10)
-    names = ("frames", "masks", "uv")
-    stored = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r+") for name in names}
+    inside, colors, stored = mouth_and_clip(tmp_path)
     stored["uv"][stored["uv"][..., 1] > 0.75 * 65535] = 0
     columns, rows = np.rint(128 * inside - 0.5).astype(int).T
     texture = unwrapped_texture(AvatarDataset(tmp_path), 128).astype(int)

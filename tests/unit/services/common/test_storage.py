@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,26 +12,11 @@ import pytest
 
 from services.common.storage import AvatarStore, JobFolders, is_valid_id, new_id, safe_file_name
 from styleavatar_core.errors import NotFoundError
+from tests.fakes.dying import DEAD, run_until
 
-# Publishes, and ends itself, as a kill would, before the step of that number that changes a name or
-# removes files.
-DYING = """
-import os, sys
-from pathlib import Path
+PUBLISHING = """
 from services.common.storage import AvatarStore
-
-left = int(sys.argv[2])
-
-def die(event, _):
-    global left
-    if event in ("os.rename", "os.rmdir", "os.remove", "shutil.rmtree"):
-        left -= 1
-        if left == 0:
-            os._exit(9)
-
-sys.addaudithook(die)
-folder = Path(sys.argv[1])
-AvatarStore(folder / "avatars").publish(folder / f"second-{sys.argv[2]}", "anna")
+AvatarStore(first).publish(second, "anna")
 """
 
 
@@ -76,12 +59,11 @@ def test_a_replaced_avatar_is_there_before_the_old_one_is_removed(
 def test_a_republished_avatar_is_there_whenever_the_publisher_dies(tmp_path: Path) -> None:
     store = AvatarStore(tmp_path / "avatars")
     store.publish(bundle(tmp_path / "first", "1"), "anna")
-    code, step, found = 9, 0, []
-    while code == 9:
+    code, step, found = DEAD, 0, []
+    while code == DEAD:
         step += 1
-        bundle(tmp_path / f"second-{step}", "2")
-        command = [sys.executable, "-c", DYING, str(tmp_path), str(step)]
-        code = subprocess.run(command, check=False).returncode
+        new = bundle(tmp_path / f"second-{step}", "2")
+        code = run_until(step, PUBLISHING, store.root, new)
         found.append((store.path("anna") / "avatar.json").read_text())
     assert code == 0
     assert found == sorted(found)
