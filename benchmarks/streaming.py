@@ -39,7 +39,7 @@ MAIN = AVATARS[0]
 
 
 def overhead(bench: Bench) -> dict[str, float]:
-    """One stream beside the bare engine; then one for each core, each worker with a thread."""
+    """One stream beside the bare engine; then one for each core, up to four, each with a worker."""
     options = bench.options
     bundle = bench.data_folder(options.preset) / "avatars" / MAIN
     with bench.service() as service:
