@@ -171,7 +171,7 @@ def measure_all(options: argparse.Namespace) -> Iterator[Figures]:
     if "live" in options.only:
         backend = options.backends[0] if len(options.backends) == 1 else "auto"
         for preset in options.presets:
-            yield live_figures(preset, options.seconds, options.threads, options.clip, backend)
+            yield live_figures(preset, options.seconds, options.clip, backend)
 
 
 def plain(value: object) -> object:

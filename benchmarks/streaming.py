@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,20 +38,15 @@ MAIN = AVATARS[0]
 
 
 def overhead(bench: Bench) -> dict[str, float]:
-    """One stream beside the bare engine; then one for each core, up to four, each with a worker."""
+    """One stream beside the bare engine, then as many as there are workers."""
     options = bench.options
     bundle = bench.data_folder(options.preset) / "avatars" / MAIN
     with bench.service() as service:
         service.wait_for_standby()  # its start would take time from the frames
         figures = measure_latency(service.channel, MAIN, options.frames)
         figures |= asyncio.run(measure_asyncio_latency(service.address, MAIN, options.frames))
-        figures |= measure_throughput(service, [MAIN], bundle, options.backend, options.frames)
+        figures |= measure_throughput(service, AVATARS, bundle, options.backend, options.frames)
         first_ms = measure_first_frames(service.channel, MAIN, max(5, options.frames // 10))
-    avatar_ids = AVATARS[: len(os.sched_getaffinity(0))]
-    with bench.service(worker_count=len(avatar_ids), threads_per_worker=1) as service:
-        service.wait_for_standby()
-        apart = measure_throughput(service, avatar_ids, bundle, options.backend, options.frames)
-    figures |= {f"worker_per_core.{name}": value for name, value in apart.items()}
     return {**figures, "time_to_first_frame_ms_p50": first_ms}
 
 
@@ -73,12 +67,12 @@ def malformed(bench: Bench) -> dict[str, float]:
 
 
 def recovery(bench: Bench) -> dict[str, float]:
-    """Workers killed under a stream, with one that stands by and without; their memory."""
+    """A lone worker killed under a stream, with one that stands by and without; their memory."""
     kills = bench.options.kills
-    with bench.service() as service:
+    with bench.service(worker_count=1) as service:
         figures = measure_memory(service, MAIN)
         figures["recovery_s_max"] = measure_recovery(service, MAIN, kills)
-    with bench.crowded_service() as service:
+    with bench.service(worker_count=1, stand_by=False) as service:
         figures["recovery.cold_s_max"] = measure_recovery(service, MAIN, kills)
     return figures
 

@@ -28,7 +28,6 @@ _CLIP_SIZE_PX = 512
 def live_figures(
     preset: str,
     seconds: float,
-    thread_count: int,
     clip: Path | None = None,
     backend: str = "auto",
 ) -> Figures:
@@ -37,7 +36,6 @@ def live_figures(
     Args:
         preset: Name of the preset.
         seconds: Of the clip that are driven each time.
-        thread_count: Threads of the engine.
         clip: The driver; the sample clip if there is none.
         backend: What renders; ``auto`` measures which is fastest, beside whatever else runs.
     """
@@ -48,9 +46,7 @@ def live_figures(
         frames = list(islice(_frames(clip), round(seconds * _CAMERA_FPS)))
         write_nano_bundle(folder / "avatars" / _AVATAR, preset=preset)
         with (
-            rendering_service(
-                folder, threads_per_worker=thread_count, backend=backend
-            ) as rendering,
+            rendering_service(folder, backend=backend) as rendering,
             running_service("tracking", folder, rendering_address=rendering.address) as tracking,
             AvatarStreams(tracking.address) as streams,
         ):

@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
@@ -20,6 +25,11 @@ from benchmarks.streaming_parts.callers import (
     own_connection,
 )
 from benchmarks.streaming_parts.service import RunningService
+from services.common.cores import usable_core_count
+from styleavatar_core.types import FaceParameters
+
+if TYPE_CHECKING:
+    from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 
 WARM_UP_COUNT = 10
 IN_FLIGHT = 3
@@ -44,40 +54,74 @@ def measure_throughput(
 ) -> dict[str, float]:
     """Frames per second of the service and of the engine alone, in this process, on all cores.
 
-    The service has a stream for each avatar, as many as it has workers. Service and engine take
-    turns, so that a slow moment of the machine befalls both. Faces and requests are made before:
-    who asks shares the cores of who renders here, as he would not elsewhere. Beside them, the
-    processor time that a frame takes in each process, which both figures follow.
+    The service has a stream for each of its workers, of another avatar as long as there are such.
+    Alone, the engine is measured in two ways: one that shares all cores, which renders a frame
+    soonest, and one of one thread for each worker, which together render the most. Service and
+    engines take turns, so that a slow moment of the machine befalls all. Faces and requests are
+    made before: who asks shares the cores of who renders here, as he would not elsewhere. Beside
+    them, the processor time that a frame takes in each process, which the figures follow.
     """
-    from styleavatar_core.engine.avatar_renderer import AvatarRenderer
-
-    renderer = AvatarRenderer(bundle, backend=backend)
-    streams = [Stream(service.channel, avatar_id) for avatar_id in avatar_ids]
-    bare_ms: list[float] = []
-    service_s = 0.0
-    spent_s: dict[str, float] = {}
+    worker_count = service.worker_count
+    streams = [Stream(service.channel, name) for name in islice(cycle(avatar_ids), worker_count)]
     each = max(1, count // TURNS)
-    asked = max(1, each // len(streams))
+    asked = max(1, each // worker_count)
     faces = [moving_face(index) for index in range(max(each, WARM_UP_COUNT))]
-    for _ in range(TURNS):
-        bare_ms += durations_ms(lambda index: renderer.render(faces[index]), each)
-        before_s = processor_s(service)
-        service_s += seconds_with_frames_in_flight(streams, asked)
-        for name, after_s in processor_s(service).items():
-            spent_s[name] = spent_s.get(name, 0.0) + after_s - before_s[name]
-    renderer.close()
+    seconds = {"bare": 0.0, "bare_apart": 0.0, "service": 0.0}
+    spent_s: dict[str, float] = {}
+    with bare_engines(bundle, backend, worker_count) as (bare, apart):
+        for _ in range(TURNS):
+            seconds["bare"] += seconds_of_engines([bare], faces, each)
+            seconds["bare_apart"] += seconds_of_engines(apart, faces, asked)
+            before_s = processor_s(service)
+            seconds["service"] += seconds_with_frames_in_flight(streams, asked)
+            for name, after_s in processor_s(service).items():
+                spent_s[name] = spent_s.get(name, 0.0) + after_s - before_s[name]
     for stream in streams:
         stream.close()
-    frame_count = TURNS * len(streams) * (asked + IN_FLIGHT + WARM_UP_COUNT)
-    bare_per_s = 1e3 * len(bare_ms) / sum(bare_ms)
-    frames_per_s = TURNS * len(streams) * asked / service_s
+    frame_count = TURNS * worker_count * (asked + IN_FLIGHT + WARM_UP_COUNT)
+    bare_per_s = TURNS * each / seconds["bare"]
+    apart_per_s = TURNS * worker_count * asked / seconds["bare_apart"]
+    frames_per_s = TURNS * worker_count * asked / seconds["service"]
     return {
         **{f"processor.{name}_ms": 1e3 * spent / frame_count for name, spent in spent_s.items()},
         "bare_frames_per_second": bare_per_s,
-        "bare_frame_ms_p50": float(np.percentile(bare_ms, 50)),
+        "bare_apart_frames_per_second": apart_per_s,
         "frames_per_second": frames_per_s,
         "throughput_ratio": frames_per_s / bare_per_s,
+        "throughput_apart_ratio": frames_per_s / apart_per_s,
     }
+
+
+@contextmanager
+def bare_engines(
+    bundle: Path, backend: str, worker_count: int
+) -> Iterator[tuple[AvatarRenderer, list[AvatarRenderer]]]:
+    """Opens an engine of all cores, and so many that have one thread each."""
+    from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+
+    with ExitStack() as stack:
+
+        def opened(thread_count: int) -> AvatarRenderer:
+            renderer = AvatarRenderer(bundle, backend=backend, thread_count=thread_count)
+            return stack.enter_context(closing(renderer))
+
+        yield opened(usable_core_count()), [opened(1) for _ in range(worker_count)]
+
+
+def seconds_of_engines(
+    engines: Sequence[AvatarRenderer], faces: Sequence[FaceParameters], count: int
+) -> float:
+    """Times so many frames of each engine, all at once, after a warm-up."""
+
+    def render(engine: AvatarRenderer, frame_count: int) -> None:
+        for face in faces[:frame_count]:
+            engine.render(face)
+
+    with ThreadPoolExecutor(len(engines)) as threads:
+        list(threads.map(partial(render, frame_count=WARM_UP_COUNT), engines))
+        begun = time.perf_counter()
+        list(threads.map(partial(render, frame_count=count), engines))
+        return time.perf_counter() - begun
 
 
 def processor_s(service: RunningService) -> dict[str, float]:

@@ -47,6 +47,11 @@ class RunningService:
         """Its worker processes; one that stands by is the last."""
         return sorted(self.process.children(), key=psutil.Process.create_time)
 
+    @property
+    def worker_count(self) -> int:
+        """Workers that serve."""
+        return len(self.workers()) - self.has_standby
+
     def metric(self, name: str) -> float:
         """Reads a metric that has no labels."""
         for line in httpx.get(self.metrics_url).text.splitlines():

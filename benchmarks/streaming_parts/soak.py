@@ -79,15 +79,16 @@ def measure_soak(
     """Renders many frames; memory slope of every process, what is left when the service is gone.
 
     Args:
-        running: A service with one worker and one that stands by; ended here.
+        running: A service with one worker that stands by; ended here.
         avatar_id: Of all streams.
         count: Frames of all streams together.
     """
     shared = _shared_memory()
     with running as service:
         service.wait_for_standby()
-        workers = dict(zip(("worker", "standby"), service.workers(), strict=False))
-        processes = {"front": service.process, **workers}
+        *serving, standby = service.workers()
+        workers = {f"worker_{number}": worker for number, worker in enumerate(serving, 1)}
+        processes = {"front": service.process, **workers, "standby": standby}
         watched = Watched({**processes, "caller": psutil.Process()})
         begun_s = time.perf_counter()
         _stream_frames(service, avatar_id, count, watched)

@@ -7,6 +7,7 @@ import asyncio
 
 from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
+from services.common.cores import usable_core_count
 from services.common.grpc_server import GrpcServer, run_until_signal
 from services.common.mailbox import running
 from services.common.metrics import RenderingMetrics, serve_metrics
@@ -16,7 +17,7 @@ from services.common.worker.options import WorkerOptions
 from services.rendering.catalog import AvatarCatalog
 from services.rendering.deletion import keep_forgetting
 from services.rendering.health import AvatarHealth, keep_serving_while
-from services.rendering.pool.devices import device_options, device_reader
+from services.rendering.pool.devices import device_names, device_reader, device_workers
 from services.rendering.pool.pool import RenderPool
 from services.rendering.pool.slot import PoolLimits
 from services.rendering.servicer import RenderingServicer
@@ -32,7 +33,8 @@ SLOT_COUNT = 4
 
 async def run(settings: RenderingSettings) -> None:
     """Serves until SIGTERM or SIGINT; health says SERVING once the workers are ready."""
-    metrics = RenderingMetrics(read_devices=device_reader())
+    read_devices = device_reader()
+    metrics = RenderingMetrics(read_devices=read_devices)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port)
     options = WorkerOptions(
         "services.rendering.worker",
@@ -40,7 +42,6 @@ async def run(settings: RenderingSettings) -> None:
             "renderer": settings.renderer,
             "backend": settings.backend,
             "precision": settings.precision,
-            "thread_count": settings.threads_per_worker,
             "log_level": settings.log_level,
             "log_format": settings.log_format,
         },
@@ -48,9 +49,15 @@ async def run(settings: RenderingSettings) -> None:
         slot_bytes=SLOT_BYTES,
         memory_limit_bytes=1_000_000 * settings.worker_memory_limit_mb,
     )
-    pool = RenderPool(
-        device_options(options, settings.devices),
+    devices = device_workers(
+        options,
+        device_names(settings.devices, [index for index, _, _ in read_devices()]),
+        usable_core_count(),
         settings.worker_count,
+        settings.threads_per_worker,
+    )
+    pool = RenderPool(
+        devices,
         PoolLimits(
             settings.engine_bytes_per_worker,
             load_s=settings.load_timeout_s,

@@ -21,10 +21,17 @@ class RenderingSettings(GrpcSettings):
     metrics_port: int = Field(
         default=9102, ge=0, le=65535, description="Port of /metrics; 0 takes a free one."
     )
-    worker_count: int = Field(default=1, ge=1, le=64, description="Workers on each device.")
+    worker_count: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Workers on each device; unset: one on a GPU, on the CPU one for each core, up"
+        " to 8.",
+    )
     devices: str = Field(
         default="",
-        description="GPU indices or cpu, with commas between; unset: all that workers see.",
+        description="GPUs (indices or UUIDs) or cpu, with commas between; unset: all GPUs, or the"
+        " CPU where there is none.",
     )
     stand_by: bool = Field(
         default=True, description="One more worker a device waits, warm, for one that dies."
@@ -38,8 +45,12 @@ class RenderingSettings(GrpcSettings):
         description="What engines compute in, a safer one for avatars whose pictures do not pass"
         " the quality gate; unset: fp16 on a GPU, fp32 on a CPU.",
     )
-    threads_per_worker: int = Field(
-        default=2, ge=1, le=256, description="Threads that an engine may use on the CPU."
+    threads_per_worker: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that an engine may use on the CPU; unset: the cores, shared among all"
+        " workers.",
     )
     engine_bytes_per_worker: int = Field(
         default=2_000_000_000, ge=1, description="Memory that a worker's avatars may take."

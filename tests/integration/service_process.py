@@ -19,6 +19,8 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 START_TIMEOUT_S = 90
+# Tests say themselves how many workers they mean: they must not depend on the machine's cores.
+OWN_SETTINGS: dict[str, dict[str, object]] = {"rendering": {"worker_count": 1}}
 
 
 def free_port() -> int:
@@ -37,7 +39,7 @@ class ServiceProcess:
     """
 
     def __init__(self, name: str, data_folder: Path, **settings: object) -> None:
-        settings = {"port": 0, "metrics_port": 0, **settings}
+        settings = {"port": 0, "metrics_port": 0, **OWN_SETTINGS.get(name, {}), **settings}
         prefix = f"STYLEAVATAR_{name.upper()}_"
         variables = {f"{prefix}{key.upper()}": str(value) for key, value in settings.items()}
         variables |= {"STYLEAVATAR_DATA": str(data_folder), "STYLEAVATAR_LOG_FORMAT": "json"}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from services.common.worker.options import WorkerOptions
@@ -18,6 +19,8 @@ from styleavatar_core.errors import InvalidInputError
 logger = logging.getLogger(__name__)
 
 CPU = "cpu"
+# More would take more memory than they are worth: each is a process with torch and its avatars.
+MOST_CPU_WORKERS = 8
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 # Index of a GPU, its used bytes, and the share of the time that it was busy of late; None of either
@@ -25,32 +28,79 @@ VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 DeviceLoad = tuple[int, int | None, float | None]
 
 
-def device_options(options: WorkerOptions, names: str) -> list[WorkerOptions]:
-    """Says how a worker is started on each device.
+@dataclass(frozen=True, slots=True)
+class DeviceWorkers:
+    """The workers of one device.
+
+    Attributes:
+        options: How each is started.
+        count: How many there are.
+    """
+
+    options: WorkerOptions
+    count: int
+
+
+def device_names(
+    setting: str, gpus: Sequence[int], environment: Mapping[str, str] = os.environ
+) -> list[str]:
+    """Returns the devices that a setting names, or else all that this machine shows.
 
     Args:
-        options: What is the same on all of them.
-        names: Indices of GPUs, or ``cpu``, with commas between; empty leaves the choice to the
-            machine: workers see all that it has.
-
-    Returns:
-        One for each device.
+        setting: Names with commas between, or empty.
+        gpus: Indices of the machine's GPUs.
+        environment: Where ``CUDA_VISIBLE_DEVICES`` may say which of them are ours.
 
     Raises:
-        InvalidInputError: A name is neither.
+        InvalidInputError: A name is none of a device.
     """
-    if not names:
-        return [options]
-    devices = []
-    for name in (part.strip() for part in names.split(",")):
-        if name != CPU and not name.isdecimal():
+    if not setting:
+        visible = environment.get(VISIBLE_VARIABLE, ",".join(map(str, gpus)))
+        return [name.strip() for name in visible.split(",") if is_gpu(name.strip())] or [CPU]
+    names = [name.strip() for name in setting.split(",")]
+    for name in names:
+        if name != CPU and not is_gpu(name):
             raise InvalidInputError(
-                f"devices must be indices of GPUs or '{CPU}', with commas between, got '{name}'",
+                f"devices must be indices of GPUs, their UUIDs, or '{CPU}', with commas between, "
+                f"got '{name}'",
                 reason="BAD_SETTING",
             )
-        visible = "" if name == CPU else name
-        environment = {**options.environment, VISIBLE_VARIABLE: visible}
-        devices.append(replace(options, environment=environment))
+    return names
+
+
+def is_gpu(name: str) -> bool:
+    """Whether a device's name is an index or a UUID of a GPU, or of a part of one."""
+    return name.isdecimal() or name.startswith(("GPU-", "MIG-"))
+
+
+def device_workers(
+    options: WorkerOptions,
+    names: Sequence[str],
+    core_count: int,
+    workers_per_device: int | None = None,
+    threads_per_worker: int | None = None,
+) -> list[DeviceWorkers]:
+    """Says how many workers each device has, and how they are started.
+
+    A GPU has one. The CPU has one for each core, up to eight: the threads of one engine wait for
+    each other and for whoever else needs their cores, engines of one thread wait for nobody.
+
+    Args:
+        options: What is the same on all devices.
+        names: As ``device_names`` returns them.
+        core_count: Cores that all workers share.
+        workers_per_device: So many on each instead.
+        threads_per_worker: So many threads for each engine, instead of a fair share of the cores.
+    """
+    cpu_count = min(core_count, MOST_CPU_WORKERS)
+    counts = [workers_per_device or (cpu_count if name == CPU else 1) for name in names]
+    threads = threads_per_worker or max(1, core_count // sum(counts))
+    devices = []
+    for name, count in zip(names, counts, strict=True):
+        environment = {**options.environment, VISIBLE_VARIABLE: "" if name == CPU else name}
+        told = {**options.options, "thread_count": threads}
+        started = replace(options, options=told, environment=environment)
+        devices.append(DeviceWorkers(started, count))
     return devices
 
 

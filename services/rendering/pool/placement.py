@@ -38,9 +38,14 @@ class Place:
             return True
         return self.utilization + self.needed <= limit
 
+    @property
+    def would_be_late(self) -> bool:
+        """Whether more than all of its time would be reserved, where the limit allows that."""
+        return self.needed is not None and self.utilization + self.needed > 1
+
 
 def choose_place(places: Sequence[Place], limit: float) -> int | None:
-    """Chooses by what is ready, then by what is loaded, then by load.
+    """Chooses by what is ready, then by what has time, then by what is loaded, then by load.
 
     Args:
         places: All workers of the service.
@@ -84,6 +89,7 @@ def choose_refuge(
 def _preference(place: Place) -> tuple[bool, bool, bool, float, int, int]:
     return (
         not place.is_ready,
+        place.would_be_late,
         not place.holds_avatar,
         not place.is_loading,
         place.utilization,

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from services.common.metrics import RenderingMetrics
-from services.common.worker.options import WorkerOptions
 from services.common.worker.process import WorkerProcess
 from services.common.worker.standby import StandBy
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.admission import Admission
 from services.rendering.pool.calls import PATIENCE_S, load_engine, unload_engine
 from services.rendering.pool.capacity import FrameCosts
+from services.rendering.pool.devices import DeviceWorkers
 from services.rendering.pool.lane import Lane
 from services.rendering.pool.slot import PoolLimits, PoolSlot
 from styleavatar_core.errors import OverloadedError, WorkerLostError
@@ -39,8 +39,7 @@ class RenderPool:
 
     def __init__(
         self,
-        devices: Sequence[WorkerOptions],
-        workers_per_device: int,
+        devices: Sequence[DeviceWorkers],
         limits: PoolLimits,
         metrics: RenderingMetrics,
         *,
@@ -50,8 +49,7 @@ class RenderPool:
         """Prepares the workers.
 
         Args:
-            devices: How to start one, for each device.
-            workers_per_device: How many.
+            devices: How many each device has, and how they are started.
             limits: What each is allowed.
             metrics: Where loads and restarts are counted.
             utilization_limit: Share of a worker's time that streams may reserve.
@@ -62,12 +60,12 @@ class RenderPool:
         self._metrics = metrics
         self._is_standing_by = stand_by
         self._latest: AvatarEntry | None = None
-        self._standbys = [StandBy(options, self._rehearse) for options in devices]
+        self._standbys = [StandBy(device.options, self._rehearse) for device in devices]
         self._slots: list[PoolSlot] = []
-        for options, standby in zip(devices, self._standbys, strict=True):
+        for device, standby in zip(devices, self._standbys, strict=True):
             costs = FrameCosts()  # the workers of a device share what they learn
-            for _ in range(workers_per_device):
-                slot = PoolSlot(options, standby, limits, metrics, costs, self._changed)
+            for _ in range(device.count):
+                slot = PoolSlot(device.options, standby, limits, metrics, costs, self._changed)
                 self._slots.append(slot)
         self.admission = Admission(self._slots, metrics, utilization_limit)
         metrics.utilization.set_function(

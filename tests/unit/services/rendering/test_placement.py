@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from services.common.worker.options import WorkerOptions
-from services.rendering.pool.devices import device_loads, device_options
+from services.rendering.pool.devices import device_loads, device_names, device_workers
 from services.rendering.pool.placement import Place, choose_place, choose_refuge
 from styleavatar_core.errors import InvalidInputError
 
@@ -77,14 +77,54 @@ def test_who_lost_his_worker_goes_where_his_avatar_is_then_to_who_stands_by() ->
     assert refuge() is None
 
 
+def test_where_more_than_all_time_may_be_reserved_workers_are_filled_evenly() -> None:
+    full = replace(BUSY, utilization=0.9, holds_avatar=True)
+    assert choose([full, IDLE], 0.7, 1000.0) == 1
+    assert choose([full, BUSY], 0.7, 1000.0) == 0  # late at either: there at least it is loaded
+
+
 def test_each_worker_sees_the_device_that_it_was_given() -> None:
-    options = WorkerOptions("module", environment={"A": "1"})
-    assert device_options(options, "") == [options]
-    seen = [device.environment for device in device_options(options, "0, 2,cpu")]
-    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in seen] == ["0", "2", ""]
+    options = WorkerOptions("module", environment={"A": "1"}, options={"B": 2})
+    devices = device_workers(options, ["0", "MIG-2", "cpu"], core_count=8)
+    seen = [device.options.environment for device in devices]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in seen] == ["0", "MIG-2", ""]
     assert all(environment["A"] == "1" for environment in seen)
-    with pytest.raises(InvalidInputError, match="'cuda:0'"):
-        device_options(options, "cuda:0")
+    assert all(device.options.options["B"] == 2 for device in devices)
+
+
+@pytest.mark.parametrize(
+    ("names", "cores", "workers", "threads", "expected"),
+    [
+        (["cpu"], 2, None, None, [(2, 1)]),
+        (["cpu"], 20, None, None, [(8, 2)]),
+        (["cpu"], 4, 1, None, [(1, 4)]),
+        (["cpu"], 4, 3, 2, [(3, 2)]),
+        (["0", "1"], 16, None, None, [(1, 8), (1, 8)]),
+        (["0", "1"], 1, 3, None, [(3, 1), (3, 1)]),
+    ],
+)
+def test_cores_are_shared_among_the_workers(
+    names: list[str],
+    cores: int,
+    workers: int | None,
+    threads: int | None,
+    expected: list[tuple[int, int]],
+) -> None:
+    devices = device_workers(WorkerOptions("module"), names, cores, workers, threads)
+    counts = [(device.count, device.options.options["thread_count"]) for device in devices]
+    assert counts == expected
+
+
+def test_devices_are_those_of_the_setting_or_all_that_the_machine_shows() -> None:
+    assert device_names("0, GPU-5a,cpu", [], {}) == ["0", "GPU-5a", "cpu"]
+    assert device_names("", [0, 2], {}) == ["0", "2"]
+    assert device_names("", [], {}) == ["cpu"]
+    assert device_names("", [0, 1], {"CUDA_VISIBLE_DEVICES": "1"}) == ["1"]
+    assert device_names("", [0, 1], {"CUDA_VISIBLE_DEVICES": "-1"}) == ["cpu"]
+    assert device_names("", [0, 1], {"CUDA_VISIBLE_DEVICES": ""}) == ["cpu"]
+    for wrong in ("cuda:0", "0,,1", "-1"):
+        with pytest.raises(InvalidInputError, match="must be indices of GPUs"):
+            device_names(wrong, [0, 1], {})
 
 
 class NvmlOfTwo:

@@ -16,6 +16,7 @@ from services.common.storage import AvatarStore
 from services.common.worker.options import WorkerOptions
 from services.rendering.catalog import AvatarCatalog
 from services.rendering.health import AvatarHealth
+from services.rendering.pool.devices import DeviceWorkers
 from services.rendering.pool.pool import RenderPool
 from services.rendering.pool.slot import PoolLimits
 from services.rendering.requests import StreamItem, merge_items
@@ -56,7 +57,7 @@ def test_health_is_told_of_later_changes_too(tmp_path: Path) -> None:
 def test_a_stream_is_still_watched(tmp_path: Path) -> None:
     async def scenario() -> None:
         metrics = RenderingMetrics(CollectorRegistry())
-        pool = RenderPool([WorkerOptions("none")], 1, PoolLimits(1), metrics)
+        pool = RenderPool([DeviceWorkers(WorkerOptions("none"), 1)], PoolLimits(1), metrics)
         catalog = AvatarCatalog(StaleStore(tmp_path))
         servicer = RenderingServicer(
             catalog, pool, metrics, Leaving(), stream_limit=1, idle_timeout_s=0.5
