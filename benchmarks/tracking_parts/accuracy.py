@@ -27,7 +27,8 @@ from styleavatar_core.face3d.camera import (
     to_pixels,
 )
 from styleavatar_core.face3d.lip_gap import lip_gap
-from styleavatar_core.tracking.fitter import FaceFitter, FitConfig
+from styleavatar_core.tracking.fit_prior import FitConfig
+from styleavatar_core.tracking.fitter import FaceFitter
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.solver import Pose
 from styleavatar_core.tracking.tracker import Tracker, fit_to_parameters

@@ -26,7 +26,7 @@ from styleavatar_core.errors import FaceNotFoundError, InvalidInputError
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import matrix_from_quaternion, quaternion_from_matrix
 from styleavatar_core.face3d.model import FaceModel
-from styleavatar_core.tracking.fitter import FitConfig
+from styleavatar_core.tracking.fit_prior import FitConfig
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.tracker import Tracker
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray, Progress

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from styleavatar_core.tracking import kernels
+from styleavatar_core.tracking import kernels, landmark_kernels
 from styleavatar_core.types import FloatArray
 
 
@@ -148,7 +148,7 @@ def gram_matrix(
         (N, N) float64.
     """
     metric = (rotation.T * axis_weights) @ rotation
-    return kernels.sum_gram(directions, metric, weights)
+    return landmark_kernels.sum_gram(directions, metric, weights)
 
 
 def moment_vector(
@@ -170,4 +170,4 @@ def moment_vector(
     Returns:
         (N,) float64.
     """
-    return kernels.sum_moment(directions, rotation.T * axis_weights, weights, left)
+    return landmark_kernels.sum_moment(directions, rotation.T * axis_weights, weights, left)

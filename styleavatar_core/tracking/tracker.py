@@ -14,7 +14,8 @@ from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import from_pixels, quaternion_from_matrix
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.tracking.filtering import ParameterFilter
-from styleavatar_core.tracking.fitter import FaceFitter, Fit, FitConfig
+from styleavatar_core.tracking.fit_prior import FitConfig
+from styleavatar_core.tracking.fitter import FaceFitter, Fit
 from styleavatar_core.tracking.identity import IdentityLearner
 from styleavatar_core.tracking.landmarks import GIVE_UP_S, LandmarkDetector
 from styleavatar_core.tracking.texture import solve_texture

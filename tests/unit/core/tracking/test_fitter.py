@@ -14,7 +14,8 @@ from styleavatar_core.face3d.camera import (
 from styleavatar_core.face3d.camera import quaternion_from_matrix as to_quaternion
 from styleavatar_core.face3d.landmark_groups import FOREHEAD
 from styleavatar_core.raster.mesh import vertex_normals
-from styleavatar_core.tracking.fitter import FaceFitter, FitConfig
+from styleavatar_core.tracking.fit_prior import FitConfig
+from styleavatar_core.tracking.fitter import FaceFitter
 from styleavatar_core.tracking.identity import IdentityLearner, fit_identity
 from styleavatar_core.tracking.solver import Pose
 
