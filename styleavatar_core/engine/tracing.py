@@ -49,6 +49,19 @@ class Node:
 Translation = Callable[..., Any]
 
 
+class TranslationTable(dict[Any, Translation]):
+    """Translations by torch operator."""
+
+    def translates(self, *operators: Any) -> Callable[[Translation], Translation]:
+        """Registers the function below as the translation of these operators."""
+
+        def register(translation: Translation) -> Translation:
+            self.update(dict.fromkeys(operators, translation))
+            return translation
+
+        return register
+
+
 class TracedGraph:
     """The graph under construction.
 
@@ -90,7 +103,7 @@ class TracedGraph:
         if translation is None:
             raise EngineError(
                 f"the network uses {func}, which the exporter does not know; "
-                "add it to engine/onnx_operators.py"
+                "add it to engine/onnx_operators.py or a module that it joins"
             )
         return translation(self, *args, **(kwargs or {}))
 
