@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI
 from redis.asyncio import Redis as AsyncRedis
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.common.jobs import JobRecords, connect_redis
+from services.common.job_records import JobRecords, connect_redis
 from services.common.logging import request_id
 from services.common.metrics import GatewayMetrics
 from services.common.security import ApiKeys

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from services.common.jobs import JobRecords
+from services.common.job_records import JobRecords
 from services.common.metrics import GatewayMetrics
 from services.common.security import KEY_HEADER, KEY_PREFIX, ApiKeys
 from services.common.storage import AvatarStore, JobFolders

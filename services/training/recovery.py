@@ -19,7 +19,8 @@ from rq.queue import Queue
 from rq.registry import StartedJobRegistry
 from rq.worker import Worker
 
-from services.common.jobs import JobRecords, enqueue_training
+from services.common.job_queue import enqueue_training
+from services.common.job_records import JobRecords
 from services.common.processes import is_alive
 from services.common.storage import AvatarStore, JobFolders
 

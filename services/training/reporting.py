@@ -10,7 +10,8 @@ import time
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from services.common.jobs import JobProgress, JobRecords, StaleAttemptError, TrainingJob
+from services.common.job_records import JobRecords, StaleAttemptError
+from services.common.jobs import JobProgress, TrainingJob
 from styleavatar_core.errors import NotFoundError
 from styleavatar_core.types import Progress
 

@@ -16,15 +16,9 @@ from typing import Protocol
 
 from rq.job import Retry
 
-from services.common.jobs import (
-    RETRY_LIMIT,
-    JobError,
-    JobRecords,
-    JobState,
-    StaleAttemptError,
-    TrainingJob,
-    connect_redis,
-)
+from services.common.job_queue import RETRY_LIMIT
+from services.common.job_records import JobRecords, StaleAttemptError, connect_redis
+from services.common.jobs import JobError, JobState, TrainingJob
 from services.common.logging import configure_logging
 from services.common.logging import job_id as job_id_in_log
 from services.common.storage import AvatarStore, JobFolders

@@ -29,7 +29,8 @@ from rq.job import Job
 from rq.queue import Queue
 from rq.worker import SpawnWorker
 
-from services.common.jobs import JobRecords, forget_executions
+from services.common.job_queue import forget_executions
+from services.common.job_records import JobRecords
 from services.common.processes import die_with_parent
 from services.training.recovery import find_lost_jobs, requeue
 

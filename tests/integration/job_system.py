@@ -17,13 +17,9 @@ import numpy as np
 import psutil
 from rq.registry import StartedJobRegistry
 
-from services.common.jobs import (
-    JobRecords,
-    TrainingJob,
-    connect_redis,
-    training_queue,
-    withdraw_training,
-)
+from services.common.job_queue import training_queue, withdraw_training
+from services.common.job_records import JobRecords, connect_redis
+from services.common.jobs import TrainingJob
 from services.supervisor.redis_server import redis_command
 from services.supervisor.specs import http_answers, redis_answers
 from styleavatar_core.data.video import VideoWriter

@@ -109,7 +109,7 @@ def test_ruff_is_content(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["services.gateway.app", "services.rendering.server", "services.common.jobs"]
+    "module", ["services.gateway.app", "services.rendering.server", "services.common.job_records"]
 )
 def test_light_processes_never_load_torch(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"

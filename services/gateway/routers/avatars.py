@@ -16,7 +16,8 @@ from fastapi.responses import FileResponse, Response
 from pydantic import ValidationError
 from starlette.background import BackgroundTask
 
-from services.common.jobs import JobState, TrainingJob, enqueue_training, withdraw_training
+from services.common.job_queue import enqueue_training, withdraw_training
+from services.common.jobs import JobState, TrainingJob
 from services.common.storage import MANIFEST_NAME, new_id
 from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.schemas import Accepted, AvatarState, AvatarView

@@ -14,13 +14,9 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from services.common.jobs import (
-    JobState,
-    TrainingJob,
-    enqueue_training,
-    events_key,
-    withdraw_training,
-)
+from services.common.job_queue import enqueue_training, withdraw_training
+from services.common.job_records import events_key
+from services.common.jobs import JobState, TrainingJob
 from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.routers.avatars import SYNTHETIC
 from services.gateway.schemas import JobView

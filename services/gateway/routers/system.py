@@ -16,7 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.exceptions import RedisError
 from rq.worker import Worker
 
-from services.common.jobs import training_queue
+from services.common.job_queue import training_queue
 from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.schemas import ProcessView
 

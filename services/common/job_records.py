@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training jobs as stored in Redis: records, events, and who may write.
+
+Each run of a job takes a new ``attempt`` number and only the latest attempt may write: an older
+process that woke up late, or outlived its parent, is refused and stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.client import Pipeline
+from redis.exceptions import WatchError
+from redis.retry import Retry
+
+from services.common.jobs import JobState, TrainingJob
+from styleavatar_core.errors import ConflictError, NotFoundError
+
+_KEY = "styleavatar:job:"
+_INDEX = "styleavatar:jobs"
+_EVENTS_KEPT = 2000
+
+
+class StaleAttemptError(ConflictError):
+    """A newer attempt owns the job: whoever gets this must stop and leave everything alone."""
+
+    default_reason = "STALE_ATTEMPT"
+
+
+def connect_redis(url: str, *, retries: int = 60) -> Redis:
+    """Connects to Redis.
+
+    Args:
+        url: Where it is: ``redis://``, ``rediss://`` or ``unix://``.
+        retries: How often a command is tried again while Redis is away, at growing distances of
+            up to two seconds; the default suits hour-long jobs: about two minutes.
+    """
+    patience = Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=retries)
+    return Redis.from_url(url, retry=patience, socket_connect_timeout=5, health_check_interval=30)
+
+
+class JobRecords:
+    """Reads and writes training jobs in Redis.
+
+    A job is one JSON value, changed under WATCH, so that no change is lost between gateway and
+    trainer; each change is also appended to a stream that server-sent events are read from.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    def create(self, job: TrainingJob) -> None:
+        """Stores a new job."""
+        with self._redis.pipeline() as pipeline:
+            pipeline.zadd(_INDEX, {job.job_id: job.created_time.timestamp()})
+            self._write(pipeline, job)
+            pipeline.execute()
+
+    def get(self, job_id: str) -> TrainingJob:
+        """Returns a job.
+
+        Raises:
+            NotFoundError: There is no such job, or it was deleted.
+        """
+        return self._parse(job_id, cast("bytes | None", self._redis.get(_KEY + job_id)))
+
+    def list(self) -> list[TrainingJob]:
+        """Returns all jobs, newest first."""
+        ids = [key.decode() for key in cast("list[bytes]", self._redis.zrevrange(_INDEX, 0, -1))]
+        if not ids:
+            return []
+        texts = cast("list[bytes | None]", self._redis.mget([_KEY + job_id for job_id in ids]))
+        return [TrainingJob.model_validate_json(text) for text in texts if text is not None]
+
+    def find_by_avatar(self, avatar_id: str) -> TrainingJob | None:
+        """Returns the job that makes or made an avatar, if it is known."""
+        return next((job for job in self.list() if job.avatar_id == avatar_id), None)
+
+    def update(self, job_id: str, *, fence: int | None = None, **changes: Any) -> TrainingJob:
+        """Changes fields of a job and tells those who follow it.
+
+        Args:
+            job_id: The job.
+            fence: Number of the writer's attempt; None for the gateway, which owns no attempt.
+            **changes: Fields of TrainingJob and their new values.
+
+        Returns:
+            The job as stored.
+
+        Raises:
+            NotFoundError: The job was deleted.
+            StaleAttemptError: A newer attempt owns the job.
+        """
+        key = _KEY + job_id
+        while True:
+            with self._redis.pipeline() as pipeline:
+                pipeline.watch(key)
+                job = self._parse(job_id, cast("bytes | None", pipeline.get(key)))
+                if fence is not None and job.attempt != fence:
+                    raise StaleAttemptError(
+                        f"attempt {fence} of {job_id} is over; attempt {job.attempt} owns it"
+                    )
+                pipeline.multi()
+                job = job.model_copy(update=changes)
+                self._write(pipeline, job)
+                try:
+                    pipeline.execute()
+                except WatchError:
+                    continue
+                return job
+
+    def begin_attempt(self, job_id: str) -> TrainingJob:
+        """Takes the job over: from now on only the returned ``attempt`` may write.
+
+        A job that was already running when it is taken over has been interrupted, and is counted
+        as resumed.
+        """
+        job = self.get(job_id)
+        interrupted = job.started_time is not None
+        return self.update(
+            job_id,
+            fence=job.attempt,
+            attempt=job.attempt + 1,
+            state=JobState.RUNNING,
+            started_time=job.started_time or datetime.now(UTC),
+            resume_count=job.resume_count + int(interrupted),
+            fruitless_count=job.fruitless_count + int(interrupted),
+        )
+
+    def set_preview(self, job_id: str, picture_jpeg: bytes) -> None:
+        """Keeps the latest picture of a job's state."""
+        self._redis.set(f"{_KEY}{job_id}:preview", picture_jpeg)
+
+    def get_preview(self, job_id: str) -> bytes:
+        """Returns the latest picture of a job's state.
+
+        Raises:
+            NotFoundError: There is none yet.
+        """
+        picture = cast("bytes | None", self._redis.get(f"{_KEY}{job_id}:preview"))
+        if picture is None:
+            raise NotFoundError(f"job {job_id} has no preview yet", reason="PREVIEW_NOT_FOUND")
+        return picture
+
+    def delete(self, job_id: str) -> None:
+        """Removes a job, its events and its preview."""
+        with self._redis.pipeline() as pipeline:
+            pipeline.delete(_KEY + job_id, events_key(job_id), f"{_KEY}{job_id}:preview")
+            pipeline.zrem(_INDEX, job_id)
+            pipeline.execute()
+
+    def events_after(self, job_id: str, event_id: str = "0") -> Iterator[tuple[str, TrainingJob]]:
+        """Yields the stored events of a job after one of them, oldest first."""
+        entries = cast("Any", self._redis.xrange(events_key(job_id), min=f"({event_id}"))
+        for entry_id, fields in entries:
+            yield entry_id.decode(), TrainingJob.model_validate_json(fields[b"job"])
+
+    def _write(self, pipeline: Pipeline, job: TrainingJob) -> None:
+        text = job.model_dump_json()
+        pipeline.set(_KEY + job.job_id, text)
+        pipeline.xadd(events_key(job.job_id), {"job": text}, maxlen=_EVENTS_KEPT)
+
+    @staticmethod
+    def _parse(job_id: str, text: bytes | None) -> TrainingJob:
+        if text is None:
+            raise NotFoundError(f"there is no training job {job_id!r}", reason="JOB_NOT_FOUND")
+        return TrainingJob.model_validate_json(text)
+
+
+def events_key(job_id: str) -> str:
+    """Returns the Redis stream that holds a job's events."""
+    return f"{_KEY}{job_id}:events"
