@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -19,58 +16,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from styleavatar_client.errors import ClientError
-from styleavatar_client.rest import GatewayClient
 
 from services.supervisor.commands import table_of
 from services.supervisor.demo_drive import DriveFigures, drive_demo
-from services.supervisor.demo_progress import StageBars, note_of
-from services.supervisor.demo_report import CurvePoint, plot_training_curve, write_markdown
+from services.supervisor.demo_input import SAMPLE_SECONDS, DemoInput, make_sample, users_video
+from services.supervisor.demo_progress import StageBars
+from services.supervisor.demo_report import plot_training_curve, write_markdown
+from services.supervisor.demo_training import TrainingRecord, train_demo
 from services.supervisor.settings import SupervisorSettings
 from services.supervisor.supervisor import Supervisor
 from styleavatar_core.data.video import VideoInfo, probe
-from styleavatar_core.errors import ConflictError, StyleAvatarError, TrainingError
+from styleavatar_core.errors import ConflictError, StyleAvatarError
 from styleavatar_core.evaluation.figures import build_report, print_report, write_report
-from styleavatar_core.types import Progress
 
-SAMPLE_SECONDS = 24.0
-SAMPLE_SIZE_PX = 384
 _READY_LIMIT_S = 180.0
-
-
-@dataclass(frozen=True, slots=True)
-class DemoInput:
-    """The video and what is said about it.
-
-    Attributes:
-        video: The file.
-        statement: Consent in words.
-        subject: Who is shown.
-        given_by: Who consents, or states that there is consent.
-        source: Where the video comes from, one sentence without full stop.
-    """
-
-    video: Path
-    statement: str
-    subject: str
-    given_by: str
-    source: str
-
-
-@dataclass(slots=True)
-class TrainingRecord:
-    """What was heard of the training.
-
-    Attributes:
-        avatar_id: The avatar.
-        metrics: Figures on the held-out fifth, by the services.
-        points: The training curve.
-        train_minutes: From the first to the last event of the training stage.
-    """
-
-    avatar_id: str
-    metrics: dict[str, float] = field(default_factory=dict)
-    points: list[CurvePoint] = field(default_factory=list)
-    train_minutes: float = 0.0
 
 
 def demo(
@@ -142,13 +101,13 @@ def run_demo(
     started_s = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     with StageBars(console) as bars:
-        given = _sample(out, seconds, bars) if video is None else _users(video, consent)
+        given = make_sample(out, seconds, bars) if video is None else users_video(video, consent)
         info = probe(given.video)
         console.print(f"Video: {given.source}.\nConsent: {given.statement}", highlight=False)
         bars.update("services", 0.0, f"starting, logs in {out / 'logs'}")
         with _serving(out) as supervisor:
             bars.update("services", 1.0, "ready")
-            record = _train(supervisor, given, options, bars)
+            record = train_demo(supervisor.endpoints.gateway_url, given, options, bars)
             drive = drive_demo(
                 supervisor.endpoints.tracking_address,
                 record.avatar_id,
@@ -172,55 +131,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _sample(out: Path, seconds: float, bars: StageBars) -> DemoInput:
-    with _stderr_in(out / "logs" / "sample-clip.log"):
-        # Loads MediaPipe and scikit-image: not for the sake of `--help`.
-        from styleavatar_core.data import sample_clip as sample
-
-    def show(progress: Progress) -> None:
-        bars.update("sample clip", progress.fraction, progress.message)
-
-    bars.update("sample clip", 0.0, "fitting the face model to the photograph")
-    with _stderr_in(out / "logs" / "sample-clip.log"):
-        clip = sample.make_sample_clip(
-            out / "sample.mp4", seconds=seconds, size_px=SAMPLE_SIZE_PX, on_progress=show
-        )
-    return DemoInput(
-        clip.path,
-        sample.SAMPLE_CONSENT,
-        sample.SAMPLE_SUBJECT,
-        "NASA (public domain)",
-        sample.SAMPLE_ORIGIN,
-    )
-
-
-@contextlib.contextmanager
-def _stderr_in(log: Path) -> Iterator[None]:
-    """Sends what native code writes to the error stream to a file: MediaPipe cannot be silenced."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with log.open("ab") as file:
-            os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _users(video: Path, consent: str | None) -> DemoInput:
-    person = getpass.getuser()
-    statement = consent or (
-        f"{person}, who ran this demo on their own machine, states that the person shown agreed to "
-        "an avatar being made of them."
-    )
-    return DemoInput(
-        video, statement, "the person in the video", person, f"{video.name}, given by {person}"
-    )
-
-
 @contextlib.contextmanager
 def _serving(out: Path) -> Iterator[Supervisor]:
     """Starts the services, on the usual ports if they are free."""
@@ -233,40 +143,6 @@ def _serving(out: Path) -> Iterator[Supervisor]:
     with supervisor:
         supervisor.wait_ready(_READY_LIMIT_S)
         yield supervisor
-
-
-def _train(
-    supervisor: Supervisor, given: DemoInput, options: dict[str, Any], bars: StageBars
-) -> TrainingRecord:
-    """Uploads the video and follows its job to the end."""
-    with GatewayClient(supervisor.endpoints.gateway_url) as client:
-        accepted = client.create_avatar(
-            given.video,
-            given.statement,
-            subject=given.subject,
-            given_by=given.given_by,
-            source=given.source,
-            **options,
-        )
-        record = TrainingRecord(accepted["avatar_id"])
-        began_s: float | None = None
-        job: dict[str, Any] = {}
-        for job in client.follow_job(accepted["job_id"]):
-            progress = job.get("progress") or {}
-            if not progress:
-                continue
-            losses, psnr_db = progress.get("losses") or {}, progress.get("psnr_db")
-            note = note_of(progress.get("eta_s"), losses, psnr_db) or progress.get("message", "")
-            bars.update(progress["stage"], progress["fraction"], note)
-            if progress["stage"] == "training":
-                began_s = began_s or time.monotonic()
-                record.train_minutes = (time.monotonic() - began_s) / 60
-                record.points.append(CurvePoint(record.train_minutes, losses, psnr_db))
-        if job.get("state") != "SUCCEEDED":
-            error = job.get("error") or {}
-            raise TrainingError(error.get("message") or f"the job ended {job.get('state')}")
-        record.metrics = client.get_avatar(record.avatar_id)["metrics"]
-    return record
 
 
 def _report(

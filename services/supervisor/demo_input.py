@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The video that the demo makes an avatar of, and what is said about it: the user's or a sample."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.supervisor.demo_progress import StageBars
+from styleavatar_core.types import Progress
+
+SAMPLE_SECONDS = 24.0
+SAMPLE_SIZE_PX = 384
+
+
+@dataclass(frozen=True, slots=True)
+class DemoInput:
+    """The video and what is said about it.
+
+    Attributes:
+        video: The file.
+        statement: Consent in words.
+        subject: Who is shown.
+        given_by: Who consents, or states that there is consent.
+        source: Where the video comes from, one sentence without full stop.
+    """
+
+    video: Path
+    statement: str
+    subject: str
+    given_by: str
+    source: str
+
+
+def make_sample(out: Path, seconds: float, bars: StageBars) -> DemoInput:
+    """Makes the sample clip, of a photograph that is in the public domain.
+
+    Args:
+        out: Folder of the clip and of the log of its making.
+        seconds: Length of the clip.
+        bars: Where progress is shown.
+    """
+    with _stderr_in(out / "logs" / "sample-clip.log"):
+        # Loads MediaPipe and scikit-image: not for the sake of `--help`.
+        from styleavatar_core.data import sample_clip as sample
+
+    def show(progress: Progress) -> None:
+        bars.update("sample clip", progress.fraction, progress.message)
+
+    bars.update("sample clip", 0.0, "fitting the face model to the photograph")
+    with _stderr_in(out / "logs" / "sample-clip.log"):
+        clip = sample.make_sample_clip(
+            out / "sample.mp4", seconds=seconds, size_px=SAMPLE_SIZE_PX, on_progress=show
+        )
+    return DemoInput(
+        clip.path,
+        sample.SAMPLE_CONSENT,
+        sample.SAMPLE_SUBJECT,
+        "NASA (public domain)",
+        sample.SAMPLE_ORIGIN,
+    )
+
+
+@contextlib.contextmanager
+def _stderr_in(log: Path) -> Iterator[None]:
+    """Sends what native code writes to the error stream to a file: MediaPipe cannot be silenced."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def users_video(video: Path, consent: str | None) -> DemoInput:
+    """Returns a video of the user's, with the consent that they gave or state by running this."""
+    person = getpass.getuser()
+    statement = consent or (
+        f"{person}, who ran this demo on their own machine, states that the person shown agreed to "
+        "an avatar being made of them."
+    )
+    return DemoInput(
+        video, statement, "the person in the video", person, f"{video.name}, given by {person}"
+    )
