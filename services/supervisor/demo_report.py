@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from styleavatar_core.data.picture import encode_jpeg
-from styleavatar_core.data.video import VideoWriter
+from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.types import ByteArray
 
 PANEL_PX = 384

@@ -53,12 +53,12 @@ def track(
 
 
 def _arrays(tracked: TrackedVideo) -> dict[str, np.ndarray]:
-    from styleavatar_core.data.dataset import pack_parameters
+    from styleavatar_core.data.parameter_arrays import stack_parameters
 
     found = [params for params in tracked.parameters if params is not None]
     size = np.array([tracked.width, tracked.height])
     return {
-        **pack_parameters(found),
+        **stack_parameters(found),
         "identity": tracked.identity.identity,
         "texture": tracked.identity.texture,
         "model_id": np.array(tracked.identity.model_id),
@@ -71,7 +71,8 @@ def _write_overlay(video: Path, overlay: Path, tracked: TrackedVideo, model: Fac
     """Writes the frames with the texture rendering laid over the face."""
     from styleavatar_core.avatar.conditioning import ConditioningRenderer
     from styleavatar_core.data.crop import crop_image
-    from styleavatar_core.data.video import VideoWriter, read_frames
+    from styleavatar_core.data.video import read_frames
+    from styleavatar_core.data.video_writer import VideoWriter
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.types import CropBox
 

@@ -10,103 +10,20 @@ and only ever reported on. ``dataset.json`` is written last: where it is, the da
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from styleavatar_core.data.dataset_info import DATASET_NAME, DatasetInfo, read_info
+from styleavatar_core.data.parameter_arrays import stack_parameters, unstack_parameters
 from styleavatar_core.errors import AssetError
-from styleavatar_core.face3d.library import find_face_model
-from styleavatar_core.face3d.model import FaceModel
-from styleavatar_core.types import ByteArray, CropBox, FaceIdentity, FaceParameters, FloatArray
+from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
-DATASET_NAME = "dataset.json"
-_FORMAT = 1
 _PARAMETERS_NAME = "parameters.safetensors"
 _UV_LEVELS = 65534.0  # 0 is kept for "no face"
 _WATCHED_SHARE = 1 / 20  # of the first four fifths
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetInfo:
-    """What ``dataset.json`` says.
-
-    Attributes:
-        source_name: File name of the video.
-        source_sha256: Its digest.
-        source_width: Upright width, pixels.
-        source_height: Upright height, pixels.
-        fps: Frames per second of the video.
-        frame_count: Frames in the dataset.
-        train_count: The first so many are for training, the watched ones among them.
-        missing_face_count: Frames left out because no face was found.
-        image_size_px: Side of the window's picture.
-        rendering_size_px: Side of the window's renderings.
-        canvas_factor: Canvas over window.
-        window: center_x, center_y, half_size of the window in source frame coordinates.
-        model_id: Face model.
-        identity: Identity coefficients.
-        texture: Texture coefficients.
-        matting: Which matting made the masks.
-        landmarks: Which detector made the landmarks.
-        frame_cap: Most frames that were asked for.
-        format: Version of this layout.
-        model_digest: ``FaceModel.digest`` of it; empty in older datasets.
-    """
-
-    source_name: str
-    source_sha256: str
-    source_width: int
-    source_height: int
-    fps: float
-    frame_count: int
-    train_count: int
-    missing_face_count: int
-    image_size_px: int
-    rendering_size_px: int
-    canvas_factor: float
-    window: tuple[float, float, float]
-    model_id: str
-    identity: list[float]
-    texture: list[float]
-    matting: str
-    landmarks: str
-    frame_cap: int
-    format: int = _FORMAT
-    model_digest: str = ""
-
-    @property
-    def canvas_size_px(self) -> int:
-        """Side of the canvas picture."""
-        return round(self.image_size_px * self.canvas_factor)
-
-    @property
-    def rendering_canvas_px(self) -> int:
-        """Side of the renderings of the whole canvas."""
-        return round(self.rendering_size_px * self.canvas_factor)
-
-    @property
-    def crop(self) -> CropBox:
-        """The portrait window."""
-        return CropBox(*self.window)
-
-    @property
-    def face_identity(self) -> FaceIdentity:
-        """The person's shape and texture."""
-        return FaceIdentity(
-            self.model_id,
-            np.asarray(self.identity, np.float32),
-            np.asarray(self.texture, np.float32),
-        )
-
-    def face_model(self) -> FaceModel:
-        """Returns the face model of the coefficients.
-
-        Raises:
-            AssetError: It is not here, or another file of the same id is.
-        """
-        return find_face_model(self.model_id, self.model_digest)
 
 
 class DatasetWriter:
@@ -175,7 +92,7 @@ class DatasetWriter:
         for array in self._arrays.values():
             array.flush()
         np.save(self._folder / "valid.npy", valid)
-        save_file(pack_parameters(parameters), self._folder / _PARAMETERS_NAME)
+        save_file(stack_parameters(parameters), self._folder / _PARAMETERS_NAME)
         incoming = self._folder / f".{DATASET_NAME}"
         incoming.write_text(json.dumps(asdict(info), indent=2) + "\n")
         incoming.replace(self._folder / DATASET_NAME)
@@ -211,7 +128,7 @@ class AvatarDataset:
         self.renderings = np.load(folder / "renderings.npy", mmap_mode="r")
         self.uv = np.load(folder / "uv.npy", mmap_mode="r")
         self.valid = np.load(folder / "valid.npy")
-        self.parameters = unpack_parameters(load_file(folder / _PARAMETERS_NAME), info.model_id)
+        self.parameters = unstack_parameters(load_file(folder / _PARAMETERS_NAME), info.model_id)
 
     def __len__(self) -> int:
         return self.info.frame_count
@@ -251,16 +168,6 @@ class AvatarDataset:
         return array[top : top + side, left : left + side]
 
 
-def read_info(folder: Path) -> DatasetInfo | None:
-    """Returns what ``dataset.json`` says, or None where no complete dataset of this version is."""
-    try:
-        values = json.loads((folder / DATASET_NAME).read_text())
-        info = DatasetInfo(**{**values, "window": tuple(values["window"])})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return info if info.format == _FORMAT else None
-
-
 def decode_uv(levels: np.ndarray) -> tuple[FloatArray, FloatArray]:
     """Turns stored UV levels into coordinates and mask.
 
@@ -272,37 +179,3 @@ def decode_uv(levels: np.ndarray) -> tuple[FloatArray, FloatArray]:
     """
     mask = (levels[..., 0] > 0).astype(np.float32)
     return np.maximum(levels.astype(np.float32) - 1, 0) / np.float32(_UV_LEVELS), mask
-
-
-def pack_parameters(parameters: list[FaceParameters]) -> dict[str, np.ndarray]:
-    """Stacks parameters to arrays with a leading T."""
-    stacked = {
-        name: np.stack([getattr(p, name) for p in parameters]).astype(np.float32)
-        for name in ("rotation", "translation", "expression", "eye_rotation")
-    }
-    for name, kind in (
-        ("scale", np.float64),
-        ("confidence", np.float32),
-        ("capture_time_s", np.float64),
-        ("frame_index", np.int64),
-    ):
-        stacked[name] = np.array([getattr(p, name) for p in parameters], kind)
-    return stacked
-
-
-def unpack_parameters(arrays: dict[str, np.ndarray], model_id: str) -> list[FaceParameters]:
-    """Restores what :func:`pack_parameters` stacked."""
-    return [
-        FaceParameters(
-            model_id=model_id,
-            rotation=arrays["rotation"][i],
-            translation=arrays["translation"][i],
-            scale=float(arrays["scale"][i]),
-            expression=arrays["expression"][i],
-            eye_rotation=arrays["eye_rotation"][i],
-            confidence=float(arrays["confidence"][i]),
-            capture_time_s=float(arrays["capture_time_s"][i]),
-            frame_index=int(arrays["frame_index"][i]),
-        )
-        for i in range(len(arrays["scale"]))
-    ]

@@ -1,26 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoding and encoding of video: RGB frames with their times, checked before use.
+"""Decoding of video: RGB frames with their times, checked before use.
 
 The only place that knows containers and codecs.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 
 import av
 
-from styleavatar_core.data.coding import BT709, coded
 from styleavatar_core.data.decoded import fitted, picture_of, square_width, upright
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.types import ByteArray
-
-logger = logging.getLogger(__name__)
 
 MIN_DURATION_S = 5.0
 MAX_SIDE_PX = 4096
@@ -122,61 +116,6 @@ def read_frames(path: Path | str) -> Iterator[tuple[int, float, ByteArray]]:
             raise _damaged(path, index) from error
     if index == 0:
         raise _damaged(path, index)
-
-
-class VideoWriter:
-    """Writes RGB frames as an H.264 file (mp4, yuv420p) that every browser plays.
-
-    Args:
-        path: The file to write.
-        fps: Frames per second.
-        width: Even number of pixels.
-        height: Even number of pixels.
-        quality: x264 constant rate factor; lower is better, 18 is visually lossless.
-    """
-
-    def __init__(
-        self, path: Path | str, fps: float, width: int, height: int, *, quality: int = 18
-    ) -> None:
-        if width % 2 or height % 2:
-            raise InvalidInputError(
-                f"video size {width}x{height} is odd; H.264 needs an even width and height"
-            )
-        self.width, self.height = width, height
-        self._container = av.open(str(path), "w", format="mp4")
-        self._stream = self._container.add_stream(
-            "libx264", rate=Fraction(fps).limit_denominator(1001)
-        )
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.colorspace = BT709
-        self._stream.options = {"crf": str(quality), "preset": "veryfast"}
-
-    def write(self, frame: ByteArray) -> None:
-        """Appends one (H, W, 3) uint8 RGB frame."""
-        if frame.shape != (self.height, self.width, 3):
-            raise InvalidInputError(
-                f"frame has shape {frame.shape}; this video takes {(self.height, self.width, 3)}"
-            )
-        for packet in self._stream.encode(coded(frame)):
-            self._container.mux(packet)
-
-    def close(self) -> None:
-        """Writes what is still in the encoder and ends the file."""
-        for packet in self._stream.encode(None):
-            self._container.mux(packet)
-        self._container.close()
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _open(path: Path) -> av.container.InputContainer:

@@ -12,7 +12,8 @@ import numpy as np
 
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.data.crop import crop_image, valid_mask
-from styleavatar_core.data.dataset import AvatarDataset, DatasetInfo, DatasetWriter, read_info
+from styleavatar_core.data.dataset import AvatarDataset, DatasetWriter
+from styleavatar_core.data.dataset_info import DatasetInfo, read_info
 from styleavatar_core.data.matting import ForegroundMatting
 from styleavatar_core.data.portrait import CANVAS_FACTOR, choose_window
 from styleavatar_core.data.spread import spread_evenly

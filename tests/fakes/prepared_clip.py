@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from styleavatar_core.data.dataset import AvatarDataset, DatasetInfo, DatasetWriter
+from styleavatar_core.data.dataset import AvatarDataset, DatasetWriter
+from styleavatar_core.data.dataset_info import DatasetInfo
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.types import FaceParameters
 

@@ -22,7 +22,7 @@ from services.common.job_records import JobRecords, connect_redis
 from services.common.jobs import TrainingJob
 from services.supervisor.redis_server import redis_command
 from services.supervisor.specs import http_answers, redis_answers
-from styleavatar_core.data.video import VideoWriter
+from styleavatar_core.data.video_writer import VideoWriter
 from tests.integration.service_process import free_port
 
 CONSENT = "I am the person in this video and agree to an avatar of me."

@@ -15,7 +15,8 @@ from styleavatar_client.streaming import AvatarStreams, DriverFrame
 from typer.testing import CliRunner
 
 from styleavatar_core.cli.main import build_app
-from styleavatar_core.data.video import VideoWriter, read_frames
+from styleavatar_core.data.video import read_frames
+from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.types import ByteArray
 from tests.fakes.nano_bundle import write_nano_bundle
 from tests.integration.service_process import ServiceProcess, free_port

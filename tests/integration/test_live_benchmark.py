@@ -7,7 +7,7 @@ import numpy as np
 import skimage.data
 
 from benchmarks.engine_parts.live import live_figures
-from styleavatar_core.data.video import VideoWriter
+from styleavatar_core.data.video_writer import VideoWriter
 
 
 def test_it_says_what_a_frame_costs_from_end_to_end(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ class _Recorder:
         if self._path is None or self._last is None or self._last.image is None:
             return
         if self._writer is None:
-            from styleavatar_core.data.video import VideoWriter
+            from styleavatar_core.data.video_writer import VideoWriter
 
             height, width = self._last.image.shape[:2]
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from styleavatar_core.data.tone import HLG, PQ, to_screen
-from styleavatar_core.data.video import VideoWriter, probe, read_frames
+from styleavatar_core.data.video import probe, read_frames
+from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import InvalidInputError
 from tests.fakes.browser_recording import record_in_a_browser
 

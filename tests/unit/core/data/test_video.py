@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from styleavatar_core.data.decoded import upright
-from styleavatar_core.data.video import VideoWriter, probe, read_frames
+from styleavatar_core.data.video import probe, read_frames
+from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from styleavatar_core.avatar.bundle import read_bundle, write_bundle
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.picture import encode_jpeg
-from styleavatar_core.data.video import VideoWriter
+from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import ConflictError, FaceNotFoundError, NotFoundError
 from styleavatar_core.evaluation.charts import HEIGHT, WIDTH, Line, line_chart
 from tests.fakes.nano_bundle import write_nano_bundle

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from styleavatar_core.data.video import VideoWriter, read_frames
+from styleavatar_core.data.video import read_frames
+from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import (
     AssetError,
     FaceNotFoundError,
