@@ -4,30 +4,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common.errors import describe_error
+from services.common.grpc_errors import ErrorInterceptor
 from services.common.health import HealthServicer
 from services.common.security import ApiKeyInterceptor, ServerSecurity
-from styleavatar_core.errors import ConflictError, InvalidInputError
+from styleavatar_core.errors import ConflictError
 
 logger = logging.getLogger(__name__)
 
 # A raw 4K frame is 25 MB.
 MESSAGE_BYTES_LIMIT = 32 * 1024 * 1024
-FIRST_MESSAGE_WAIT_S = 0.05
 # Callers and balancers that ask more often whether this server lives are sent away.
 PING_INTERVAL_MIN_MS = 2000
+# After this share of the grace period streams end by themselves; the rest is for frames under way.
+LAST_CALL_SHARE = 0.5
 
 
 def channel_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
@@ -56,108 +54,6 @@ def _server_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
         ),
         ("grpc.so_reuseport", 0),  # a port in use is an error, not a silent share
     )
-
-
-# After this share of the grace period streams end by themselves; the rest is for frames under way.
-LAST_CALL_SHARE = 0.5
-
-
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns errors of our handlers into statuses, so that no servicer does it by hand."""
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        """Wraps unary and bidirectional handlers; others pass."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(
-                _guarded_stream(handler.stream_stream), **coders
-            )
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                _guarded_unary(handler.unary_unary), **coders
-            )
-        return handler
-
-
-def _guarded_unary(behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
-            return await behavior(request, context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await _abort(context, error)
-
-    return guarded
-
-
-def _guarded_stream(
-    behavior: Callable[..., AsyncGenerator[Any, None]],
-) -> Callable[..., AsyncIterator[Any]]:
-    async def guarded(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        incoming = _Incoming(requests)
-        try:
-            async with contextlib.aclosing(behavior(incoming.messages(), context)) as responses:
-                async for response in responses:
-                    yield response
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await incoming.await_first()
-            await _abort(context, error)
-
-    return guarded
-
-
-class _Incoming:
-    """The messages of a caller's stream.
-
-    Args:
-        requests: What gRPC gives.
-    """
-
-    def __init__(self, requests: AsyncIterator[Any]) -> None:
-        self._requests = requests
-        self._is_begun = False
-
-    async def messages(self) -> AsyncIterator[Any]:
-        """Yields them; what cannot be read is the caller's error."""
-        self._is_begun = True
-        try:
-            async for request in self._requests:
-                yield request
-        except DecodeError as error:
-            raise InvalidInputError(
-                "A message of the stream is not of the type that this RPC takes.",
-                reason="UNREADABLE_MESSAGE",
-            ) from error
-
-    async def await_first(self) -> None:
-        """Waits a moment for the first message of a stream that was refused without reading it.
-
-        gRPC's client for asyncio forgets a status that comes before it has written: it would tell
-        of an internal error.
-        """
-        if self._is_begun:
-            return
-        with contextlib.suppress(TimeoutError, StopAsyncIteration, DecodeError):
-            async with asyncio.timeout(FIRST_MESSAGE_WAIT_S):
-                await anext(aiter(self._requests))
-
-
-async def _abort(context: grpc.aio.ServicerContext, error: Exception) -> None:
-    answer = describe_error(error)
-    await context.abort(answer.code, answer.message, answer.trailing_metadata())
 
 
 class Leaving:
