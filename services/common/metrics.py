@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every Prometheus metric of the system, by service.
+"""Prometheus metrics of the services; those that are read when asked for are in ``collectors``.
 
 Units are seconds and bytes; buckets of frame times are chosen for 30 frames per second (33 ms).
 Nothing is labelled by avatar, stream, job or client: labels stay bounded.
@@ -8,12 +8,12 @@ Nothing is labelled by avatar, stream, job or client: labels stay bounded.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import start_http_server as _start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from services.common.collectors import DeviceMetrics
 from styleavatar_core.errors import ConflictError
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class RenderingMetrics:
             read_devices: Gives index, used bytes and busy share of each GPU; None of what it does
                 not tell.
         """
-        registry.register(_DeviceMetrics(read_devices))
+        registry.register(DeviceMetrics(read_devices))
         new = _Maker(registry, "rendering")
         self.streams = new.gauge("streams", "Open streams.")
         self.frames = new.counter("frames", "Frames answered.")
@@ -128,30 +128,6 @@ class RenderingMetrics:
         self.worker_restarts = new.counter("worker_restarts", "Worker processes replaced.")
 
 
-class _DeviceMetrics:
-    """GPUs, asked whenever somebody asks for metrics."""
-
-    def __init__(
-        self, read_devices: Callable[[], Iterable[tuple[int, int | None, float | None]]]
-    ) -> None:
-        self._read_devices = read_devices
-
-    def collect(self) -> Iterator[Metric]:
-        """Yields the metrics as they are now."""
-        prefix = "styleavatar_rendering_device_"
-        used = GaugeMetricFamily(f"{prefix}memory_bytes", "Memory in use.", labels=["device"])
-        busy = GaugeMetricFamily(
-            f"{prefix}utilization", "Share of the time that it was busy.", labels=["device"]
-        )
-        for index, used_bytes, share in self._read_devices():
-            if used_bytes is not None:
-                used.add_metric([str(index)], used_bytes)
-            if share is not None:
-                busy.add_metric([str(index)], share)
-        yield used
-        yield busy
-
-
 class TrackingMetrics:
     """What the tracking service measures."""
 
@@ -189,43 +165,6 @@ class GatewayMetrics:
         self.upload_bytes = new.counter("upload_bytes", "Bytes of video received.")
         self.refused_uploads = new.counter("refused_uploads", "Uploads refused.", "reason")
         self.event_streams = new.gauge("event_streams", "Open streams of server-sent events.")
-
-
-class TrainingMetrics:
-    """What the trainer measures: read from the job records whenever somebody asks.
-
-    A job runs in a process of its own and may change trainers; its record outlives them all.
-    """
-
-    def __init__(
-        self,
-        registry: CollectorRegistry = REGISTRY,
-        count_jobs: Callable[[], tuple[Mapping[str, int], int]] = lambda: ({}, 0),
-    ) -> None:
-        """Registers the metrics.
-
-        Args:
-            registry: Where.
-            count_jobs: Gives the number of jobs by state in lower case, and of resumptions.
-        """
-        self._count_jobs = count_jobs
-        registry.register(self)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yields the metrics as they are now."""
-        prefix = "styleavatar_training_"
-        counts, resume_count = self._count_jobs()
-        ended = CounterMetricFamily(
-            f"{prefix}jobs", "Known jobs that reached a final state.", labels=["state"]
-        )
-        for state in ("succeeded", "failed", "canceled"):
-            ended.add_metric([state], counts.get(state, 0))
-        yield ended
-        for state, help_text in (("queued", "Jobs waiting."), ("running", "Jobs at work.")):
-            yield GaugeMetricFamily(f"{prefix}{state}_jobs", help_text, counts.get(state, 0))
-        yield CounterMetricFamily(
-            f"{prefix}resumed_jobs", "Interruptions after which a known job went on.", resume_count
-        )
 
 
 def serve_metrics(

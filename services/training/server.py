@@ -13,9 +13,10 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
 
+from services.common.collectors import TrainingMetrics
 from services.common.job_queue import training_queue
 from services.common.job_records import JobRecords, connect_redis
-from services.common.metrics import TrainingMetrics, serve_metrics
+from services.common.metrics import serve_metrics
 from services.common.storage import AvatarStore, JobFolders, new_id
 from services.training.recovery import recover
 from services.training.settings import TrainingSettings

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from services.common import metrics
+from services.common.collectors import TrainingMetrics
+from services.common.metrics import GatewayMetrics, RenderingMetrics, TrackingMetrics
 
 FOLDER = Path(__file__).resolve().parents[3] / "deploy" / "prometheus"
 RULES = yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
@@ -21,8 +22,8 @@ METRIC = re.compile(r"styleavatar_\w+")
 
 def known_series() -> set[str]:
     registry = CollectorRegistry()
-    for kind in ("RenderingMetrics", "TrackingMetrics", "GatewayMetrics", "TrainingMetrics"):
-        getattr(metrics, kind)(registry)
+    for kind in (RenderingMetrics, TrackingMetrics, GatewayMetrics, TrainingMetrics):
+        kind(registry)
     suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
     return {
         family.name + suffix for family in registry.collect() for suffix in suffixes[family.type]

@@ -9,13 +9,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.common.metrics import (
-    GatewayMetrics,
-    RenderingMetrics,
-    TrackingMetrics,
-    TrainingMetrics,
-    serve_metrics,
-)
+from services.common.collectors import TrainingMetrics
+from services.common.metrics import GatewayMetrics, RenderingMetrics, TrackingMetrics, serve_metrics
 from styleavatar_core.errors import ConflictError
 
 UNBOUNDED = {"avatar_id", "stream", "session_id", "job_id", "frame_index", "client"}

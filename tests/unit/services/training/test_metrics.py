@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from services.common.metrics import TrainingMetrics
+from services.common.collectors import TrainingMetrics
 
 
 def test_counts_are_read_when_asked_for() -> None:
