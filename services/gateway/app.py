@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,8 +22,6 @@ from services.gateway.routers import avatars, jobs, system
 from services.gateway.settings import GatewaySettings
 from styleavatar_core import __version__
 from styleavatar_core.errors import ConflictError
-
-logger = logging.getLogger(__name__)
 
 _DESCRIPTION = (
     "A portrait video in, a live avatar out. Every picture of an avatar is synthetic: answers that"

@@ -70,13 +70,10 @@ def train(
     record = make_consent(consent, subject=subject, source_description=source)
     from styleavatar_core.face3d.library import choose_face_model
     from styleavatar_core.tracking.capture_files import REPORT_NAME
+    from styleavatar_core.training.avatar_writer import FIGURES_NAME
     from styleavatar_core.training.checkpoint import TRAINING_FOLDER
     from styleavatar_core.training.config import TrainConfig
-    from styleavatar_core.training.create import (
-        DATASET_FOLDER,
-        FIGURES_NAME,
-        create_avatar,
-    )
+    from styleavatar_core.training.create import DATASET_FOLDER, create_avatar
     from styleavatar_core.training.parallel import joined_ranks
     from styleavatar_core.training.prepare import CAPTURE_FOLDER
     from styleavatar_core.training.tensorboard import TENSORBOARD_FOLDER

@@ -7,7 +7,6 @@ otherwise the selfie segmentation that MediaPipe carries in its package.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ import numpy as np
 
 from styleavatar_core.errors import AssetError
 from styleavatar_core.types import ByteArray, FloatArray
-
-logger = logging.getLogger(__name__)
 
 
 class ForegroundMatting:

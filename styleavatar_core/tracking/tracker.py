@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +20,6 @@ from styleavatar_core.tracking.landmarks import GIVE_UP_S, LandmarkDetector
 from styleavatar_core.tracking.texture import solve_texture
 from styleavatar_core.tracking.views import ViewSampler
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
-
-logger = logging.getLogger(__name__)
-
 
 _IDENTITY_LIMIT = 100.0  # standard deviations; far beyond any face
 

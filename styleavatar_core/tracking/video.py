@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from styleavatar_core.tracking.texture import solve_texture
 from styleavatar_core.tracking.tracker import fit_to_parameters
 from styleavatar_core.tracking.views import ViewSampler
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray, Progress
-
-logger = logging.getLogger(__name__)
 
 _IDENTITY_FRAME_COUNT = 50
 _PROGRESS_STEP = 10

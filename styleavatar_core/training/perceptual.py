@@ -8,7 +8,6 @@ The weights are not ours to ship: a file with the convolutions under torchvision
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from styleavatar_core.errors import AssetError
-
-logger = logging.getLogger(__name__)
 
 # Index of each convolution in ``features``; None is a 2x2 maximum. Taken to relu5_1.
 _LAYERS = (0, 2, None, 5, 7, None, 10, 12, 14, 16, None, 19, 21, 23, 25, None, 28)

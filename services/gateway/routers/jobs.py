@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -22,7 +21,6 @@ from services.gateway.routers.avatars import SYNTHETIC
 from services.gateway.schemas import JobView
 from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
 
-logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/training-jobs", tags=["training jobs"])
 
 _EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
