@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from styleavatar_core.data.clean_plate import clean_plate
 from styleavatar_core.data.sample_layers import (
     IRIS_CENTERS,
     LEFT_EYE_RING,
@@ -26,6 +27,7 @@ from styleavatar_core.data.sample_layers import (
     upper_lid,
 )
 from styleavatar_core.data.sample_skin import LifelikeSkin
+from styleavatar_core.data.thin_plate import interpolate_thin_plate
 from styleavatar_core.face3d.camera import matrix_from_quaternion, project, to_pixels
 from styleavatar_core.face3d.landmark_groups import FACE_OVAL
 from styleavatar_core.face3d.model import FaceModel
@@ -77,7 +79,7 @@ class PortraitWarp:
         self._eyes = [take_eye(portrait.image, portrait.landmarks, s) for s in IRIS_CENTERS]
         self._irises = [int(model.landmark_indices[index]) for index in IRIS_CENTERS.values()]
         self._mouth = take_mouth(portrait.image, portrait.landmarks)
-        self._plate = _background_plate(portrait.image, portrait.matte)
+        self._plate = clean_plate(portrait.image, portrait.matte)
         self._outline = self._head_outline()
         self._fixed_px = self._shoulders()
         skin = set(model.landmark_indices[:_SKIN_POINTS].tolist())
@@ -208,7 +210,7 @@ class PortraitWarp:
         targets = np.concatenate([target_px[oval, :2], outline_now, self._fixed_px])
         cells = np.linspace(0.0, self._size, _GRID_CELLS + 1)
         grid = np.stack(np.meshgrid(cells, cells), axis=-1).reshape(-1, 2)
-        moved = _thin_plate(targets / self._size, sources - targets, grid / self._size)
+        moved = interpolate_thin_plate(targets / self._size, sources - targets, grid / self._size)
         coarse = moved.reshape(_GRID_CELLS + 1, _GRID_CELLS + 1, 2).astype(np.float32)
         centers = (np.arange(self._size, dtype=np.float32) + 0.5) * (_GRID_CELLS / self._size)
         at_x, at_y = np.meshgrid(centers, centers)
@@ -231,39 +233,3 @@ class PortraitWarp:
         alpha = cv2.remap(matte, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         mixed = self._plate + (person - self._plate) * alpha[..., None]
         return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
-
-
-def _thin_plate(centers: FloatArray, values: FloatArray, points: FloatArray) -> FloatArray:
-    """Interpolates (N, 2) values at (N, 2) centres by a thin-plate spline; evaluates at (M, 2)."""
-    count = len(centers)
-    affine = np.concatenate([np.ones((count, 1)), centers], axis=1)
-    system = np.zeros((count + 3, count + 3))
-    # A little smoothing: anchors that nearly meet must not make the surface ring.
-    system[:count, :count] = _plate_kernel(centers, centers) + 1e-4 * np.eye(count)
-    system[:count, count:] = affine
-    system[count:, :count] = affine.T
-    solution = np.linalg.solve(system, np.concatenate([values, np.zeros((3, 2))]))
-    basis = np.concatenate([np.ones((len(points), 1)), points], axis=1)
-    return _plate_kernel(points, centers) @ solution[:count] + basis @ solution[count:]
-
-
-def _plate_kernel(first: FloatArray, second: FloatArray) -> FloatArray:
-    squared = ((first[:, None] - second[None]) ** 2).sum(axis=-1)
-    return 0.5 * squared * np.log(squared + 1e-12)
-
-
-def _background_plate(image: ByteArray, matte: FloatArray) -> FloatArray:
-    """Fills the person's place smoothly with the background around it, (S, S, 3) float32."""
-    known = cv2.erode((matte < 0.05).astype(np.uint8), np.ones((5, 5), np.uint8))
-    filled, weight = image.astype(np.float32) * known[..., None], known.astype(np.float32)
-    result, done = filled.copy(), weight.copy()
-    sigma = 2.0
-    # From fine to coarse: each pixel takes the finest blur that knows anything about it.
-    while done.min() < 1.0 and sigma < 4 * len(image):
-        share = cv2.GaussianBlur(weight, (0, 0), sigma)
-        blurred = cv2.GaussianBlur(filled, (0, 0), sigma) / np.maximum(share, 1e-6)[..., None]
-        part = np.clip(share * 2, 0, 1) * (1 - done)
-        result += blurred * part[..., None]
-        done += part
-        sigma *= 2
-    return result / np.maximum(done, 1e-6)[..., None]
