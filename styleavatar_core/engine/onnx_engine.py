@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from styleavatar_core.engine.base import FP32, OUTPUT_NAMES, EngineLabel, SampleEngine
+from styleavatar_core.engine.base import FP32, OUTPUT_NAMES, EngineLabel
 from styleavatar_core.engine.face_lookup import FaceLookup
+from styleavatar_core.engine.sample_engine import SampleEngine
 from styleavatar_core.errors import AssetError
 
 

@@ -8,8 +8,9 @@ import io
 import numpy as np
 import openvino
 
-from styleavatar_core.engine.base import FP32, EngineLabel, SampleEngine
+from styleavatar_core.engine.base import FP32, EngineLabel
 from styleavatar_core.engine.face_lookup import FaceLookup
+from styleavatar_core.engine.sample_engine import SampleEngine
 from styleavatar_core.errors import AssetError
 
 _DEVICE = "CPU"

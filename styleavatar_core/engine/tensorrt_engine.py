@@ -12,8 +12,9 @@ import numpy as np
 import tensorrt
 import torch
 
-from styleavatar_core.engine.base import EngineLabel, SampleEngine, blank_input
+from styleavatar_core.engine.base import EngineLabel, blank_input
 from styleavatar_core.engine.cuda_stream import CudaStream, DeviceFrame, gpu_name
+from styleavatar_core.engine.sample_engine import SampleEngine
 from styleavatar_core.engine.transfers import Transfers
 from styleavatar_core.errors import AssetError
 

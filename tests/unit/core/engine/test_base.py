@@ -3,7 +3,8 @@
 
 import numpy as np
 
-from styleavatar_core.engine.base import FP32, RenderInput, SampleEngine
+from styleavatar_core.engine.base import FP32, RenderInput
+from styleavatar_core.engine.sample_engine import SampleEngine
 
 SHAPES = {"texture_rendering": (1, 4, 4, 3), "uv_rendering": (1, 2, 2, 2), "image": (1, 4, 4, 3)}
 
