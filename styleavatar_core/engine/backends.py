@@ -15,7 +15,8 @@ from onnx import ModelProto
 
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.base import FP32, EngineLabel, RenderEngine, feed_of
-from styleavatar_core.engine.cache import EngineCache, EngineKey
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.cuda_stream import gpu_name
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
@@ -94,12 +95,12 @@ class OpeningAvatar:
         # Copies: what is sampled lasts until the next call.
         return [copy.deepcopy(feed_of(frame, lookup)) for frame in frames]
 
-    def key(self, backend: str) -> EngineKey:
+    def key(self, backend: str) -> CacheKey:
         """Returns the key of an engine of this avatar alone."""
         version = backend_version(backend)
         if BACKENDS[backend].shares_plans(self.label.precision) and not self.has_own_plan:
             version += "-refitted"
-        return EngineKey(self.bundle.digest, backend, version, self.label.precision)
+        return CacheKey(self.bundle.digest, backend, version, self.label.precision)
 
 
 def _open_torch(avatar: OpeningAvatar) -> RenderEngine:

@@ -17,19 +17,16 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from styleavatar_core.engine.cache_key import ENTRY_SUFFIX, CacheKey
 from styleavatar_core.errors import AssetError
 
 logger = logging.getLogger(__name__)
 
-# Raised whenever the frozen graph changes, so that older cached engines are not used.
-GRAPH_VERSION = 9
 DEFAULT_LIMIT_BYTES = 4 * 2**30
 _DIGEST_BYTES = 32
-_SUFFIX = ".engine"
 _NOTE_SUFFIX = ".txt"
 _LEFTOVER_S = 3600.0
 
@@ -41,34 +38,6 @@ def cache_folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME")
     base = Path(root) if root else Path.home() / ".cache"
     return base / "styleavatar" / "engines"
-
-
-@dataclass(frozen=True, slots=True)
-class EngineKey:
-    """What makes two derived engines the same.
-
-    Attributes:
-        digest: ``AvatarBundle.digest``.
-        backend: Name of the runtime.
-        backend_version: Its version; for a GPU with its architecture.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
-        batch_size: Samples per call.
-    """
-
-    digest: str
-    backend: str
-    backend_version: str
-    precision: str = "fp32"
-    batch_size: int = 1
-
-    @property
-    def file_name(self) -> str:
-        """Name of the entry."""
-        version = "".join(c if c.isalnum() or c in ".+" else "_" for c in self.backend_version)
-        return (
-            f"{self.digest[:32]}-v{GRAPH_VERSION}-{self.backend}{version}"
-            f"-{self.precision}-b{self.batch_size}{_SUFFIX}"
-        )
 
 
 class EngineCache:
@@ -87,7 +56,7 @@ class EngineCache:
 
     def open(
         self,
-        key: EngineKey,
+        key: CacheKey,
         build: Callable[[], tuple[Engine, bytes]],
         load: Callable[[bytes], Engine],
     ) -> Engine:
@@ -112,7 +81,7 @@ class EngineCache:
             self._write(key, contents)
         return engine
 
-    def replace(self, key: EngineKey, contents: bytes) -> None:
+    def replace(self, key: CacheKey, contents: bytes) -> None:
         """Writes an entry whether it is there or not.
 
         Args:
@@ -122,14 +91,14 @@ class EngineCache:
         with self._lock(key):
             self._write(key, contents)
 
-    def read_note(self, key: EngineKey) -> str | None:
+    def read_note(self, key: CacheKey) -> str | None:
         """Returns the note of an entry, which need not be there itself; None if there is none."""
         try:
             return (self.folder / key.file_name).with_suffix(_NOTE_SUFFIX).read_text()
         except (OSError, ValueError):
             return None
 
-    def write_note(self, key: EngineKey, text: str) -> None:
+    def write_note(self, key: CacheKey, text: str) -> None:
         """Writes the note of an entry."""
         path = (self.folder / key.file_name).with_suffix(_NOTE_SUFFIX)
         incoming = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -159,12 +128,12 @@ class EngineCache:
     def _entries(self) -> list[Path]:
         """Returns the complete entries and notes, longest unused first."""
         with contextlib.suppress(OSError):
-            kinds = (_SUFFIX, _NOTE_SUFFIX)
+            kinds = (ENTRY_SUFFIX, _NOTE_SUFFIX)
             found = [path for kind in kinds for path in self.folder.glob(f"[!.]*{kind}")]
             return sorted(found, key=_last_used)
         return []
 
-    def _load(self, key: EngineKey, load: Callable[[bytes], Engine]) -> Engine | None:
+    def _load(self, key: CacheKey, load: Callable[[bytes], Engine]) -> Engine | None:
         """Returns the engine of an entry, or None if there is none that can be used."""
         path = self.folder / key.file_name
         try:
@@ -189,7 +158,7 @@ class EngineCache:
             os.utime(path)
         return engine
 
-    def _write(self, key: EngineKey, contents: bytes) -> None:
+    def _write(self, key: CacheKey, contents: bytes) -> None:
         """Writes an entry and makes room for it; called under the lock of its key."""
         path = self.folder / key.file_name
         incoming = path.with_name(f".{path.name}.part")
@@ -231,7 +200,7 @@ class EngineCache:
             logger.info("cached engine removed to make room", extra={"entry": path.name})
 
     @contextlib.contextmanager
-    def _lock(self, key: EngineKey) -> Iterator[None]:
+    def _lock(self, key: CacheKey) -> Iterator[None]:
         """Holds the lock of a key, or nothing where no lock can be made."""
         path = self.folder / f".{key.file_name}.lock"
         try:

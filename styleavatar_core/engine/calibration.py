@@ -16,7 +16,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from styleavatar_core.engine.base import RenderEngine, blank_input
-from styleavatar_core.engine.cache import GRAPH_VERSION, cache_folder
+from styleavatar_core.engine.cache import cache_folder
+from styleavatar_core.engine.cache_key import GRAPH_VERSION
 from styleavatar_core.engine.matrix_code import has_matrix_unit
 
 logger = logging.getLogger(__name__)

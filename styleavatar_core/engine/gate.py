@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from styleavatar_core.engine.base import RenderEngine
-from styleavatar_core.engine.cache import EngineKey
+from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.reference import Reference
 from styleavatar_core.engine.verdicts import LEAST_PSNR_DB, Verdict, VerdictMemory
 from styleavatar_core.errors import AssetError, EngineUnavailableError, RenderError
@@ -38,7 +38,7 @@ class Candidate:
 
     precision: str
     open: Callable[[], RenderEngine]
-    key: EngineKey
+    key: CacheKey
     is_judged: bool = True
     is_judged_anew: bool = False
 

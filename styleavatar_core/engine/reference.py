@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from styleavatar_core.engine.base import RenderInput, RenderOutput, feed_of, joined
-from styleavatar_core.engine.cache import EngineCache, EngineKey
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_parts import FrozenParts
@@ -43,7 +44,7 @@ def reference_of(frozen: FrozenParts, cache: EngineCache, thread_count: int) -> 
         cache: Where derived engines are kept.
         thread_count: Threads for computing it; half of the cores if they are more.
     """
-    key = EngineKey(frozen.bundle.digest, "reference", f"{torch.__version__}-{_FRAMES}")
+    key = CacheKey(frozen.bundle.digest, "reference", f"{torch.__version__}-{_FRAMES}")
 
     def build() -> tuple[Reference, bytes]:
         inputs = joined(judged_inputs(frozen.bundle, frozen.info, _FRAMES))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from onnx import ModelProto
 
-from styleavatar_core.engine.cache import EngineKey
+from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.shared_graph import impersonal, structure_digest
 from styleavatar_core.errors import AssetError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _TIMINGS_DIGEST = "timing" * 6  # of kernels, measured while building: all plans of a GPU share them
 
 
-def plan_key(own_key: EngineKey, model: ModelProto, *, is_shared: bool) -> EngineKey:
+def plan_key(own_key: CacheKey, model: ModelProto, *, is_shared: bool) -> CacheKey:
     """Returns the key of a plan.
 
     Args:

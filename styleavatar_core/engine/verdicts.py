@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from styleavatar_core.engine.cache import EngineCache, EngineKey
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.cache_key import CacheKey
 
 # Of the worst picture against torch in fp32. fp32 itself may round a byte the other way.
 LEAST_PSNR_DB = {"fp32": 60.0, "fp16": 45.0, "bf16": 45.0, "int8": 40.0}
@@ -49,7 +50,7 @@ class VerdictMemory:
     def __init__(self, cache: EngineCache) -> None:
         self._cache = cache
 
-    def recall(self, key: EngineKey) -> Verdict | None:
+    def recall(self, key: CacheKey) -> Verdict | None:
         """Returns what was found, or None if nothing was."""
         try:
             entry = json.loads(self._cache.read_note(key) or "")
@@ -57,7 +58,7 @@ class VerdictMemory:
         except (ValueError, KeyError, TypeError):
             return None
 
-    def remember(self, key: EngineKey, verdict: Verdict) -> None:
+    def remember(self, key: CacheKey, verdict: Verdict) -> None:
         """Keeps a verdict, with its reason for people; what cannot be written is judged again."""
         entry = {"psnr_db": round(verdict.psnr_db, 2), "reason": verdict.reason}
         self._cache.write_note(key, json.dumps(entry, indent=2) + "\n")

@@ -16,22 +16,24 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from styleavatar_core.engine.cache import EngineCache, EngineKey
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.errors import AssetError
 
-KEY = EngineKey("a" * 64, "runtime", "1.0")
+KEY = CacheKey("a" * 64, "runtime", "1.0")
 
 # Opens an entry in a process of its own; says in `log` when it builds, and sleeps while it does.
 BUILDER = """
 import pathlib, sys, time
-from styleavatar_core.engine.cache import EngineCache, EngineKey
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.cache_key import CacheKey
 folder, log, seconds = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), float(sys.argv[3])
 def build():
     with log.open("a") as file:
         file.write("built\\n")
     time.sleep(seconds)
     return b"engine", b"engine"
-key = EngineKey("a" * 64, "runtime", "1.0")
+key = CacheKey("a" * 64, "runtime", "1.0")
 print(EngineCache(folder).open(key, build, bytes).decode())
 """
 
@@ -70,14 +72,14 @@ def test_an_entry_is_built_once_and_then_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        EngineKey("b" * 64, "runtime", "1.0"),
-        EngineKey("a" * 64, "other", "1.0"),
-        EngineKey("a" * 64, "runtime", "1.1"),
-        EngineKey("a" * 64, "runtime", "1.0", precision="fp16"),
-        EngineKey("a" * 64, "runtime", "1.0", batch_size=8),
+        CacheKey("b" * 64, "runtime", "1.0"),
+        CacheKey("a" * 64, "other", "1.0"),
+        CacheKey("a" * 64, "runtime", "1.1"),
+        CacheKey("a" * 64, "runtime", "1.0", precision="fp16"),
+        CacheKey("a" * 64, "runtime", "1.0", batch_size=8),
     ],
 )
-def test_each_part_of_the_key_tells_entries_apart(tmp_path: Path, other: EngineKey) -> None:
+def test_each_part_of_the_key_tells_entries_apart(tmp_path: Path, other: CacheKey) -> None:
     build, cache = Builds(), EngineCache(tmp_path)
     cache.open(KEY, build, bytes)
     cache.open(other, build, bytes)
@@ -85,7 +87,7 @@ def test_each_part_of_the_key_tells_entries_apart(tmp_path: Path, other: EngineK
 
 
 def test_names_are_file_names_whatever_a_version_holds() -> None:
-    name = EngineKey("a" * 64, "tensorrt", "10.16/sm 90").file_name
+    name = CacheKey("a" * 64, "tensorrt", "10.16/sm 90").file_name
     assert "/" not in name
     assert " " not in name
 
@@ -135,7 +137,7 @@ def test_a_builder_that_is_killed_leaves_nothing_in_the_way(tmp_path: Path) -> N
 
 
 def test_remains_of_a_dead_builder_are_cleared_away(tmp_path: Path) -> None:
-    remains = tmp_path / f".{EngineKey('b' * 64, 'runtime', '1.0').file_name}.part"
+    remains = tmp_path / f".{CacheKey('b' * 64, 'runtime', '1.0').file_name}.part"
     remains.write_bytes(b"half an eng")
     os.utime(remains, (0, 0))
     EngineCache(tmp_path).open(KEY, Builds(), bytes)
@@ -171,7 +173,7 @@ def shut_folder() -> Iterator[Path]:
     with TemporaryDirectory() as name:
         folder, is_root = Path(name), os.geteuid() == 0
         for letter in "ab":
-            EngineCache(folder).open(EngineKey(letter * 64, "runtime", "1.0"), Builds(), bytes)
+            EngineCache(folder).open(CacheKey(letter * 64, "runtime", "1.0"), Builds(), bytes)
         folder.chmod(0o555)
         if is_root:
             os.seteuid(65534)
@@ -189,7 +191,7 @@ def test_a_full_cache_that_turned_read_only_still_gives_what_it_holds(
     build, cache = Builds(), EngineCache(shut_folder, limit_bytes=100)  # room for two
     assert cache.open(KEY, build, bytes) == b"engine"
     assert build.count == 0
-    newcomer = EngineKey("c" * 64, "runtime", "1.0")
+    newcomer = CacheKey("c" * 64, "runtime", "1.0")
     assert cache.open(newcomer, build, bytes) == b"engine"
     assert build.count == 1
     cache.write_note(newcomer, "of no use")
@@ -207,12 +209,12 @@ def test_a_note_lies_beside_its_entry_and_counts_with_it(tmp_path: Path) -> None
     assert cache.read_note(KEY) == "as it should be"
     for path in tmp_path.glob("*.*"):
         os.utime(path, (1, 1))
-    cache.open(EngineKey("b" * 64, "runtime", "1.0"), Builds(bytes(2020)), bytes)
+    cache.open(CacheKey("b" * 64, "runtime", "1.0"), Builds(bytes(2020)), bytes)
     assert [path.name[0] for path in tmp_path.glob("[!.]*")] == ["b"]
 
 
 def test_the_cache_is_bounded_and_the_longest_unused_goes_first(tmp_path: Path) -> None:
-    keys = [EngineKey(letter * 64, "runtime", "1.0") for letter in "abc"]
+    keys = [CacheKey(letter * 64, "runtime", "1.0") for letter in "abc"]
     cache = EngineCache(tmp_path, limit_bytes=2 * 1032 + 10)
     for age, key in enumerate(keys[:2]):
         cache.open(key, Builds(bytes(1000)), bytes)
@@ -235,8 +237,8 @@ def test_what_is_larger_than_the_cache_is_not_kept(
 
 def test_deleting_a_person_deletes_their_engines(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
-    other = EngineKey("b" * 64, "runtime", "1.0")
-    for key in (KEY, EngineKey("a" * 64, "other", "1.0"), other):
+    other = CacheKey("b" * 64, "runtime", "1.0")
+    for key in (KEY, CacheKey("a" * 64, "other", "1.0"), other):
         cache.open(key, Builds(), bytes)
     assert cache.forget("a" * 64) == 2
     assert [path.name for path in tmp_path.glob("*.engine")] == [other.file_name]

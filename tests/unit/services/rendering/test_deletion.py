@@ -10,7 +10,8 @@ from pathlib import Path
 from services.common.storage import AvatarStore
 from services.rendering.catalog import AvatarCatalog
 from services.rendering.deletion import forget_deleted
-from styleavatar_core.engine.cache import EngineCache, EngineKey
+from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.cache_key import CacheKey
 from tests.fakes.bundle import write_fake_bundle
 
 
@@ -30,7 +31,7 @@ def test_deleted_and_replaced_bundles_leave_memory_and_cache(tmp_path: Path) -> 
     keys = {}
     for mark, name in enumerate(("anna", "bob", "carla")):
         write_fake_bundle(tmp_path / "avatars" / name, mark)
-        keys[name] = EngineKey(catalog.get(name).digest, "onnxruntime", "1.0")
+        keys[name] = CacheKey(catalog.get(name).digest, "onnxruntime", "1.0")
         cache.replace(keys[name], b"weights of " + name.encode())
     asyncio.run(forget_deleted(catalog, unload, cache))
     assert kept() == {"anna", "bob", "carla"}
