@@ -8,6 +8,8 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,16 +117,19 @@ def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
     return TorchEngine(generator, thread_count=avatar.thread_count, lookup=frozen.lookup)
 
 
+def _on_host(avatar: OpeningAvatar) -> dict[str, Any]:
+    """Returns what engines on the CPU take beside their graph."""
+    return {
+        "thread_count": avatar.thread_count,
+        "label": avatar.label,
+        "lookup": avatar.frozen.lookup,
+    }
+
+
 def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.onnx_engine import OnnxEngine
 
-    def load(contents: bytes) -> OnnxEngine:
-        return OnnxEngine(
-            contents,
-            thread_count=avatar.thread_count,
-            label=avatar.label,
-            lookup=avatar.frozen.lookup,
-        )
+    load = partial(OnnxEngine, **_on_host(avatar))
 
     def build() -> tuple[OnnxEngine, bytes]:
         contents = avatar.onnx()
@@ -136,21 +141,10 @@ def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
 def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
-    def load(contents: bytes) -> OpenVinoEngine:
-        return OpenVinoEngine.load(
-            contents,
-            thread_count=avatar.thread_count,
-            label=avatar.label,
-            lookup=avatar.frozen.lookup,
-        )
+    load = partial(OpenVinoEngine.load, **_on_host(avatar))
 
     def build() -> tuple[OpenVinoEngine, bytes]:
-        engine = OpenVinoEngine.compile(
-            avatar.onnx(),
-            thread_count=avatar.thread_count,
-            label=avatar.label,
-            lookup=avatar.frozen.lookup,
-        )
+        engine = OpenVinoEngine.compile(avatar.onnx(), **_on_host(avatar))
         return engine, engine.export()
 
     return avatar.cache.open(avatar.key("openvino"), build, load)
