@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from styleavatar_core.networks.layers import EqualConv2d, ModulatedConv2d, StyledConv, ToRGB
+from styleavatar_core.networks.equalized import EqualConv2d
+from styleavatar_core.networks.layers import ModulatedConv2d, StyledConv, ToRGB
 from styleavatar_core.networks.style_unet import FromRGB
 from styleavatar_core.ops.bias_act import LEAKY_SLOPE
 from styleavatar_core.ops.haar import haar_transform, pack_matrix

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from styleavatar_core.networks.equalized import EqualConv2d
 from styleavatar_core.networks.feature_generator import FeatureMaps
-from styleavatar_core.networks.layers import EqualConv2d
 from styleavatar_core.ops.haar import inverse_haar_transform, pixels_of
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from styleavatar_core.networks.config import DiscriminatorConfig
-from styleavatar_core.networks.layers import EncoderBlock, EqualConv2d, EqualLinear
+from styleavatar_core.networks.equalized import EncoderBlock, EqualConv2d, EqualLinear
 from styleavatar_core.ops.haar import haar_transform
 from styleavatar_core.ops.ranks import gather_over_ranks, own_share
 from styleavatar_core.ops.upfirdn2d import downsample_image

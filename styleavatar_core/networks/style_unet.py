@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from styleavatar_core.networks.config import StyleUNetConfig
-from styleavatar_core.networks.layers import EncoderBlock, EqualConv2d, StyledConv, ToRGB
+from styleavatar_core.networks.equalized import EncoderBlock, EqualConv2d
+from styleavatar_core.networks.layers import StyledConv, ToRGB
 from styleavatar_core.ops.haar import haar_transform
 from styleavatar_core.ops.upfirdn2d import downsample_image
 

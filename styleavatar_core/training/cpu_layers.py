@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.networks.composition import FaceSampler, MaskConv
+from styleavatar_core.networks.equalized import EqualConv2d
 from styleavatar_core.networks.feature_generator import FeatureMaps
-from styleavatar_core.networks.layers import EqualConv2d, StyledConv, ToRGB
+from styleavatar_core.networks.layers import StyledConv, ToRGB
 from styleavatar_core.ops.bias_act import activate
 from styleavatar_core.ops.haar import inverse_haar_transform, pack_matrix
 from styleavatar_core.ops.modulated_conv2d import conv2d_up, style_demodulation

@@ -11,8 +11,9 @@ from benchmarks.training import _PHASE
 from benchmarks.training_parts.plain import PlainTrainer
 from styleavatar_core.networks.composition import FaceSampler, MaskConv
 from styleavatar_core.networks.config import StyleConfig
+from styleavatar_core.networks.equalized import EqualConv2d
 from styleavatar_core.networks.feature_generator import FeatureMaps
-from styleavatar_core.networks.layers import EqualConv2d, StyledConv, ToRGB
+from styleavatar_core.networks.layers import StyledConv, ToRGB
 from styleavatar_core.training import cpu_functions
 from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.clips import Clip
