@@ -10,7 +10,8 @@ import numpy as np
 
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_composition import ExactSampler
-from styleavatar_core.engine.half_range import fit_half_range, seen_peaks
+from styleavatar_core.engine.half_range import fit_half_range
+from styleavatar_core.engine.peaks import seen_peaks
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks.composition import TextureSampler
 

@@ -15,8 +15,9 @@ from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bund
 from styleavatar_core.engine.base import INPUT_NAMES
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
 from styleavatar_core.engine.frozen_layers import FrozenConv
-from styleavatar_core.engine.half_range import LARGEST_SEEN, fit_half_range, seen_peaks
+from styleavatar_core.engine.half_range import LARGEST_SEEN, fit_half_range
 from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.peaks import seen_peaks
 from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.tensorrt_support import unsupported_parts
