@@ -12,16 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from benchmarks.quality_parts.translation import shift_variant
+from benchmarks.quality_parts.variants import (
+    BASELINES,
+    DEFAULT_VARIANTS,
+    TRAINED_VARIANTS,
+    VARIANT_SETS,
+    Options,
+    Render,
+    evaluate_variant,
+    train_variant,
+)
 from benchmarks.report import build_report, print_report, write_report
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
@@ -31,37 +40,16 @@ from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.evaluation.baselines import NearestSample
 from styleavatar_core.evaluation.comparison import comparison_sheet
 from styleavatar_core.evaluation.control import control_fidelity
-from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth
-from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
+from styleavatar_core.evaluation.evaluate import held_out_truth
 from styleavatar_core.evaluation.translation import ShiftResult, translation_sheet
-from styleavatar_core.face3d.camera import parameters_in_crop
-from styleavatar_core.networks import ABLATIONS, PUBLISHED, ablate, get_preset
-from styleavatar_core.provenance.consent import make_consent
-from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
-from styleavatar_core.training.config import LossWeights, TrainConfig
-from styleavatar_core.training.create import DATASET_FOLDER, create_avatar
-from styleavatar_core.training.loop import load_average, train
+from styleavatar_core.networks import get_preset
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.create import DATASET_FOLDER
 from styleavatar_core.training.measure import drive_avatar
 from styleavatar_core.training.prepare import prepare_dataset
 from styleavatar_core.training.reporter import NetworkRenderer
 from styleavatar_core.types import ByteArray
 
-BASELINES = {"nearest_sample": "nearest_sample_", "mean_frame": "mean_frame_"}
-_DEFAULT_VARIANTS = ("full", *BASELINES)
-_SETS = {"all": [*ABLATIONS, *BASELINES], "published": ["full", *PUBLISHED]}
-_TRAINED = (*ABLATIONS, *PUBLISHED)
-# Boxes in the middle and everybody where the clip has them: nothing here moves with a window.
-_STILL: dict[str, Any] = {"centered_share": 1.0, "apart_share": 0.0}
-_TRAINED_OTHERWISE: dict[str, dict[str, Any]] = {
-    "no_sliding_window": _STILL,
-    "no_adversarial": {"adversarial_start": 1.0},
-    "single_styleunet": _STILL,
-    "dvp": _STILL,
-    "dnr": _STILL,
-    "published_style": {"fixed_style_share": 0.0},
-    "published_losses": {"loss_weights": LossWeights(perceptual=0.0, structure=0.0)},
-}
 _METRICS = (
     "psnr_db",
     "ssim",
@@ -80,22 +68,6 @@ _SHOWN_FRAMES = 4
 _SHIFTED_FRAMES = 5
 _SHEETS_FOLDER = Path("out") / "quality"
 
-Render = Callable[[int], tuple[ByteArray, ByteArray]]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What all clips have in common."""
-
-    preset: str
-    config: TrainConfig
-    variants: list[str]
-    driver: Path | None
-    frame_limit: int | None
-    shifted_frames: int
-    lpips_weights: Path | None
-    fid_weights: Path | None
-
 
 def main(
     clips: Annotated[list[Path] | None, typer.Option(help="Videos; none makes a sample.")] = None,
@@ -104,7 +76,9 @@ def main(
     steps: Annotated[int | None, typer.Option(help="Equal steps instead of equal time.")] = None,
     variants: Annotated[
         list[str] | None,
-        typer.Option(help=f"Of {', '.join((*_TRAINED, *BASELINES))}; or {', '.join(_SETS)}."),
+        typer.Option(
+            help=f"Of {', '.join((*TRAINED_VARIANTS, *BASELINES))}; or {', '.join(VARIANT_SETS)}."
+        ),
     ] = None,
     driver: Annotated[Path | None, typer.Option(help="Video of another person.")] = None,
     lpips_weights: Annotated[Path | None, typer.Option(help="TorchScript, for LPIPS.")] = None,
@@ -113,9 +87,9 @@ def main(
     json_path: Annotated[Path | None, typer.Option("--json", help="Report file.")] = None,
     quick: Annotated[bool, typer.Option(help="Cheap values, never quoted.")] = False,
 ) -> None:
-    wanted = [_SETS.get(name, [name]) for name in variants or _DEFAULT_VARIANTS]
+    wanted = [VARIANT_SETS.get(name, [name]) for name in variants or DEFAULT_VARIANTS]
     chosen = list(dict.fromkeys(chain.from_iterable(wanted)))
-    if unknown := set(chosen) - {*_TRAINED, *BASELINES}:
+    if unknown := set(chosen) - {*TRAINED_VARIANTS, *BASELINES}:
         raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}", param_hint="--variants")
     options = Options(
         preset="nano" if quick else preset,
@@ -156,7 +130,7 @@ def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict
     evaluated: dict[str, float] = {}
     renders: dict[str, Render] = {}
     translations: list[list[ShiftResult]] = []
-    for variant in [name for name in options.variants if name in _TRAINED] or ["full"]:
+    for variant in [name for name in options.variants if name in TRAINED_VARIANTS] or ["full"]:
         networks, minutes = train_variant(clip, dataset, work, variant, options)
         renders[variant] = NetworkRenderer(dataset, networks)
         bundle = work / "avatar" if variant == "full" else None
@@ -181,49 +155,6 @@ def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict
         control = control_fidelity(frames.wanted, frames.seen)
         figures |= {f"full.{name}": control[name] for name in _CONTROLS}
     return figures
-
-
-def train_variant(
-    clip: Path, dataset: AvatarDataset, work: Path, variant: str, options: Options
-) -> tuple[AvatarNetworks, float]:
-    """Trains a variant, or takes up its training; returns the networks and the minutes."""
-    generator_config = ablate(get_preset(options.preset), variant)
-    config = options.config
-    if variant == "full":
-        consent = make_consent("This clip was given to this benchmark for measuring.")
-        create_avatar(
-            clip,
-            work,
-            work / "avatar",
-            preset=options.preset,
-            minutes=config.minutes,
-            config=config,
-            consent=consent,
-        )
-        checkpoint = work / TRAINING_FOLDER / CHECKPOINT_NAME
-    else:
-        config = replace(config, **_TRAINED_OTHERWISE.get(variant, {}))
-        checkpoint = train([dataset], generator_config, config, work / f"training-{variant}")
-    networks, clock = load_average(checkpoint, generator_config)
-    return networks, clock.elapsed_s / 60
-
-
-def evaluate_variant(
-    dataset: AvatarDataset, render: Render, bundle: Path | None, options: Options
-) -> dict[str, float]:
-    """Measures a variant by its networks, or by its engine, as users see it, if it has a bundle."""
-    learned = LearnedMetrics(lpips_weights=options.lpips_weights, fid_weights=options.fid_weights)
-    limit = options.frame_limit
-    if bundle is None:
-        return evaluate_frames(dataset, render, frame_limit=limit, learned=learned).figures
-    with closing(AvatarRenderer(bundle)) as renderer:
-
-        def render_live(index: int) -> tuple[ByteArray, ByteArray]:
-            local = parameters_in_crop(dataset.parameters[index], dataset.info.crop)
-            frame = renderer.render(local)
-            return frame.image, frame.mask
-
-        return evaluate_frames(dataset, render_live, frame_limit=limit, learned=learned).figures
 
 
 def ablation_sheet(dataset: AvatarDataset, renders: dict[str, Render]) -> ByteArray:

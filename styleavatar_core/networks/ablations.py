@@ -4,7 +4,7 @@
 ``ABLATIONS`` take a part of the method out (paper, Sec. 4.2, Table 3, Fig. 7). ``PUBLISHED`` put
 back one thing that the published networks do otherwise than our own presets, to show what each
 change is worth. What is a matter of training, not of the networks, leaves the preset as it is:
-``benchmarks/quality.py`` trains those variants otherwise.
+``benchmarks/quality_parts/variants.py`` trains those variants otherwise.
 """
 
 from __future__ import annotations
