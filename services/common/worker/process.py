@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,6 +27,7 @@ from services.common.worker.messages import (
 )
 from services.common.worker.options import WorkerOptions
 from services.common.worker.pending import PendingCommands
+from services.common.worker.pulse import Pulse
 from services.common.worker.slots import SlotCall, SlotQueue
 from styleavatar_core.errors import EngineUnavailableError, WorkerLostError
 
@@ -45,17 +45,15 @@ class WorkerProcess:
     Attributes:
         arena: Shared memory.
         ended: Set when the process is gone, for whatever reason.
-        memory_bytes: What it took when it was last heard of.
         has_served: Whether it has done anything that it is for; answering a ping is nothing.
     """
 
     def __init__(self, options: WorkerOptions) -> None:
         self.arena = SharedArena.create(options.slot_count, options.slot_bytes)
         self.ended = asyncio.Event()
-        self.memory_bytes = 0
         self.has_served = False
         self._options = options
-        self._heard_s = time.monotonic()
+        self._pulse = Pulse(options)
         self._pending = PendingCommands(self._hangs)
         self._slots = SlotQueue(self.arena, self._begin)
         self._process: asyncio.subprocess.Process | None = None
@@ -65,6 +63,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid if self._process else 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it took when it was last heard of."""
+        return self._pulse.memory_bytes
 
     @property
     def waiting_count(self) -> int:
@@ -121,7 +124,7 @@ class WorkerProcess:
                 async with asyncio.timeout(left_s):
                     await self.ended.wait()
                     return
-            left_s = self._heard_s + limit_s - time.monotonic()
+            left_s = limit_s - self._pulse.silent_s
         self._hangs("start")
 
     async def call(self, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
@@ -230,22 +233,13 @@ class WorkerProcess:
 
     def complaint(self) -> str:
         """Says why this worker should be replaced though it lives; empty when it should not."""
-        limit = self._options.memory_limit_bytes
-        if limit and self.memory_bytes > limit:
-            return f"it takes {self.memory_bytes / 1e6:.0f} MB, more than {limit / 1e6:.0f} MB"
-        silent_s = time.monotonic() - self._heard_s
-        may_be_silent_s = self._options.silence_timeout_s
-        if self._pending.patience_s > may_be_silent_s:
-            may_be_silent_s = self._options.busy_silence_s
-        if silent_s > may_be_silent_s:
-            return f"it has been silent for {silent_s:.0f} s"
-        return ""
+        return self._pulse.complaint(self._pending.patience_s)
 
     def _take(self, line: bytes) -> None:
         answer = decode_answer(line)
-        self._heard_s = time.monotonic()
+        self._pulse.hear()
         if answer.command_id == BEAT_ID:
-            self.memory_bytes = answer.body["memory_bytes"]
+            self._pulse.memory_bytes = answer.body["memory_bytes"]
             return
         name = self._pending.settle(answer)
         has_done = answer.command_id != READY_ID and answer.failure is None
