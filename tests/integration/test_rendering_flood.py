@@ -16,7 +16,7 @@ import httpx
 import pytest
 from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
-from services.rendering.pool.slot import LOAD_LIMIT
+from services.rendering.pool.loads import LOAD_LIMIT
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import GATE_NAME
 from tests.integration.live_stream import Driven, drive

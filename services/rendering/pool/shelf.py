@@ -52,10 +52,6 @@ class EngineShelf:
         """Forgets an engine, if it is there."""
         self._bytes.pop(key, None)
 
-    def clear(self) -> None:
-        """Forgets all of them: their worker is gone."""
-        self._bytes.clear()
-
     def making_room(self, coming_bytes: int, pinned: Container[EngineKey]) -> list[EngineKey]:
         """Chooses who leaves before a newcomer is loaded, so that there is room for so much.
 
@@ -66,15 +62,7 @@ class EngineShelf:
         Returns:
             Those longest unused, as few as will do.
         """
-        surplus = self.total_bytes + coming_bytes - self._limit_bytes
-        chosen = []
-        for key, size_bytes in self._bytes.items():
-            if surplus <= 0:
-                break
-            if key not in pinned:
-                chosen.append(key)
-                surplus -= size_bytes
-        return chosen
+        return self._longest_unused(self.total_bytes + coming_bytes - self._limit_bytes, pinned)[0]
 
     def leaving(self, newcomer: EngineKey, pinned: Container[EngineKey]) -> list[EngineKey]:
         """Chooses who leaves, so that the rest fits.
@@ -89,14 +77,8 @@ class EngineShelf:
         Raises:
             OverloadedError: When those that must stay do not fit together.
         """
-        surplus = self.total_bytes - self._limit_bytes
-        chosen = []
-        for key, size_bytes in self._bytes.items():
-            if surplus <= 0:
-                break
-            if key != newcomer and key not in pinned:
-                chosen.append(key)
-                surplus -= size_bytes
+        stays = {key for key in self._bytes if key == newcomer or key in pinned}
+        chosen, surplus = self._longest_unused(self.total_bytes - self._limit_bytes, stays)
         if surplus > 0 and len(chosen) + 1 < len(self._bytes):
             raise OverloadedError(
                 f"The avatars in use and this one take more than the {self._limit_bytes / 1e6:.0f} "
@@ -105,3 +87,16 @@ class EngineShelf:
                 reason="NO_MEMORY",
             )
         return chosen
+
+    def _longest_unused(
+        self, surplus: int, stays: Container[EngineKey]
+    ) -> tuple[list[EngineKey], int]:
+        """Returns as few as make up for a surplus of bytes, and what of it is left over."""
+        chosen = []
+        for key, size_bytes in self._bytes.items():
+            if surplus <= 0:
+                break
+            if key not in stays:
+                chosen.append(key)
+                surplus -= size_bytes
+        return chosen, surplus

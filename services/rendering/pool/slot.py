@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 from services.common.metrics import RenderingMetrics
 from services.common.worker.options import WorkerOptions
@@ -21,40 +18,19 @@ from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.calls import PATIENCE_S, load_engine, render_frame, unload_engine
 from services.rendering.pool.capacity import FrameCosts
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
+from services.rendering.pool.limits import HUNG_FRAMES, PoolLimits
+from services.rendering.pool.loads import EngineLoads
 from services.rendering.pool.placement import Place
+from services.rendering.pool.reservations import Reservations
 from services.rendering.pool.shelf import EngineKey, EngineShelf
 from services.rendering.pool.singles import SingleFrames
 from styleavatar_core.errors import (
     NotFoundError,
-    OverloadedError,
     RenderError,
     StyleAvatarError,
     WorkerLostError,
 )
 from styleavatar_core.types import FaceParameters
-
-# Avatars that a worker loads or that wait for it; another one is refused.
-LOAD_LIMIT = 4
-# Frames wait for those of others at their worker, and a busy machine takes its time.
-HUNG_FRAMES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """What the front allows its workers.
-
-    Attributes:
-        engine_bytes: What the engines of one worker may take.
-        replace_s: Time for a new worker after one died.
-        load_s: Time for an avatar to load once its turn has come, its engine built included.
-        render_s: Time for a picture; a worker that takes longer, and longer than ``HUNG_FRAMES`` of
-            its slowest avatar take, counts as hung.
-    """
-
-    engine_bytes: int
-    replace_s: float = 60.0
-    load_s: float = 1800.0
-    render_s: float = 2.0
 
 
 class PoolSlot:
@@ -66,7 +42,7 @@ class PoolSlot:
         costs: What frames cost on its device.
         shelf: The engines that the present process holds.
         pinned: Streams by engine.
-        reserved: Stream -> avatar and frames per second that were set aside for it.
+        reserved: What was set aside for each stream.
         singles: Frames that belong to no stream.
     """
 
@@ -94,15 +70,12 @@ class PoolSlot:
         self.costs = costs
         self.shelf = EngineShelf(limits.engine_bytes)
         self.pinned: Counter[EngineKey] = Counter()
-        self.reserved: dict[object, tuple[AvatarEntry, float]] = {}
+        self.reserved = Reservations(costs)
         self.singles = SingleFrames()
         self._limits = limits
         self._metrics = metrics
         self._on_change = on_change
-        self._loads: dict[EngineKey, asyncio.Task[WorkerProcess]] = {}
-        # A worker loads one avatar at a time: the time of each begins when its turn has come.
-        self._loading = asyncio.Lock()
-        self._deleted: set[EngineKey] = set()  # while they are loaded
+        self._loads = EngineLoads(self._load)
         self._least_bytes: dict[str, int] = {}  # by preset
 
     def holds(self, avatar_id: str) -> bool:
@@ -112,16 +85,7 @@ class PoolSlot:
     @property
     def utilization(self) -> float:
         """Share of the worker's time that its streams need; those not measured yet need none."""
-        return self._utilization(self.reserved.copy())  # metrics are read by another thread
-
-    def _utilization(self, reserved: Mapping[object, tuple[AvatarEntry, float]]) -> float:
-        return sum(
-            frames_per_second * self._frame_s(entry)
-            for entry, frames_per_second in reserved.values()
-        )
-
-    def _frame_s(self, entry: AvatarEntry) -> float:
-        return self.costs.frame_s(entry) or 0.0
+        return self.reserved.utilization()
 
     def as_place(
         self,
@@ -136,16 +100,16 @@ class PoolSlot:
             frames_per_second: What is to be set aside for it, if anything.
             newcomer: Its stream, which does not count though it is here already.
         """
-        reserved = {stream: what for stream, what in self.reserved.items() if stream != newcomer}
+        others = self.reserved.without(newcomer)
         return Place(
             is_ready=self.supervisor.is_ready,
             holds_avatar=entry.key in self.shelf,
-            utilization=self._utilization(reserved),
-            stream_count=len(reserved),
+            utilization=others.utilization(),
+            stream_count=len(others),
             pinned_count=self.pinned.total(),
             is_loading=entry.key in self._loads,
             engine_bytes=self.shelf.total_bytes,
-            needed=None if frames_per_second is None else frames_per_second * self._frame_s(entry),
+            needed=None if frames_per_second is None else frames_per_second * others.frame_s(entry),
         )
 
     @contextlib.contextmanager
@@ -164,13 +128,8 @@ class PoolSlot:
         Raises:
             OverloadedError: When too many wait to be loaded.
         """
-        is_coming = key in self.shelf or key in self._loads
-        if not is_coming and len(self._loads) >= LOAD_LIMIT:
-            raise OverloadedError(
-                f"{LOAD_LIMIT} avatars are being loaded before this one; try again later.",
-                retry_delay_s=5.0,
-                reason="LOADS_WAIT",
-            )
+        if key not in self.shelf and key not in self._loads:
+            self._loads.require_room()
 
     async def ready_worker(self, entry: AvatarEntry) -> WorkerProcess:
         """Returns the worker with the avatar loaded; all who ask share one load.
@@ -183,11 +142,7 @@ class PoolSlot:
         if entry.key in self.shelf:
             self.shelf.touch(entry.key)
             return worker
-        load = self._loads.get(entry.key)
-        if load is None:
-            load = self._loads[entry.key] = asyncio.create_task(self._load(entry))
-            load.add_done_callback(functools.partial(self._end_load, entry.key))
-        return await asyncio.shield(load)
+        return await self._loads.join(entry)
 
     @property
     def _usual_s(self) -> float:
@@ -233,7 +188,7 @@ class PoolSlot:
 
     async def forget(self, avatar_id: str) -> None:
         """Lets an avatar go that was deleted, also one that is being loaded."""
-        self._deleted.update(key for key in self._loads if key[0] == avatar_id)
+        self._loads.mark_deleted(avatar_id)
         await self.unload(*(key for key in self.shelf if key[0] == avatar_id))
 
     async def unload(self, *keys: EngineKey) -> None:
@@ -247,7 +202,7 @@ class PoolSlot:
 
     async def _load(self, entry: AvatarEntry) -> WorkerProcess:
         limits = self._limits
-        async with self._loading:
+        async with self._loads.turn:
             worker = await self.supervisor.worker(limits.replace_s)
             await self._evict(self.shelf.making_room(self._bytes_at_least(entry), self.pinned))
             try:
@@ -257,7 +212,7 @@ class PoolSlot:
             except StyleAvatarError:
                 self._metrics.failed_loads.inc()
                 raise
-        if entry.key in self._deleted:
+        if self._loads.is_deleted(entry.key):
             await unload_engine(worker, entry.key)
             raise NotFoundError(f"'{entry.avatar_id}' was deleted.", reason="AVATAR_NOT_FOUND")
         self._metrics.avatar_load.observe(engine.load_s)
@@ -284,12 +239,6 @@ class PoolSlot:
     async def _evict(self, leaving: Sequence[EngineKey]) -> None:
         self._metrics.evicted_avatars.inc(len(leaving))
         await self.unload(*leaving)
-
-    def _end_load(self, key: EngineKey, load: asyncio.Task[WorkerProcess]) -> None:
-        del self._loads[key]
-        self._deleted.discard(key)
-        if not load.cancelled():
-            load.exception()  # callers that have gone must not leave a warning
 
     def _forget(self, key: EngineKey) -> None:
         self.shelf.discard(key)

@@ -17,8 +17,8 @@ from services.common.worker.options import WorkerOptions
 from services.rendering.catalog import AvatarCatalog
 from services.rendering.health import AvatarHealth
 from services.rendering.pool.devices import DeviceWorkers
+from services.rendering.pool.limits import PoolLimits
 from services.rendering.pool.pool import RenderPool
-from services.rendering.pool.slot import PoolLimits
 from services.rendering.requests import StreamItem, merge_items
 from services.rendering.servicer import RenderingServicer
 from styleavatar_core.errors import ConflictError
