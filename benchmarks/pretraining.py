@@ -29,11 +29,6 @@ from styleavatar_core.training.pretrain import pretrain
 from styleavatar_core.training.reporter import LOG_NAME, NetworkRenderer
 
 WITHOUT, WITH, HALF = "without", "with", "with_half_the_time"
-LABELS = {
-    WITHOUT: "from nothing",
-    WITH: "from the pre-training",
-    HALF: "from the pre-training, in half the time",
-}
 _GOOD_DB = 24.0
 _SAME_DB = 0.1  # quality counts as the same within this: a look sees few frames
 _QUICK_STEPS = 4

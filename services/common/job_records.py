@@ -7,7 +7,6 @@ process that woke up late, or outlived its parent, is refused and stops.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -152,12 +151,6 @@ class JobRecords:
             pipeline.delete(_KEY + job_id, events_key(job_id), f"{_KEY}{job_id}:preview")
             pipeline.zrem(_INDEX, job_id)
             pipeline.execute()
-
-    def events_after(self, job_id: str, event_id: str = "0") -> Iterator[tuple[str, TrainingJob]]:
-        """Yields the stored events of a job after one of them, oldest first."""
-        entries = cast("Any", self._redis.xrange(events_key(job_id), min=f"({event_id}"))
-        for entry_id, fields in entries:
-            yield entry_id.decode(), TrainingJob.model_validate_json(fields[b"job"])
 
     def _write(self, pipeline: Pipeline, job: TrainingJob) -> None:
         text = job.model_dump_json()

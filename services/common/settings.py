@@ -81,12 +81,6 @@ class ServiceSettings(BaseSettings):
             for name, field in cls.model_fields.items()
         }
 
-    def to_environment(self) -> dict[str, str]:
-        """Returns the variables that make another process build these same settings."""
-        values = self.model_dump(mode="json", exclude_none=True)
-        names = self.variable_names()
-        return {names[name]: str(value) for name, value in values.items()}
-
     @classmethod
     def _sentence(cls, error: ValidationError) -> str:
         names = cls.variable_names()

@@ -23,6 +23,7 @@ from styleavatar_core.face3d.faceverse_parts import (
     landmarks_from_68,
     turned_to_camera,
 )
+from styleavatar_core.face3d.landmark_groups import LANDMARK_COUNT
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.face3d.pickled_arrays import read_pickled_dict
 from styleavatar_core.types import FloatArray
@@ -72,7 +73,7 @@ def convert_faceverse(path: Path) -> FaceModel:
     landmarks = np.asarray(data[layout.landmarks], np.int64).ravel()
     if len(landmarks) == 68:
         landmarks = landmarks_from_68(mean, landmarks)
-    if len(landmarks) != 478:
+    if len(landmarks) != LANDMARK_COUNT:
         raise AssetError(
             f"{path.name} names {len(landmarks)} landmarks; 68 or MediaPipe's 478 are needed."
         )

@@ -43,8 +43,6 @@ FOREHEAD = (
 # Ridge, tip and wings.
 NOSE = (6, 197, 195, 5, 4, 1, 2, 420, 360, 344, 278, 198, 131, 115, 48)
 
-MIDLINE_TOP_TO_CHIN = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 2, 164, 0, 17, 18, 200, 199, 152)
-
 # Border of the face: from the top of the forehead by the subject's left to the chin and back.
 FACE_OVAL = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,

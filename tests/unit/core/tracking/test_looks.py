@@ -22,6 +22,8 @@ from styleavatar_core.tracking.looks import (
 if TYPE_CHECKING:
     from styleavatar_core.data.sample_clip import SampleClip
 
+# From the top of the forehead to the chin.
+MIDLINE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 2, 164, 0, 17, 18, 200, 199, 152)
 FRAME = np.zeros((100, 200, 3), np.uint8)
 
 
@@ -34,7 +36,7 @@ def test_partners_are_on_the_other_side() -> None:
     ):
         assert partners[list(left)].tolist() == list(right)
     assert set(partners[list(groups.LEFT_IRIS)]) == set(groups.RIGHT_IRIS)
-    middle = list(groups.MIDLINE_TOP_TO_CHIN)
+    middle = list(MIDLINE)
     assert partners[middle].tolist() == middle
 
 

@@ -37,10 +37,3 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("STYLEAVATAR_GATEWAY_PORT", "70000")
     with pytest.raises(InvalidInputError, match=r"STYLEAVATAR_GATEWAY_PORT.*70000"):
         GatewaySettings()
-
-
-def test_environment_makes_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = TrainingSettings(data_folder=Path("somewhere"), lease_s=33, redis_url="unix://r")
-    for name, value in settings.to_environment().items():
-        monkeypatch.setenv(name, value)
-    assert TrainingSettings() == settings
