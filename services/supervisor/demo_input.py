@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.supervisor.demo_progress import StageBars
+from styleavatar_core.data.native_stderr import native_stderr_to
 from styleavatar_core.types import Progress
 
 SAMPLE_SECONDS = 24.0
@@ -70,16 +69,8 @@ def make_sample(out: Path, seconds: float, bars: StageBars) -> DemoInput:
 def _stderr_in(log: Path) -> Iterator[None]:
     """Sends what native code writes to the error stream to a file: MediaPipe cannot be silenced."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with log.open("ab") as file:
-            os.dup2(file.fileno(), 2)
+    with log.open("ab") as file, native_stderr_to(file):
         yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def users_video(video: Path, consent: str | None) -> DemoInput:

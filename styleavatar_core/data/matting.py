@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from styleavatar_core.data.mediapipe_import import import_mediapipe
 from styleavatar_core.errors import AssetError
 from styleavatar_core.types import ByteArray, FloatArray
 
@@ -68,10 +69,9 @@ class ForegroundMatting:
 
 
 def _open_selfie_segmentation() -> Any:
-    import mediapipe
-
+    solutions = import_mediapipe().solutions
     # Model 0 keeps the outline of hair tighter than model 1 (landscape).
-    return mediapipe.solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+    return solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
 
 
 def _load_torchscript(path: Path) -> Any:

@@ -11,12 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import mediapipe as mp
 import numpy as np
 
 from styleavatar_core.data.frame_clock import FrameClock
+from styleavatar_core.data.mediapipe_import import import_mediapipe
 from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.types import ByteArray, FloatArray
+
+mp = import_mediapipe()
 
 # How many faces are looked for before one is chosen.
 _CANDIDATE_COUNT = 3
