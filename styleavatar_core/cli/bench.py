@@ -15,7 +15,7 @@ from styleavatar_core.errors import NotFoundError
 
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Benchmarks to run [default: all].")
+        list[str] | None, typer.Argument(help="Benchmarks to run.", show_default="all")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the JSON reports.")] = Path("out/bench"),
     quick: Annotated[bool, typer.Option(help="Cheap values, for tests; never quoted.")] = False,

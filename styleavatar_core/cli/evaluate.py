@@ -30,7 +30,9 @@ _NO_WEIGHTS = "no weights given (--{name}-weights)"
 
 def evaluate(
     avatar: Annotated[Path, typer.Argument(help="Folder that `train` wrote.")],
-    backend: Annotated[str, typer.Option(help="auto, torch or onnxruntime.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, torch, onnxruntime, openvino or tensorrt.")
+    ] = "auto",
     driver: Annotated[
         Path | None,
         typer.Option(help="A video of another person: measures how well the avatar follows it."),
@@ -44,10 +46,12 @@ def evaluate(
     ] = None,
     json_path: Annotated[
         Path | None,
-        typer.Option("--json", help="Figures [default: AVATAR/evaluation.json or control.json]."),
+        typer.Option(
+            "--json", help="Figures.", show_default="AVATAR/evaluation.json or control.json"
+        ),
     ] = None,
     html_path: Annotated[
-        Path | None, typer.Option("--html", help="Report [default: AVATAR/evaluation.html].")
+        Path | None, typer.Option("--html", help="Report.", show_default="AVATAR/evaluation.html")
     ] = None,
 ) -> None:
     """Measure an avatar on held-out frames, and write a report to look at."""

@@ -14,7 +14,8 @@ from styleavatar_core.cli.bundle_path import find_bundle
 def export(
     avatar: Annotated[Path, typer.Argument(help="Avatar bundle, or the folder of `train`.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="ONNX file [default: AVATAR/avatar.onnx].")
+        Path | None,
+        typer.Option("--output", "-o", help="ONNX file.", show_default="AVATAR/avatar.onnx"),
     ] = None,
     batch: Annotated[int, typer.Option(help="Samples per call: 1, 2, 4 or 8.")] = 1,
 ) -> None:

@@ -65,9 +65,9 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
         help="A portrait video in, a live photo-real avatar out, driven frame by frame over gRPC."
-        "\n\n[bold]track, train, export, evaluate, bench[/bold] work on their own; "
-        "[bold]create[/bold] and [bold]drive[/bold] talk to the services that "
-        "[bold]serve[/bold] starts; [bold]demo[/bold] shows everything once.",
+        "\n\n[bold]create[/bold] and [bold]drive[/bold] talk to the services that "
+        "[bold]serve[/bold] starts; [bold]demo[/bold] shows everything once; "
+        "all others work on their own.",
     )
     app.callback()(_options)
     own = {"sample-clip": sample_clip, "track": track, "train": train, "export": export}

@@ -66,7 +66,7 @@ class GatewayClient:
             subject: Who is shown.
             given_by: Who consents, if not the subject.
             source: Where the video comes from.
-            preset: ``nano``, ``lite``, ``hd`` or ``paper``.
+            preset: ``nano``, ``lite``, ``hd``, ``paper`` or ``paper+``.
             minutes: Training time; None for the preset's usual one.
 
         Returns:

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from styleavatar_core.cli.bundle_path import find_bundle
@@ -55,3 +56,15 @@ def test_bundle_is_found_directly_or_in_the_training_folder(tmp_path):
     assert find_bundle(tmp_path) == tmp_path / "avatar" == find_bundle(tmp_path / "avatar")
     with pytest.raises(NotFoundError, match="styleavatar train"):
         find_bundle(tmp_path / "none")
+
+
+def test_helps_have_no_brackets_which_would_be_taken_for_colours():
+    group = typer.main.get_command(build_app())
+    context = typer.Context(group)
+    helps = {
+        f"{name} {parameter.name}": getattr(parameter, "help", None) or ""
+        for name in group.list_commands(context)
+        for parameter in group.get_command(context, name).params
+    }
+    assert len(helps) > 50
+    assert {name: text for name, text in helps.items() if "[" in text} == {}
