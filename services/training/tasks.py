@@ -132,7 +132,7 @@ class TrainingRun:
                 job,
                 "TRAINER_DIES",
                 f"the trainer died {job.fruitless_count} times at the same place, most likely for"
-                " want of memory; retry the job with a smaller preset",
+                " want of memory; upload the video again with a smaller preset",
             )
         video = self._folders.upload(job.job_id, job.video_name)
         try:

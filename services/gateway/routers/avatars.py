@@ -50,7 +50,7 @@ async def create(request: Request, parts: PartsDependency) -> Accepted:
 
     A multipart form with the fields ``video`` (file), ``consent`` (the statement), and, if you
     like, ``consent_subject``, ``consent_given_by``, ``source``, ``preset`` (nano, lite, hd,
-    paper) and ``minutes`` of training.
+    paper, paper+) and ``minutes`` of training.
     """
     folder = await run_in_threadpool(parts.folders.new_upload_folder)
     try:
