@@ -38,7 +38,7 @@ class DirectConv(FilteredConv):
         outputs, inputs = taps.shape[:2]
         self.order, self.phases = _DOUBLING if conv.mode == "up" else _PLAIN
         self.kernels = _empty(outputs // SIDE, inputs // SIDE, 9, BLOCK)
-        flat = taps.reshape(outputs, inputs, 9).numpy()
+        flat = taps.reshape(outputs, inputs, 9).contiguous().numpy()
 
         def compute(thread: int, first: int, count: int) -> None:
             pack_kernels(flat, self.order, first, count, self.kernels)

@@ -75,24 +75,30 @@ def pack_kernels(taps, order, first, count, kernels):  # noqa: ANN001, ANN201
     """Puts a convolution's taps where the product reads them.
 
     Args:
-        taps: (O, I, 9) float32.
+        taps: (O, I, 9) float32, contiguous.
         order: (9,) the tap that is at each place.
         first: First panel of SIDE outputs.
         count: Panels.
         kernels: (O / SIDE, I / SIDE, 9, BLOCK) uint16, written.
     """
-    pair, flat = np.empty(2 * SIDE, np.float32), kernels.reshape(-1)
-    groups = kernels.shape[1]
+    numbers, flat = taps.reshape(-1), kernels.reshape(-1)
+    groups, inputs = kernels.shape[1], taps.shape[1]
+    rows, step = np.empty(9 * SIDE * SIDE, np.float32), np.uint64(9 * inputs)
+    wide = np.uint64(SIDE)  # unsigned: the loop is vectorized then
     for panel in range(first, first + count):
         for group in range(groups):
+            begin = (panel * inputs + group) * SIDE * 9
+            for k in range(SIDE):
+                for place in range(9):
+                    at = np.uint64(begin + 9 * k + order[place])
+                    to = np.uint64((place * SIDE + k) * SIDE)
+                    for output in range(wide):
+                        rows[to + output] = numbers[at + output * step]
             for place in range(9):
-                to = ((panel * groups + group) * 9 + place) * BLOCK
+                block = ((panel * groups + group) * 9 + place) * BLOCK
                 for row in range(SIDE // 2):
-                    for index in range(2 * SIDE):
-                        output = panel * SIDE + index % SIDE
-                        k = group * SIDE + 2 * row + index // SIDE
-                        pair[index] = taps[output, k, order[place]]
-                    pack_rows(pair, flat, to + row * SIDE)
+                    pair = (place * SIDE + 2 * row) * SIDE
+                    pack_rows(rows[pair : pair + 2 * SIDE], flat, block + row * SIDE)
 
 
 @njit(cache=True, nogil=True)
