@@ -31,9 +31,10 @@ class NearestFace(nn.Module):
     def __init__(self, maps: FeatureMaps) -> None:
         super().__init__()
         self.side = maps.feature.shape[-1]
-        both = torch.cat([maps.feature, pixels_of(maps.rgb_pack)], dim=1)[0]
-        rows = both.permute(1, 2, 0).flatten(0, 1)
-        self.register_buffer("table", F.pad(rows, (0, 0, 0, 1)).contiguous())
+        parts = [part[0].flatten(1).t() for part in (maps.feature, pixels_of(maps.rgb_pack))]
+        table = maps.feature.new_zeros(self.side**2 + 1, sum(part.shape[1] for part in parts))
+        torch.cat(parts, dim=1, out=table[:-1])
+        self.register_buffer("table", table)
 
     def forward(
         self, face: FeatureMaps, uv: torch.Tensor, face_mask: torch.Tensor

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from styleavatar_core.engine.tiled_convs import (
     TiledUpConv,
 )
 from styleavatar_core.engine.vector_code import LANES
+from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
 
 # Below, transforms and the kernels' memory cost more than products are saved.
@@ -37,6 +39,8 @@ _MOST = 0.5  # of the work in tiles: what is left is shared among the same threa
 _LEAST_FLOATS = 2**20  # below, a call of torch's product is faster than our threads start
 _STRIP_BYTES = 2**22  # of pixels that a thread multiplies at a time
 _LEAST_LARGE = 48  # pixels of a side; below, larger tiles reach beyond it for what they save
+
+_known: dict[tuple[GeneratorConfig, bool, tuple[int, int]], Mapping[str, tuple[int, ...]]] = {}
 
 
 class MatrixConv(nn.Module):
@@ -122,6 +126,7 @@ def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
     if generator.samples_face and parts.config.uv_sampling == "nearest":
         maps = FeatureMaps(generator.face_feature, generator.face_rgb_pack)
         parts.face_sampler = NearestFace(maps)  # type: ignore[assignment]
+        generator.forget_face()
     for name, layer in list(generator.named_modules()):
         if isinstance(layer, FrozenPointwise):
             generator.set_submodule(name, MatrixConv(layer))
@@ -162,22 +167,34 @@ def _tile_large(generator: FrozenGenerator) -> float:
     }
     if not any(map(_replacement, found.values())):
         return 0.0
-    graph, _ = trace_generator(generator)  # tells every layer's resolution
     whole = tiled = 0.0
-    for node in graph.nodes:
-        layer = found.get(node.inputs[1]) if len(node.inputs) > 1 else None
+    for weight, sides in _resolutions(generator).items():
+        layer = found.get(weight)
         if layer is None:
             continue
-        kind, sides = _replacement(layer), node.shape[2:]
+        kind = _replacement(layer)
         flop = 2 * layer.weight.numel() * math.prod(sides) / (4 if layer.mode == "up" else 1)
         whole += flop
         least = _LEAST_DIRECT_FLOP if kind is DirectConv else _LEAST_FLOP
         if kind is not None and flop >= least:
             tiled += flop
             is_large = kind is TiledConv and min(sides) >= _LEAST_LARGE
-            name = node.inputs[1].removesuffix(".weight")
+            name = weight.removesuffix(".weight")
             generator.set_submodule(name, (LargeTiledConv if is_large else kind)(layer))
     return tiled / whole
+
+
+def _resolutions(generator: FrozenGenerator) -> Mapping[str, tuple[int, ...]]:
+    """Returns height and width of what each layer gives, by its weight's name.
+
+    Generators of one kind are traced once.
+    """
+    kind = (generator.config, generator.samples_face, generator.frozen_at)
+    if kind not in _known:
+        graph, _ = trace_generator(generator)
+        nodes = (node for node in graph.nodes if len(node.inputs) > 1)
+        _known[kind] = {node.inputs[1]: node.shape[2:] for node in nodes}
+    return _known[kind]
 
 
 def _replacement(conv: FrozenConv) -> type[FilteredConv] | None:

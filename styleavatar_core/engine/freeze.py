@@ -44,6 +44,9 @@ class FrozenGenerator(nn.Module):
         window: (1, 2) int64 offset of the window in texels.
         noise: Fixed noise or None.
         samples_face: Whether it samples the face itself, or takes it sampled.
+
+    Attributes:
+        frozen_at: Offset (x, y) of the window that it was frozen for, texels.
     """
 
     generator: PortraitGenerator
@@ -71,7 +74,7 @@ class FrozenGenerator(nn.Module):
         self.config = generator.config
         self.register_buffer("style", torch.zeros(1, self.config.style.style_dim))
         self.window = window  # always on the host: reading it would make a GPU wait
-        self.offset = self._frozen_at = (int(window[0, 0]), int(window[0, 1]))
+        self.offset = self.frozen_at = (int(window[0, 0]), int(window[0, 1]))
         self.register_buffer("face_feature", face.feature.detach().clone())
         self.register_buffer("face_rgb_pack", face.rgb_pack.detach().clone())
         self.register_buffer("background_feature", background.feature.detach().clone())
@@ -89,7 +92,12 @@ class FrozenGenerator(nn.Module):
         self.offset, self.window = offset, torch.tensor([offset], dtype=torch.int64)
         for part in self.modules():
             if isinstance(part, MiddleBlock):
-                part.is_whole = offset != self._frozen_at
+                part.is_whole = offset != self.frozen_at
+
+    def forget_face(self) -> None:
+        """Frees the face's maps: what samples the face has them in a form of its own."""
+        face = _one_texel(FeatureMaps(self.face_feature, self.face_rgb_pack))
+        self.face_feature, self.face_rgb_pack = face.feature.clone(), face.rgb_pack.clone()
 
     def input_types(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Returns shape (without the batch) and type of what it takes, by name."""

@@ -127,8 +127,10 @@ class FrozenBackground(nn.Module):
 
     def __init__(self, feature: torch.Tensor, pack: torch.Tensor) -> None:
         super().__init__()
-        self.register_buffer("feature", feature.detach().clone())
-        self.register_buffer("pack", pack.detach().clone())
+        for name, part in (("feature", feature), ("pack", pack)):
+            # As torch takes it, so that it is not copied once more.
+            kept = part.detach().clone(memory_format=torch.channels_last)
+            self.register_buffer(name, kept)
 
     def forward(self, maps: FeatureMaps, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns feature and pack, whatever is asked for."""
@@ -151,16 +153,15 @@ class FrozenNarrowConv(nn.Module):
         super().__init__()
         weight, side = conv.weight.detach(), conv.weight.shape[-1]
         self.rest: torch.Tensor | nn.Parameter = conv.bias
-        if constant is not None:
-            weight, known = weight.split(
-                [weight.shape[1] - constant.shape[1], constant.shape[1]], dim=1
-            )
-            rest = F.conv2d(constant, known, conv.bias, padding=side // 2)
-            self.rest = nn.Parameter(rest.detach(), requires_grad=False)
         parts = weight[0].flatten(1).t().reshape(side * side, -1, 1, 1)
-        self.parts = FrozenPointwise(parts, None)
         taps = torch.eye(side * side).to(parts).reshape(1, side * side, side, side)
         self.register_buffer("taps", taps)
+        if constant is not None:
+            known = parts[:, -constant.shape[1] :]
+            parts = parts[:, : -constant.shape[1]].contiguous()
+            rest = F.conv2d(F.conv2d(constant, known), taps, conv.bias, padding=side // 2)
+            self.rest = nn.Parameter(rest.detach(), requires_grad=False)
+        self.parts = FrozenPointwise(parts, None)
 
     def forward(self, x: torch.Tensor, constant: torch.Tensor | None = None) -> torch.Tensor:
         """Maps (B, I, H, W) to (B, 1, H, W)."""

@@ -135,12 +135,27 @@ class BackgroundCutter(nn.Module):
             maps: Static maps; batch 1 or B.
             starts: (B or 1, 2) int64, first column and row (x, y) of each window on the canvas.
         """
-        both = torch.cat([maps.feature, maps.rgb_pack], dim=1)
-        if both.shape[-1] != self.canvas_size:
-            size = (self.canvas_size, self.canvas_size)
-            both = F.interpolate(both, size=size, mode="bilinear", align_corners=False)
-        cut = crop_windows(both, starts, self.size)
-        return cut[:, :-12], cut[:, -12:]
+        return self._cut(maps.feature, starts), self._cut(maps.rgb_pack, starts)
+
+    def _cut(self, part: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """Cuts windows out of one map; only what they show of it is resampled."""
+        factor, rest = divmod(self.canvas_size, int(part.shape[-1]))
+        if rest != 0:
+            side = (self.canvas_size, self.canvas_size)
+            part = F.interpolate(part, size=side, mode="bilinear", align_corners=False)
+        elif factor > 1:
+            # Texels (x, y) from the first to the last that a window's interpolation looks at.
+            first = (starts.amin(dim=0) // factor - 1).clamp(min=0)
+            x, y = first.tolist()
+            right, bottom = ((starts.amax(dim=0) + self.size) // factor + 2).tolist()
+            part = F.interpolate(
+                part[..., y:bottom, x:right],
+                scale_factor=factor,
+                mode="bilinear",
+                align_corners=False,
+            )
+            starts = starts - factor * first
+        return crop_windows(part, starts, self.size)
 
 
 class TextureSampler(nn.Module):

@@ -12,6 +12,7 @@ from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.manifest import BundleFile
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.base import RenderEngine, RenderInput, RenderOutput, blank_input
+from styleavatar_core.engine.cpu_layers import with_less_work
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError
@@ -67,3 +68,11 @@ def test_only_the_first_avatar_of_a_process_is_rendered_before_it_is_asked_for(
         assert len(rendered) == 1
     last = renderer._engine
     assert last.render(blank_input(last.info)).image.any()
+
+
+def test_where_the_face_lies_in_a_table_its_maps_are_not_kept_beside_it(tmp_path: Path) -> None:
+    path = write_nano_bundle(tmp_path / "avatar", preset="paper")
+    generator = with_less_work(load_frozen(read_bundle(path, verify=False)))
+    table = generator.generator.face_sampler.table
+    kept = generator.face_feature.untyped_storage().nbytes()
+    assert kept < 1e-3 * table.untyped_storage().nbytes()

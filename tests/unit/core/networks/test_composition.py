@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 import torch
+import torch.nn.functional as F
 
 from styleavatar_core.networks.composition import (
     BackgroundCutter,
@@ -73,3 +74,15 @@ def test_smaller_background_maps_are_resampled_before_they_are_cut() -> None:
     # Texel k of eight lies at k / 2 - 1/4 of four; windows begin at column 3 and row 1.
     assert feature[0, 0, 0].tolist() == [1.25, 1.75, 2.25, 2.75]
     assert feature[0, 1, :, 0].tolist() == [0.25, 0.75, 1.25, 1.75]
+
+
+@pytest.mark.parametrize("starts", [[[0, 0]], [[9, 5]], [[-1, 2], [13, 14]]])  # some reach beyond
+def test_windows_of_smaller_maps_are_those_of_the_whole_resampled_map(
+    starts: list[list[int]],
+) -> None:
+    maps = FeatureMaps(torch.randn(1, 3, 4, 4), torch.randn(1, 12, 4, 4))
+    corners = torch.tensor(starts)
+    shown = BackgroundCutter(16, 4)(maps, corners)
+    for part, cut in zip((maps.feature, maps.rgb_pack), shown, strict=True):
+        whole = F.interpolate(part, size=(16, 16), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(cut, crop_windows(whole, corners, 4))
