@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.ops.ranks import own_share
+from styleavatar_core.training.below_frame import extend_person
 from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.pictures import image_tensor
@@ -37,9 +38,11 @@ class Batch:
 
     Attributes:
         image: (B, 3, H, W) float32 in [-1, 1], the sample box.
-        valid: (B, 1, H, W) float32, 0 where the box leaves the source frame.
+        valid: (B, 1, H, W) float32, 0 where the box leaves the source frame, but for the person
+            below it (``below_frame``).
         mask: (B, 1, Fw, Fw) float32 in [0, 1], 1 = person.
-        mask_valid: (B, 1, Fw, Fw) float32.
+        mask_valid: (B, 1, Fw, Fw) float32, 0 where the box leaves the source frame, but for what is
+            below it.
         rendering: (B, 3, R, R) float32 in [-1, 1], central square, not moved with the box.
         box_rendering: (B, 3, R, R) float32 in [-1, 1], moved with the box, for the discriminator.
         uv: (B, 2, U, U) float32 in [0, 1], in the box.
@@ -158,12 +161,16 @@ def make_batch(
         box = (x * image_px, y * image_px)
         rendering_px = config.rendering_size_px // size
         rendering_box = (x * rendering_px, y * rendering_px)
-        valid = dataset.window(dataset.valid, box)
-        parts["image"].append(dataset.window(dataset.frames[index], box))
-        parts["valid"].append(valid)
         mask = dataset.window(dataset.masks[index], box)
+        image, valid, mask_valid = extend_person(
+            dataset.window(dataset.frames[index], box), mask, dataset.window(dataset.valid, box)
+        )
+        parts["image"].append(image)
+        parts["valid"].append(valid)
         parts["mask"].append(cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA))
-        parts["mask_valid"].append(cv2.resize(valid, (size, size), interpolation=cv2.INTER_NEAREST))
+        parts["mask_valid"].append(
+            cv2.resize(mask_valid, (size, size), interpolation=cv2.INTER_NEAREST)
+        )
         parts["rendering"].append(dataset.window(dataset.renderings[index]))
         parts["box_rendering"].append(dataset.window(dataset.renderings[index], rendering_box))
         stride = config.rendering_size_px // config.uv_size
