@@ -18,6 +18,7 @@ ENV_EXAMPLE = ROOT / ".env.example"
 DEPLOYMENT_PAGE = ROOT / "docs" / "deployment.md"
 TABLE_BEGIN, TABLE_END = "<!-- settings: begin -->", "<!-- settings: end -->"
 CLASSES = {
+    "serve": "services.supervisor.settings:SupervisorSettings",
     "gateway": "services.gateway.settings:GatewaySettings",
     "tracking": "services.tracking.settings:TrackingSettings",
     "rendering": "services.rendering.settings:RenderingSettings",

@@ -42,7 +42,8 @@ class ServiceSettings(BaseSettings):
     data_folder: Path = Field(
         default_factory=default_data_folder,
         validation_alias=DATA_VARIABLE,
-        description="Folder of avatars, face models, uploads and job files, shared by all.",
+        description="Folder of avatars, face models, uploads and job files, shared by all; unset: "
+        "`styleavatar` in `XDG_DATA_HOME`, else in `~/.local/share`.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO",

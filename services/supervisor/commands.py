@@ -23,15 +23,31 @@ _READY_LIMIT_S = 180.0
 _DEFAULTS = SupervisorSettings.model_fields
 
 
+def _default(name: str) -> str:
+    """Says what a setting is unless the environment or an option says otherwise."""
+    return str(_DEFAULTS[name].default)
+
+
 def serve(
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder of avatars, jobs and the queue. Default: STYLEAVATAR_DATA."),
+        typer.Option(
+            help="Folder of avatars, jobs and the queue.",
+            show_default="STYLEAVATAR_DATA, else ~/.local/share/styleavatar",
+        ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    gateway_port: Annotated[int | None, typer.Option(help="HTTP port; 0: any.")] = None,
-    tracking_port: Annotated[int | None, typer.Option(help="gRPC port; 0: any.")] = None,
-    rendering_port: Annotated[int | None, typer.Option(help="gRPC port; 0: any.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on.", show_default=_default("host"))
+    ] = None,
+    gateway_port: Annotated[
+        int | None, typer.Option(help="HTTP port; 0: any.", show_default=_default("gateway_port"))
+    ] = None,
+    tracking_port: Annotated[
+        int | None, typer.Option(help="gRPC port; 0: any.", show_default=_default("tracking_port"))
+    ] = None,
+    rendering_port: Annotated[
+        int | None, typer.Option(help="gRPC port; 0: any.", show_default=_default("rendering_port"))
+    ] = None,
     any_ports: Annotated[
         bool, typer.Option("--any-ports", help="Take free ports for everything not given.")
     ] = False,

@@ -23,12 +23,20 @@ class SupervisorSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="STYLEAVATAR_SERVE_")
 
     host: str = Field(default="127.0.0.1", description="Address that all services listen on.")
-    gateway_port: int = Field(default=8080, ge=0, le=65535, description="HTTP; 0 takes a free one.")
+    gateway_port: int = Field(
+        default=8080, ge=0, le=65535, description="HTTP of the gateway; 0: any."
+    )
     tracking_port: int = Field(default=50051, ge=0, le=65535, description="gRPC of tracking.")
     rendering_port: int = Field(default=50052, ge=0, le=65535, description="gRPC of rendering.")
-    tracking_metrics_port: int = Field(default=9101, ge=0, le=65535, description="/metrics.")
-    rendering_metrics_port: int = Field(default=9102, ge=0, le=65535, description="/metrics.")
-    training_metrics_port: int = Field(default=9103, ge=0, le=65535, description="/metrics.")
+    tracking_metrics_port: int = Field(
+        default=9101, ge=0, le=65535, description="/metrics of tracking."
+    )
+    rendering_metrics_port: int = Field(
+        default=9102, ge=0, le=65535, description="/metrics of rendering."
+    )
+    training_metrics_port: int = Field(
+        default=9103, ge=0, le=65535, description="/metrics of the trainer."
+    )
     redis_url: str | None = Field(
         default=None,
         validation_alias=REDIS_VARIABLE,
