@@ -125,9 +125,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         try:
             values = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
         except Exception as error:  # the reader's errors have no common base
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # Not what torch says: it advises to load the file in a way that could run code.
             raise AssetError(
-                f"{path.name} cannot be read as a torch checkpoint of plain values ({first})"
+                f"{path.name} cannot be read as a torch checkpoint of plain values: it is another "
+                "kind of file, damaged, or holds what is never loaded here because it could run "
+                "somebody's code"
             ) from error
     if not isinstance(values, Mapping):
         raise AssetError(f"{path.name} holds no dict of networks; is it a published checkpoint?")
