@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rendering service whose avatars are whole or have a fault each, for tests of what goes wrong."""
+"""A rendering service whose avatars are whole or have one fault each: what goes wrong around it."""
 
 from __future__ import annotations
 
