@@ -8,21 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.statistics import ParameterStatistics
-from styleavatar_core.engine import frozen_parts, gate, openvino_engine, reference, selection
-from styleavatar_core.engine.base import EngineLabel, RenderInput, joined
+from styleavatar_core.engine import frozen_parts, gate, reference, selection
+from styleavatar_core.engine.base import EngineLabel, joined
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.engine.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.gate import judge
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
-from styleavatar_core.engine.openvino_engine import OpenVinoEngine, computes_in_bf16
 from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.reference import Reference, reference_of, render_reference
 from styleavatar_core.engine.selection import open_engine
@@ -33,11 +31,7 @@ from styleavatar_core.engine.typical_inputs import (
     typical_inputs,
 )
 from styleavatar_core.engine.verdicts import Verdict
-from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.export.parity import random_input
-from styleavatar_core.networks import sample_noise
-from tests.fakes.networks import UntrainedAvatar
-from tests.unit.core.engine.test_freeze import noisy_nano
 
 
 @pytest.mark.parametrize(
@@ -147,10 +141,6 @@ def test_the_runtimes_version_is_said(bundle: AvatarBundle) -> None:
     assert engine.info.version == importlib.metadata.version("onnxruntime")
 
 
-def reference_pictures(frozen: FrozenGenerator, inputs: RenderInput) -> Reference:
-    return render_reference(frozen, None, inputs)
-
-
 def test_overflow_is_refused(bundle: AvatarBundle) -> None:
     frozen = load_frozen(bundle)
     broken = with_precision(load_frozen(bundle), "fp16")
@@ -160,7 +150,7 @@ def test_overflow_is_refused(bundle: AvatarBundle) -> None:
     engine = OnnxEngine(
         onnx_model(broken).SerializeToString(), thread_count=1, label=EngineLabel("fp16")
     )
-    verdict = judge(engine, reference_pictures(load_frozen(bundle), inputs))
+    verdict = judge(engine, render_reference(load_frozen(bundle), None, inputs))
     assert not verdict.is_accepted
     assert verdict.psnr_db < 20
 
@@ -168,7 +158,7 @@ def test_overflow_is_refused(bundle: AvatarBundle) -> None:
 def test_engine_that_cannot_render_is_refused(bundle: AvatarBundle) -> None:
     frozen = load_frozen(bundle)
     sample = random_input(TorchEngine(load_frozen(bundle)))
-    truth = reference_pictures(frozen, sample)
+    truth = render_reference(frozen, None, sample)
     bad = type(sample)(sample.texture_rendering[:, :-2], sample.uv_rendering, sample.face_mask)
     half = TorchEngine(with_precision(frozen, "fp16"))
     assert judge(half, Reference(bad, truth.outputs)).psnr_db == 0
@@ -188,20 +178,6 @@ def test_the_gate_is_where_it_is_stated(precision: str, psnr_db: float, is_accep
     assert Verdict(precision, psnr_db).is_accepted == is_accepted
 
 
-def test_fp16_graph_is_strongly_typed_with_exact_coordinates() -> None:
-    avatar = UntrainedAvatar.make(noisy_nano())
-    noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))
-    frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background, noise=noise)
-    model = onnx_model(with_precision(frozen, "fp16"))
-    half = OnnxEngine(model.SerializeToString(), thread_count=1, label=EngineLabel("fp16"))
-    verdict = judge(half, reference_pictures(frozen, random_input(half)))
-    assert verdict.is_accepted, verdict.reason
-    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    weights = [kind for name, kind in types.items() if name.endswith("weight")]
-    assert weights
-    assert set(weights) == {10}  # TensorProto.FLOAT16
-
-
 def test_typical_inputs_show_faces_that_differ(bundle: AvatarBundle) -> None:
     info = TorchEngine(load_frozen(bundle)).info
     inputs = typical_inputs(bundle.manifest, info, 3)
@@ -210,47 +186,3 @@ def test_typical_inputs_show_faces_that_differ(bundle: AvatarBundle) -> None:
     assert not np.array_equal(inputs[0].texture_rendering, inputs[1].texture_rendering)
     again = typical_inputs(bundle.manifest, info, 3)
     assert np.array_equal(inputs[2].uv_rendering, again[2].uv_rendering)
-
-
-def test_bf16_is_used_where_the_processor_has_it(
-    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(gate.LEAST_PSNR_DB, "bf16", 30.0)  # untrained masks come near 45
-    engine = open_engine(bundle, "openvino", precision="bf16", thread_count=1)
-    if computes_in_bf16():
-        assert engine.info.precision == "bf16"
-        assert engine.info.note.startswith("bf16 gives")
-        exact = open_engine(bundle, "openvino", precision="fp32", thread_count=1)
-        sample = random_input(exact)
-        assert not np.array_equal(engine.render(sample).image, exact.render(sample).image)
-    else:
-        assert engine.info.precision == "fp32"
-        assert "this processor does not compute in bf16" in engine.info.note
-
-
-def test_without_instructions_for_bf16_the_next_safer_is_used(
-    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openvino_engine, "computes_in_bf16", lambda: False)
-    engine = open_engine(bundle, "openvino", precision="bf16", thread_count=1)
-    assert engine.info.precision == "fp32"
-    assert engine.info.note.startswith("bf16 could not be opened: this processor does not compute")
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_openvino_rounds_to_bf16_only_if_that_is_asked(
-    bundle: AvatarBundle, precision: str
-) -> None:
-    # By itself it does so wherever the processor has instructions for it.
-    for _ in ("compiled", "loaded from the cache"):
-        engine = open_engine(bundle, "openvino", precision=precision, thread_count=1)
-        assert isinstance(engine, OpenVinoEngine)
-        assert "f32" in str(engine._model.get_property("INFERENCE_PRECISION_HINT").to_string())
-
-
-@pytest.mark.parametrize("precision", ["fp8", "int8", "bf16"])
-def test_precision_that_torch_does_not_have_is_refused(
-    bundle: AvatarBundle, precision: str
-) -> None:
-    with pytest.raises(InvalidInputError, match=f"precision '{precision}'"):
-        open_engine(bundle, "torch", precision=precision)
