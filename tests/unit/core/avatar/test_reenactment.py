@@ -1,89 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A driver's face on an avatar: relative to their neutral, within the trained range."""
+
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from styleavatar_core.avatar.reenactment import (
-    DriverGains,
-    NearestSample,
     ParameterStatistics,
     Retargeter,
 )
 from styleavatar_core.avatar.statistics import measure_closed_lip_gap
-from styleavatar_core.errors import AssetError, InvalidInputError
-from styleavatar_core.face3d.arkit import ARKIT_INDEX
+from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.face3d.camera import (
     parameters_in_crop,
     quaternion_from_rotation_vector,
     rotation_vector_from_quaternion,
 )
-from styleavatar_core.face3d.faceverse import convert_faceverse
-from styleavatar_core.face3d.library import add_face_model
 from styleavatar_core.face3d.lip_gap import lip_gap
-from styleavatar_core.types import CropBox, FaceParameters
-from tests.fakes.faceverse import faceverse_contents, write_faceverse
-
-WINDOW = CropBox(0.1, -0.1, 0.8)
-JAW, BLINK, SMILE = (ARKIT_INDEX[n] for n in ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft"))
-
-
-def person(
-    count: int, *, scale: float, rest: float, seed: int, yaw: float = 0.0
-) -> list[FaceParameters]:
-    """A talking, blinking, nodding person, in frame coordinates."""
-    rng = np.random.default_rng(seed)
-    frames = []
-    for index in range(count):
-        t = index / 30
-        expression = np.zeros(52, np.float32)
-        expression[JAW] = rest + 0.35 * max(0.0, np.sin(6 * t))
-        expression[BLINK] = 1.0 if index % 45 < 3 else 0.05
-        expression[SMILE] = rest + 0.2 * max(0.0, np.sin(t))
-        rotation = np.array([0.12 * np.sin(t), yaw + 0.2 * np.sin(0.7 * t), 0.08 * np.sin(1.3 * t)])
-        place = np.array([0.2 * np.sin(0.5 * t), 0.1, 0.0]) + rng.normal(size=3) * 0.002
-        frames.append(
-            FaceParameters(
-                "builtin-3",
-                quaternion_from_rotation_vector(rotation),
-                place.astype(np.float32),
-                scale * (1 + 0.03 * np.sin(t)),
-                expression,
-                np.full((2, 2), 0.1 * np.sin(t), np.float32),
-                frame_index=index,
-            )
-        )
-    return frames
-
-
-AVATAR = [parameters_in_crop(p, WINDOW) for p in person(300, scale=0.6, rest=0.05, seed=0)]
-STATISTICS = ParameterStatistics.from_parameters(
-    AVATAR, WINDOW, closed_lip_gap=measure_closed_lip_gap(AVATAR)
-)
+from styleavatar_core.types import FaceParameters
+from tests.fakes.moving_person import AVATAR, BLINK, JAW, SMILE, STATISTICS, WINDOW, person
 
 
 def correlation(a: list[float], b: list[float]) -> float:
     return float(np.corrcoef(a, b)[0, 1])
-
-
-def test_statistics_survive_json() -> None:
-    values = json.loads(json.dumps(STATISTICS.to_dict()))
-    again = ParameterStatistics.from_dict(values)
-    assert again.window == WINDOW
-    assert again.expression.maximum == pytest.approx(STATISTICS.expression.maximum, abs=1e-5)
-    del values["scale"]
-    with pytest.raises(AssetError, match="scale"):
-        ParameterStatistics.from_dict(values)
-
-
-def test_there_must_be_frames() -> None:
-    with pytest.raises(InvalidInputError, match="no tracked frames"):
-        ParameterStatistics.from_parameters([], WINDOW)
 
 
 def test_the_same_person_keeps_every_trained_frame() -> None:
@@ -205,63 +148,6 @@ def distance(a: FaceParameters, b: FaceParameters) -> float:
     return float(max(np.abs(turn).max(), np.abs(moved).max(), abs(a.scale - b.scale)))
 
 
-def test_gains_change_how_much_is_taken_over() -> None:
-    driver = replace(
-        person(1, scale=0.6, rest=0.05, seed=0)[0],
-        rotation=quaternion_from_rotation_vector(np.array([0.05, 0.1, 0.02])),
-        eye_rotation=np.full((2, 2), 0.08, np.float32),
-    )
-    driver.expression[[JAW, BLINK]] = 0.25, 0.6
-
-    def shown(**gains: float) -> FaceParameters:
-        return (
-            Retargeter(STATISTICS, "same_person", DriverGains(**gains)).retarget(driver).parameters
-        )
-
-    plain, rest = shown(), STATISTICS.neutral_expression
-    half = shown(mouth=0.5, blink=0.5, gaze=0.5, head=0.5)
-    for column in (JAW, BLINK):
-        wanted = rest[column] + 0.5 * (plain.expression[column] - rest[column])
-        assert half.expression[column] == pytest.approx(wanted, abs=1e-3)
-    assert half.eye_rotation == pytest.approx(plain.eye_rotation / 2, abs=1e-3)
-    usual = STATISTICS.rotation.mean
-    turns = [rotation_vector_from_quaternion(p.rotation) - usual for p in (plain, half)]
-    assert turns[1] == pytest.approx(turns[0] / 2, abs=1e-3)
-    assert shown(mouth=0.0).expression[JAW] == pytest.approx(rest[JAW], abs=1e-3)
-    assert shown(mouth=0.0).expression[BLINK] == pytest.approx(plain.expression[BLINK])
-
-
-def test_coefficients_of_a_model_without_a_limit_may_exceed_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("STYLEAVATAR_DATA", str(tmp_path))
-    path = write_faceverse(tmp_path / "file.npy", faceverse_contents("v4"))
-    model_id = add_face_model(convert_faceverse(path)).model_id
-    count = 177
-
-    def strong(params: FaceParameters) -> FaceParameters:
-        expression = np.resize(4 * params.expression, count)
-        return replace(params, model_id=model_id, expression=expression)
-
-    trained = [strong(p) for p in AVATAR]
-    statistics = ParameterStatistics.from_parameters(
-        trained, WINDOW, closed_lip_gap=measure_closed_lip_gap(trained)
-    )
-    source = strong(person(9, scale=0.6, rest=0.05, seed=0)[-1])
-    same = Retargeter(statistics, "same_person", DriverGains(head=0.9)).retarget(source)
-    assert same.parameters.expression[JAW] == pytest.approx(source.expression[JAW], abs=1e-5)
-    assert same.parameters.expression[JAW] > 1.5
-    other = Retargeter(statistics, "other_person").retarget(source).parameters.expression
-    assert other.min() >= 0.0
-    assert other.max() > 1.2
-
-
-@pytest.mark.parametrize("value", [-0.1, 3.5, float("nan")])
-def test_absurd_gains_are_refused(value: float) -> None:
-    with pytest.raises(InvalidInputError, match="gain of mouth"):
-        DriverGains(mouth=value)
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -275,13 +161,6 @@ def test_absurd_gains_are_refused(value: float) -> None:
 def test_unusable_parameters_are_refused(change: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
         Retargeter(STATISTICS).retarget(replace(AVATAR[0], **change))
-
-
-def test_the_nearest_sample_is_the_frame_itself() -> None:
-    nearest = NearestSample(AVATAR, STATISTICS)
-    assert nearest.find(AVATAR[17]) == (17, pytest.approx(0.0, abs=1e-5))
-    far = replace(AVATAR[17], scale=AVATAR[17].scale * 1.5)
-    assert nearest.find(far)[1] > 0.5
 
 
 def test_another_person_is_led_to_without_a_jump_and_has_a_neutral_of_their_own() -> None:

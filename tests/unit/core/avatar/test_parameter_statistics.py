@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept of the parameters that an avatar was trained on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from styleavatar_core.avatar.reenactment import (
+    DriverGains,
+    NearestSample,
+    ParameterStatistics,
+    Retargeter,
+)
+from styleavatar_core.avatar.statistics import measure_closed_lip_gap
+from styleavatar_core.errors import AssetError, InvalidInputError
+from styleavatar_core.face3d.faceverse import convert_faceverse
+from styleavatar_core.face3d.library import add_face_model
+from styleavatar_core.types import FaceParameters
+from tests.fakes.faceverse import faceverse_contents, write_faceverse
+from tests.fakes.moving_person import AVATAR, JAW, STATISTICS, WINDOW, person
+
+
+def test_statistics_survive_json() -> None:
+    values = json.loads(json.dumps(STATISTICS.to_dict()))
+    again = ParameterStatistics.from_dict(values)
+    assert again.window == WINDOW
+    assert again.expression.maximum == pytest.approx(STATISTICS.expression.maximum, abs=1e-5)
+    del values["scale"]
+    with pytest.raises(AssetError, match="scale"):
+        ParameterStatistics.from_dict(values)
+
+
+def test_there_must_be_frames() -> None:
+    with pytest.raises(InvalidInputError, match="no tracked frames"):
+        ParameterStatistics.from_parameters([], WINDOW)
+
+
+def test_coefficients_of_a_model_without_a_limit_may_exceed_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEAVATAR_DATA", str(tmp_path))
+    path = write_faceverse(tmp_path / "file.npy", faceverse_contents("v4"))
+    model_id = add_face_model(convert_faceverse(path)).model_id
+    count = 177
+
+    def strong(params: FaceParameters) -> FaceParameters:
+        expression = np.resize(4 * params.expression, count)
+        return replace(params, model_id=model_id, expression=expression)
+
+    trained = [strong(p) for p in AVATAR]
+    statistics = ParameterStatistics.from_parameters(
+        trained, WINDOW, closed_lip_gap=measure_closed_lip_gap(trained)
+    )
+    source = strong(person(9, scale=0.6, rest=0.05, seed=0)[-1])
+    same = Retargeter(statistics, "same_person", DriverGains(head=0.9)).retarget(source)
+    assert same.parameters.expression[JAW] == pytest.approx(source.expression[JAW], abs=1e-5)
+    assert same.parameters.expression[JAW] > 1.5
+    other = Retargeter(statistics, "other_person").retarget(source).parameters.expression
+    assert other.min() >= 0.0
+    assert other.max() > 1.2
+
+
+def test_the_nearest_sample_is_the_frame_itself() -> None:
+    nearest = NearestSample(AVATAR, STATISTICS)
+    assert nearest.find(AVATAR[17]) == (17, pytest.approx(0.0, abs=1e-5))
+    far = replace(AVATAR[17], scale=AVATAR[17].scale * 1.5)
+    assert nearest.find(far)[1] > 0.5
