@@ -71,6 +71,8 @@ class PerceptualLoss(nn.Module):
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     """Reads weights; a file whose name ends in a digest, as torchvision's do, must have it."""
+    if not path.is_file():
+        raise AssetError(f"the VGG19 weights {path} cannot be read: there is no such file")
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         told = re.search(r"-([0-9a-f]{8,64})\.pth$", path.name)
@@ -79,7 +81,11 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         else:
             tensors = load_file(path)
     except Exception as error:  # the readers' errors have no common base
-        raise AssetError(f"the VGG19 weights {path.name} cannot be read: {error}") from error
+        # Not what torch says: it advises to load the file in a way that could run code.
+        raise AssetError(
+            f"the VGG19 weights {path.name} cannot be read: they must be tensors alone, as .pth or "
+            ".safetensors, copied whole"
+        ) from error
     if told is not None and not digest.startswith(told[1]):
         raise AssetError(
             f"the VGG19 weights {path.name} are damaged: their sha256 begins with "
