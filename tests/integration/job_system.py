@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -164,3 +166,48 @@ def job_process(trainer: subprocess.Popen[bytes]) -> psutil.Process:
     """Returns the process that does the trainer's present job."""
     (process,) = psutil.Process(trainer.pid).children()
     return process
+
+
+@contextmanager
+def serving(data_folder: Path) -> Iterator[JobSystem]:
+    """Runs Redis and a gateway; each test starts trainers of its own."""
+    system = JobSystem(data_folder)
+    try:
+        system.start_redis()
+        system.start_gateway()
+        yield system
+    finally:
+        system.stop()
+
+
+def events(system: JobSystem, job_id: str, after: str = "") -> list[tuple[str, str, dict]]:
+    """Returns (id, name, job) of all events until the stream ends."""
+    headers = {"Last-Event-ID": after} if after else {}
+    url = f"/v1/training-jobs/{job_id}/events"
+    found, fields = [], {}
+    with system.http.stream("GET", url, headers=headers) as answer:
+        for line in answer.iter_lines():
+            name, _, value = line.partition(": ")
+            if name:
+                fields[name] = value
+            elif "data" in fields:
+                found.append((fields["id"], fields["event"], json.loads(fields["data"])))
+                fields = {}
+    return found
+
+
+def start_job(system: JobSystem, clip: Path) -> tuple[str, str]:
+    accepted = system.upload(clip)
+    assert accepted.status_code == 202, accepted.text
+    return accepted.json()["job_id"], accepted.json()["avatar_id"]
+
+
+def leftovers(system: JobSystem, job_id: str, avatar_id: str) -> list[Path]:
+    """Returns every file and folder that still carries the name of a job or its avatar."""
+    hidden = list(system.data_folder.rglob(".*-*"))
+    return [*system.data_folder.rglob(job_id), *system.data_folder.rglob(avatar_id), *hidden]
+
+
+def steps_of(system: JobSystem, job_id: str) -> list[int]:
+    jobs = [job for _, _, job in events(system, job_id)]
+    return [job["progress"]["step"] for job in jobs if job["progress"]]

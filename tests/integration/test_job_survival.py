@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A job outlives its trainer, its place in the queue, and Redis."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from services.common.jobs import JobState, TrainingJob
+from tests.fakes.avatar_maker import CHECKPOINT_INTERVAL, STEP_COUNT
+from tests.integration.job_system import (
+    COUNT_STEPS,
+    JobSystem,
+    job_process,
+    serving,
+    start_job,
+    steps_of,
+    wait_for,
+    write_clip,
+)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=6)
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
+    with serving(tmp_path_factory.mktemp("data")) as system:
+        yield system
+
+
+@pytest.fixture
+def system(services: JobSystem) -> Iterator[JobSystem]:
+    services.maker = COUNT_STEPS
+    yield services
+    services.stop_trainers()
+
+
+@pytest.mark.parametrize("victims", ["worker", "job", "both"])
+def test_sigkill_loses_only_work_since_the_checkpoint(
+    system: JobSystem, clip: Path, victims: str
+) -> None:
+    trainer = system.start_trainer()
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress and (job.progress.step or 0) > 10)
+    job = job_process(trainer)
+    if victims in ("worker", "both"):
+        trainer.send_signal(signal.SIGKILL)
+        trainer.wait()
+    if victims in ("job", "both"):
+        job.send_signal(signal.SIGKILL)
+    wait_for(lambda: not job.is_running())
+    if victims != "job":
+        assert system.records.get(job_id).state is JobState.RUNNING
+        system.start_trainer()
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert finished.state is JobState.SUCCEEDED
+    assert finished.resume_count == 1
+    steps = steps_of(system, job_id)
+    # Progress is reported twice a second, so the step at the moment of the kill may be a little
+    # above the last one reported, and the first one after it a little above the checkpoint.
+    losses = [before - after for before, after in pairwise(steps)]
+    assert max(losses) < CHECKPOINT_INTERVAL
+    assert steps[-1] == STEP_COUNT
+
+
+def test_a_trainer_that_comes_back_much_later(system: JobSystem, clip: Path) -> None:
+    trainer = system.start_trainer(lease_s=5)
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress)
+    job = job_process(trainer)
+    for process in (trainer, job):
+        process.send_signal(signal.SIGKILL)
+    trainer.wait()
+    system.expire_executions()
+    system.start_trainer(lease_s=5)
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert (finished.state, finished.resume_count) == (JobState.SUCCEEDED, 1)
+    wait_for(lambda: not system.is_in_queue(job_id))
+    assert system.stack_traces() == ""
+
+
+def test_sigterm_puts_the_job_back_and_ends_cleanly(system: JobSystem, clip: Path) -> None:
+    trainer = system.start_trainer()
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress and (job.progress.step or 0) > 10)
+    trainer.send_signal(signal.SIGTERM)
+    assert trainer.wait(30) == 0
+    assert system.records.get(job_id).state is JobState.QUEUED
+    system.start_trainer()
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert (finished.state, finished.resume_count) == (JobState.SUCCEEDED, 1)
+    assert system.stack_traces() == ""
+
+
+@contextmanager
+def lost_trainer(system: JobSystem, clip: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Gives a job under way and its process, stopped as on a machine that has lost its network."""
+    first = system.start_trainer(lease_s=5)
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress)
+    job = job_process(first)
+    for process in (first, job):
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield job_id, job
+    finally:
+        for process in (job, first):
+            process.send_signal(signal.SIGCONT)
+
+
+def take_over(system: JobSystem, job_id: str) -> TrainingJob:
+    """Starts another trainer; returns the job once that has finished it."""
+    system.start_trainer(lease_s=5)
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
+    return finished
+
+
+def test_another_trainer_takes_over_when_the_lease_ends(system: JobSystem, clip: Path) -> None:
+    with lost_trainer(system, clip) as (job_id, job):
+        finished = take_over(system, job_id)
+    wait_for(lambda: not job.is_running() or job.status() == "zombie")
+    assert system.records.get(job_id) == finished, "the old copy must not write any more"
+
+
+def test_a_trainer_ended_while_it_cleaned_keeps_nobody_from_taking_over(
+    system: JobSystem, clip: Path
+) -> None:
+    with lost_trainer(system, clip) as (job_id, _):
+        system.leave_cleaning_lock()
+        take_over(system, job_id)
+
+
+def test_a_job_that_the_queue_has_lost_is_put_back(system: JobSystem, clip: Path) -> None:
+    first = system.start_trainer()
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress)
+    job = job_process(first)
+    for process in (first, job):
+        process.send_signal(signal.SIGSTOP)  # the job must not end while the other trainer starts
+    system.start_trainer()
+    for process in (first, job):
+        process.send_signal(signal.SIGKILL)
+    first.wait()
+    system.lose(job_id)
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
+
+
+def test_redis_away_for_a_while(system: JobSystem, clip: Path) -> None:
+    system.start_trainer()
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress)
+    system.redis_process.send_signal(signal.SIGKILL)
+    system.redis_process.wait()
+    answer = system.http.get("/v1/avatars")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "QUEUE_AWAY")
+    system.start_redis()
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert finished.state is JobState.SUCCEEDED
