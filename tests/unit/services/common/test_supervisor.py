@@ -8,6 +8,7 @@ import os
 import signal
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from services.common.worker.messages import PING
@@ -96,5 +97,42 @@ def test_a_worker_whose_end_cannot_be_seen_is_replaced() -> None:
             await supervisor.stop()
         finally:
             os.kill(child, signal.SIGKILL)
+
+    asyncio.run(scenario())
+
+
+def test_a_supervisor_replaces_and_in_the_end_leaves_nothing() -> None:
+    async def scenario() -> tuple[int, int]:
+        restarts: list[int] = []
+        supervisor = WorkerSupervisor(OPTIONS, lambda: restarts.append(1))
+        await supervisor.start()
+        first = await supervisor.worker(5)
+        os.kill(first.pid, signal.SIGKILL)
+        await first.ended.wait()
+        await asyncio.sleep(0)
+        second = await supervisor.worker(20)
+        assert second is not first
+        assert restarts == [1]
+        pids = first.pid, second.pid
+        await supervisor.stop()
+        return pids
+
+    for pid in asyncio.run(scenario()):
+        assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize(
+    ("change", "number"),
+    [({"silence_timeout_s": 1.5}, signal.SIGSTOP), ({"memory_limit_bytes": 1_000_000}, 0)],
+)
+def test_a_worker_that_falls_silent_or_grows_is_replaced(change: dict, number: int) -> None:
+    async def scenario() -> None:
+        replaced = asyncio.Event()
+        supervisor = WorkerSupervisor(replace(OPTIONS, **change), replaced.set)
+        await supervisor.start()
+        os.kill(supervisor.pid, number)
+        async with asyncio.timeout(30):
+            await replaced.wait()
+        await supervisor.stop()
 
     asyncio.run(scenario())

@@ -17,7 +17,6 @@ from services.common.worker.arena import SharedArena
 from services.common.worker.options import WorkerOptions
 from services.common.worker.process import WorkerProcess
 from services.common.worker.slots import SlotCall
-from services.common.worker.supervisor import WorkerSupervisor
 from styleavatar_core.errors import (
     EngineUnavailableError,
     InvalidInputError,
@@ -199,26 +198,6 @@ def test_a_worker_that_cannot_start_says_why() -> None:
         with_worker(never, hung)
 
 
-def test_a_supervisor_replaces_and_in_the_end_leaves_nothing() -> None:
-    async def scenario() -> tuple[int, int]:
-        restarts: list[int] = []
-        supervisor = WorkerSupervisor(OPTIONS, lambda: restarts.append(1))
-        await supervisor.start()
-        first = await supervisor.worker(5)
-        os.kill(first.pid, signal.SIGKILL)
-        await first.ended.wait()
-        await asyncio.sleep(0)
-        second = await supervisor.worker(20)
-        assert second is not first
-        assert restarts == [1]
-        pids = first.pid, second.pid
-        await supervisor.stop()
-        return pids
-
-    for pid in asyncio.run(scenario()):
-        assert not psutil.pid_exists(pid)
-
-
 def test_a_worker_ends_when_its_parent_is_gone() -> None:
     async def scenario() -> psutil.Process:
         worker = WorkerProcess(OPTIONS)
@@ -234,23 +213,6 @@ def test_a_worker_ends_when_its_parent_is_gone() -> None:
     while child.is_running() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not child.is_running()
-
-
-@pytest.mark.parametrize(
-    ("change", "number"),
-    [({"silence_timeout_s": 1.5}, signal.SIGSTOP), ({"memory_limit_bytes": 1_000_000}, 0)],
-)
-def test_a_worker_that_falls_silent_or_grows_is_replaced(change: dict, number: int) -> None:
-    async def scenario() -> None:
-        replaced = asyncio.Event()
-        supervisor = WorkerSupervisor(replace(OPTIONS, **change), replaced.set)
-        await supervisor.start()
-        os.kill(supervisor.pid, number)
-        async with asyncio.timeout(30):
-            await replaced.wait()
-        await supervisor.stop()
-
-    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(("busy_silence_s", "hangs"), [(60.0, False), (4.0, True)])
