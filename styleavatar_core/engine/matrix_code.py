@@ -211,20 +211,6 @@ def store_block(typing, sums):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def fetch_row(typing, target, to):  # noqa: ANN001, ANN201
-    """Fetches the place of SIDE float32 numbers that will be written."""
-
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-        code = VectorCode(builder)
-        address = code.place(data_of(context, builder, signature, arguments, 0), arguments[1])
-        for line in range(0, SIDE, _TILE):
-            code.prefetch(code.place(address, code.index(line)), is_written=True)
-        return context.get_dummy_value()
-
-    return types.void(target, types.int64), generate
-
-
-@intrinsic
 def finish_row(typing, sums, at, bias, channel, added, slope, target, to):  # noqa: ANN001, ANN201
     """Adds SIDE numbers of the bias and one number to sums; a leaky ReLU follows; all float32."""
 

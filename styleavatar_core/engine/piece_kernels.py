@@ -9,7 +9,7 @@ convolution halves the resolution, for pixels of even and odd rows and columns, 
 each other with a pixel of zeros between them, so that a tap is the same step for all pixels.
 """
 
-# Compiled from matrix_code.py vector_code.py: 4db75468
+# Compiled from matrix_code.py vector_code.py: 383236d5
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from styleavatar_core.engine.matrix_code import (
     begin,
     clear_block,
     end,
-    fetch_row,
     finish_row,
     pack_rows,
     split,
@@ -123,12 +122,13 @@ def convolve(pieces, kernels, steps, phases, grid, place, sums, result, bias, no
     groups, size = pieces.shape[1], pieces.shape[2] * PIECES
     rows, weights, flat = pieces.reshape(-1), kernels.reshape(-1), result.reshape(-1)
     _, count, first, most = place
-    channels, grains, targets = result.shape[2], noise.reshape(-1), np.empty(SIDE, np.int64)
+    targets, column = np.full(SIDE, -1), 0  # of the block of sums
+    written = (flat, result.shape[2], bias, noise.reshape(-1), slope)
     begin(_SHAPES)
     for panel in range(first, first + most):
         for low, high, top, left in phases:
+            pace = -(-SIDE // (groups * (high - low)))
             for pixel in range(0, count * grid[0], SIDE):
-                _locate(pixel, place, (top, left), grid, result.shape, targets)
                 clear_block()
                 row = 0
                 for group in range(groups):
@@ -136,18 +136,27 @@ def convolve(pieces, kernels, steps, phases, grid, place, sums, result, bias, no
                     to = (panel * groups + group) * 9 * BLOCK
                     for tap in range(low, high):
                         add_products(rows, at + steps[tap], weights, to + tap * BLOCK)
-                        # What is written is fetched little by little: its memory is slow.
-                        for _ in range(2 if row < SIDE else 0):
-                            fetch_row(flat, max(0, targets[row]) * channels + panel * SIDE)
-                            row += 1
+                        # The unit takes long: the block before is finished meanwhile.
+                        following = min(row + pace, SIDE)
+                        _finish(sums, row, following, targets, column, written)
+                        row = following
+                _locate(pixel, place, (top, left), grid, result.shape, targets)
+                column = panel * SIDE
                 store_block(sums)
-                for row in range(SIDE):
-                    target = targets[row]
-                    if target >= 0:
-                        added = grains[target] if len(grains) else np.float32(0)
-                        to = target * channels + panel * SIDE
-                        finish_row(sums, row * SIDE, bias, panel * SIDE, added, slope, flat, to)
     end()
+    _finish(sums, 0, SIDE, targets, column, written)
+
+
+@njit(inline="always")
+def _finish(sums, first, end, targets, column, written):  # noqa: ANN001, ANN202
+    """Writes some rows of a block of sums to where they belong, from a channel on."""
+    flat, channels, bias, grains, slope = written
+    for row in range(first, end):
+        target = targets[row]
+        if target >= 0:
+            added = grains[target] if len(grains) else np.float32(0)
+            to = target * channels + column
+            finish_row(sums, row * SIDE, bias, column, added, slope, flat, to)
 
 
 @njit(inline="always")
