@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from styleavatar_core.avatar.bundle import AvatarBundle, Tensors
 from styleavatar_core.engine.face_lookup import FaceLookup
@@ -31,6 +34,24 @@ class StaticMaps:
 
     face: FeatureMaps
     background: FeatureMaps
+
+
+class _Unfilled(TorchFunctionMode):
+    """Makes tensors without drawing what is in them: a bundle's weights take their places."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Computes; what would fill a tensor only makes it."""
+        if func in (torch.randn, torch.zeros):
+            func = torch.empty
+        elif func is torch.full:
+            func, args = torch.empty, args[:1]
+        return func(*args, **(kwargs or {}))
 
 
 def load_maps(bundle: AvatarBundle) -> StaticMaps:
@@ -81,7 +102,7 @@ def load_frozen(
     """
     config = GeneratorConfig.from_dict(bundle.manifest.generator)
     reading = bundle.unverified_generator()  # beside what follows
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         generator = PortraitGenerator(config)
     maps = maps or load_maps(bundle)
     noise = fixed_noise(config)
