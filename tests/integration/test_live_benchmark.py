@@ -15,7 +15,7 @@ def test_it_says_what_a_frame_costs_from_end_to_end(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "driver.mp4", 25.0, 256, 256) as writer:
         for index in range(15):
             writer.write(np.roll(portrait, index, axis=1))
-    figures = live_figures("nano", 0.6, 1, tmp_path / "driver.mp4")
+    figures = live_figures("nano", 0.6, tmp_path / "driver.mp4")
     assert figures.pop("nano.live.failed") == 0
     dropped = figures.pop("nano.live.dropped_percent")
     assert dropped is not None

@@ -154,7 +154,7 @@ def test_malformed_messages_are_refused_and_no_worker_is_lost(service: ServicePr
     with pytest.raises(grpc.RpcError) as caught:
         list(call(iter([bytes(34_000_000)]), timeout=20))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert {worker.pid for worker in service.workers()} == workers
+    assert workers <= {worker.pid for worker in service.workers()}
     good = asyncio.run(drive(service.address, "anna", lambda driven: driven.sent == 5))
     assert good.indices == list(range(5))
 

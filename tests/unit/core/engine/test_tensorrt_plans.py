@@ -14,7 +14,7 @@ import torch
 from onnx import numpy_helper
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
-from styleavatar_core.engine import backends, half_range, selection
+from styleavatar_core.engine import backends, peaks, selection
 from styleavatar_core.engine.backends import OpeningAvatar
 from styleavatar_core.engine.base import INPUT_NAMES, RenderEngine, joined
 from styleavatar_core.engine.cache import EngineCache
@@ -38,7 +38,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
         monkeypatch.setattr(module, "tensorrt", tensorrt_runtime)
     monkeypatch.setattr(module, "CudaStream", HostStream)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(half_range, "fast_device", lambda: "cpu")
+    monkeypatch.setattr(peaks, "fast_device", lambda: "cpu")
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(tensorrt_runtime, "faults", Faults())
