@@ -27,6 +27,7 @@ _PERSON_LEVEL = 12  # of 255: more than this is the person
 _NEAR_WEIGHT = 0.05  # of background so close to the person
 _REFINEMENT_LIMIT = 12  # each makes the texture sharper; more of them learn the tracking's noise
 _JUDGED_FRAME_STEP = 8  # of the frames, one in so many tells whether the texture is sharp enough
+_MATTE_POWER = 8  # what is half transparent, outlines, shows the room too and hardly counts
 _COARSE_WEIGHT = 1.0  # observations that the next coarser level counts as
 _MOUTH_WEIGHT = 0.1  # the same of the face model's colours of the mouth
 _LIT_WEIGHT = 1e-6  # the same, by texel, of the light that these colours are painted in
@@ -62,7 +63,7 @@ def unwrapped_texture(dataset: AvatarDataset, side: int) -> ByteArray:
     Eq. 3 with a colour for each texel instead of coefficients, solved by steps of gradient descent
     from the mean, until it is as sharp as the frames are. How soft the mean is depends on how well
     they lie on each other, and how rough on how often a texel is seen. Each pixel of the face tells
-    the four texels around its UV position, as far as the matte says that it is the person's. Where
+    the four texels around its UV position, if the matte says that it is the person's. Where
     the surface turns away fewer pixels fall on a texel, so that views from the front count more.
 
     Args:
@@ -78,7 +79,7 @@ def unwrapped_texture(dataset: AvatarDataset, side: int) -> ByteArray:
     views = [_view(dataset, index, side) for index in _spread_frames(dataset)]
     look_up = sparse.vstack([view.look_up for view in views], format="csr")  # (pixels, texels)
     shown = np.concatenate([view.colors for view in views])
-    share = np.concatenate([view.matte for view in views])[:, None]
+    share = np.concatenate([view.share for view in views])[:, None]
     weight = look_up.T @ share  # (texels, 1)
     total = look_up.T @ (share * shown)
     mean = _mean(total.reshape(side, side, 3), weight.reshape(side, side))
@@ -103,14 +104,14 @@ class _View:
         look_up: (P, side * side), takes each pixel's colour from the four texels around its UV
             position.
         colors: (P, 3) float32 in [0, 255].
-        matte: (P,) float32 in [0, 1], 1 = person.
+        share: (P,) float32 in [0, 1], how much each pixel counts, 1 = surely the person's.
     """
 
     index: int
     is_face: npt.NDArray[np.bool_]
     look_up: sparse.csr_matrix
     colors: FloatArray
-    matte: FloatArray
+    share: FloatArray
 
 
 def _is_sharp_enough(dataset: AvatarDataset, views: list[_View], texture: FloatArray) -> bool:
@@ -151,8 +152,8 @@ def _view(dataset: AvatarDataset, index: int, side: int) -> _View:
         ),
         shape=(count, side * side),
     )
-    colors, matte = colors.astype(np.float32), matte.astype(np.float32) / 255
-    return _View(index, is_face, look_up, colors, matte)
+    share = (matte.astype(np.float32) / 255) ** _MATTE_POWER
+    return _View(index, is_face, look_up, colors.astype(np.float32), share)
 
 
 def _mouth_colors(

@@ -82,6 +82,23 @@ def test_unwrapped_texture_is_as_sharp_as_the_frames(tmp_path, waves, flicker, s
     assert least < np.mean(ratios) < most
 
 
+def test_a_half_transparent_outline_does_not_bring_the_background_into_the_texture(tmp_path):
+    write_prepared_clip(tmp_path, frame_count=12, train_count=10)
+    frames, masks = (np.load(tmp_path / f"{n}.npy", mmap_mode="r+") for n in ("frames", "masks"))
+    rows, columns = (np.indices(frames.shape[1:3]) + 0.5) / frames.shape[1]
+    for index in range(12):  # the disc before green, its rim half transparent
+        radius = np.hypot(columns - 0.5 - 0.08 * np.sin(index), rows - 0.5)
+        matte = np.clip((0.2 - radius) / 0.04, 0, 1) ** 0.5
+        masks[index] = np.rint(255 * matte)
+        frames[index] = (0, 255, 0) + (np.array([220, 150, 120]) - (0, 255, 0)) * matte[..., None]
+    frames.flush()
+    masks.flush()
+    texture = unwrapped_texture(AvatarDataset(tmp_path), 32).astype(int)
+    radius = np.hypot(*((np.indices((32, 32)) + 0.5) / 32 - 0.5))
+    rim = (radius > 0.34) & (radius < 0.4)
+    assert texture[rim][:, 1].mean() < 165  # weighed by the matte itself: 190
+
+
 def mouth_and_clip(folder):
     """Returns UV places and colours of the model's mouth inside, and a clip's arrays to change."""
     model = builtin_model()
