@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from pydantic_core import PydanticUndefined
-
 from services.common.settings import RedisSettings, ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,13 +72,8 @@ def main() -> None:
 
 
 def _rows(settings: type[ServiceSettings], skip: set[str]) -> list[Row]:
-    rows = []
-    for name, variable in settings.variable_names().items():
-        field = settings.model_fields[name]
-        if variable not in skip:
-            default = "" if field.default in (PydanticUndefined, None) else str(field.default)
-            rows.append((variable, default, field.description or ""))
-    return rows
+    rows = settings.explain().items()
+    return [(variable, *told) for variable, told in rows if variable not in skip]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``python -m services.NAME`` does for every service: settings, logging, exit code."""
+"""What ``python -m services.NAME`` does for every service: settings, logging, exit code.
+
+Services take no arguments, but ``--help``, which lists the variables that they read.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,8 @@ def run_service(name: str, settings_type: type[SettingsT], run: Callable[[Settin
     Returns:
         The exit code.
     """
+    if arguments := sys.argv[1:]:
+        return _answer(arguments, settings_type)
     try:
         settings = settings_type()
         configure_logging(name, settings.log_level, settings.log_format)
@@ -35,4 +40,18 @@ def run_service(name: str, settings_type: type[SettingsT], run: Callable[[Settin
     except StyleAvatarError as error:
         sys.stderr.write(f"{name}: {error}\n")
         return UNUSABLE_CODE
+    return 0
+
+
+def _answer(arguments: list[str], settings_type: type[ServiceSettings]) -> int:
+    """Says what may be set, or that an argument was not understood; returns the exit code."""
+    if arguments not in (["--help"], ["-h"]):
+        sys.stderr.write(
+            f"{' '.join(arguments)}: a service takes no arguments; it is told by environment "
+            "variables, which --help lists\n"
+        )
+        return UNUSABLE_CODE
+    sys.stdout.write("Serves until SIGTERM or Ctrl-C. Reads these environment variables:\n")
+    for variable, (default, meaning) in settings_type.explain().items():
+        sys.stdout.write(f"\n{variable}{f' (default {default})' if default else ''}\n  {meaning}\n")
     return 0

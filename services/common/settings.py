@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from styleavatar_core.errors import InvalidInputError
@@ -81,6 +82,16 @@ class ServiceSettings(BaseSettings):
             name: str(field.validation_alias or f"{prefix}{name}".upper())
             for name, field in cls.model_fields.items()
         }
+
+    @classmethod
+    def explain(cls) -> dict[str, tuple[str, str]]:
+        """Returns environment variable -> default (empty where there is none) and meaning."""
+        rows = {}
+        for name, variable in cls.variable_names().items():
+            field = cls.model_fields[name]
+            default = "" if field.default in (PydanticUndefined, None) else str(field.default)
+            rows[variable] = (default, field.description or "")
+        return rows
 
     @classmethod
     def _sentence(cls, error: ValidationError) -> str:
