@@ -14,6 +14,7 @@ from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS
 from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
 from styleavatar_core.engine.cpu_pixels import PixelsToImage, SharedBytes, SharedToRGB
 from styleavatar_core.engine.direct_convs import DirectConv
+from styleavatar_core.engine.direct_levels import DirectLevel
 from styleavatar_core.engine.filtered_convs import FilteredConv
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise, FrozenToRGB
@@ -30,12 +31,14 @@ from styleavatar_core.engine.tiled_convs import (
 from styleavatar_core.engine.vector_code import LANES
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
+from styleavatar_core.networks.style_unet import DecoderBlock
 
 # Below, transforms and the kernels' memory cost more than products are saved.
 _LEAST_CHANNELS = 64
 _LEAST_FLOP = 0.5e9  # of the layer as it is
 _LEAST_DIRECT_FLOP = 0.2e9  # where a matrix unit does it: below, threads wait for each other longer
 _MOST = 0.5  # of the work in tiles: what is left is shared among the same threads then
+_MOST_KERNEL_BYTES = 2**21  # of a level in windows: each window reads all of them
 _LEAST_FLOATS = 2**20  # below, a call of torch's product is faster than our threads start
 _STRIP_BYTES = 2**22  # of pixels that a thread multiplies at a time
 _LEAST_LARGE = 48  # pixels of a side; below, larger tiles reach beyond it for what they save
@@ -132,6 +135,7 @@ def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
             generator.set_submodule(name, MatrixConv(layer))
     if tiled_share > _MOST:
         _share_rest(generator)
+        _cut_windows(generator)
     return generator
 
 
@@ -156,6 +160,28 @@ def _share_rest(generator: FrozenGenerator) -> None:
             generator.set_submodule(name, SharedConv(layer))
         elif isinstance(layer, FrozenToRGB):
             generator.set_submodule(name, SharedToRGB(layer))
+
+
+def _cut_windows(generator: FrozenGenerator) -> None:
+    """Lets our threads compute decoders' levels of few channels window by window, in place."""
+    synthesis = generator.generator.synthesis
+    last = synthesis.decoder[-1]
+    is_read = str(synthesis.config.output_size) in synthesis.joins
+    for name, block in list(generator.named_modules()):
+        if not isinstance(block, DecoderBlock):
+            continue
+        up, conv, pixels = (
+            generator.get_submodule(f"{name}.{part}") for part in ("up", "conv", "to_rgb.pixels")
+        )
+        if not (isinstance(up, DirectConv) and isinstance(conv, DirectConv)):
+            continue
+        is_joined = conv.kernels.shape[1] > len(up.kernels)  # by a skip, within the level
+        is_small = up.kernels.nbytes + conv.kernels.nbytes <= _MOST_KERNEL_BYTES
+        if is_small and not is_joined and isinstance(pixels, MatrixConv):
+            to_rgb = (pixels.kernels.detach().numpy(), pixels.bias.numpy())
+            has_feature = block is not last or is_read
+            level = DirectLevel(up, conv, to_rgb, has_feature=has_feature)
+            generator.set_submodule(name, level)
 
 
 def _tile_large(generator: FrozenGenerator) -> float:

@@ -56,11 +56,11 @@ class SharedToRGB(nn.Module):
             return own
         results = own.permute(0, 2, 3, 1).contiguous()
         for source, result in zip(pixels.permute(0, 2, 3, 1).contiguous(), results, strict=True):
-            _add_doubled_image(source, result)
+            add_doubled_image(source, result)
         return results.permute(0, 3, 1, 2)
 
 
-def _add_doubled_image(source: torch.Tensor, result: torch.Tensor) -> None:
+def add_doubled_image(source: torch.Tensor, result: torch.Tensor) -> None:
     """Adds one sample (H, W, 12), doubled, to ``result`` (2H, 2W, 12)."""
     height, width, channels = result.shape
     small, large = source.numpy(), result.numpy()

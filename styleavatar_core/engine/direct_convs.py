@@ -37,7 +37,7 @@ class DirectConv(FilteredConv):
         taps = taps_of(conv)
         outputs, inputs = taps.shape[:2]
         self.order, self.phases = _DOUBLING if conv.mode == "up" else _PLAIN
-        self.kernels = _empty(outputs // SIDE, inputs // SIDE, 9, BLOCK)
+        self.kernels = room_for_pieces(outputs // SIDE, inputs // SIDE, 9, BLOCK)
         flat = taps.reshape(outputs, inputs, 9).contiguous().numpy()
 
         def compute(thread: int, first: int, count: int) -> None:
@@ -55,8 +55,8 @@ class DirectConv(FilteredConv):
         # As far as the last block of pixels sees, of which what is beyond the strip is dropped.
         count = max(count for _, count in strips) * columns + SIDE + 2 * columns + 2
         groups, threads = image.shape[2] // SIDE, strip_threads()
-        pieces = [_empty(step**2, groups, count, PIECES) for _ in range(threads)]
-        steps, grid = self._steps(columns, step, pieces[0]), (columns, scale)
+        pieces = [room_for_pieces(step**2, groups, count, PIECES) for _ in range(threads)]
+        steps, grid = self.tap_steps(columns, step, pieces[0]), (columns, scale)
         shared = (self.kernels, steps, self.phases, grid)
         sums, held = torch.empty(threads, SIDE * SIDE).numpy(), [-1] * threads
         source, output = image.numpy(), result.numpy()
@@ -80,7 +80,7 @@ class DirectConv(FilteredConv):
         most = -(-len(strips) * panels // _PARTS)
         return list(itertools.product(strips, plan_strips(panels, 1, most)))
 
-    def _steps(self, columns: int, step: int, pieces: Pieces) -> npt.NDArray[np.int64]:
+    def tap_steps(self, columns: int, step: int, pieces: Pieces) -> npt.NDArray[np.int64]:
         """Returns how far what each tap sees is from a pixel of the grid."""
         y, x = np.divmod(self.order, 3)
         if self.mode == "up":
@@ -106,6 +106,6 @@ _PLAIN = _phases([[0, 1, 2]])
 _DOUBLING = _phases([[0, 2], [1]])  # even pixels see two, odd ones see one, along an axis
 
 
-def _empty(*shape: int) -> Pieces:
+def room_for_pieces(*shape: int) -> Pieces:
     """Returns room for pieces, from a line of the cache on: as torch lays out all its tensors."""
     return torch.empty(shape, dtype=torch.int16).numpy().view(np.uint16)

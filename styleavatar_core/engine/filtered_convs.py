@@ -19,7 +19,7 @@ from styleavatar_core.engine.strips import plan_strips, share_strips, strip_thre
 from styleavatar_core.types import FloatArray
 
 _BLUR_BYTES = 2**20
-_NO_NOISE = np.empty((0, 0), np.float32)
+NO_NOISE = np.empty((0, 0), np.float32)
 _SCALES = {"same": 1.0, "up": 2.0, "down": 0.5}  # from the input's resolution to the output's
 
 
@@ -57,14 +57,23 @@ class FilteredConv(nn.Module):
         images = x.permute(0, 2, 3, 1).contiguous()
         height, width = (int(_SCALES[self.mode] * side) for side in x.shape[2:])
         results = x.new_empty(len(x), height, width, len(self.bias))
-        slope = np.float32(1.0 if self.slope is None else self.slope)
         for index, (image, result) in enumerate(zip(images, results, strict=True)):
-            added = _NO_NOISE
-            if noise is not None and self.noise_strength != 0.0:
-                sample = noise[min(index, len(noise) - 1), 0] * self.noise_strength
-                added = sample.contiguous().numpy()
-            self._convolve(image, result, Epilogue(self.bias.numpy(), added, slope))
+            self._convolve(image, result, self.epilogue(noise, index))
         return results.permute(0, 3, 1, 2)
+
+    def epilogue(self, noise: torch.Tensor | None, index: int) -> Epilogue:
+        """Returns what follows the products and the filter of one sample.
+
+        Args:
+            noise: (B or 1, 1, H', W') of the batch, if there is any.
+            index: Of the sample.
+        """
+        added = NO_NOISE
+        if noise is not None and self.noise_strength != 0.0:
+            sample = noise[min(index, len(noise) - 1), 0] * self.noise_strength
+            added = sample.contiguous().numpy()
+        slope = np.float32(1.0 if self.slope is None else self.slope)
+        return Epilogue(self.bias.numpy(), added, slope)
 
     @abstractmethod
     def _multiply(self, image: torch.Tensor, result: torch.Tensor, end: Epilogue) -> None:
@@ -83,7 +92,7 @@ class FilteredConv(nn.Module):
             return
         height, width, channels = (result if self.mode == "up" else image).shape
         wide = result.new_empty(height + 1, width + 1, channels)
-        plain = Epilogue(np.zeros(channels, np.float32), _NO_NOISE, np.float32(1))
+        plain = Epilogue(np.zeros(channels, np.float32), NO_NOISE, np.float32(1))
         if self.mode == "up":
             self._multiply(image, wide, plain)
             _blur(wide, result, self.fir_taps, end)

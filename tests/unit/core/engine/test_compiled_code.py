@@ -28,7 +28,8 @@ np.testing.assert_allclose(result, image @ matrix, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    "name", ["kernel_transforms", "piece_kernels", "product_kernels", "tile_kernels"]
+    "name",
+    ["kernel_transforms", "level_kernels", "piece_kernels", "product_kernels", "tile_kernels"],
 )
 def test_the_text_of_compiled_code_follows_what_it_is_made_from(name: str) -> None:
     # Numba compares the text of the file alone: old machine code would read new arrays.
