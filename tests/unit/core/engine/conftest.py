@@ -20,6 +20,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> AvatarBundle:
 
 
 @pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Random numbers of a test are its own, whichever ran before it in the same process."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of an empty engine cache, this test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
