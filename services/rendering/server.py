@@ -18,8 +18,8 @@ from services.rendering.catalog import AvatarCatalog
 from services.rendering.deletion import keep_forgetting
 from services.rendering.health import AvatarHealth, keep_serving_while
 from services.rendering.pool.devices import device_names, device_reader, device_workers
+from services.rendering.pool.limits import PoolLimits
 from services.rendering.pool.pool import RenderPool
-from services.rendering.pool.slot import PoolLimits
 from services.rendering.servicer import RenderingServicer
 from services.rendering.settings import RenderingSettings
 from styleavatar_core.engine.cache import EngineCache

@@ -15,13 +15,8 @@ from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.data.crop import valid_mask
-from styleavatar_core.data.dataset import (
-    DATASET_NAME,
-    AvatarDataset,
-    DatasetInfo,
-    DatasetWriter,
-    read_info,
-)
+from styleavatar_core.data.dataset import AvatarDataset, DatasetWriter
+from styleavatar_core.data.dataset_info import DATASET_NAME, DatasetInfo, read_info
 from styleavatar_core.data.portrait import CANVAS_FACTOR
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.typical_inputs import draw_parameters

@@ -18,7 +18,8 @@ from services.rendering.pool.calls import PATIENCE_S, load_engine, unload_engine
 from services.rendering.pool.capacity import FrameCosts
 from services.rendering.pool.devices import DeviceWorkers
 from services.rendering.pool.lane import Lane
-from services.rendering.pool.slot import PoolLimits, PoolSlot
+from services.rendering.pool.limits import PoolLimits
+from services.rendering.pool.slot import PoolSlot
 from styleavatar_core.errors import OverloadedError, WorkerLostError
 
 logger = logging.getLogger(__name__)
