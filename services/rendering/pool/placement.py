@@ -86,7 +86,7 @@ def choose_refuge(
     return min(others, key=lambda index: _preference(places[index]), default=None)
 
 
-def _preference(place: Place) -> tuple[bool, bool, bool, float, int, int]:
+def _preference(place: Place) -> tuple[bool, bool, bool, bool, float, int, int]:
     return (
         not place.is_ready,
         place.would_be_late,
