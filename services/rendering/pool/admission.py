@@ -12,7 +12,7 @@ from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.capacity import retry_delay_s
 from services.rendering.pool.lane import Lane
 from services.rendering.pool.placement import choose_place, choose_refuge
-from services.rendering.pool.slot import PoolSlot
+from services.rendering.pool.worker import PoolWorker
 from styleavatar_core.errors import OverloadedError
 
 # A caller that ends one stream and opens another must not be refused for the one that it ended.
@@ -23,25 +23,25 @@ class Admission:
     """Finds places, or refuses."""
 
     def __init__(
-        self, slots: Sequence[PoolSlot], metrics: RenderingMetrics, utilization_limit: float
+        self, workers: Sequence[PoolWorker], metrics: RenderingMetrics, utilization_limit: float
     ) -> None:
         """Looks after the places.
 
         Args:
-            slots: All workers of the service.
+            workers: All workers of the service.
             metrics: Where refusals and moves are counted.
             utilization_limit: Share of a worker's time that streams may reserve.
         """
-        self._slots = slots
+        self._workers = workers
         self._metrics = metrics
         self._utilization_limit = utilization_limit
         self._stream_left = asyncio.Event()
 
-    def any_place(self, entry: AvatarEntry) -> PoolSlot:
+    def any_place(self, entry: AvatarEntry) -> PoolWorker:
         """Returns the best worker for an avatar that reserves nothing."""
-        slot = self._place(entry, None, self._slots)
-        assert slot is not None, "any place will do"
-        return slot
+        worker = self._place(entry, None, self._workers)
+        assert worker is not None, "any place will do"
+        return worker
 
     def require_single_room(self) -> None:
         """Checks that a single frame would be taken.
@@ -49,7 +49,7 @@ class Admission:
         Raises:
             OverloadedError: When as many as may wait do so.
         """
-        if not any(slot.singles.has_room for slot in self._slots):
+        if not any(worker.singles.has_room for worker in self._workers):
             self._metrics.refused_frames.inc()
             raise OverloadedError(
                 "Single frames have only the time that streams leave, and others wait already; "
@@ -58,20 +58,22 @@ class Admission:
                 reason="NO_CAPACITY",
             )
 
-    def single_place(self, entry: AvatarEntry) -> PoolSlot:
+    def single_place(self, entry: AvatarEntry) -> PoolWorker:
         """Returns a worker for a single frame.
 
         Raises:
             OverloadedError: When as many as may wait do so.
         """
         self.require_single_room()
-        slot = self._place(entry, None, [slot for slot in self._slots if slot.singles.has_room])
-        assert slot is not None, "any place with room will do"
-        return slot
+        worker = self._place(
+            entry, None, [worker for worker in self._workers if worker.singles.has_room]
+        )
+        assert worker is not None, "any place with room will do"
+        return worker
 
     async def require_room(
-        self, entry: AvatarEntry, frames_per_second: float, full: Sequence[PoolSlot] = ()
-    ) -> PoolSlot:
+        self, entry: AvatarEntry, frames_per_second: float, full: Sequence[PoolWorker] = ()
+    ) -> PoolWorker:
         """Returns a worker with room for a stream, in a moment if one is just leaving.
 
         Args:
@@ -84,11 +86,11 @@ class Admission:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ADMISSION_WAIT_S):
-                others = [slot for slot in self._slots if slot not in full]
-                while (slot := self._place(entry, frames_per_second, others)) is None:
+                others = [worker for worker in self._workers if worker not in full]
+                while (worker := self._place(entry, frames_per_second, others)) is None:
                     self._stream_left.clear()
                     await self._stream_left.wait()
-                return slot
+                return worker
         raise self._refusal()
 
     def confirm(self, lane: Lane, frames_per_second: float) -> None:
@@ -97,7 +99,7 @@ class Admission:
         Raises:
             OverloadedError: When its worker could not hold the rate of all its streams.
         """
-        place = lane.slot.as_place(lane.entry, frames_per_second, newcomer=lane)
+        place = lane.worker.as_place(lane.entry, frames_per_second, newcomer=lane)
         if not place.has_room(self._utilization_limit):
             raise self._refusal()
 
@@ -105,25 +107,29 @@ class Admission:
         """Says that a stream has given its room back."""
         self._stream_left.set()
 
-    def find_refuge(self, lane: Lane) -> PoolSlot | None:
+    def find_refuge(self, lane: Lane) -> PoolWorker | None:
         """Returns a better place for a stream whose worker has died than to wait for the next."""
         chosen = choose_refuge(
-            [slot.as_place(lane.entry, lane.frames_per_second or 0.0) for slot in self._slots],
-            self._slots.index(lane.slot),
+            [
+                worker.as_place(lane.entry, lane.frames_per_second or 0.0)
+                for worker in self._workers
+            ],
+            self._workers.index(lane.worker),
             self._utilization_limit,
-            someone_stands_by=lane.slot.standby.is_ready and not lane.slot.supervisor.is_given_up,
+            someone_stands_by=lane.worker.standby.is_ready
+            and not lane.worker.supervisor.is_given_up,
         )
         if chosen is None:
             return None
         self._metrics.moved_streams.inc()
-        return self._slots[chosen]
+        return self._workers[chosen]
 
     def _place(
-        self, entry: AvatarEntry, frames_per_second: float | None, slots: Sequence[PoolSlot]
-    ) -> PoolSlot | None:
-        places = [slot.as_place(entry, frames_per_second) for slot in slots]
+        self, entry: AvatarEntry, frames_per_second: float | None, workers: Sequence[PoolWorker]
+    ) -> PoolWorker | None:
+        places = [worker.as_place(entry, frames_per_second) for worker in workers]
         chosen = choose_place(places, self._utilization_limit)
-        return None if chosen is None else slots[chosen]
+        return None if chosen is None else workers[chosen]
 
     def _refusal(self) -> OverloadedError:
         self._metrics.refused_streams.labels("capacity").inc()

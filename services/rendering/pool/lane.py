@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from services.common.worker.slots import SlotCall
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
-from services.rendering.pool.slot import PoolSlot
+from services.rendering.pool.worker import PoolWorker
 from styleavatar_core.errors import EngineUnavailableError, RenderError
 from styleavatar_core.types import FaceParameters
 
@@ -30,14 +30,14 @@ class AskedFrame:
         parameters: In the coordinates of the avatar's window.
         with_mask: Whether the mask is wanted too.
         give_up_s: ``time.perf_counter()`` after which it is not begun.
-        slot: Where it was begun last.
+        worker: Where it was begun last.
         call: Its picture; None while it is not under way.
     """
 
     parameters: FaceParameters
     with_mask: bool
     give_up_s: float
-    slot: PoolSlot | None = None
+    worker: PoolWorker | None = None
     call: SlotCall[RenderedPicture] | None = None
 
     def abandon(self) -> None:
@@ -51,20 +51,20 @@ class Lane:
 
     def __init__(
         self,
-        slot: PoolSlot,
+        worker: PoolWorker,
         entry: AvatarEntry,
         frames_per_second: float | None = None,
-        find_refuge: Callable[[Lane], PoolSlot | None] = lambda lane: None,
+        find_refuge: Callable[[Lane], PoolWorker | None] = lambda lane: None,
     ) -> None:
-        """Leads to a place.
+        """Leads to a worker.
 
         Args:
-            slot: The place.
+            worker: Where the avatar is to live.
             entry: The avatar.
             frames_per_second: What is set aside there; None sets nothing aside.
             find_refuge: Finds a place to move to, if there is a better one than to wait here.
         """
-        self.slot = slot
+        self.worker = worker
         self.entry = entry
         self.frames_per_second = frames_per_second
         self._find_refuge = find_refuge
@@ -80,19 +80,19 @@ class Lane:
             self._holding.close()
 
     def _hold(self) -> None:
-        self._holding.enter_context(self.slot.pin(self.entry.key))
+        self._holding.enter_context(self.worker.pin(self.entry.key))
         if self.frames_per_second is not None:
-            self.slot.reserved[self] = (self.entry, self.frames_per_second)
-            self._holding.callback(self.slot.reserved.pop, self, None)
+            self.worker.reserved[self] = (self.entry, self.frames_per_second)
+            self._holding.callback(self.worker.reserved.pop, self, None)
 
     async def _settle(self) -> None:
         """Returns when there is a worker here, or when the lane has moved to where there is one."""
-        supervisor = self.slot.supervisor
+        supervisor = self.worker.supervisor
         give_up_s = time.monotonic() + WITHOUT_WORKER_S
         while not supervisor.is_ready:
             if (refuge := self._find_refuge(self)) is not None:
                 self._holding.close()
-                self.slot = refuge
+                self.worker = refuge
                 self._hold()
                 return
             if supervisor.is_given_up or time.monotonic() > give_up_s:
@@ -102,7 +102,7 @@ class Lane:
     @property
     def is_loaded(self) -> bool:
         """Whether the avatar is held at the place."""
-        return self.entry.key in self.slot.shelf
+        return self.entry.key in self.worker.shelf
 
     async def load(self) -> None:
         """Waits until the avatar is ready.
@@ -111,8 +111,8 @@ class Lane:
             OverloadedError: When too many others wait to be loaded.
             StyleAvatarError: When it cannot be loaded.
         """
-        self.slot.require_load_room(self.entry.key)
-        await self.slot.ready_worker(self.entry)
+        self.worker.require_load_room(self.entry.key)
+        await self.worker.ready_process(self.entry)
 
     def ask(
         self,
@@ -136,8 +136,8 @@ class Lane:
         return asked
 
     def _begin(self, asked: AskedFrame) -> bool:
-        asked.slot = self.slot
-        asked.call = self.slot.begin(
+        asked.worker = self.worker
+        asked.call = self.worker.begin(
             self.entry, asked.parameters, with_mask=asked.with_mask, give_up_s=asked.give_up_s
         )
         return asked.call is not None
@@ -162,11 +162,11 @@ class Lane:
     async def _taken(self, asked: AskedFrame) -> RenderedPicture:
         while asked.call is None and not self._begin(asked):
             await self._settle()
-            await self.slot.ready_worker(self.entry)
-        assert asked.slot is not None, "begun above"
+            await self.worker.ready_process(self.entry)
+        assert asked.worker is not None, "begun above"
         assert asked.call is not None, "begun above"
         try:
-            return await asked.slot.take(self.entry, asked.call)
+            return await asked.worker.take(self.entry, asked.call)
         finally:
             asked.call = None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Avatars that a worker's place is loading: all who ask for one share its load."""
+"""Avatars that a worker is loading: all who ask for one share its load."""
 
 from __future__ import annotations
 

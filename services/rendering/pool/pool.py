@@ -19,7 +19,7 @@ from services.rendering.pool.capacity import FrameCosts
 from services.rendering.pool.devices import DeviceWorkers
 from services.rendering.pool.lane import Lane
 from services.rendering.pool.limits import PoolLimits
-from services.rendering.pool.slot import PoolSlot
+from services.rendering.pool.worker import PoolWorker
 from styleavatar_core.errors import OverloadedError, WorkerLostError
 
 logger = logging.getLogger(__name__)
@@ -62,61 +62,63 @@ class RenderPool:
         self._is_standing_by = stand_by
         self._latest: AvatarEntry | None = None
         self._standbys = [StandBy(device.options, self._rehearse) for device in devices]
-        self._slots: list[PoolSlot] = []
+        self._workers: list[PoolWorker] = []
         for device, standby in zip(devices, self._standbys, strict=True):
             costs = FrameCosts()  # the workers of a device share what they learn
             for _ in range(device.count):
-                slot = PoolSlot(device.options, standby, limits, metrics, costs, self._changed)
-                self._slots.append(slot)
-        self.admission = Admission(self._slots, metrics, utilization_limit)
+                worker = PoolWorker(device.options, standby, limits, metrics, costs, self._changed)
+                self._workers.append(worker)
+        self.admission = Admission(self._workers, metrics, utilization_limit)
         metrics.utilization.set_function(
-            lambda: sum(slot.utilization for slot in self._slots) / len(self._slots)
+            lambda: sum(worker.utilization for worker in self._workers) / len(self._workers)
         )
         metrics.worker_memory.set_function(lambda: self.memory_bytes)
         metrics.standby_workers.set_function(
             lambda: sum(standby.is_ready for standby in self._standbys)
         )
-        metrics.loaded_avatars.set_function(lambda: sum(len(slot.shelf) for slot in self._slots))
+        metrics.loaded_avatars.set_function(
+            lambda: sum(len(worker.shelf) for worker in self._workers)
+        )
         metrics.engine_bytes.set_function(
-            lambda: sum(slot.shelf.total_bytes for slot in self._slots)
+            lambda: sum(worker.shelf.total_bytes for worker in self._workers)
         )
 
     @property
     def memory_bytes(self) -> int:
         """Memory of all workers, those that stand by included."""
-        serving = sum(slot.supervisor.memory_bytes for slot in self._slots)
+        serving = sum(worker.supervisor.memory_bytes for worker in self._workers)
         return serving + sum(standby.memory_bytes for standby in self._standbys)
 
     @property
     def waiting_count(self) -> int:
         """Frames that wait for a worker to have room for them."""
-        return sum(slot.supervisor.waiting_count for slot in self._slots)
+        return sum(worker.supervisor.waiting_count for worker in self._workers)
 
     async def start(self) -> None:
         """Starts all workers; fails when one does not start."""
-        await asyncio.gather(*(slot.supervisor.start() for slot in self._slots))
+        await asyncio.gather(*(worker.supervisor.start() for worker in self._workers))
         if self._is_standing_by:
             for standby in self._standbys:
                 standby.begin()
 
     async def stop(self) -> None:
         """Ends all workers."""
-        await asyncio.gather(*(slot.supervisor.stop() for slot in self._slots))
+        await asyncio.gather(*(worker.supervisor.stop() for worker in self._workers))
         await asyncio.gather(*(standby.stop() for standby in self._standbys))
 
     @property
     def is_usable(self) -> bool:
         """Whether any worker is there now."""
-        return any(slot.supervisor.is_ready for slot in self._slots)
+        return any(worker.supervisor.is_ready for worker in self._workers)
 
     def is_loaded(self, avatar_id: str) -> bool:
         """Whether any worker holds the avatar ready."""
-        return any(slot.holds(avatar_id) for slot in self._slots)
+        return any(worker.holds(avatar_id) for worker in self._workers)
 
     async def warm_up(self, entries: Sequence[AvatarEntry]) -> None:
         """Loads avatars everywhere, which measures what their frames cost; a bad one is skipped."""
         for entry in entries:
-            loads = (slot.ready_worker(entry) for slot in self._slots)
+            loads = (worker.ready_process(entry) for worker in self._workers)
             for result in await asyncio.gather(*loads, return_exceptions=True):
                 if isinstance(result, BaseException):
                     reason = str(result)
@@ -142,12 +144,12 @@ class RenderPool:
             OverloadedError: When as many as may wait do so.
             StyleAvatarError: When the avatar cannot be loaded.
         """
-        slot = self.admission.single_place(entry)
-        async with slot.singles.admitted():
-            with Lane(slot, entry).held() as lane:
+        worker = self.admission.single_place(entry)
+        async with worker.singles.admitted():
+            with Lane(worker, entry).held() as lane:
                 await lane.load()
-                frame_s = slot.costs.frame_s(entry) or 0.0
-                async with slot.singles.turn(frame_s, slot.utilization):
+                frame_s = worker.costs.frame_s(entry) or 0.0
+                async with worker.singles.turn(frame_s, worker.utilization):
                     yield lane
 
     @asynccontextmanager
@@ -168,7 +170,7 @@ class RenderPool:
             StyleAvatarError: When the avatar cannot be loaded.
         """
         async with contextlib.AsyncExitStack() as stack:
-            lane, full, lost_count = None, list[PoolSlot](), 0
+            lane, full, lost_count = None, list[PoolWorker](), 0
             while lane is None:
                 full_count = len(full)
                 try:
@@ -179,24 +181,24 @@ class RenderPool:
                     if lost_count == OPENING_ATTEMPTS:
                         raise
                 except OverloadedError:
-                    if len(full) == full_count or len(full) == len(self._slots):
+                    if len(full) == full_count or len(full) == len(self._workers):
                         raise
             self._latest = entry
             yield lane
 
     @asynccontextmanager
     async def _reserved(
-        self, entry: AvatarEntry, frames_per_second: float, full: list[PoolSlot]
+        self, entry: AvatarEntry, frames_per_second: float, full: list[PoolWorker]
     ) -> AsyncIterator[Lane]:
         """Reserves time at one worker; one that cannot take the avatar now is added to ``full``."""
-        slot = await self.admission.require_room(entry, frames_per_second, full)
-        self._metrics.avatar_uses.labels("hit" if slot.holds(entry.avatar_id) else "miss").inc()
+        worker = await self.admission.require_room(entry, frames_per_second, full)
+        self._metrics.avatar_uses.labels("hit" if worker.holds(entry.avatar_id) else "miss").inc()
         try:
-            with Lane(slot, entry, frames_per_second, self.admission.find_refuge).held() as lane:
+            with Lane(worker, entry, frames_per_second, self.admission.find_refuge).held() as lane:
                 try:
                     await lane.load()
                 except OverloadedError:
-                    full.append(slot)
+                    full.append(worker)
                     raise
                 self.admission.confirm(lane, frames_per_second)
                 yield lane
@@ -205,8 +207,8 @@ class RenderPool:
 
     async def forget(self, avatar_id: str) -> None:
         """Unloads an avatar everywhere, because it was deleted."""
-        for slot in self._slots:
-            await slot.forget(avatar_id)
+        for worker in self._workers:
+            await worker.forget(avatar_id)
 
     def _changed(self, avatar_id: str) -> None:
         self.on_change(avatar_id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker's place has set aside for the streams that it serves."""
+"""What a worker has set aside for the streams that it serves."""
 
 from __future__ import annotations
 

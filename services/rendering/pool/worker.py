@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One worker's place: what is loaded there now, and which streams it serves."""
+"""One worker of the pool: what is loaded there now, and which streams it serves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from styleavatar_core.errors import (
 from styleavatar_core.types import FaceParameters
 
 
-class PoolSlot:
+class PoolWorker:
     """A worker, whatever process it is at present.
 
     Attributes:
@@ -55,7 +55,7 @@ class PoolSlot:
         costs: FrameCosts,
         on_change: Callable[[str], None],
     ) -> None:
-        """Prepares the place.
+        """Prepares the worker.
 
         Args:
             options: How to start a process.
@@ -131,8 +131,8 @@ class PoolSlot:
         if key not in self.shelf and key not in self._loads:
             self._loads.require_room()
 
-    async def ready_worker(self, entry: AvatarEntry) -> WorkerProcess:
-        """Returns the worker with the avatar loaded; all who ask share one load.
+    async def ready_process(self, entry: AvatarEntry) -> WorkerProcess:
+        """Returns the process with the avatar loaded; all who ask share one load.
 
         Raises:
             WorkerLostError: When there is no worker in time, or it died while loading.
