@@ -4,10 +4,11 @@
 Weights are untrained: they cost the same as trained ones. The generator run eagerly, not frozen, is
 the baseline of the speed-up and the truth of the PSNR, once with the memory that it frees kept
 (``eager``), once with the allocator as it comes (``eager_malloc``); ``naive`` is its plain export,
-in ONNX Runtime. Each engine runs in a process of its own, on the GPU where there is one, and so do
-the avatars that render beside it (``--streams``) and the way from parameters to JPEG. Shares of
-the peak count the frozen graph's convolutions as if each were computed directly: an engine that
-does with less can exceed what the machine can compute.
+in ONNX Runtime. ``--baselines compiled`` is the frozen generator by torch.compile, which takes a
+minute and needs a C++ compiler. Each engine runs in a process of its own, on the GPU where there is
+one, and so do the avatars that render beside it (``--streams``) and the way from parameters to
+JPEG. Shares of the peak count the frozen graph's convolutions as if each were computed directly: an
+engine that does with less can exceed what the machine can compute.
 
 ``--only live`` drives an avatar end to end instead: frames to tracking to rendering through gRPC,
 side by side on this machine.
@@ -42,7 +43,12 @@ from styleavatar_core.networks import PRESETS, get_preset
 Result = TypeVar("Result")
 
 # By name: what the speed-up over them is called.
-BASELINES = {"eager": "eager_fp32", "eager_malloc": "eager_malloc_fp32", "naive": "naive_onnx"}
+BASELINES = {
+    "eager": "eager_fp32",
+    "eager_malloc": "eager_malloc_fp32",
+    "naive": "naive_onnx",
+    "compiled": "torch_compile",
+}
 
 GPU_BACKENDS = ("torch", "tensorrt")
 
@@ -143,7 +149,7 @@ def cases(preset: str, options: argparse.Namespace) -> list[Case]:
         # On a CPU torch's fp16 is far slower than its fp32.
         and (DEVICE, backend, precision) != ("cpu", "torch", "fp16")
     ]
-    return [Case(preset, name, "fp32", 1, *rest) for name in BASELINES] + engines
+    return [Case(preset, name, "fp32", 1, *rest) for name in options.baselines] + engines
 
 
 def computed_precisions(backend: str) -> Sequence[str]:
@@ -191,6 +197,8 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="driver of the live part; else the sample clip")
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["nano", "lite"])
     parser.add_argument("--backends", nargs="+", choices=backends, default=backends)
+    baselines = ["eager", "eager_malloc", "naive"]
+    parser.add_argument("--baselines", nargs="*", choices=list(BASELINES), default=baselines)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--frames", type=int, default=100, help="at most; seven at least")
