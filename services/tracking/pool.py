@@ -20,7 +20,7 @@ from services.common.worker.options import WorkerOptions
 from services.common.worker.parameters import identity_to_body, parameters_from_body
 from services.common.worker.process import WorkerProcess
 from services.common.worker.supervisor import WorkerSupervisor
-from styleavatar_core.errors import InvalidInputError, StyleAvatarError
+from styleavatar_core.errors import InvalidInputError, StyleAvatarError, WorkerLostError
 from styleavatar_core.types import FaceIdentity, FaceParameters
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,10 @@ class TrackingPool:
         supervisor = await self._take()
         lane = TrackingLane(supervisor, options, self._frame_timeout_s)
         try:
-            await lane.open()
+            try:
+                await lane.open()
+            except WorkerLostError:  # it died just now: the next one will do
+                await lane.open()
             yield lane
         finally:
             try:
