@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, help="driver of the live part; else the sample clip")
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["nano", "lite"])
     parser.add_argument("--backends", nargs="+", choices=backends, default=backends)
-    baselines = ["eager", "eager_malloc", "naive"]
+    baselines = [name for name in BASELINES if name != "compiled"]  # that one needs a compiler
     parser.add_argument("--baselines", nargs="*", choices=list(BASELINES), default=baselines)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
