@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS
+from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS, NARROW_COLUMNS
 from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
 from styleavatar_core.engine.cpu_pixels import PixelsToImage, SharedBytes, SharedToRGB
 from styleavatar_core.engine.direct_convs import DirectConv
@@ -54,16 +54,18 @@ class MatrixConv(nn.Module):
     """
 
     bias: torch.Tensor
+    starts: torch.Tensor
 
     def __init__(self, conv: FrozenPointwise) -> None:
         super().__init__()
         self.weight = nn.Parameter(conv.weight.detach().flatten(1), requires_grad=False)
         outputs, inputs = self.weight.shape
-        padded = F.pad(self.weight, (0, 0, 0, -outputs % BLOCK_COLUMNS))
-        panels = padded.view(-1, BLOCK_COLUMNS, inputs).transpose(1, 2).contiguous()
+        padded = F.pad(self.weight, (0, 0, 0, -outputs % NARROW_COLUMNS))
+        panels = padded.view(-1, NARROW_COLUMNS, inputs).transpose(1, 2).contiguous()
         self.kernels = nn.Parameter(panels, requires_grad=False)
         bias = self.weight.new_zeros(outputs) if conv.bias is None else conv.bias.detach()
         self.register_buffer("bias", bias)
+        self.register_buffer("starts", F.pad(bias, (0, -outputs % NARROW_COLUMNS)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (B, I, H, W) to (B, O, H, W); channels stay where they are, last or first."""
@@ -73,7 +75,7 @@ class MatrixConv(nn.Module):
         if len(pixels) < BLOCK_ROWS or x.numel() < _LEAST_FLOATS:
             return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
         result = x.new_empty(len(pixels), len(self.bias))
-        arrays = (self.kernels.numpy(), self.bias.numpy(), result.numpy())
+        arrays = (self.kernels.numpy(), self.starts.numpy(), result.numpy())
         image = pixels.numpy()
 
         def compute(thread: int, first: int, count: int) -> None:
@@ -178,7 +180,7 @@ def _cut_windows(generator: FrozenGenerator) -> None:
         is_joined = conv.kernels.shape[1] > len(up.kernels)  # by a skip, within the level
         is_small = up.kernels.nbytes + conv.kernels.nbytes <= _MOST_KERNEL_BYTES
         if is_small and not is_joined and isinstance(pixels, MatrixConv):
-            to_rgb = (pixels.kernels.detach().numpy(), pixels.bias.numpy())
+            to_rgb = (pixels.kernels.detach().numpy(), pixels.starts.numpy())
             has_feature = block is not last or is_read
             level = DirectLevel(up, conv, to_rgb, has_feature=has_feature)
             generator.set_submodule(name, level)

@@ -7,14 +7,15 @@ sources. Arrays are float32 and C-contiguous, channels last; pieces are those of
 reach beyond its image, where everything is zero.
 """
 
-# Compiled from matrix_code.py piece_kernels.py product_kernels.py: 22384a9d
+# Compiled from matrix_code.py piece_code.py piece_kernels.py product_kernels.py: 1474a378
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from styleavatar_core.engine.matrix_code import PIECES, SIDE, split
+from styleavatar_core.engine.matrix_code import PIECES, SIDE
+from styleavatar_core.engine.piece_code import filter_pixel, split
 from styleavatar_core.engine.piece_kernels import convolve
 from styleavatar_core.engine.product_kernels import multiply_pixels
 
@@ -110,7 +111,7 @@ def _filter(wide, window, done, sides, end, line, seen):  # noqa: ANN001, ANN202
     taps, bias, noise, slope = end
     top, left, columns = window[0] - HALO // 2, window[1] - HALO // 2, window[3] + HALO
     channels, pitch, nothing = wide.shape[2], wide.shape[1] * wide.shape[2], np.float32(0)
-    source, flat, last = wide.reshape(-1), seen.reshape(-1), len(line) - wide.shape[2]
+    source, flat = wide.reshape(-1), seen.reshape(-1)
     low, high = _inside(left, columns, sides[1])
     for row in range(done, window[2] + HALO):
         y, to = top + row, row * columns
@@ -122,10 +123,10 @@ def _filter(wide, window, done, sides, end, line, seen):  # noqa: ANN001, ANN202
         _sum_rows(source, row * pitch, pitch, taps, line)
         for x in range(low, high):
             added = noise[y, left + x] if len(noise) else nothing
-            _finish_pixel(line, x * channels, taps, bias, added, slope, last)
             for group in range(seen.shape[1]):
-                place = (group * seen.shape[2] + to + x) * PIECES
-                split(line, last + group * SIDE, flat, place)
+                channel, place = group * SIDE, (group * seen.shape[2] + to + x) * PIECES
+                at = x * channels + channel
+                filter_pixel(line, at, channels, taps, bias, channel, added, slope, flat, place)
 
 
 @njit(nogil=True, fastmath=True)
@@ -136,17 +137,6 @@ def _sum_rows(source, at, pitch, taps, line):  # noqa: ANN001, ANN202
     b, c, d = a + step, a + step + step, a + step + step + step
     for k in range(step):
         line[k] = w * source[a + k] + x * source[b + k] + y * source[c + k] + z * source[d + k]
-
-
-@njit(nogil=True, fastmath=True)
-def _finish_pixel(line, at, taps, bias, added, slope, to):  # noqa: ANN001, ANN202
-    """Writes the sums of four pixels of a line; bias, a number and leaky ReLU follow."""
-    a, step, o, (w, x, y, z) = np.uint64(at), np.uint64(len(bias)), np.uint64(to), taps
-    b, c, d = a + step, a + step + step, a + step + step + step
-    for k in range(step):
-        value = w * line[a + k] + x * line[b + k] + y * line[c + k] + z * line[d + k]
-        value += bias[k] + added
-        line[o + k] = max(value, slope * value)
 
 
 @njit(inline="always")

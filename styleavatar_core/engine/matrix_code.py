@@ -22,24 +22,14 @@ from numba.core import cgutils, types
 from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
-from styleavatar_core.engine.vector_code import (
-    INDEX,
-    IS_WIDE,
-    LANES,
-    VECTOR,
-    VectorCode,
-    data_of,
-)
+from styleavatar_core.engine.vector_code import INDEX, IS_WIDE, data_of
 
 SIDE = 32  # rows and columns of a block, and its depth
 PIECES = 2 * SIDE  # bf16 of SIDE numbers: those that are rounded, then those that are left
 BLOCK = SIDE * PIECES  # bf16 of a block of kernels
-
-_TILE = 16  # rows of a tile, each one line of the cache
+TILE_ROWS = 16  # of a tile, each one line of the cache
 _LINE_BYTES = 64
 _BYTE = ir.IntType(8)
-_WORDS = ir.VectorType(ir.IntType(32), LANES)
-_SHORTS = ir.VectorType(ir.IntType(16), LANES)
 _SYS_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA = 158, 0x1023, 18
 
 
@@ -59,7 +49,7 @@ def tile_shapes() -> np.ndarray:
     shapes = np.zeros(_LINE_BYTES, np.uint8)
     shapes[0] = 1  # the one kind of table that there is
     shapes[16:32].view(np.uint16)[:] = _LINE_BYTES
-    shapes[48:56] = _TILE
+    shapes[48:56] = TILE_ROWS
     return shapes
 
 
@@ -99,61 +89,6 @@ def clear_block(typing):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def split(typing, numbers, at, pieces, to):  # noqa: ANN001, ANN201
-    """Writes SIDE float32 numbers from ``at`` on as PIECES bf16 from ``to`` on, uint16."""
-
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-        code = VectorCode(builder)
-        source, target = (
-            builder.gep(
-                data_of(context, builder, signature, arguments, index), [arguments[index + 1]]
-            )
-            for index in (0, 2)
-        )
-        for start in range(0, SIDE, LANES):
-            number = code.load(code.place(source, code.index(start)))
-            for piece, bits in enumerate(_pieces(builder, number)):
-                address = builder.gep(target, [code.index(piece * SIDE + start)])
-                upper = builder.trunc(builder.lshr(bits, _same(16)), _SHORTS)
-                builder.store(upper, builder.bitcast(address, _SHORTS.as_pointer()), align=2)
-        return context.get_dummy_value()
-
-    number = types.int64
-    return types.void(numbers, number, pieces, number), generate
-
-
-@intrinsic
-def pack_rows(typing, numbers, kernels, to):  # noqa: ANN001, ANN201
-    """Writes two rows of SIDE float32 numbers as a row of each tile of a block of kernels.
-
-    Args:
-        typing: Numba's.
-        numbers: (2 * SIDE,) that follow each other in depth.
-        kernels: uint16, written as :func:`add_products` reads them.
-        to: Place of the row in the block's first tile.
-    """
-
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-        code = VectorCode(builder)
-        source, target = (
-            data_of(context, builder, signature, arguments, index) for index in (0, 1)
-        )
-        target = builder.gep(target, [arguments[2]])
-        for half, start in enumerate(range(0, SIDE, LANES)):
-            pairs = [
-                _pieces(builder, code.load(code.place(source, code.index(row * SIDE + start))))
-                for row in range(2)
-            ]
-            for piece, (even, odd) in enumerate(zip(*pairs, strict=True)):
-                words = builder.or_(builder.lshr(even, _same(16)), odd)
-                address = builder.gep(target, [code.index((2 * piece + half) * _TILE * SIDE)])
-                builder.store(words, builder.bitcast(address, _WORDS.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(numbers, kernels, types.int64), generate
-
-
-@intrinsic
 def add_products(typing, rows, at, kernels, place):  # noqa: ANN001, ANN201
     """Adds the products of SIDE rows of SIDE numbers and a block of kernels to the sums.
 
@@ -174,17 +109,17 @@ def add_products(typing, rows, at, kernels, place):  # noqa: ANN001, ANN201
             )
             for index in (0, 2)
         )
-
-        loaded: dict[int, int] = {}  # pieces by tile: rows in 4 and 5, kernels in 6 and 7
-        for row_piece, kernel_piece in ((0, 0), (1, 0), (0, 1)):
+        # Pieces by tile: rows in 4 and 5, kernels in 6 and 7. In this order each is loaded once.
+        loaded: dict[int, int] = {}
+        for row_piece, kernel_piece in ((1, 0), (0, 0), (0, 1)):
             for total, (half, column) in enumerate(itertools.product(range(2), repeat=2)):
                 row, kernel = 4 + half, 6 + column
                 if loaded.get(row) != row_piece:
-                    first = half * _TILE * PIECES + row_piece * SIDE
+                    first = half * TILE_ROWS * PIECES + row_piece * SIDE
                     address = builder.gep(a, [ir.Constant(INDEX, first)])
                     _call(builder, "tileloadd64", row, address, 2 * _LINE_BYTES)
                 if loaded.get(kernel) != kernel_piece:
-                    first = (2 * kernel_piece + column) * _TILE * SIDE
+                    first = (2 * kernel_piece + column) * TILE_ROWS * SIDE
                     address = builder.gep(b, [ir.Constant(INDEX, first)])
                     _call(builder, "tileloadd64", kernel, address, _LINE_BYTES)
                 loaded |= {row: row_piece, kernel: kernel_piece}
@@ -202,56 +137,12 @@ def store_block(typing, sums):  # noqa: ANN001, ANN201
     def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
         address = data_of(context, builder, signature, arguments, 0)
         for tile in range(4):
-            at = tile // 2 * _TILE * SIDE + tile % 2 * _TILE
+            at = tile // 2 * TILE_ROWS * SIDE + tile % 2 * TILE_ROWS
             target = builder.gep(address, [ir.Constant(INDEX, at)])
             _call(builder, "tilestored64", tile, target, 2 * _LINE_BYTES)
         return context.get_dummy_value()
 
     return types.void(sums), generate
-
-
-@intrinsic
-def finish_row(typing, sums, at, bias, channel, added, slope, target, to):  # noqa: ANN001, ANN201
-    """Adds SIDE numbers of the bias and one number to sums; a leaky ReLU follows; all float32."""
-
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
-        code = VectorCode(builder)
-        source, bias, target = (
-            code.place(data_of(context, builder, signature, arguments, index), arguments[index + 1])
-            for index in (0, 2, 6)
-        )
-        added, slope = code.broadcast(arguments[4]), code.broadcast(arguments[5])
-        for start in range(0, SIDE, LANES):
-            sums, offset = (
-                code.load(code.place(place, code.index(start))) for place in (source, bias)
-            )
-            value = builder.fadd(sums, builder.fadd(offset, added))
-            steep = builder.fmul(value, slope)
-            above = builder.fcmp_ordered(">", value, steep)
-            code.store(builder.select(above, value, steep), code.place(target, code.index(start)))
-        return context.get_dummy_value()
-
-    number = types.int64
-    ends = (types.float32, types.float32)
-    return types.void(sums, number, bias, number, *ends, target, number), generate
-
-
-def _same(value: int) -> ir.Constant:
-    """A vector of one whole number."""
-    return ir.Constant(_WORDS, [value] * LANES)
-
-
-def _pieces(builder: ir.IRBuilder, number: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Returns the two bf16 that float32 numbers are given as, each as bits of float32."""
-    high = _rounded(builder, number)
-    return high, _rounded(builder, builder.fsub(number, builder.bitcast(high, VECTOR)))
-
-
-def _rounded(builder: ir.IRBuilder, number: ir.Value) -> ir.Value:
-    """Rounds float32 to bf16, to the even one of two that are as near; returns bits of float32."""
-    bits = builder.bitcast(number, _WORDS)
-    is_odd = builder.and_(builder.lshr(bits, _same(16)), _same(1))
-    return builder.and_(builder.add(bits, builder.add(is_odd, _same(0x7FFF))), _same(0xFFFF0000))
 
 
 def _call(builder: ir.IRBuilder, name: str, *arguments: int | ir.Value) -> None:

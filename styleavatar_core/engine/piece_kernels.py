@@ -9,7 +9,7 @@ convolution halves the resolution, for pixels of even and odd rows and columns, 
 each other with a pixel of zeros between them, so that a tap is the same step for all pixels.
 """
 
-# Compiled from matrix_code.py vector_code.py: 383236d5
+# Compiled from matrix_code.py piece_code.py vector_code.py: 4dd6fc65
 
 from __future__ import annotations
 
@@ -24,12 +24,10 @@ from styleavatar_core.engine.matrix_code import (
     begin,
     clear_block,
     end,
-    finish_row,
-    pack_rows,
-    split,
     store_block,
     tile_shapes,
 )
+from styleavatar_core.engine.piece_code import finish_row, pack_rows, split
 
 _SHAPES = tile_shapes()
 

@@ -5,14 +5,19 @@ Numba compiles anew when this file's text changes; the line below changes with t
 sources. Arrays are float32 and C-contiguous, channels last.
 """
 
-# Compiled from block_code.py vector_code.py: a0f4ab57
+# Compiled from block_code.py vector_code.py: c2b48629
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
-from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS, multiply_block
+from styleavatar_core.engine.block_code import (
+    BLOCK_COLUMNS,
+    BLOCK_ROWS,
+    NARROW_COLUMNS,
+    multiply_block,
+    multiply_narrow,
+)
 
 
 @njit(cache=True, nogil=True)
@@ -61,19 +66,16 @@ def multiply_pixels(image, first, count, kernels, bias, result):  # noqa: ANN001
         image: (N, I), N at least BLOCK_ROWS.
         first: First pixel.
         count: Pixels.
-        kernels: (ceil(O / W), I, W), W being BLOCK_COLUMNS.
-        bias: (O,).
+        kernels: (ceil(O / W), I, W), W being NARROW_COLUMNS.
+        bias: (ceil(O / W) * W,), zeros beyond O.
         result: (N, O), written.
     """
-    depth, outputs = image.shape[1], len(bias)
-    flat, pixels, panel = kernels.reshape(-1), image.reshape(-1), depth * BLOCK_COLUMNS
-    block = np.empty(BLOCK_ROWS * BLOCK_COLUMNS, np.float32)
+    depth, outputs = image.shape[1], result.shape[1]
+    flat, pixels, panel = kernels.reshape(-1), image.reshape(-1), depth * NARROW_COLUMNS
+    values = result.reshape(-1)
     for start in range(first, first + count, BLOCK_ROWS):
         row = min(start, len(image) - BLOCK_ROWS)  # the last block may begin within another
         for column in range(len(kernels)):
-            at, to = column * panel, column * BLOCK_COLUMNS
-            a, soon = row * depth, (row + BLOCK_ROWS) * depth
-            multiply_block(pixels, a, depth, flat, at, block, 0, BLOCK_COLUMNS, depth, soon, at, 0)
-            for index in range(BLOCK_ROWS):
-                for k in range(to, min(to + BLOCK_COLUMNS, outputs)):
-                    result[row + index, k] = block[index * BLOCK_COLUMNS + k - to] + bias[k]
+            at, to = column * panel, column * NARROW_COLUMNS
+            a, c, width = row * depth, row * outputs + to, outputs - to
+            multiply_narrow(pixels, a, flat, at, bias, to, values, c, outputs, depth, width)

@@ -11,7 +11,7 @@ points, with a gap after each: their lines would compete for the same places of 
 ``kind`` is the form's place in ``FORMS``.
 """
 
-# Compiled from linear_code.py tile_forms.py vector_code.py: 0149523b
+# Compiled from linear_code.py tile_forms.py vector_code.py: c5049f72
 
 from __future__ import annotations
 

@@ -54,12 +54,22 @@ class VectorCode:
         """Writes a vector."""
         self.builder.store(value, self._as_vector(address), align=4)
 
+    def store_some(self, value: ir.Value, address: ir.Value, count: ir.Value) -> None:
+        """Writes the first so many floats of a vector; all of them, or none, if out of range."""
+        lanes = ir.Constant(ir.VectorType(INDEX, LANES), list(range(LANES)))
+        none = ir.Constant(ir.VectorType(INDEX, LANES), ir.Undefined)
+        counts = self._spread(none, count)
+        mask = self.builder.icmp_signed("<", lanes, counts)
+        pointer = self._as_vector(address)
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [VECTOR, pointer.type, flag, mask.type])
+        name = f"llvm.masked.store.v{LANES}f32.p0v{LANES}f32"
+        write = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        self.builder.call(write, [value, pointer, ir.Constant(flag, 4), mask])
+
     def broadcast(self, value: ir.Value) -> ir.Value:
         """A vector of one number."""
-        empty, lane = ir.Constant(VECTOR, ir.Undefined), ir.IntType(32)
-        first = self.builder.insert_element(empty, value, ir.Constant(lane, 0))
-        zeros = ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
-        return self.builder.shuffle_vector(first, empty, zeros)
+        return self._spread(ir.Constant(VECTOR, ir.Undefined), value)
 
     def number(self, value: float) -> ir.Constant:
         """A constant vector of one number."""
@@ -76,6 +86,13 @@ class VectorCode:
         fetch = self.builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
         how = [ir.Constant(flag, value) for value in (int(is_written), 4 - level, 1)]
         self.builder.call(fetch, [self.builder.bitcast(address, pointer), *how])
+
+    def _spread(self, empty: ir.Constant, value: ir.Value) -> ir.Value:
+        """Puts a value into each lane."""
+        lane = ir.IntType(32)
+        first = self.builder.insert_element(empty, value, ir.Constant(lane, 0))
+        zeros = ir.Constant(ir.VectorType(lane, LANES), [0] * LANES)
+        return self.builder.shuffle_vector(first, empty, zeros)
 
     def _as_vector(self, address: ir.Value) -> ir.Value:
         return self.builder.bitcast(address, VECTOR.as_pointer())

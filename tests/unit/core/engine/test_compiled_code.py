@@ -16,14 +16,21 @@ FOLDER = Path(styleavatar_core.engine.__file__).parent
 NARROW_PRODUCT = """
 import numpy as np
 from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS
-from styleavatar_core.engine.product_kernels import multiply_pixels
+from styleavatar_core.engine.product_kernels import multiply, multiply_pixels
 assert (BLOCK_ROWS, BLOCK_COLUMNS) == (6, 16), BLOCK_COLUMNS
 rng = np.random.default_rng(0)
-image, matrix = (rng.normal(size=size).astype(np.float32) for size in ((20, 24), (24, 32)))
+sizes = (24, 24), (24, 32), (32,)
+image, matrix, bias = (rng.normal(size=size).astype(np.float32) for size in sizes)
 panels = np.ascontiguousarray(matrix.reshape(24, 2, 16).transpose(1, 0, 2))
-result = np.empty((20, 32), np.float32)
-multiply_pixels(image, 0, 20, panels, np.zeros(32, np.float32), result)
-np.testing.assert_allclose(result, image @ matrix, atol=1e-4)
+result = np.empty((1, 24, 32), np.float32)
+one = np.zeros(1, np.int64), np.array([0, 1])
+multiply(image.reshape(-1), panels, result.reshape(-1), 24, *one, 0, 2)
+np.testing.assert_allclose(result[0], image @ matrix, atol=1e-4)
+for outputs in (32, 28, 20):
+    result = np.full((21, outputs), np.nan, np.float32)
+    multiply_pixels(image[:20], 0, 20, panels, bias, result[:20])
+    np.testing.assert_allclose(result[:20], (image[:20] @ matrix + bias)[:, :outputs], atol=1e-4)
+    assert np.isnan(result[20]).all()
 """
 
 
