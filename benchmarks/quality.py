@@ -3,7 +3,8 @@
 
 ``python -m benchmarks.quality --clips a.mp4 --clips b.mp4 --preset lite --minutes 25``; every
 ablation too with ``--variants all``; with ``--variants published`` every variant that does one
-thing as the published networks do; equal steps instead of equal time with ``--steps``. Sheets go to
+thing as the published networks do, with ``--variants tried`` every change to them that was given
+up; equal steps instead of equal time with ``--steps``. Sheets go to
 ``out/quality`` or ``--folder``, where avatars stay too: ``ablations.jpg`` (as Fig. 7) and
 ``translation.jpg`` (as Fig. 4: heads moved across, down and diagonally).
 """

@@ -14,7 +14,7 @@ from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.evaluation.evaluate import evaluate_frames
 from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 from styleavatar_core.face3d.camera import parameters_in_crop
-from styleavatar_core.networks import ABLATIONS, PUBLISHED, ablate, get_preset
+from styleavatar_core.networks import ABLATIONS, PUBLISHED, TRIED, ablate, get_preset
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
@@ -25,8 +25,12 @@ from styleavatar_core.types import ByteArray
 
 BASELINES = {"nearest_sample": "nearest_sample_", "mean_frame": "mean_frame_"}
 DEFAULT_VARIANTS = ("full", *BASELINES)
-VARIANT_SETS = {"all": [*ABLATIONS, *BASELINES], "published": ["full", *PUBLISHED]}
-TRAINED_VARIANTS = (*ABLATIONS, *PUBLISHED)
+VARIANT_SETS = {
+    "all": [*ABLATIONS, *BASELINES],
+    "published": ["full", *PUBLISHED],
+    "tried": ["full", *TRIED],
+}
+TRAINED_VARIANTS = (*ABLATIONS, *PUBLISHED, *TRIED)
 # Boxes in the middle and everybody where the clip has them: nothing here moves with a window.
 _STILL: dict[str, Any] = {"centered_share": 1.0, "apart_share": 0.0}
 _TRAINED_OTHERWISE: dict[str, dict[str, Any]] = {

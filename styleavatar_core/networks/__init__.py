@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The five networks of the paper (Sec. 3.2-3.3): modules only, no files, no video, no training."""
 
-from styleavatar_core.networks.ablations import ABLATIONS, PUBLISHED, ablate
+from styleavatar_core.networks.ablations import ABLATIONS, PUBLISHED, TRIED, ablate
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.discriminator import Discriminator
 from styleavatar_core.networks.feature_generator import FeatureGenerator, FeatureMaps
@@ -15,6 +15,7 @@ __all__ = [
     "ABLATIONS",
     "PRESETS",
     "PUBLISHED",
+    "TRIED",
     "Discriminator",
     "FeatureGenerator",
     "FeatureMaps",

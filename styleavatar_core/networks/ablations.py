@@ -3,7 +3,8 @@
 
 ``ABLATIONS`` take a part of the method out (paper, Sec. 4.2, Table 3, Fig. 7). ``PUBLISHED`` put
 back one thing that the published networks do otherwise than our own presets, to show what each
-change is worth. What is a matter of training, not of the networks, leaves the preset as it is:
+change is worth; ``TRIED`` is what was not worth its cost, and what older avatars have. What is a
+matter of training, not of the networks, leaves the preset as it is:
 ``benchmarks/quality_parts/variants.py`` trains those variants otherwise.
 """
 
@@ -18,8 +19,6 @@ from styleavatar_core.networks.config import (
     GeneratorConfig,
     StyleUNetConfig,
 )
-
-_PUBLISHED_SKIP_SIZE = 32  # the finest skip of the published networks
 
 
 def _no_neural_texture(config: GeneratorConfig) -> GeneratorConfig:
@@ -64,12 +63,12 @@ def _dnr(config: GeneratorConfig) -> GeneratorConfig:
     )
 
 
-def _coarse_skips(config: GeneratorConfig) -> GeneratorConfig:
-    """Nothing finer than 32 texels goes around the bottom of a StyleUNet."""
+def _finer_skips(config: GeneratorConfig) -> GeneratorConfig:
+    """Every level of a StyleUNet but the lowest reaches its decoder."""
     return replace(
         config,
-        foreground=_without_fine_skips(config.foreground),
-        synthesis=_without_fine_skips(config.synthesis),
+        foreground=_with_all_skips(config.foreground),
+        synthesis=_with_all_skips(config.synthesis),
     )
 
 
@@ -106,9 +105,9 @@ def _stretched_window(config: GeneratorConfig) -> GeneratorConfig:
     return replace(config, window_sampling="linspace")
 
 
-def _without_fine_skips(unet: StyleUNetConfig) -> StyleUNetConfig:
-    sizes = tuple(size for size in unet.skip_sizes if size <= _PUBLISHED_SKIP_SIZE)
-    return replace(unet, skip_sizes=sizes)
+def _with_all_skips(unet: StyleUNetConfig) -> StyleUNetConfig:
+    levels = range(len(unet.encoder_channels) - 1)
+    return replace(unet, skip_sizes=tuple(unet.top_size >> level for level in levels))
 
 
 def _from_rendering(unet: StyleUNetConfig) -> StyleUNetConfig:
@@ -143,13 +142,15 @@ ABLATIONS: dict[str, Variant] = {
     "dnr": _dnr,
 }
 PUBLISHED: dict[str, Variant] = {
-    "published_skips": _coarse_skips,
     "published_rendering": _halved_rendering,
     "published_sampling": _nearest_texture,
     "published_face": _added_face,
     "published_window": _stretched_window,
     "published_style": _unchanged,
     "published_losses": _unchanged,
+}
+TRIED: dict[str, Variant] = {
+    "finer_skips": _finer_skips,
 }
 
 
@@ -158,12 +159,12 @@ def ablate(config: GeneratorConfig, variant: str) -> GeneratorConfig:
 
     Args:
         config: The preset.
-        variant: One of ``ABLATIONS`` or ``PUBLISHED``; ``full`` is the preset itself.
+        variant: One of ``ABLATIONS``, ``PUBLISHED`` or ``TRIED``; ``full`` is the preset itself.
 
     Raises:
         InvalidInputError: There is no such variant.
     """
-    variants = ABLATIONS | PUBLISHED
+    variants = ABLATIONS | PUBLISHED | TRIED
     if variant not in variants:
         raise InvalidInputError(
             f"there is no variant '{variant}'; choose one of {', '.join(variants)}"

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from styleavatar_core.errors import InvalidInputError
 
+_FORMER = ("rendering_pack_levels",)  # in older bundles; ``pack_channels`` says the same
+
 
 @dataclass(frozen=True, slots=True)
 class StyleConfig:
@@ -55,7 +57,7 @@ class StyleUNetConfig:
 
     style: StyleConfig
     input_channels: int  # channels of the input feature at the first level; 0 starts from FromRGB
-    pack_channels: int  # channels of the pack that FromRGB takes
+    pack_channels: int  # of the pack that FromRGB takes: 12 of one Haar level, 48 of two
     top_size: int  # side of the first level
     encoder_channels: tuple[int, ...]  # per level, halving; the last is the bottom
     decoder_channels: tuple[tuple[int, int], ...]  # per doubling: after the up, after the second
@@ -104,7 +106,6 @@ class GeneratorConfig:
     feature_size: int  # side Fw of the fused map: the window, in texels
     canvas_size: int  # side Fc of the canvas, in texels, concentric with the window
     rendering_size_px: int  # side R of the texture rendering of the window-sized central square
-    rendering_pack_levels: int  # Haar levels of the rendering: 1 gives 12 channels, 2 gives 48
     style: StyleConfig
     face: FeatureGeneratorConfig  # in UV space
     background: FeatureGeneratorConfig  # in image space; resampled to the canvas if of another size
@@ -149,6 +150,7 @@ class GeneratorConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> GeneratorConfig:
         """Restores a config from ``to_dict``'s values, also after a trip through JSON."""
+        values = {name: value for name, value in values.items() if name not in _FORMER}
         try:
             return _restore(cls, values)
         except (TypeError, KeyError) as error:

@@ -17,6 +17,7 @@ from styleavatar_core.networks.config import (
 from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
 
 _FOREGROUND_BOTTOM = 3  # texels per side at the bottom of the first StyleUNet
+_FINEST_SKIP = 32  # texels per side, as published: finer skips gained nothing (docs/results.md)
 
 
 def _paper() -> GeneratorConfig:
@@ -29,7 +30,6 @@ def _paper() -> GeneratorConfig:
         feature_size=128,
         canvas_size=256,
         rendering_size_px=256,
-        rendering_pack_levels=1,
         style=style,
         face=generator,
         background=generator,
@@ -76,7 +76,6 @@ def _paper_plus() -> GeneratorConfig:
     return replace(
         paper,
         name="paper+",
-        rendering_pack_levels=2,
         style=style,
         face=replace(generator, channels=(*generator.channels, 64)),
         background=generator,
@@ -84,17 +83,10 @@ def _paper_plus() -> GeneratorConfig:
             paper.foreground,
             style=style,
             pack_channels=48,
-            skip_sizes=(128, 64, 32),
             has_early_skips=True,
             has_final_activation=True,
         ),
-        synthesis=replace(
-            paper.synthesis,
-            style=style,
-            input_channels=512,
-            skip_sizes=(128, 64, 32, 16),
-            has_early_skips=True,
-        ),
+        synthesis=replace(paper.synthesis, style=style, input_channels=512, has_early_skips=True),
         uv_sampling="bilinear",
         uv_supersampling=2,  # four samples of 64 channels join what is behind them as 256
         window_sampling="exact",
@@ -115,7 +107,7 @@ def _fast(
     levels: int,
     widths: tuple[int, int, int, int],
 ) -> GeneratorConfig:
-    """Returns a preset of our own: fused map at pack resolution, skips up to it, small channels.
+    """Returns a preset of our own: fused map at pack resolution, small channels.
 
     The neural texture has as many texels per side as the image has pixels: a face fills a part of
     either, and coarser maps cannot hold what is thin (glasses, hair). The first StyleUNet goes down
@@ -144,7 +136,6 @@ def _fast(
         feature_size=size,
         canvas_size=canvas,
         rendering_size_px=image_size_px,
-        rendering_pack_levels=2,
         style=style,
         face=FeatureGeneratorConfig(style, 8, 128, (*static[:-1], face_channels)),
         background=FeatureGeneratorConfig(style, 6, 128, (*static[:-1], base)),
@@ -158,7 +149,7 @@ def _fast(
                 *[(width, width) for width in reversed(narrow[:-1])],
                 (base, base),
             ),
-            skip_sizes=tuple(canvas // 2 >> level for level in range(depth)),
+            skip_sizes=_skip_sizes(canvas // 2, depth),
         ),
         synthesis=StyleUNetConfig(
             style,
@@ -167,7 +158,7 @@ def _fast(
             top_size=size,
             encoder_channels=deep,
             decoder_channels=tuple((width, width) for width in reversed(deep[:-1])),
-            skip_sizes=tuple(size >> level for level in range(len(deep) - 1)),
+            skip_sizes=_skip_sizes(size, len(deep) - 1),
         ),
         discriminator=DiscriminatorConfig(
             image_size_px,
@@ -176,6 +167,12 @@ def _fast(
         ),
         uv_supersampling=2,
     )
+
+
+def _skip_sizes(top_size: int, level_count: int) -> tuple[int, ...]:
+    """Returns the levels whose feature reaches the decoder."""
+    sizes = (top_size >> level for level in range(level_count))
+    return tuple(size for size in sizes if size <= _FINEST_SKIP)
 
 
 def _hd() -> GeneratorConfig:

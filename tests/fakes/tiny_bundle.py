@@ -39,7 +39,6 @@ def tiny_config() -> GeneratorConfig:
         feature_size=32,
         canvas_size=48,
         rendering_size_px=64,
-        rendering_pack_levels=2,
         style=style,
         face=FeatureGeneratorConfig(style, 4, 8, (8, 2)),
         background=FeatureGeneratorConfig(style, 6, 8, (8, 4)),

@@ -15,7 +15,7 @@ from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
 from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.networks import GeneratorConfig, sample_noise
+from styleavatar_core.networks import TRIED, GeneratorConfig, sample_noise
 from styleavatar_core.networks.presets import _fast
 from tests.fakes.networks import UntrainedAvatar, published_options
 
@@ -23,7 +23,7 @@ INPUTS = 32
 
 
 def drawn_config(rng: np.random.Generator) -> GeneratorConfig:
-    """A network as our presets are, or with the options of the published one."""
+    """A network as our presets are or were, or with the options of the published one."""
     config = _fast(
         "drawn",
         int(rng.choice([64, 128])),
@@ -34,6 +34,8 @@ def drawn_config(rng: np.random.Generator) -> GeneratorConfig:
     )
     if rng.random() < 0.5:
         return published_options(config)
+    if rng.random() < 0.5:
+        config = TRIED["finer_skips"](config)
     return replace(config, has_fused_rgb_output=bool(rng.random() < 0.5))
 
 

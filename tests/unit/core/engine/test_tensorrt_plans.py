@@ -85,7 +85,7 @@ def test_fp32_is_not_rounded_to_tf32(bundle: AvatarBundle, faults: Faults) -> No
 def test_fp16_is_what_a_gpu_computes_in(bundle: AvatarBundle, faults: Faults) -> None:
     engine = open_tensorrt(bundle)
     assert engine.info.precision == "fp16"
-    assert_shows(engine, bundle, tolerance=8)
+    assert_shows(engine, bundle, tolerance=4)
 
 
 def test_nothing_of_a_person_is_in_what_others_share(
@@ -131,7 +131,7 @@ def test_a_refit_is_judged_each_time(bundle: AvatarBundle, faults: Faults) -> No
     faults.spoils_refits = True
     engine = open_tensorrt(bundle, precision="fp16")
     assert "less than the 45 dB asked for; fp16 gives" in engine.info.note
-    assert_shows(engine, bundle, tolerance=8)
+    assert_shows(engine, bundle, tolerance=4)
 
 
 def test_where_no_plan_gives_the_pictures_it_is_said(bundle: AvatarBundle, faults: Faults) -> None:

@@ -11,11 +11,18 @@ import torch
 
 from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.errors import InvalidInputError
-from styleavatar_core.networks import ABLATIONS, PUBLISHED, GeneratorConfig, ablate, get_preset
+from styleavatar_core.networks import (
+    ABLATIONS,
+    PUBLISHED,
+    TRIED,
+    GeneratorConfig,
+    ablate,
+    get_preset,
+)
 from styleavatar_core.networks.layers import NoModulation
 from tests.fakes.networks import UntrainedAvatar
 
-VARIANTS = [*ABLATIONS, *PUBLISHED]
+VARIANTS = [*ABLATIONS, *PUBLISHED, *TRIED]
 OTHERS = [name for name in VARIANTS if name != "full"]
 
 
@@ -91,7 +98,7 @@ def reacts(avatar: UntrainedAvatar, name: str, change: Callable[[torch.Tensor], 
 
 def test_each_variant_sees_what_it_should(avatars: dict[str, UntrainedAvatar]) -> None:
     sees_uv = {name for name, avatar in avatars.items() if reacts(avatar, "uv", lambda x: 1 - x)}
-    assert sees_uv == {"full", "no_sliding_window", "no_adversarial", "dnr", *PUBLISHED}
+    assert sees_uv == {"full", "no_sliding_window", "no_adversarial", "dnr", *PUBLISHED, *TRIED}
     sees_rendering = {
         name for name, avatar in avatars.items() if reacts(avatar, "rendering", torch.neg)
     }
