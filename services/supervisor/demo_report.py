@@ -123,7 +123,6 @@ def plot_training_curve(points: list[CurvePoint], path: Path) -> None:
     axes.set_ylabel("weighted loss")
     if axes.lines:
         axes.set_yscale("log")
-        axes.legend(loc="upper center", ncols=4, fontsize=8)
     # Events repeat the last measurement: only a new one is a point.
     pairs = zip([None, *[p.psnr_db for p in points]], points, strict=False)
     measured = [(p.minutes, p.psnr_db) for before, p in pairs if p.psnr_db not in (None, before)]
@@ -131,7 +130,8 @@ def plot_training_curve(points: list[CurvePoint], path: Path) -> None:
         right = axes.twinx()
         right.plot(*zip(*measured, strict=True), "k.-", label="watched frames")
         right.set_ylabel("PSNR, dB")
-        right.legend(loc="lower right", fontsize=8)
+    if figure.axes[-1].lines:
+        figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     axes.set_title("Training of this avatar")
     figure.savefig(path, dpi=110)
 
