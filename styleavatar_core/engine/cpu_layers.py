@@ -51,10 +51,13 @@ class MatrixConv(nn.Module):
 
     Args:
         conv: The frozen convolution.
+
+    Attributes:
+        kernels: Its weights in panels of ``NARROW_COLUMNS`` outputs.
+        bias: Of as many outputs as the panels have.
     """
 
     bias: torch.Tensor
-    starts: torch.Tensor
 
     def __init__(self, conv: FrozenPointwise) -> None:
         super().__init__()
@@ -64,18 +67,18 @@ class MatrixConv(nn.Module):
         panels = padded.view(-1, NARROW_COLUMNS, inputs).transpose(1, 2).contiguous()
         self.kernels = nn.Parameter(panels, requires_grad=False)
         bias = self.weight.new_zeros(outputs) if conv.bias is None else conv.bias.detach()
-        self.register_buffer("bias", bias)
-        self.register_buffer("starts", F.pad(bias, (0, -outputs % NARROW_COLUMNS)))
+        self.register_buffer("bias", F.pad(bias, (0, -outputs % NARROW_COLUMNS)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (B, I, H, W) to (B, O, H, W); channels stay where they are, last or first."""
+        bias = self.bias[: len(self.weight)]
         if not x.is_contiguous(memory_format=torch.channels_last):
-            return (self.weight @ x.flatten(2) + self.bias[:, None]).unflatten(2, x.shape[2:])
+            return (self.weight @ x.flatten(2) + bias[:, None]).unflatten(2, x.shape[2:])
         pixels = x.permute(0, 2, 3, 1).flatten(0, 2)
         if len(pixels) < BLOCK_ROWS or x.numel() < _LEAST_FLOATS:
-            return F.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
-        result = x.new_empty(len(pixels), len(self.bias))
-        arrays = (self.kernels.numpy(), self.starts.numpy(), result.numpy())
+            return F.linear(x.permute(0, 2, 3, 1), self.weight, bias).permute(0, 3, 1, 2)
+        result = x.new_empty(len(pixels), len(bias))
+        arrays = (self.kernels.numpy(), self.bias.numpy(), result.numpy())
         image = pixels.numpy()
 
         def compute(thread: int, first: int, count: int) -> None:
@@ -180,7 +183,7 @@ def _cut_windows(generator: FrozenGenerator) -> None:
         is_joined = conv.kernels.shape[1] > len(up.kernels)  # by a skip, within the level
         is_small = up.kernels.nbytes + conv.kernels.nbytes <= _MOST_KERNEL_BYTES
         if is_small and not is_joined and isinstance(pixels, MatrixConv):
-            to_rgb = (pixels.kernels.detach().numpy(), pixels.starts.numpy())
+            to_rgb = (pixels.kernels.detach().numpy(), pixels.bias.numpy())
             has_feature = block is not last or is_read
             level = DirectLevel(up, conv, to_rgb, has_feature=has_feature)
             generator.set_submodule(name, level)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every number of the networks, as frozen dataclasses, and the four presets.
+"""Every number of the networks, as frozen dataclasses, and the presets.
 
 All presets run the same code. ``paper`` has the published topology; the others differ by options
 only, each of them named here (sampling, skips, composition), so that an ablation is a setting.
