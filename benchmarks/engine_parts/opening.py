@@ -6,13 +6,14 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from onnx import ModelProto
 
 from benchmarks.engine_parts.case import DEVICE, Case, Figures
 from benchmarks.engine_parts.untrained import Untrained
 from styleavatar_core.engine.base import EngineLabel, RenderEngine, RenderInput, feed_of
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.onnx_graph import onnx_model, onnx_with_inputs
 from styleavatar_core.engine.precision import number_type, with_precision
 from styleavatar_core.engine.quantizing import quantize
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -36,8 +37,7 @@ class Opening:
         self.figures: Figures = {}
         if case.backend != "torch":
             start = time.perf_counter()
-            self._model = self._onnx()
-            self._built = _build(case, self._model)
+            self._built = self._build()
             self.figures["build_s"] = time.perf_counter() - start
 
     def load(self) -> RenderEngine:
@@ -67,8 +67,9 @@ class Opening:
 
         engine = load_plan(self._built)
         if self._case.precision != "int8":
+            model = self._onnx().SerializeToString()
             start = time.perf_counter()
-            refit_plan(engine, self._model)
+            refit_plan(engine, model)
             self.figures["refit_s"] = time.perf_counter() - start
         return TensorRtEngine(engine, EngineLabel(self._case.precision))
 
@@ -78,28 +79,28 @@ class Opening:
         kind = number_type(self._case.precision, is_for_gpu=DEVICE == "cuda")
         return with_precision(frozen, kind, [list(self._feed().values())])
 
-    def _onnx(self) -> bytes:
+    def _onnx(self) -> ModelProto:
         """Returns the graph that a runtime builds from."""
         model = onnx_model(self._frozen())
-        if self._case.precision == "int8":
-            model = quantize(model, [self._feed()])
-        return model.SerializeToString()
+        return quantize(model, [self._feed()]) if self._case.precision == "int8" else model
 
     def _feed(self) -> dict[str, np.ndarray]:
         return feed_of(self._sample, self._lookup)
 
+    def _build(self) -> bytes:
+        """Returns what a runtime makes of the avatar once and keeps."""
+        case = self._case
+        if case.backend == "openvino":
+            from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
-def _build(case: Case, model: bytes) -> bytes:
-    """Returns what a runtime makes of an ONNX model once and keeps."""
-    if case.backend == "openvino":
-        from styleavatar_core.engine.openvino_engine import OpenVinoEngine
+            is_int8 = case.precision == "int8"
+            parts = (self._onnx(), {}) if is_int8 else onnx_with_inputs(self._frozen())
+            label = EngineLabel(case.precision)
+            compiled = OpenVinoEngine.compile(*parts, thread_count=case.thread_count, label=label)
+            return compiled.exporter()()
+        model = self._onnx().SerializeToString()
+        if case.backend == "tensorrt":
+            from styleavatar_core.engine.tensorrt_build import build_plan
 
-        label = EngineLabel(case.precision)
-        compiled = OpenVinoEngine.compile(model, thread_count=case.thread_count, label=label)
-        model = compiled.export()
-        compiled.close()
-    elif case.backend == "tensorrt":
-        from styleavatar_core.engine.tensorrt_build import build_plan
-
-        model = build_plan(model, is_refitted=case.precision != "int8").plan
-    return model
+            return build_plan(model, is_refitted=case.precision != "int8").plan
+        return model

@@ -55,6 +55,14 @@ class AvatarBundle:
     manifest: AvatarManifest
     digest: str
 
+    def is_there(self) -> bool:
+        """Whether it is still at its path: neither deleted nor replaced by another."""
+        try:
+            data = read_member(self.path, MANIFEST_NAME)
+        except AssetError:
+            return False
+        return hashlib.sha256(data).hexdigest() == self.digest
+
     def generator(self) -> Tensors:
         """Reads the generator's weights by parameter name."""
         return self._tensors(GENERATOR_NAME)

@@ -23,7 +23,8 @@ from styleavatar_core.engine.cuda_stream import gpu_name
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_parts import FrozenParts
-from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.keeping import keep_beside
+from styleavatar_core.engine.onnx_graph import onnx_model, onnx_with_inputs
 from styleavatar_core.engine.precision import number_type, with_precision
 from styleavatar_core.engine.quantizing import quantize
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -72,11 +73,21 @@ class OpeningAvatar:
         seen = self._seen(_RANGE_FRAMES, lookup) if precision == "fp16" else []
         return with_precision(generator, precision, [list(feed.values()) for feed in seen])
 
-    def onnx(self) -> bytes:
-        """Writes the frozen generator as ONNX, for a CPU."""
+    def onnx(self) -> ModelProto:
+        """Returns the frozen generator as ONNX, for a CPU."""
         lookup = self.frozen.lookup
         generator = self.with_number_type(self.frozen.host_generator, lookup, is_for_gpu=False)
-        return self._graph(generator, lookup).SerializeToString()
+        return self._graph(generator, lookup)
+
+    def onnx_with_inputs(self) -> tuple[ModelProto, dict[str, np.ndarray]]:
+        """Returns the frozen generator as ONNX, for a CPU, and what some of its inputs always are.
+
+        Those are the generator's own, which is taken for it.
+        """
+        if self.label.precision == "int8":
+            return self.onnx(), {}  # of other constants than the generator's
+        generator, lookup = self.frozen.take_host_generator(), self.frozen.lookup
+        return onnx_with_inputs(self.with_number_type(generator, lookup, is_for_gpu=False))
 
     def device_onnx(self) -> ModelProto:
         """Returns the frozen generator as ONNX, for a GPU."""
@@ -132,7 +143,7 @@ def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
     load = partial(OnnxEngine, **_on_host(avatar))
 
     def build() -> tuple[OnnxEngine, bytes]:
-        contents = avatar.onnx()
+        contents = avatar.onnx().SerializeToString()
         return load(contents), contents
 
     return avatar.cache.open(avatar.key("onnxruntime"), build, load)
@@ -141,13 +152,12 @@ def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
 def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
-    load = partial(OpenVinoEngine.load, **_on_host(avatar))
-
-    def build() -> tuple[OpenVinoEngine, bytes]:
-        engine = OpenVinoEngine.compile(avatar.onnx(), **_on_host(avatar))
-        return engine, engine.export()
-
-    return avatar.cache.open(avatar.key("openvino"), build, load)
+    given, key = _on_host(avatar), avatar.key("openvino")
+    engine = avatar.cache.load(key, partial(OpenVinoEngine.load, **given))
+    if engine is None:
+        engine = OpenVinoEngine.compile(*avatar.onnx_with_inputs(), **given)
+        keep_beside(avatar.cache, key, engine.exporter(), avatar.bundle.is_there)
+    return engine
 
 
 def _open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:

@@ -70,15 +70,48 @@ class EngineCache:
         Returns:
             The engine.
         """
-        engine = self._load(key, load)
+        engine = self.load(key, load)
         if engine is not None:
             return engine
         with self._lock(key):
-            engine = self._load(key, load)  # another builder may have been faster
+            engine = self.load(key, load)  # another builder may have been faster
             if engine is not None:
                 return engine
             engine, contents = build()
             self._write(key, contents)
+        return engine
+
+    def load(self, key: CacheKey, load: Callable[[bytes], Engine]) -> Engine | None:
+        """Loads an engine from its entry.
+
+        Args:
+            key: Which engine.
+            load: As for :meth:`open`.
+
+        Returns:
+            The engine, or None if there is no entry that can be used.
+        """
+        path = self.folder / key.file_name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            logger.warning("cached engine cannot be read", extra={"path": str(path), "why": error})
+            return None
+        contents = data[_DIGEST_BYTES:]
+        if hashlib.sha256(contents).digest() != data[:_DIGEST_BYTES]:
+            logger.warning("cached engine is damaged, building anew", extra={"path": str(path)})
+            return None
+        try:
+            engine = load(contents)
+        except AssetError as error:
+            logger.warning(
+                "cached engine is unusable, building anew", extra={"path": str(path), "why": error}
+            )
+            return None
+        with contextlib.suppress(OSError):  # a read-only cache keeps no times
+            os.utime(path)
         return engine
 
     def replace(self, key: CacheKey, contents: bytes) -> None:
@@ -120,6 +153,8 @@ class EngineCache:
         Returns:
             How many entries were removed.
         """
+        for path in self.folder.glob(f".{digest[:32]}*"):  # of builders: at work, or killed at it
+            path.unlink(missing_ok=True)
         entries = [path for path in self._entries() if path.name.startswith(digest[:32])]
         for path in entries:
             path.unlink(missing_ok=True)
@@ -132,31 +167,6 @@ class EngineCache:
             found = [path for kind in kinds for path in self.folder.glob(f"[!.]*{kind}")]
             return sorted(found, key=_last_used)
         return []
-
-    def _load(self, key: CacheKey, load: Callable[[bytes], Engine]) -> Engine | None:
-        """Returns the engine of an entry, or None if there is none that can be used."""
-        path = self.folder / key.file_name
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            logger.warning("cached engine cannot be read", extra={"path": str(path), "why": error})
-            return None
-        contents = data[_DIGEST_BYTES:]
-        if hashlib.sha256(contents).digest() != data[:_DIGEST_BYTES]:
-            logger.warning("cached engine is damaged, building anew", extra={"path": str(path)})
-            return None
-        try:
-            engine = load(contents)
-        except AssetError as error:
-            logger.warning(
-                "cached engine is unusable, building anew", extra={"path": str(path), "why": error}
-            )
-            return None
-        with contextlib.suppress(OSError):  # a read-only cache keeps no times
-            os.utime(path)
-        return engine
 
     def _write(self, key: CacheKey, contents: bytes) -> None:
         """Writes an entry and makes room for it; called under the lock of its key."""

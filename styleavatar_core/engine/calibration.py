@@ -18,6 +18,7 @@ from uuid import uuid4
 from styleavatar_core.engine.base import RenderEngine, blank_input
 from styleavatar_core.engine.cache import cache_folder
 from styleavatar_core.engine.cache_key import GRAPH_VERSION
+from styleavatar_core.engine.keeping import wait_until_kept
 from styleavatar_core.engine.matrix_code import has_matrix_unit
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def measure_frame_s(engine: RenderEngine, frame_count: int = _FRAMES, batch_size
         frame_count: Renders, at least.
         batch_size: Frames of each.
     """
+    wait_until_kept()  # it would take its share of the cores
     sample = blank_input(engine.info, batch_size)
     engine.render(sample)
     times_s: list[float] = []

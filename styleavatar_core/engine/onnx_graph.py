@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
@@ -19,6 +20,7 @@ from styleavatar_core.engine.tracing import TracedGraph, Tracer
 OPSET = 17
 BATCH_SIZES = (1, 2, 4, 8)  # that graphs are exported for
 _IR_VERSION = 8
+_FEW_VALUES = 1024  # a constant of no more is written into the graph in any case
 _ELEMENT_TYPES = {
     torch.uint8: TensorProto.UINT8,
     torch.int64: TensorProto.INT64,
@@ -61,6 +63,38 @@ def onnx_model(generator: FrozenGenerator, *, batch_size: int = 1) -> onnx.Model
         generator: The frozen generator, on the CPU.
         batch_size: Samples per call.
     """
+    model, constants = _nodes_and_constants(generator, batch_size)
+    for name, tensor in constants.items():  # in place: graph and model would each copy them
+        _set_tensor(model.graph.initializer.add(), name, tensor)
+    return model
+
+
+def onnx_with_inputs(generator: FrozenGenerator) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """Returns a frozen generator as an ONNX model whose large constants are inputs.
+
+    For a runtime that takes them where they are: they are not copied.
+
+    Args:
+        generator: The frozen generator, on the CPU.
+
+    Returns:
+        The model, for one sample per call, and what each of those inputs is.
+    """
+    model, constants = _nodes_and_constants(generator, 1)
+    given = {}
+    for name, tensor in constants.items():
+        if tensor.is_floating_point() and tensor.numel() > _FEW_VALUES:
+            model.graph.input.append(_value_info(name, tensor))
+            given[name] = _array(tensor)
+        else:
+            _set_tensor(model.graph.initializer.add(), name, tensor)
+    return model, given
+
+
+def _nodes_and_constants(
+    generator: FrozenGenerator, batch_size: int
+) -> tuple[onnx.ModelProto, dict[str, torch.Tensor]]:
+    """Returns a model of a generator that still lacks its constants, and these."""
     graph, ends = trace_generator(generator, batch_size=batch_size)
     renamed = {graph.name_of(ends[name]): name for name in OUTPUT_NAMES}
     nodes = [
@@ -73,10 +107,7 @@ def onnx_model(generator: FrozenGenerator, *, batch_size: int = 1) -> onnx.Model
         )
         for node in graph.nodes
     ]
-    infos = {
-        name: helper.make_tensor_value_info(name, _ELEMENT_TYPES[end.dtype], list(end.shape))
-        for name, end in ends.items()
-    }
+    infos = {name: _value_info(name, end) for name, end in ends.items()}
     proto = helper.make_graph(
         nodes,
         f"styleavatar-{generator.config.name}",
@@ -89,9 +120,7 @@ def onnx_model(generator: FrozenGenerator, *, batch_size: int = 1) -> onnx.Model
         ir_version=_IR_VERSION,
         producer_name="styleavatar",
     )
-    for name, tensor in graph.constants.items():  # in place: graph and model would each copy them
-        _set_tensor(model.graph.initializer.add(), name, tensor)
-    return model
+    return model, graph.constants
 
 
 def write_onnx(generator: FrozenGenerator, path: Path, *, batch_size: int = 1) -> Path:
@@ -117,9 +146,18 @@ def _attribute(value: Any) -> Any:
     return _ELEMENT_TYPES[value] if isinstance(value, torch.dtype) else value
 
 
+def _value_info(name: str, tensor: torch.Tensor) -> onnx.ValueInfoProto:
+    """Says what an input or output is."""
+    return helper.make_tensor_value_info(name, _ELEMENT_TYPES[tensor.dtype], list(tensor.shape))
+
+
 def _set_tensor(proto: TensorProto, name: str, tensor: torch.Tensor) -> None:
     """Writes a constant, as raw bytes."""
-    array = tensor.detach().contiguous().numpy()
     proto.name, proto.data_type = name, _ELEMENT_TYPES[tensor.dtype]
-    proto.dims.extend(array.shape)
-    proto.raw_data = array.tobytes()
+    proto.dims.extend(tensor.shape)
+    proto.raw_data = _array(tensor).tobytes()
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    """Returns a constant's values, row by row."""
+    return tensor.detach().contiguous().numpy()

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import openvino
+import openvino.opset13 as opset
+from onnx import ModelProto
 
 from styleavatar_core.engine.base import FP32, EngineLabel
 from styleavatar_core.engine.face_lookup import FaceLookup
@@ -68,7 +71,8 @@ class OpenVinoEngine(SampleEngine):
     @classmethod
     def compile(
         cls,
-        model: bytes,
+        model: ModelProto,
+        constants: Mapping[str, np.ndarray],
         *,
         thread_count: int = 2,
         label: EngineLabel = FP32,
@@ -78,6 +82,7 @@ class OpenVinoEngine(SampleEngine):
 
         Args:
             model: The ONNX model.
+            constants: What inputs are that never change; not copied.
             thread_count: Threads within an operator.
             label: What it says of itself; in ``bf16`` it computes all but its inputs and outputs.
             lookup: Samples the face, if the model takes it sampled.
@@ -88,7 +93,8 @@ class OpenVinoEngine(SampleEngine):
         core = openvino.Core()
         properties = _properties(thread_count, label)
         try:
-            graph = core.read_model(model=model)
+            graph = core.read_model(model=model.SerializeToString())
+            _fix_inputs(graph, constants)
             compiled = core.compile_model(graph, _DEVICE, properties)
             return cls(compiled, label, lookup)
         except RuntimeError as error:
@@ -103,7 +109,7 @@ class OpenVinoEngine(SampleEngine):
         label: EngineLabel = FP32,
         lookup: FaceLookup | None = None,
     ) -> OpenVinoEngine:
-        """Loads what :meth:`export` gave; arguments as those of :meth:`compile`.
+        """Loads what :meth:`exporter` gave; arguments as those of :meth:`compile`.
 
         Raises:
             AssetError: The model was compiled by another version or is damaged.
@@ -116,10 +122,13 @@ class OpenVinoEngine(SampleEngine):
         except RuntimeError as error:
             raise AssetError(f"the graph cannot be loaded by OpenVINO: {error}") from error
 
-    def export(self) -> bytes:
-        """Returns the compiled model, which only the same version on this kind of CPU takes."""
-        exported: bytes = self._model.export_model().getvalue()
-        return exported
+    def exporter(self) -> Callable[[], bytes]:
+        """Returns what gives the compiled model, also when the engine is closed by then.
+
+        Only the same version on this kind of CPU takes it.
+        """
+        model = self._model
+        return lambda: model.export_model().getvalue()
 
     def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         results = self._request.infer(feed)
@@ -128,3 +137,11 @@ class OpenVinoEngine(SampleEngine):
     def close(self) -> None:
         """Frees the model."""
         del self._request, self._model
+
+
+def _fix_inputs(graph: openvino.Model, constants: Mapping[str, np.ndarray]) -> None:
+    """Makes constants of inputs; the graph refers to the arrays and keeps them."""
+    for name, array in constants.items():
+        given = graph.input(name)
+        given.replace(opset.constant(array, shared_memory=True).output(0))
+        graph.remove_parameter(given.get_node())

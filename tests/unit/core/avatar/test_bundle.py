@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -76,6 +77,18 @@ def test_replacing_an_avatar_changes_its_digest(tmp_path, manifest):
 def folder(tmp_path, manifest):
     parts = {"generator": GENERATOR, "features": FEATURES, "preview_jpeg": b"p"}
     return write_bundle(tmp_path / "avatar", manifest, **parts)
+
+
+def test_a_bundle_knows_whether_it_is_still_there(folder, tmp_path, manifest):
+    older = read_bundle(folder)
+    assert older.is_there()
+    changed = manifest.model_copy(update={"preset": "lite"})
+    write_bundle(folder, changed, generator=GENERATOR, features=FEATURES, preview_jpeg=b"p")
+    assert not older.is_there()
+    newer = read_bundle(folder)
+    assert newer.is_there()
+    shutil.rmtree(folder)
+    assert not newer.is_there()
 
 
 def test_one_changed_byte_is_refused_with_the_reason(folder):

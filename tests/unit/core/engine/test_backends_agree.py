@@ -12,7 +12,7 @@ from styleavatar_core.engine.base import RenderEngine, RenderInput
 from styleavatar_core.engine.freeze import can_take_samples, freeze
 from styleavatar_core.engine.loading import make_lookup
 from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.onnx_graph import onnx_model, onnx_with_inputs
 from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.networks import TRIED, GeneratorConfig, sample_noise
@@ -74,7 +74,7 @@ def test_drawn_networks_give_the_same_pictures(seed: int, monkeypatch: pytest.Mo
     others: list[RenderEngine] = [
         OnnxEngine(exported, thread_count=1),
         OnnxEngine(model, thread_count=1, lookup=lookup),
-        OpenVinoEngine.compile(model, thread_count=1, lookup=lookup),
+        OpenVinoEngine.compile(*onnx_with_inputs(on_host), thread_count=1, lookup=lookup),
         TorchEngine(on_host, thread_count=1, lookup=lookup),
     ]
     reference = TorchEngine(frozen, thread_count=1)

@@ -240,6 +240,8 @@ def test_deleting_a_person_deletes_their_engines(tmp_path: Path) -> None:
     other = CacheKey("b" * 64, "runtime", "1.0")
     for key in (KEY, CacheKey("a" * 64, "other", "1.0"), other):
         cache.open(key, Builds(), bytes)
+    (tmp_path / f".{KEY.file_name}.part").write_bytes(b"what a killed builder left")
     assert cache.forget("a" * 64) == 2
+    assert not list(tmp_path.glob(".aaaa*"))
     assert [path.name for path in tmp_path.glob("*.engine")] == [other.file_name]
     assert EngineCache(tmp_path / "missing").forget("a" * 64) == 0

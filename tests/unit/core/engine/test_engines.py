@@ -14,6 +14,7 @@ from styleavatar_core.engine import frozen_parts, onnx_engine, selection
 from styleavatar_core.engine.backends import automatic_backends
 from styleavatar_core.engine.base import RenderEngine, RenderInput
 from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.keeping import wait_until_kept
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.selection import open_engine
@@ -110,6 +111,7 @@ def test_engine_is_cached_by_digest_and_built_anew_when_damaged(
     bundle: AvatarBundle, cache: Path, backend: str
 ) -> None:
     open_engine(bundle, backend)
+    wait_until_kept()
     (entry,) = cache.glob("*.engine")
     assert entry.name.startswith(bundle.digest[:32])
     contents = entry.read_bytes()
@@ -118,6 +120,7 @@ def test_engine_is_cached_by_digest_and_built_anew_when_damaged(
     assert entry.read_bytes() == contents
     entry.write_bytes(b"damaged")
     assert open_engine(bundle, backend).info.backend == backend
+    wait_until_kept()
     assert entry.stat().st_size > 1000
 
 
@@ -126,6 +129,7 @@ def test_a_cached_engine_opens_without_the_weights(
 ) -> None:
     for name in CACHED:
         open_engine(bundle, name)
+    wait_until_kept()
 
     def fail(bundle: AvatarBundle) -> None:
         raise AssertionError("the generator was frozen again")
@@ -153,6 +157,7 @@ def test_auto_measures_once_per_machine_and_remembers(
         return times[engine.info.backend][calls.count(engine.info.backend) - 1]
 
     monkeypatch.setattr(selection, "measure_frame_s", measure)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
     monkeypatch.setattr(onnx_engine, "OnnxEngine", Watched)
     for _ in range(2):
         engine = open_engine(bundle, thread_count=2)
