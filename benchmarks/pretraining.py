@@ -29,6 +29,11 @@ from styleavatar_core.training.pretrain import pretrain
 from styleavatar_core.training.reporter import LOG_NAME, NetworkRenderer
 
 WITHOUT, WITH, HALF = "without", "with", "with_half_the_time"
+_LABELS = {
+    WITHOUT: "from nothing",
+    WITH: "from the pre-training",
+    HALF: "from the pre-training, half the time",
+}
 _GOOD_DB = 24.0
 _SAME_DB = 0.1  # quality counts as the same within this: a look sees few frames
 _QUICK_STEPS = 4
@@ -126,7 +131,7 @@ def draw_curves(runs: dict[str, Run], path: Path) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for name, run in runs.items():
-        axes.plot(*zip(*run.curve, strict=True), label=f"{name.replace('_', ' ')} pre-training")
+        axes.plot(*zip(*run.curve, strict=True), label=_LABELS[name])
     axes.set_xlabel("minutes of training")
     axes.set_ylabel("PSNR of the watched frames, dB")
     axes.legend()
