@@ -8,112 +8,17 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from onnx import ModelProto
 
-from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.base import FP32, EngineLabel, RenderEngine, feed_of
-from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.base import RenderEngine
 from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.cuda_stream import gpu_name
-from styleavatar_core.engine.face_lookup import FaceLookup
-from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.keeping import keep_beside
-from styleavatar_core.engine.onnx_graph import onnx_model, onnx_with_inputs
-from styleavatar_core.engine.precision import number_type, with_precision
-from styleavatar_core.engine.quantizing import quantize
+from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.engine.typical_inputs import typical_inputs
 from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
-
-_CALIBRATION_FRAMES = 8
-_RANGE_FRAMES = 4  # that show how large numbers become
-_CALIBRATION_SEED = 1  # other frames than the quality gate looks at
-
-
-@dataclass
-class OpeningAvatar:
-    """What backends open.
-
-    Attributes:
-        frozen: What is made of its bundle, for all backends that are tried.
-        cache: Where derived engines are kept.
-        thread_count: Threads of a CPU runtime.
-        label: What the engine says of itself; its precision is what the network computes in.
-        has_own_plan: Whether TensorRT builds a plan for it, instead of one that others share.
-    """
-
-    frozen: FrozenParts
-    cache: EngineCache
-    thread_count: int
-    label: EngineLabel = FP32
-    has_own_plan: bool = False
-
-    @property
-    def bundle(self) -> AvatarBundle:
-        """The avatar."""
-        return self.frozen.bundle
-
-    def with_number_type(
-        self, generator: FrozenGenerator, lookup: FaceLookup | None, *, is_for_gpu: bool
-    ) -> FrozenGenerator:
-        """Returns a generator that computes in what is asked for.
-
-        Args:
-            generator: In fp32.
-            lookup: Samples the face for one that takes it sampled.
-            is_for_gpu: Whether a GPU computes it.
-        """
-        precision = number_type(self.label.precision, is_for_gpu=is_for_gpu)
-        seen = self._seen(_RANGE_FRAMES, lookup) if precision == "fp16" else []
-        return with_precision(generator, precision, [list(feed.values()) for feed in seen])
-
-    def onnx(self) -> ModelProto:
-        """Returns the frozen generator as ONNX, for a CPU."""
-        lookup = self.frozen.lookup
-        generator = self.with_number_type(self.frozen.host_generator, lookup, is_for_gpu=False)
-        return self._graph(generator, lookup)
-
-    def onnx_with_inputs(self) -> tuple[ModelProto, dict[str, np.ndarray]]:
-        """Returns the frozen generator as ONNX, for a CPU, and what some of its inputs always are.
-
-        Those are the generator's own, which is taken for it.
-        """
-        if self.label.precision == "int8":
-            return self.onnx(), {}  # of other constants than the generator's
-        generator, lookup = self.frozen.take_host_generator(), self.frozen.lookup
-        return onnx_with_inputs(self.with_number_type(generator, lookup, is_for_gpu=False))
-
-    def device_onnx(self) -> ModelProto:
-        """Returns the frozen generator as ONNX, for a GPU."""
-        generator = self.with_number_type(self.frozen.generator, None, is_for_gpu=True)
-        return self._graph(generator, None)
-
-    def _graph(self, generator: FrozenGenerator, lookup: FaceLookup | None) -> ModelProto:
-        """Returns the graph of a generator, in eight bits if that is asked for."""
-        model = onnx_model(generator)
-        if self.label.precision != "int8":
-            return model
-        return quantize(model, self._seen(_CALIBRATION_FRAMES, lookup))
-
-    def _seen(self, count: int, lookup: FaceLookup | None) -> list[dict[str, np.ndarray]]:
-        """Returns what a graph takes of frames as the avatar meets them."""
-        manifest, info = self.bundle.manifest, self.frozen.info
-        frames = typical_inputs(manifest, info, count, seed=_CALIBRATION_SEED)
-        # Copies: what is sampled lasts until the next call.
-        return [copy.deepcopy(feed_of(frame, lookup)) for frame in frames]
-
-    def key(self, backend: str) -> CacheKey:
-        """Returns the key of an engine of this avatar alone."""
-        version = backend_version(backend)
-        if BACKENDS[backend].shares_plans(self.label.precision) and not self.has_own_plan:
-            version += "-refitted"
-        return CacheKey(self.bundle.digest, backend, version, self.label.precision)
 
 
 def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
@@ -137,27 +42,53 @@ def _on_host(avatar: OpeningAvatar) -> dict[str, Any]:
     }
 
 
+def _open_kept(
+    avatar: OpeningAvatar,
+    backend: str,
+    build: Callable[[], tuple[RenderEngine, Callable[[], bytes]]],
+    load: Callable[[bytes], RenderEngine],
+) -> RenderEngine:
+    """Loads an engine from the cache; one that is not there is built, and kept a little later.
+
+    Args:
+        avatar: What is opened.
+        backend: Name of the runtime.
+        build: Makes the engine, and what gives the contents of its entry.
+        load: Makes the engine from the contents.
+    """
+    key = engine_key(avatar, backend)
+    engine = avatar.cache.load(key, load)
+    if engine is None:
+        engine, contents = build()
+        keep_beside(avatar.cache, key, contents, avatar.bundle.is_there)
+    return engine
+
+
 def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.onnx_engine import OnnxEngine
 
-    load = partial(OnnxEngine, **_on_host(avatar))
+    def load(contents: bytes) -> OnnxEngine:
+        return OnnxEngine(contents, **_on_host(avatar))
 
-    def build() -> tuple[OnnxEngine, bytes]:
+    def build() -> tuple[OnnxEngine, Callable[[], bytes]]:
         contents = avatar.onnx().SerializeToString()
-        return load(contents), contents
+        return load(contents), lambda: contents
 
-    return avatar.cache.open(avatar.key("onnxruntime"), build, load)
+    return _open_kept(avatar, "onnxruntime", build, load)
 
 
 def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
     from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 
-    given, key = _on_host(avatar), avatar.key("openvino")
-    engine = avatar.cache.load(key, partial(OpenVinoEngine.load, **given))
-    if engine is None:
-        engine = OpenVinoEngine.compile(*avatar.onnx_with_inputs(), **given)
-        keep_beside(avatar.cache, key, engine.exporter(), avatar.bundle.is_there)
-    return engine
+    def load(contents: bytes) -> OpenVinoEngine:
+        return OpenVinoEngine.load(contents, **_on_host(avatar))
+
+    def build() -> tuple[OpenVinoEngine, Callable[[], bytes]]:
+        model, constants = avatar.onnx_with_inputs()
+        engine = OpenVinoEngine.compile(model, constants, **_on_host(avatar))
+        return engine, engine.exporter()
+
+    return _open_kept(avatar, "openvino", build, load)
 
 
 def _open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
@@ -205,6 +136,14 @@ BACKENDS = {
         is_chosen_by_auto=False,
     ),
 }
+
+
+def engine_key(avatar: OpeningAvatar, backend: str) -> CacheKey:
+    """Returns the key of an engine of this avatar alone."""
+    version, precision = backend_version(backend), avatar.label.precision
+    if BACKENDS[backend].shares_plans(precision) and not avatar.has_own_plan:
+        version += "-refitted"
+    return CacheKey(avatar.bundle.digest, backend, version, precision)
 
 
 def backend_version(name: str) -> str:

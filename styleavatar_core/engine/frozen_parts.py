@@ -28,13 +28,14 @@ class FrozenParts:
     @cached_property
     def generator(self) -> FrozenGenerator:
         """The generator that samples the face itself; not to be changed."""
-        return load_frozen(self.bundle, self._maps)
+        return load_frozen(self.bundle, lambda bundle: self._maps)
 
     @cached_property
     def host_generator(self) -> FrozenGenerator:
         """The generator that takes the face sampled if it can; not to be changed."""
-        maps = None if self.lookup is None else self._maps  # else read beside the weights
-        return load_frozen(self.bundle, maps, samples_face=self.lookup is None)
+        if not can_take_samples(self._config):
+            return load_frozen(self.bundle)
+        return load_frozen(self.bundle, lambda bundle: self._maps, samples_face=False)
 
     def take_host_generator(self) -> FrozenGenerator:
         """Gives ``host_generator`` to who will change it; whoever asks next gets another."""

@@ -9,10 +9,11 @@ from dataclasses import replace
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.engine.backends import OpeningAvatar, get_backend
+from styleavatar_core.engine.backends import get_backend
 from styleavatar_core.engine.base import Pictures, RenderEngine, RenderInput, joined
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.types import FaceParameters
 

@@ -20,6 +20,9 @@ from styleavatar_core.engine.cache_key import CacheKey
 logger = logging.getLogger(__name__)
 
 _NICENESS = 10
+_LATER_S = 1.0  # runtimes let no other thread run Python while they write: pictures go first
+
+_hurry = threading.Event()
 
 
 def _give_way() -> None:
@@ -51,8 +54,9 @@ def keep_beside(
 
 
 def wait_until_kept() -> None:
-    """Waits for the entries that are being written."""
-    _writer.submit(int).result()
+    """Has the entries that wait written at once, and waits for them."""
+    _hurry.set()
+    _writer.submit(_hurry.clear).result()
 
 
 def _keep(
@@ -62,6 +66,7 @@ def _keep(
     is_wanted: Callable[[], bool],
 ) -> None:
     """Writes an entry; what goes wrong costs the entry only."""
+    _hurry.wait(_LATER_S)
     try:
         cache.replace(key, contents())
         if not is_wanted():

@@ -85,13 +85,16 @@ def make_lookup(face: FeatureMaps) -> FaceLookup:
 
 
 def load_frozen(
-    bundle: AvatarBundle, maps: StaticMaps | None = None, *, samples_face: bool = True
+    bundle: AvatarBundle,
+    read_maps: Callable[[AvatarBundle], StaticMaps] = load_maps,
+    *,
+    samples_face: bool = True,
 ) -> FrozenGenerator:
     """Builds a bundle's generator and freezes it.
 
     Args:
         bundle: The bundle.
-        maps: Its static maps, if they have been read.
+        read_maps: Gives its static maps, while its weights are being read.
         samples_face: As of :func:`styleavatar_core.engine.freeze.freeze`.
 
     Returns:
@@ -104,7 +107,7 @@ def load_frozen(
     reading = bundle.unverified_generator()  # beside what follows
     with torch.device("meta"), _Unfilled():
         generator = PortraitGenerator(config)
-    maps = maps or load_maps(bundle)
+    maps = read_maps(bundle)
     noise = fixed_noise(config)
     weights, check = reading()
     try:

@@ -15,9 +15,9 @@ import torch
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.backends import (
     BACKENDS,
-    OpeningAvatar,
     automatic_backends,
     backend_version,
+    engine_key,
     get_backend,
 )
 from styleavatar_core.engine.base import EngineLabel, RenderEngine
@@ -30,6 +30,7 @@ from styleavatar_core.engine.calibration import (
 )
 from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.gate import PRECISIONS, SAFER, Candidate, open_gated
+from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.reference import reference_of
 from styleavatar_core.engine.verdicts import VerdictMemory
 from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
@@ -126,7 +127,7 @@ def _candidates(avatar: OpeningAvatar, name: str, precision: str) -> Iterator[Ca
             yield Candidate(
                 at,
                 functools.partial(backend.open, opening),
-                opening.key(name),
+                engine_key(opening, name),
                 is_judged=at != "fp32" or backend.is_on_gpu(),
                 is_judged_anew=not is_own,
             )

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from onnx import ModelProto
 
+from styleavatar_core.engine.backends import engine_key
 from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.shared_graph import impersonal, structure_digest
 from styleavatar_core.errors import AssetError
 
 if TYPE_CHECKING:
-    from styleavatar_core.engine.backends import OpeningAvatar
     from styleavatar_core.engine.base import RenderEngine
+    from styleavatar_core.engine.opening import OpeningAvatar
 
 _TIMINGS_DIGEST = "timing" * 6  # of kernels, measured while building: all plans of a GPU share them
 
@@ -45,7 +46,7 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
         EngineUnavailableError: There is no CUDA device.
         AssetError: TensorRT refuses the graph or the weights.
     """
-    own_key = avatar.key("tensorrt")
+    own_key = engine_key(avatar, "tensorrt")
     import tensorrt
 
     from styleavatar_core.engine.tensorrt_build import build_plan, load_plan, refit_plan

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import pytest
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.backends import OpeningAvatar
 from styleavatar_core.engine.base import EngineLabel, RenderEngine
 from styleavatar_core.engine.cache import EngineCache, cache_folder
 from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.tensorrt_backend import open_tensorrt
 from tests.gpu.pictures import assert_same, batch_of, truth_of

@@ -18,6 +18,7 @@ from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.gate import judge
+from styleavatar_core.engine.keeping import wait_until_kept
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model
@@ -76,6 +77,7 @@ def test_the_verdict_lies_beside_the_engine_and_goes_with_it(
     bundle: AvatarBundle, cache: Path
 ) -> None:
     engine = open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
+    wait_until_kept()
     (entry,) = cache.glob("*fp16*.engine")
     note = json.loads(entry.with_suffix(".txt").read_text())
     assert note["reason"] == engine.info.note

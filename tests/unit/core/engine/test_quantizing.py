@@ -5,12 +5,12 @@ import pytest
 from onnx import ModelProto, TensorProto, checker
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.backends import OpeningAvatar
 from styleavatar_core.engine.base import EngineLabel
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.gate import judge
 from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.reference import reference_of
 from styleavatar_core.engine.tensorrt_support import unsupported_parts
 

@@ -11,11 +11,12 @@ import torch
 from onnx import TensorProto, helper
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
-from styleavatar_core.engine.backends import OpeningAvatar
+from styleavatar_core.engine.backends import engine_key
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.tensorrt_backend import open_tensorrt, plan_key
@@ -150,7 +151,7 @@ def test_versions_gpus_and_presets_have_plans_of_their_own(
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
         opening = OpeningAvatar(FrozenParts(avatar), EngineCache(tmp_path), 2)
         model = opening.device_onnx()
-        return plan_key(opening.key("tensorrt"), model, is_shared=True).file_name
+        return plan_key(engine_key(opening, "tensorrt"), model, is_shared=True).file_name
 
     names = {
         key(bundle, "10.16", (9, 0)),

@@ -15,11 +15,11 @@ from onnx import numpy_helper
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
 from styleavatar_core.engine import backends, peaks, selection
-from styleavatar_core.engine.backends import OpeningAvatar
 from styleavatar_core.engine.base import INPUT_NAMES, RenderEngine, joined
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.reference import render_reference
 from styleavatar_core.errors import EngineUnavailableError, RenderError
 from styleavatar_core.export.parity import random_input
