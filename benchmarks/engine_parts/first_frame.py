@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.engine.keeping import wait_until_kept
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.types import FaceParameters
 from tests.fakes.nano_bundle import write_nano_bundle
@@ -35,6 +36,7 @@ def first_frame_s(preset: str, backend: str, folder: str, thread_count: int) -> 
     face, elapsed_s = frontal_face(), []
     for seed in range(1 + _NEW_AVATARS):
         path = write_nano_bundle(Path(folder) / f"avatar-{seed}", seed=seed, preset=preset)
+        wait_until_kept()  # the avatar before: its worker is at rest again
         start = time.perf_counter()
         renderer = AvatarRenderer(path, backend=backend, thread_count=thread_count)
         renderer.render(face)
