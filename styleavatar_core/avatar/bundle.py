@@ -41,6 +41,11 @@ PREVIEW_NAME = "preview.jpg"
 HELD_OUT_NAME = "held_out.safetensors"
 
 
+# Waits for tensors by name, and for what waits for their comparison: it raises ``AssetError``, and
+# must have returned before anything made of them is used.
+UnverifiedTensors = Callable[[], tuple[Tensors, Callable[[], None]]]
+
+
 @dataclass(frozen=True)
 class AvatarBundle:
     """A bundle read and verified.
@@ -67,25 +72,13 @@ class AvatarBundle:
         """Reads the generator's weights by parameter name."""
         return self._tensors(GENERATOR_NAME)
 
-    def unverified_generator(self) -> Callable[[], tuple[Tensors, Callable[[], None]]]:
-        """Reads the generator's weights, and compares them with their sha256, beside other work.
+    def unverified_generator(self) -> UnverifiedTensors:
+        """Reads the generator's weights, and compares them with their sha256, beside other work."""
+        return self._unverified(GENERATOR_NAME)
 
-        Returns:
-            Waits for the weights by parameter name, and for what waits for the comparison: it
-            raises ``AssetError``, and must have returned before anything made of the weights is
-            used.
-        """
-        reading = read_beside(self.path, GENERATOR_NAME, self._entry(GENERATOR_NAME))
-
-        def weights() -> tuple[Tensors, Callable[[], None]]:
-            contents, checking = reading.result()
-            try:
-                return parse_tensors(self.path, GENERATOR_NAME, contents), checking.result
-            except AssetError:
-                checking.result()  # says more, if that is why
-                raise
-
-        return weights
+    def unverified_features(self) -> UnverifiedTensors:
+        """Reads the static maps, and compares them with their sha256, beside other work."""
+        return self._unverified(FEATURES_NAME)
 
     def features(self) -> Tensors:
         """Reads the static maps: ``face.feature``, ``face.rgb_pack`` and the same of background."""
@@ -117,9 +110,22 @@ class AvatarBundle:
         return self.manifest.files[name]
 
     def _tensors(self, name: str) -> Tensors:
-        contents, checking = read_beside(self.path, name, self._entry(name)).result()
-        checking.result()
-        return parse_tensors(self.path, name, contents)
+        tensors, check = self._unverified(name)()
+        check()
+        return tensors
+
+    def _unverified(self, name: str) -> UnverifiedTensors:
+        reading = read_beside(self.path, name, self._entry(name))
+
+        def tensors() -> tuple[Tensors, Callable[[], None]]:
+            contents, checking = reading.result()
+            try:
+                return parse_tensors(self.path, name, contents), checking.result
+            except AssetError:
+                checking.result()  # says more, if that is why
+                raise
+
+        return tensors
 
 
 def write_bundle(

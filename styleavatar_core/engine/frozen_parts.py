@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 from styleavatar_core.avatar.bundle import AvatarBundle
@@ -54,7 +55,10 @@ class FrozenParts:
         """What samples the face for ``host_generator``; None if it does so itself."""
         if not can_take_samples(self._config):
             return None  # its maps need not be read for it
-        return make_lookup(self._maps.face)
+        maps, check = self._maps
+        lookup = make_lookup(maps.face)
+        check()
+        return lookup
 
     @property
     def info(self) -> EngineInfo:
@@ -64,7 +68,7 @@ class FrozenParts:
         return EngineInfo("torch", "fp32", *sizes)
 
     @cached_property
-    def _maps(self) -> StaticMaps:
+    def _maps(self) -> tuple[StaticMaps, Callable[[], None]]:
         return load_maps(self.bundle)
 
     @cached_property

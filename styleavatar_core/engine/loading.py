@@ -54,24 +54,29 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def load_maps(bundle: AvatarBundle) -> StaticMaps:
+def load_maps(bundle: AvatarBundle) -> tuple[StaticMaps, Callable[[], None]]:
     """Reads a bundle's static maps.
+
+    Returns:
+        The maps, and what waits for their comparison with their sha256: it raises ``AssetError``,
+        and must have returned before anything made of them is used.
 
     Raises:
         AssetError: They are not there.
     """
-    maps = {name: torch.from_numpy(array) for name, array in bundle.features().items()}
+    arrays, check = bundle.unverified_features()()
+    maps = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
-        return StaticMaps(
-            *(
-                FeatureMaps(maps[f"{part}.feature"], maps[f"{part}.rgb_pack"])
-                for part in ("face", "background")
-            )
-        )
+        parts = [
+            FeatureMaps(maps[f"{part}.feature"], maps[f"{part}.rgb_pack"])
+            for part in ("face", "background")
+        ]
     except KeyError as error:
+        check()  # says more, if that is why
         raise AssetError(
             f"{bundle.path.name} lacks the static map {error}; create the avatar again"
         ) from error
+    return StaticMaps(*parts), check
 
 
 def make_lookup(face: FeatureMaps) -> FaceLookup:
@@ -86,7 +91,7 @@ def make_lookup(face: FeatureMaps) -> FaceLookup:
 
 def load_frozen(
     bundle: AvatarBundle,
-    read_maps: Callable[[AvatarBundle], StaticMaps] = load_maps,
+    read_maps: Callable[[AvatarBundle], tuple[StaticMaps, Callable[[], None]]] = load_maps,
     *,
     samples_face: bool = True,
 ) -> FrozenGenerator:
@@ -94,7 +99,7 @@ def load_frozen(
 
     Args:
         bundle: The bundle.
-        read_maps: Gives its static maps, while its weights are being read.
+        read_maps: Gives its static maps as :func:`load_maps` does.
         samples_face: As of :func:`styleavatar_core.engine.freeze.freeze`.
 
     Returns:
@@ -107,7 +112,7 @@ def load_frozen(
     reading = bundle.unverified_generator()  # beside what follows
     with torch.device("meta"), _Unfilled():
         generator = PortraitGenerator(config)
-    maps = read_maps(bundle)
+    maps, check_maps = read_maps(bundle)
     noise = fixed_noise(config)
     weights, check = reading()
     try:
@@ -125,7 +130,8 @@ def load_frozen(
                 samples_face=samples_face,
             )
     finally:
-        check()  # damaged weights may be why the rest failed
+        check_maps()  # what is damaged may be why the rest failed
+        check()
 
 
 def _load_weights(generator: PortraitGenerator, weights: Tensors, bundle: AvatarBundle) -> None:

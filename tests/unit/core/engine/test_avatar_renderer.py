@@ -113,7 +113,7 @@ def moved_by_networks(path: Path, still: FaceParameters, share: tuple[float, flo
     size = config.rendering_size_px
     renderer = ConditioningRenderer(manifest.face_model(), manifest.face_identity, size)
     seen, shown = renderer.render(still), renderer.render(shift_head(still, share))
-    maps = load_maps(bundle)
+    maps, _ = load_maps(bundle)
     window = [-round(part * config.feature_size) for part in share]
     with torch.no_grad():
         output = generator(

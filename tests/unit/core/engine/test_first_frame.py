@@ -13,6 +13,7 @@ from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.manifest import BundleFile
 from styleavatar_core.engine import cpu_layers
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.engine.backends import automatic_backends
 from styleavatar_core.engine.base import RenderEngine, RenderInput, RenderOutput, blank_input
 from styleavatar_core.engine.cpu_layers import with_less_work
 from styleavatar_core.engine.freeze import FrozenGenerator
@@ -26,14 +27,16 @@ from tests.fakes.nano_bundle import write_nano_bundle
 
 
 @pytest.mark.parametrize("place", [-1, 0, 20])  # in a tensor, in the header's length, in a name
-def test_damaged_weights_are_refused(tmp_path: Path, place: int) -> None:
+@pytest.mark.parametrize("name", ["generator", "features"])
+@pytest.mark.parametrize("backend", automatic_backends())
+def test_damaged_tensors_are_refused(tmp_path: Path, backend: str, name: str, place: int) -> None:
     path = write_nano_bundle(tmp_path / "avatar")
-    weights = path / "generator.safetensors"
-    contents = bytearray(weights.read_bytes())
+    tensors = path / f"{name}.safetensors"
+    contents = bytearray(tensors.read_bytes())
     contents[place] ^= 1
-    weights.write_bytes(contents)
+    tensors.write_bytes(contents)
     with pytest.raises(AssetError, match="its sha256 differs"):
-        AvatarRenderer(path, backend="torch", thread_count=1)
+        AvatarRenderer(path, backend=backend, thread_count=1)
 
 
 @pytest.mark.parametrize("preset", ["nano", "lite"])
