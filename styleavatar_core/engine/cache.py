@@ -145,7 +145,7 @@ class EngineCache:
             )
 
     def forget(self, digest: str) -> int:
-        """Removes all that is kept of an avatar: its engines hold the person's weights.
+        """Removes all that is kept of an avatar, and what builders of it left: a person's weights.
 
         Args:
             digest: ``AvatarBundle.digest``.
