@@ -67,9 +67,8 @@ class Opening:
 
         engine = load_plan(self._built)
         if self._case.precision != "int8":
-            model = self._onnx().SerializeToString()
             start = time.perf_counter()
-            refit_plan(engine, model)
+            refit_plan(engine, self._model)
             self.figures["refit_s"] = time.perf_counter() - start
         return TensorRtEngine(engine, EngineLabel(self._case.precision))
 
@@ -98,9 +97,9 @@ class Opening:
             label = EngineLabel(case.precision)
             compiled = OpenVinoEngine.compile(*parts, thread_count=case.thread_count, label=label)
             return compiled.exporter()()
-        model = self._onnx().SerializeToString()
+        self._model = self._onnx().SerializeToString()
         if case.backend == "tensorrt":
             from styleavatar_core.engine.tensorrt_build import build_plan
 
-            return build_plan(model, is_refitted=case.precision != "int8").plan
-        return model
+            return build_plan(self._model, is_refitted=case.precision != "int8").plan
+        return self._model

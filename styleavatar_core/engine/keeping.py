@@ -50,30 +50,25 @@ def keep_beside(
         is_wanted: Asked when they are written; if not, all that is kept of the avatar goes. Without
             it, an avatar deleted meanwhile would leave the person's weights behind.
     """
-    _writer.submit(_keep, cache, key, contents, is_wanted)
+
+    def keep() -> None:
+        """Writes it; what goes wrong costs the entry only."""
+        _hurry.wait(_LATER_S)
+        try:
+            cache.replace(key, contents())
+            if not is_wanted():
+                cache.forget(key.digest)
+        except Exception:
+            logger.warning(
+                "engine could not be kept and will be built again next time",
+                extra={"entry": key.file_name},
+                exc_info=True,
+            )
+
+    _writer.submit(keep)
 
 
 def wait_until_kept() -> None:
     """Has the entries that wait written at once, and waits for them."""
     _hurry.set()
     _writer.submit(_hurry.clear).result()
-
-
-def _keep(
-    cache: EngineCache,
-    key: CacheKey,
-    contents: Callable[[], bytes],
-    is_wanted: Callable[[], bool],
-) -> None:
-    """Writes an entry; what goes wrong costs the entry only."""
-    _hurry.wait(_LATER_S)
-    try:
-        cache.replace(key, contents())
-        if not is_wanted():
-            cache.forget(key.digest)
-    except Exception:
-        logger.warning(
-            "engine could not be kept and will be built again next time",
-            extra={"entry": key.file_name},
-            exc_info=True,
-        )
