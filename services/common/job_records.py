@@ -22,6 +22,8 @@ from styleavatar_core.errors import ConflictError, NotFoundError
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
 _EVENTS_KEPT = 2000
+# How long Redis may take to answer; nobody may ask it to hold an answer back for as long.
+ANSWER_LIMIT_S = 5.0
 
 
 class StaleAttemptError(ConflictError):
@@ -39,7 +41,13 @@ def connect_redis(url: str, *, retries: int = 60) -> Redis:
             up to two seconds; the default suits hour-long jobs: about two minutes.
     """
     patience = Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=retries)
-    return Redis.from_url(url, retry=patience, socket_connect_timeout=5, health_check_interval=30)
+    return Redis.from_url(
+        url,
+        retry=patience,
+        socket_timeout=ANSWER_LIMIT_S,
+        socket_connect_timeout=5,
+        health_check_interval=30,
+    )
 
 
 class JobRecords:

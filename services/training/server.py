@@ -25,8 +25,9 @@ from styleavatar_core.errors import ConflictError
 
 logger = logging.getLogger(__name__)
 
-# An idle worker looks for abandoned jobs whenever it has waited for work this long.
+# A worker without a sign of life for this long, and a minute, is forgotten.
 _WORKER_TTL_S = 20
+# How often an idle worker looks for abandoned and lost jobs, at most.
 _MAINTENANCE_INTERVAL_S = 5
 
 

@@ -10,6 +10,7 @@ What differs from rq's own SpawnWorker, and why:
 * the lease of a job is short, so that another trainer takes over soon;
 * a worker that ends while it looks for abandoned jobs keeps the others from it for seconds only
   (rq's lock outlives its holder by a quarter of an hour);
+* an idle worker looks for abandoned jobs every few seconds;
 * a job that rq has lost is put back.
 """
 
@@ -36,6 +37,9 @@ from services.training.recovery import find_lost_jobs, requeue
 
 logger = logging.getLogger(__name__)
 
+# Well below ``ANSWER_LIMIT_S``: a client that gives up just when the wait ends asks again, and the
+# worker does not get to look for abandoned jobs.
+WAIT_FOR_WORK_S = 2
 _REAP_LIMIT_S = 20.0
 # Looking for abandoned jobs takes milliseconds: a lock this old has no living holder.
 _CLEANING_LIMIT_S = 10
@@ -52,6 +56,11 @@ class TrainingWorker(SpawnWorker):
     lease_s: int = 20
     records: JobRecords | None = None
     _lost: frozenset[str] = frozenset()
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Returns for how many seconds to wait for work before looking after abandoned jobs."""
+        return WAIT_FOR_WORK_S
 
     def main_work_horse(self, job: Job, queue: Queue) -> None:
         """Runs in the job's own process."""

@@ -101,7 +101,11 @@ class JobSystem:
             return self.http.post("/v1/avatars", data=form, files={"video": file})
 
     def wait_until(self, job_id: str, condition: Callable[[TrainingJob], object]) -> TrainingJob:
-        wait_for(lambda: condition(self.records.get(job_id)))
+        try:
+            wait_for(lambda: condition(self.records.get(job_id)))
+        except AssertionError as error:
+            error.add_note(f"The end of the log:\n{self.log_path.read_text()[-5000:]}")
+            raise
         return self.records.get(job_id)
 
     def expire_executions(self) -> None:
