@@ -87,11 +87,15 @@ def open_engine(
         name = fastest.backend
         avatar = replace(avatar, thread_count=fastest.thread_count)
     wanted = precision or ("fp16" if get_backend(name).is_on_gpu() else "fp32")
-    engine = open_gated(
-        _candidates(avatar, name, wanted),
-        lambda: reference_of(avatar.frozen, avatar.cache, avatar.thread_count),
-        VerdictMemory(avatar.cache),
-    )
+    try:
+        engine = open_gated(
+            _candidates(avatar, name, wanted),
+            lambda: reference_of(avatar.frozen, avatar.cache, avatar.thread_count),
+            VerdictMemory(avatar.cache),
+        )
+    finally:
+        if not bundle.is_there():  # deleted meanwhile, and with it what was kept until then
+            avatar.cache.forget(bundle.digest)
     info = engine.info
     told = {"backend": info.backend, "version": info.version, "precision": info.precision}
     logger.info("engine opened", extra={**told, "why": info.note})

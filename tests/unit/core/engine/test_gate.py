@@ -3,6 +3,7 @@
 
 import importlib.metadata
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,22 @@ def test_the_verdict_lies_beside_the_engine_and_goes_with_it(
     assert note["psnr_db"] > 45
     assert EngineCache().forget(bundle.digest) == 3  # the reference pictures, too
     assert not [path for path in cache.iterdir() if not path.name.startswith(".")]
+
+
+def test_an_avatar_deleted_while_it_is_opened_leaves_nothing(
+    bundle: AvatarBundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = read_bundle(shutil.copytree(bundle.path, tmp_path / "copy"))
+
+    def made_and_deleted(*arguments: Any) -> Reference:
+        made = reference_of(*arguments)
+        shutil.rmtree(copy.path)
+        return made
+
+    monkeypatch.setattr(selection, "reference_of", made_and_deleted)
+    open_engine(copy, "torch", precision="fp16", thread_count=1)
+    assert not copy.path.exists()
+    assert not list(cache.glob(f"*{copy.digest[:32]}*"))
 
 
 def test_the_reference_is_made_once(bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch) -> None:
