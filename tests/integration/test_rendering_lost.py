@@ -17,6 +17,7 @@ from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import BEHAVIOR_NAME
+from tests.integration.job_system import wait_for
 from tests.integration.live_stream import Driven, drive, drive_to_the_end
 from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import LATEST
@@ -37,12 +38,18 @@ def avatars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(avatars: Path) -> Iterator[ServiceProcess]:
+def started(avatars: Path) -> Iterator[ServiceProcess]:
     options = {"renderer": "tests.fakes.renderer:FakeRenderer", "stand_by": False}
     with ServiceProcess("rendering", avatars.parent, warm_avatars=0, **options) as process:
         yield process.wait_until_serving()
         assert process.stop() == 0
         assert "Traceback" not in process.log
+
+
+@pytest.fixture
+def service(started: ServiceProcess) -> ServiceProcess:
+    wait_for(started.workers)  # the test before may have killed it
+    return started
 
 
 def load(service: ServiceProcess, avatar_id: str) -> bool:

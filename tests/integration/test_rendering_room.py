@@ -95,12 +95,17 @@ def test_an_avatar_goes_where_there_is_memory_for_it(service: ServiceProcess) ->
     assert (full.code, full.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_MEMORY")
 
 
+def fill(service: ServiceProcess) -> None:
+    """Loads as many avatars as both workers take."""
+    for name in ("anna", "ben", "carla", "dora"):
+        assert load(service, name).result().avatar.loaded
+    assert loaded(service) == 4
+
+
 def test_who_leaves_for_another_does_so_before_it_is_loaded(
     service: ServiceProcess, avatars: Path
 ) -> None:
-    for name in ("anna", "ben", "carla", "dora"):  # each worker takes two
-        assert load(service, name).result().avatar.loaded
-    assert loaded(service) == 4
+    fill(service)
     waiting = load(service, "gated")
     deadline = time.monotonic() + 30
     while loaded(service) == 4 and time.monotonic() < deadline:
@@ -115,6 +120,7 @@ def test_who_leaves_for_another_does_so_before_it_is_loaded(
 def test_an_avatar_that_is_deleted_while_it_is_loaded_is_not_kept(
     service: ServiceProcess, avatars: Path
 ) -> None:
+    fill(service)
     waiting = load(service, "doomed")
     time.sleep(0.5)
     shutil.rmtree(avatars / "doomed")
