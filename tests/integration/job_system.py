@@ -67,6 +67,7 @@ class JobSystem:
     def __init__(self, data_folder: Path, maker: str = COUNT_STEPS) -> None:
         self.data_folder = data_folder
         self.log_path = data_folder / "all.log"
+        self._log_start = 0
         self.maker = maker
         self._socket_folder = tempfile.TemporaryDirectory(prefix="styleavatar-")
         self._socket = Path(self._socket_folder.name) / "redis.sock"
@@ -128,8 +129,13 @@ class JobSystem:
         return training_queue(self._redis).fetch_job(job_id) is not None
 
     def stack_traces(self) -> str:
-        """Returns all logs from the first stack trace on; empty when there is none."""
-        return "".join(self.log_path.read_text().partition("Traceback")[1:])
+        """Returns this test's logs from the first stack trace on; empty when there is none."""
+        text = self.log_path.read_bytes()[self._log_start :].decode()
+        return "".join(text.partition("Traceback")[1:])
+
+    def begin_test(self) -> None:
+        """Leaves out of later looks at the logs what was written before."""
+        self._log_start = self.log_path.stat().st_size
 
     def stop_trainers(self) -> None:
         for trainer in self._trainers:

@@ -40,6 +40,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
 @pytest.fixture
 def system(services: JobSystem) -> Iterator[JobSystem]:
     services.maker = COUNT_STEPS
+    services.begin_test()
     yield services
     services.stop_trainers()
 
