@@ -232,8 +232,9 @@ def freeze(
     frozen.background_cutter = FrozenBackground(*shown)  # type: ignore[assignment]
     mask_conv = freeze_layer(frozen.mask_conv, mapped)
     assert isinstance(mask_conv, FrozenConv)
+    sees_background = frozen.config.has_composition and frozen.config.mask_sees_background
     frozen.mask_conv = FrozenNarrowConv(  # type: ignore[assignment]
-        mask_conv, shown[0] if frozen.config.has_composition else None
+        mask_conv, shown[0] if sees_background else None
     )
     background = _one_texel(background)
     whole = FrozenGenerator(frozen, face, background, offset, noise, samples_face)

@@ -30,7 +30,7 @@ DIRECTIONS = {  # (x, y), by the name that their figures have
     "translation_vertical": [(0, 1)],
     "translation_diagonal": [(1, 1), (1, -1)],
 }
-LIMIT = 0.1  # mask area and landmarks must stay within this of what is expected
+LIMIT = 0.1  # the mask, its area and landmarks must stay within this of what is expected
 
 Shift = tuple[float, float]
 RenderShifted = Callable[[Shift], tuple[ByteArray, ByteArray]]
@@ -46,6 +46,7 @@ class ShiftResult:
     Attributes:
         shift: (x, y) shares of the side.
         area_error: Relative error of the foreground's area.
+        mask_overlap: Of the mask with where it should be: what both show over what either shows.
         landmark_error: Mean distance of landmarks from where they should be, over the face's
             height; NaN where no face is found.
         image: (S, S, 3) uint8.
@@ -54,6 +55,7 @@ class ShiftResult:
 
     shift: Shift
     area_error: float
+    mask_overlap: float
     landmark_error: float
     image: ByteArray
     mask: ByteArray
@@ -61,7 +63,8 @@ class ShiftResult:
     @property
     def holds(self) -> bool:
         """Whether nothing tore: a face is where it should be, and the person is whole."""
-        return self.area_error <= LIMIT and self.landmark_error <= LIMIT
+        errors = (self.area_error, 1 - self.mask_overlap, self.landmark_error)
+        return all(error <= LIMIT for error in errors)
 
 
 class NetworkFaces:
@@ -132,26 +135,29 @@ def measure_translation(
     results = []
     for shift in shifts:
         shifted, shifted_mask = render(shift)
-        wanted = float((_move(mask, shift) > 127).mean())
-        area = float((shifted_mask > 127).mean())
+        expected, person = _move(mask, shift) > 127, shifted_mask > 127
+        wanted = float(expected.mean())
+        overlap = float((expected & person).sum() / max(1, (expected | person).sum()))
         found = detect(shifted)
         error = float("nan")
         if landmarks is not None and found is not None:
             there = landmarks[:, :2] + np.multiply(shift, image.shape[0])
             height = float(np.ptp(landmarks[:, 1]))
             error = float(np.linalg.norm(found[:, :2] - there, axis=1).mean() / height)
-        area_error = abs(area - wanted) / max(wanted, 1e-6)
-        results.append(ShiftResult(shift, area_error, error, shifted, shifted_mask))
+        area_error = abs(float(person.mean()) - wanted) / max(wanted, 1e-6)
+        results.append(ShiftResult(shift, area_error, overlap, error, shifted, shifted_mask))
     return results
 
 
 def translation_figures(results: Sequence[ShiftResult]) -> dict[str, float]:
-    """Returns ``area_error_percent`` and ``landmark_error_percent`` (worst), ``held_percent``.
+    """Returns the worst of each measure, and ``held_percent``.
 
-    The landmark error is missing when a face was not found at some shift.
+    Of area, mask and landmarks: ``area_error_percent``, ``mask_overlap_percent``,
+    ``landmark_error_percent``, the last missing when a face was not found at some shift.
     """
     figures = {
         "area_error_percent": 100 * max(result.area_error for result in results),
+        "mask_overlap_percent": 100 * min(result.mask_overlap for result in results),
         "held_percent": 100 * float(np.mean([result.holds for result in results])),
     }
     errors = [result.landmark_error for result in results]

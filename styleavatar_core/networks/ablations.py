@@ -100,6 +100,11 @@ def _added_face(config: GeneratorConfig) -> GeneratorConfig:
     )
 
 
+def _mask_from_background(config: GeneratorConfig) -> GeneratorConfig:
+    """The mask is predicted from foreground and background together."""
+    return replace(config, mask_sees_background=True)
+
+
 def _stretched_window(config: GeneratorConfig) -> GeneratorConfig:
     """Windows are sampled with the published step, a row and a column of which repeat."""
     return replace(config, window_sampling="linspace")
@@ -145,6 +150,7 @@ PUBLISHED: dict[str, Variant] = {
     "published_rendering": _halved_rendering,
     "published_sampling": _nearest_texture,
     "published_face": _added_face,
+    "published_mask": _mask_from_background,
     "published_window": _stretched_window,
     "published_style": _unchanged,
     "published_losses": _unchanged,

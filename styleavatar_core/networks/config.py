@@ -118,6 +118,7 @@ class GeneratorConfig:
     face_composition: Literal["add", "concat"] = "concat"  # how the face joins the rest
     mask_gain: float = 1.0  # the mask is sharpened by this and clipped
     has_mask_gradient: bool = True  # the image losses reach the mask
+    mask_sees_background: bool = True  # it is predicted from what is behind the person, too
     has_fused_rgb_output: bool = True  # the fused RGB pack is added to the output image
     has_composition: bool = True  # foreground and background are drawn apart; else one network does
     has_neural_texture: bool = True  # the face is sampled from its static map

@@ -57,7 +57,9 @@ class PortraitGenerator(nn.Module):
         self.mapping = MappingNetwork(config.style.style_dim, config.style.mapping_layer_count)
         if config.has_composition:
             self.foreground: nn.Module = StyleUNet(config.foreground)
-            channels = config.foreground.output_channels + config.background.feature_channels
+            channels = config.foreground.output_channels
+            if config.mask_sees_background:
+                channels += config.background.feature_channels
         else:
             self.foreground, channels = nn.Identity(), _PIXEL_CHANNELS
         self.mask_conv = MaskConv(channels, 1, 3, gain=None)
@@ -140,7 +142,7 @@ class PortraitGenerator(nn.Module):
         back, back_pack = self.background_cutter(
             background, self.starts(behind, self.config.canvas_size)
         )
-        mask = self._mask(own, back)
+        mask = self._mask(own, back) if self.config.mask_sees_background else self._mask(own)
         feature = self._blend(mask, own, back)
         return mask, feature, self._blend(mask, own_pixels, pixels_of(back_pack))
 

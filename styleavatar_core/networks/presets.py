@@ -93,6 +93,7 @@ def _paper_plus() -> GeneratorConfig:
         face_composition="concat",
         mask_gain=1.0,
         has_mask_gradient=True,
+        mask_sees_background=False,
         has_fused_rgb_output=True,
         position_octaves=8,
     )
@@ -166,6 +167,7 @@ def _fast(
             256,
         ),
         uv_supersampling=2,
+        mask_sees_background=False,  # where the clip had the person says nothing of a moved one
     )
 
 

@@ -48,6 +48,11 @@ def tears(shift: Shift) -> tuple[ByteArray, ByteArray]:
     return (image, mask) if abs(shift[0]) < 0.2 else (image, mask // 2)
 
 
+def leaves_its_mask(shift: Shift) -> tuple[ByteArray, ByteArray]:
+    """The head moves through a mask as large as before, in its place of before."""
+    return follows(shift)[0], sticks(shift)[1]
+
+
 def blob(image: ByteArray) -> FloatArray | None:
     """Centre and top of what is white."""
     rows, columns = np.nonzero(image[..., 0])
@@ -64,6 +69,12 @@ def test_a_head_that_follows_holds_and_others_do_not() -> None:
     assert [result.holds for result in stuck] == [False, False, True, False, False]
     # A quarter of 64 pixels, over a height of 9 pixels from centre to top.
     assert stuck[0].landmark_error == pytest.approx(16 / 9, rel=0.05)
+    left = measure_translation(leaves_its_mask, blob, ALL_SHIFTS)
+    assert [result.holds for result in left] == [False, False, True, False, False]
+    assert max(result.area_error for result in left) < 0.01
+    # Two discs of 10 pixels' radius, 16 apart, share 10.4 % of their area.
+    overlap = translation_figures(left)["mask_overlap_percent"]
+    assert overlap == pytest.approx(100 * 0.104 / (2 - 0.104), abs=1.5)
     torn = translation_figures(measure_translation(tears, blob, ALL_SHIFTS))
     assert torn["area_error_percent"] == 100
     assert torn["held_percent"] == 60

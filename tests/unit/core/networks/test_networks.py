@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shapes, gradients and counts of the networks."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -8,6 +9,7 @@ from styleavatar_core.networks import (
     Discriminator,
     FeatureGenerator,
     PortraitGenerator,
+    ablate,
     get_preset,
     sample_noise,
 )
@@ -99,8 +101,9 @@ def test_samples_of_a_batch_do_not_touch_each_other() -> None:
     torch.testing.assert_close(both.image[1:], alone.image, atol=1e-4, rtol=1e-4)
 
 
-def test_background_window_moves_the_background_alone() -> None:
-    avatar = UntrainedAvatar.make(get_preset("nano"))
+@pytest.mark.parametrize("variant", ["full", "published_mask"])
+def test_background_window_moves_the_background_alone(variant: str) -> None:
+    avatar = UntrainedAvatar.make(ablate(get_preset("nano"), variant))
     with torch.no_grad():
         still, moved = (
             avatar.generator(
@@ -110,10 +113,12 @@ def test_background_window_moves_the_background_alone() -> None:
                 background=avatar.background,
                 window=torch.zeros(1, 2, dtype=torch.int64),
                 background_window=torch.tensor([offset]),
-            ).image
+            )
             for offset in ([0, 0], [8, 0])
         )
-    assert not torch.allclose(still, moved, atol=1e-2)
+    assert not torch.allclose(still.image, moved.image, atol=1e-2)
+    # A mask that is told by the background, too, stays where the clip had the person.
+    assert torch.equal(still.mask, moved.mask) == (variant == "full")
 
 
 def test_noise_reaches_the_image_of_a_preset_that_has_it() -> None:
