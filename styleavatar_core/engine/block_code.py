@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from llvmlite import ir
@@ -13,38 +14,42 @@ from styleavatar_core.engine.vector_code import INDEX, IS_WIDE, LANES, VECTOR, V
 
 # With two vectors per row they fill 16 registers, or 32 where vectors are wide.
 BLOCK_ROWS = 12 if IS_WIDE else 6
+FEW_ROWS = BLOCK_ROWS // 3  # of a block for what is left
 BLOCK_COLUMNS = 2 * LANES
 NARROW_COLUMNS = 16
 _LINE = 16  # floats of a line of the cache
 
 
-@intrinsic
-def multiply_block(typing, a, a_at, a_step, b, b_at, c, c_at, c_step, depth, a_next, ahead, pace):  # noqa: ANN001, ANN201
-    """Multiplies BLOCK_ROWS of ``a`` by BLOCK_COLUMNS of ``b`` into ``c``.
+def _block_product(row_count: int) -> Callable[..., None]:
+    """Returns code that multiplies so many rows of ``a`` by BLOCK_COLUMNS of ``b`` into ``c``.
 
-    Args:
-        typing: Numba's.
+    For numba functions: ``f(a, a_at, a_step, b, b_at, c, c_at, c_step, depth, a_next, ahead,
+    pace)``.
+
+    Args of it:
         a: Rows of ``depth`` floats, ``a_step`` apart, from ``a_at`` on.
-        a_at: See ``a``.
-        a_step: See ``a``.
         b: ``depth`` rows of BLOCK_COLUMNS floats from ``b_at`` on.
-        b_at: See ``b``.
         c: Written: rows of BLOCK_COLUMNS floats, ``c_step`` apart, from ``c_at`` on.
-        c_at: See ``c``.
-        c_step: See ``c``.
         depth: Products that are added.
         a_next: Rows of ``a`` that are fetched meanwhile, of one piece.
         ahead: What of ``b`` is fetched from memory meanwhile begins there.
         pace: Floats of it per product that is added.
     """
-    number = types.int64
-    arguments = (a, number, number, b, number, c, *[number] * 6)
-    return types.void(*arguments), _generate_block
+
+    @intrinsic
+    def multiply(typing, a, a_at, a_step, b, b_at, c, c_at, c_step, depth, a_next, ahead, pace):  # noqa: ANN001, ANN202
+        number = types.int64
+        arguments = (a, number, number, b, number, c, *[number] * 6)
+        return types.void(*arguments), functools.partial(_generate_block, row_count)
+
+    return multiply  # type: ignore[no-any-return]
 
 
 @intrinsic
 def multiply_narrow(typing, a, a_at, b, b_at, bias, bias_at, c, c_at, c_step, depth, width):  # noqa: ANN001, ANN201
     """Multiplies BLOCK_ROWS of ``a`` by NARROW_COLUMNS of ``b``; adds a bias; into ``c``.
+
+    The rows of ``a`` after these are fetched meanwhile.
 
     Args:
         typing: Numba's.
@@ -64,21 +69,21 @@ def multiply_narrow(typing, a, a_at, b, b_at, bias, bias_at, c, c_at, c_step, de
     return types.void(a, number, b, number, bias, number, c, *[number] * 4), _generate_narrow
 
 
-def _generate_block(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+def _generate_block(row_count, context, builder, signature, arguments):  # noqa: ANN001, ANN202
     """Generates one loop over the depth, with the block of ``c`` in registers."""
     code = VectorCode(builder)
     _, a_at, a_step, _, b_at, _, c_at, c_step, depth, a_next, ahead, pace = arguments
     a, b, c = (data_of(context, builder, signature, arguments, index) for index in (0, 3, 5))
     following_a, soon = code.place(a, a_next), code.place(b, ahead)
     a, b, c = code.place(a, a_at), code.place(b, b_at), code.place(c, c_at)
-    rows = [code.place(a, builder.mul(code.index(row), a_step)) for row in range(BLOCK_ROWS)]
-    targets = [code.place(c, builder.mul(code.index(row), c_step)) for row in range(BLOCK_ROWS)]
+    rows = [code.place(a, builder.mul(code.index(row), a_step)) for row in range(row_count)]
+    targets = [code.place(c, builder.mul(code.index(row), c_step)) for row in range(row_count)]
     for target in targets:
         for line in range(0, BLOCK_COLUMNS, _LINE):
             code.prefetch(code.place(target, code.index(line)), is_written=True)
 
     def fetch(step: ir.Value) -> None:
-        code.prefetch(code.place(following_a, builder.mul(step, code.index(BLOCK_ROWS))))
+        code.prefetch(code.place(following_a, builder.mul(step, code.index(row_count))))
         code.prefetch(code.place(soon, builder.mul(step, pace)), level=2)
 
     start = [code.number(0)] * (BLOCK_COLUMNS // LANES)
@@ -99,13 +104,21 @@ def _generate_narrow(context, builder, signature, arguments):  # noqa: ANN001, A
     rows = [code.place(a, builder.mul(code.index(row), depth)) for row in range(BLOCK_ROWS)]
     lanes = range(0, NARROW_COLUMNS, LANES)
     start = [code.load(code.place(bias, code.index(lane))) for lane in lanes]
-    sums = _sums(code, rows, b, start, depth, lambda step: None)
+    following = code.place(a, builder.mul(depth, code.index(BLOCK_ROWS)))
+
+    def fetch(step: ir.Value) -> None:
+        code.prefetch(code.place(following, builder.mul(step, code.index(BLOCK_ROWS))))
+
+    sums = _sums(code, rows, b, start, depth, fetch)
     for row, values in enumerate(sums):
         target = code.place(c, builder.mul(code.index(row), c_step))
         for lane, value in zip(lanes, values, strict=True):
             count = builder.sub(width, code.index(lane))
             code.store_some(value, code.place(target, code.index(lane)), count)
     return context.get_dummy_value()
+
+
+multiply_block, multiply_few = _block_product(BLOCK_ROWS), _block_product(FEW_ROWS)
 
 
 def _sums(

@@ -1,16 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """The filter beside doubling and halving convolutions, compiled by numba.
 
-Arrays are float32 and C-contiguous, channels last.
+Numba compiles anew when this file's text changes; the line below changes with the code's other
+sources. Arrays are float32 and C-contiguous, channels last, channels a multiple of LANES.
 """
+
+# Compiled from linear_code.py vector_code.py: 6a0d834d
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
+from styleavatar_core.engine.linear_code import finishing_map
+from styleavatar_core.engine.vector_code import LANES
 
-@njit(cache=True, nogil=True, fastmath=True)
+_TAPS = np.array([[1.0, 3.0, 3.0, 1.0]])  # along a row; the filter's gain is in those along y
+_RUN = 4  # pixels whose values are read once for all of them
+_one = finishing_map(_TAPS)
+_run = finishing_map(np.vstack([np.roll(np.pad(_TAPS, ((0, 0), (0, 3))), k) for k in range(_RUN)]))
+
+
+@njit(cache=True, nogil=True)
 def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa: ANN001, ANN201
     """Filters some rows with four taps along both axes; bias, noise and leaky ReLU follow.
 
@@ -18,7 +29,7 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
         image: (H', W', O), as much zero before it as after it.
         first: First row of the result.
         count: Rows.
-        taps: (4,).
+        taps: (4,), as many times 1, 3, 3, 1 along both axes.
         lines: ((W + 3) * O,) for the filter along y.
         result: (H, W, O), written.
         bias: (O,).
@@ -32,30 +43,34 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
     starts, weights = np.empty(4, np.int64), np.empty(4, np.float32)
     lines[: before * channels] = 0
     lines[(before + width) * channels :] = 0
-    plain, nothing = np.zeros(width * channels, np.float32), np.float32(0)
+    added = np.zeros(wide, np.float32)
+    row_size = wide * channels
     for y in range(first, first + count):
         for term in range(4):
             row = y - before + term
             is_inside = 0 <= row < height
             starts[term] = row * width * channels if is_inside else 0
-            weights[term] = taps[term] if is_inside else 0
-        _filter(lines, before * channels, source, starts, weights, plain, nothing, np.float32(1))
-        for x in range(wide):
-            for term in range(4):
-                starts[term] = (x + term) * channels
-            added = noise[y, x] if len(noise) else nothing
-            to = (y * wide + x) * channels
-            _filter(pixels, to, lines, starts, taps, bias, added, slope)
+            weights[term] = taps[term] * taps[0] if is_inside else 0
+        _add_rows(lines[before * channels : (before + width) * channels], source, starts, weights)
+        if len(noise):
+            added[:] = noise[y]
+        for k in range(0, channels, LANES):
+            for x in range(0, wide - wide % _RUN, _RUN):
+                at = x * channels + k
+                to = y * row_size + at
+                _run(lines, at, channels, pixels, to, channels, row_size, bias, k, added, x, slope)
+            for x in range(wide - wide % _RUN, wide):
+                at = x * channels + k
+                to = y * row_size + at
+                _one(lines, at, channels, pixels, to, channels, row_size, bias, k, added, x, slope)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _filter(target, to, source, starts, taps, bias, added, slope):  # noqa: ANN001, ANN202
-    """Writes as many values as there are in ``bias``: four sums, bias and number, leaky ReLU."""
+def _add_rows(target, source, starts, weights):  # noqa: ANN001, ANN202
+    """Writes the weighted sum of four rows."""
     # Unsigned places: numba then leaves out the test for negative ones, and the loop is vectorized.
     a, b, c = np.uint64(starts[0]), np.uint64(starts[1]), np.uint64(starts[2])
-    d, o = np.uint64(starts[3]), np.uint64(to)
-    w, x, y, z = taps[0], taps[1], taps[2], taps[3]
-    for k in range(np.uint64(len(bias))):
-        value = w * source[a + k] + x * source[b + k] + y * source[c + k] + z * source[d + k]
-        value += bias[k] + added
-        target[o + k] = max(value, slope * value)
+    d = np.uint64(starts[3])
+    w, x, y, z = weights[0], weights[1], weights[2], weights[3]
+    for k in range(np.uint64(len(target))):
+        target[k] = w * source[a + k] + x * source[b + k] + y * source[c + k] + z * source[d + k]

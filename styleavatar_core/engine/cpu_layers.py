@@ -32,6 +32,7 @@ from styleavatar_core.engine.vector_code import LANES
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.style_unet import DecoderBlock
+from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
 
 # Below, transforms and the kernels' memory cost more than products are saved.
 _LEAST_CHANNELS = 64
@@ -235,7 +236,7 @@ def _replacement(conv: FrozenConv) -> type[FilteredConv] | None:
         inputs, outputs = outputs, inputs
     if sides != [3, 3]:
         return None
-    if conv.mode != "same" and (conv.fir_taps is None or len(conv.fir_taps) != 4):
+    if conv.mode != "same" and conv.fir_taps != IMAGE_TAPS:
         return None
     if has_matrix_unit() and inputs % SIDE == outputs % SIDE == 0:
         return DirectConv

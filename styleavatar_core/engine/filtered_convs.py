@@ -36,7 +36,7 @@ class FilteredConv(nn.Module):
 
     Args:
         conv: The frozen convolution; float32. If it doubles or halves the resolution, it filters
-            with four taps.
+            with ``IMAGE_TAPS``.
     """
 
     def __init__(self, conv: FrozenConv) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a convolution's taps to the kernels of tiles, compiled as ``tile_kernels.py`` is."""
 
-# Compiled from block_code.py linear_code.py tile_forms.py vector_code.py: aa668994
+# Compiled from block_code.py linear_code.py tile_forms.py vector_code.py: 1b636d15
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _same_taps, _large_taps, _doubling_taps, _halving_taps = (linear_map(form.kernel
 def _to_classes(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
     """Transforms three taps to the values of each class, along one axis."""
     if kind == 0:
-        _same_taps(source, at, step, target, to, stride)
+        _same_taps(source, at, step, target, to, stride, 0)
     elif kind == 1:
-        _large_taps(source, at, step, target, to, stride)
+        _large_taps(source, at, step, target, to, stride, 0)
     elif kind == 2:
-        _doubling_taps(source, at, step, target, to, stride)
+        _doubling_taps(source, at, step, target, to, stride, 0)
     else:
-        _halving_taps(source, at, step, target, to, stride)
+        _halving_taps(source, at, step, target, to, stride, 0)
 
 
 def _tap_transform(kind: int, form: TileForm) -> Callable[..., None]:

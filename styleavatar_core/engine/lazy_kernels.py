@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from styleavatar_core.engine.block_code import BLOCK_COLUMNS
@@ -29,7 +28,7 @@ class LazyKernels:
         outputs, inputs = taps.shape[:2]
         self.panels = outputs // BLOCK_COLUMNS
         shape = (len(form.kernel) ** 2 * self.panels, inputs, BLOCK_COLUMNS)
-        self.values: FloatArray = np.empty(shape, np.float32)
+        self.values: FloatArray = torch.empty(shape).numpy()  # from a line of the cache on
         self._transform = TAP_TRANSFORMS[form]
         self._taps: FloatArray | None = taps.reshape(outputs, inputs, 9).numpy()
 

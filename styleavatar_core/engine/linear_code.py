@@ -17,39 +17,39 @@ Matrix = npt.NDArray[np.float64]
 
 
 def linear_map(
-    matrix: Matrix, *, fetched: int = 0, fetched_to_write: int = 0
+    matrix: Matrix, *, fetches: bool = False, fetches_to_write: bool = False
 ) -> Callable[..., None]:
     """Returns code that multiplies a small constant matrix by vectors.
 
     Args:
         matrix: (R, C).
-        fetched: Floats after each vector that is read: what is fetched from memory meanwhile; or 0.
-        fetched_to_write: Likewise after each vector that is written.
+        fetches: Whether what comes after each vector that is read is fetched from memory meanwhile.
+        fetches_to_write: Likewise after each vector that is written.
 
     Returns:
-        For numba functions, ``f(source, at, step, target, to, stride)``: reads C vectors ``step``
-        apart from ``at`` on, writes R vectors ``stride`` apart from ``to`` on.
+        For numba functions, ``f(source, at, step, target, to, stride, ahead)``: reads C vectors
+        ``step`` apart from ``at`` on, writes R vectors ``stride`` apart from ``to`` on; what is
+        fetched is ``ahead`` floats after them.
     """
 
     @intrinsic
-    def apply(typing, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
+    def apply(typing, source, at, step, target, to, stride, ahead):  # noqa: ANN001, ANN202
         def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
             code = VectorCode(builder)
-            _, at, step, _, to, stride = arguments
+            _, at, step, _, to, stride, ahead = arguments
             source, target = (
                 data_of(context, builder, signature, arguments, index) for index in (0, 3)
             )
-            values = _read(code, source, at, step, matrix.shape[1], fetched)
+            values = _read(code, source, at, step, matrix.shape[1], ahead if fetches else None)
             for row, value in enumerate(_combine(code, matrix, values)):
                 place = code.place(target, to, builder.mul(code.index(row), stride))
                 code.store(value, place)
-                if fetched_to_write:
-                    soon = code.place(place, code.index(fetched_to_write))
-                    code.prefetch(soon, is_written=True)
+                if fetches_to_write:
+                    code.prefetch(code.place(place, ahead), is_written=True)
             return context.get_dummy_value()
 
         number = types.int64
-        return types.void(source, number, number, target, number, number), generate
+        return types.void(source, number, number, target, *[number] * 3), generate
 
     return apply  # type: ignore[no-any-return]
 
@@ -61,18 +61,18 @@ def finishing_map(matrix: Matrix) -> Callable[..., None]:
         matrix: (R, C).
 
     Returns:
-        ``f(source, at, step, target, to, stride, bias, channel, noise, first, slope)``: adds the
-        vector of ``bias`` at ``channel`` and, to result r, the number of ``noise`` at
-        ``first + r``; ``slope`` is the leaky ReLU's, 1 for none.
+        ``f(source, at, step, target, to, stride, ahead, bias, k, noise, first, slope)``: fetches
+        what is written next; adds the vector of ``bias`` at ``k`` and, to result r, the number of
+        ``noise`` at ``first + r``; ``slope`` is the leaky ReLU's, 1 for none.
     """
 
     @intrinsic
-    def apply(typing, source, at, step, target, to, stride, bias, channel, noise, first, slope):  # noqa: ANN001, ANN202
+    def apply(typing, source, at, step, target, to, stride, ahead, bias, k, noise, first, slope):  # noqa: ANN001, ANN202
         def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
             code = VectorCode(builder)
-            _, at, step, _, to, stride, _, channel, _, first, slope = arguments
+            _, at, step, _, to, stride, ahead, _, channel, _, first, slope = arguments
             source, target, bias, noise = (
-                data_of(context, builder, signature, arguments, index) for index in (0, 3, 6, 8)
+                data_of(context, builder, signature, arguments, index) for index in (0, 3, 7, 9)
             )
             values = _read(code, source, at, step, matrix.shape[1])
             offset, factor = code.load(code.place(bias, channel)), code.broadcast(slope)
@@ -83,11 +83,12 @@ def finishing_map(matrix: Matrix) -> Callable[..., None]:
                 above = builder.fcmp_ordered(">", sum_, steep)
                 place = code.place(target, to, builder.mul(code.index(row), stride))
                 code.store(builder.select(above, sum_, steep), place)
+                code.prefetch(code.place(place, ahead), is_written=True)
             return context.get_dummy_value()
 
         number = types.int64
         ends = (bias, number, noise, number, types.float32)
-        return types.void(source, number, number, target, number, number, *ends), generate
+        return types.void(source, number, number, target, *[number] * 3, *ends), generate
 
     return apply  # type: ignore[no-any-return]
 
@@ -98,13 +99,13 @@ def _read(
     at: ir.Value,
     step: ir.Value,
     count: int,
-    fetched: int = 0,
+    ahead: ir.Value | None = None,
 ) -> list:
     """Reads vectors, and asks for what comes so many floats after each."""
     base = code.place(source, at)
     places = [code.place(base, code.builder.mul(code.index(index), step)) for index in range(count)]
-    for place in places if fetched else []:
-        code.prefetch(code.place(place, code.index(fetched)))
+    for place in places if ahead is not None else []:
+        code.prefetch(code.place(place, ahead))
     return [code.load(place) for place in places]
 
 

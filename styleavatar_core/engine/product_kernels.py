@@ -5,7 +5,7 @@ Numba compiles anew when this file's text changes; the line below changes with t
 sources. Arrays are float32 and C-contiguous, channels last.
 """
 
-# Compiled from block_code.py vector_code.py: c2b48629
+# Compiled from block_code.py vector_code.py: ea34c254
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from numba import njit
 from styleavatar_core.engine.block_code import (
     BLOCK_COLUMNS,
     BLOCK_ROWS,
+    FEW_ROWS,
     NARROW_COLUMNS,
     multiply_block,
+    multiply_few,
     multiply_narrow,
 )
 
@@ -25,7 +27,7 @@ def multiply(tiles, kernels, products, count, order, begins, first, most):  # no
     """Multiplies planes by the kernels of their classes.
 
     Args:
-        tiles: Planes of (N, I); N a multiple of BLOCK_ROWS.
+        tiles: Planes of (N, I); N a multiple of FEW_ROWS.
         kernels: (classes * O / W, I, W), W being BLOCK_COLUMNS.
         products: Planes of (N, O), written.
         count: N.
@@ -40,19 +42,26 @@ def multiply(tiles, kernels, products, count, order, begins, first, most):  # no
     outputs = panels * width
     plane, result = tiles.size // planes, products.size // planes
     panel = depth * width
-    last = flat.size - panel
+    last, whole = flat.size - panel, count - count % BLOCK_ROWS
     for number in range(classes):
         for column in range(first, first + most):
             at = (number * panels + column) * panel
             places = order[begins[number] : begins[number + 1]]
             # The next panel is fetched little by little: memory is slower than the products.
-            pace = -(-width // max(1, len(places) * count // BLOCK_ROWS))
+            pace = -(-width * BLOCK_ROWS // max(1, len(places) * count))
             ahead, end = min(at + panel, last), min(at + 2 * panel, flat.size)
             for place in places:
-                for row in range(0, count, BLOCK_ROWS):
+                for row in range(0, whole, BLOCK_ROWS):
                     a, c = place * plane + row * depth, place * result + row * outputs
                     soon, to = a + BLOCK_ROWS * depth, c + column * BLOCK_COLUMNS
                     multiply_block(
+                        tiles, a, depth, flat, at, products, to, outputs, depth, soon, ahead, pace
+                    )
+                    ahead = min(ahead + pace * depth, end)
+                for row in range(whole, count, FEW_ROWS):
+                    a, c = place * plane + row * depth, place * result + row * outputs
+                    soon, to = a + FEW_ROWS * depth, c + column * BLOCK_COLUMNS
+                    multiply_few(
                         tiles, a, depth, flat, at, products, to, outputs, depth, soon, ahead, pace
                     )
                     ahead = min(ahead + pace * depth, end)

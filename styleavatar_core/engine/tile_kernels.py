@@ -11,7 +11,7 @@ points, with a gap after each: their lines would compete for the same places of 
 ``kind`` is the form's place in ``FORMS``.
 """
 
-# Compiled from linear_code.py tile_forms.py vector_code.py: c5049f72
+# Compiled from linear_code.py tile_forms.py vector_code.py: 4fcea77a
 
 from __future__ import annotations
 
@@ -28,67 +28,69 @@ from styleavatar_core.engine.vector_code import LANES
 GAP = 16  # floats after a plane
 _AHEAD = 4 * LANES  # of a plane, fetched while what is before it is transformed
 
-_same_in, _large_in, _doubling_in, _halving_in = (linear_map(form.image) for form in FORMS)
+_same_in, _large_in, _doubling_in, _halving_in = (
+    linear_map(form.image, fetches=True) for form in FORMS
+)
 _same_planes, _large_planes, _doubling_planes, _halving_planes = (
-    linear_map(form.image, fetched_to_write=_AHEAD) for form in FORMS
+    linear_map(form.image, fetches_to_write=True) for form in FORMS
 )
 _same_along, _large_along, _doubling_along, _halving_along = (
-    linear_map(form.output, fetched=_AHEAD) for form in FORMS
+    linear_map(form.output, fetches=True) for form in FORMS
 )
 _same_out, _large_out, _doubling_out, _halving_out = (finishing_map(form.output) for form in FORMS)
 
 
 @njit(inline="always")
-def _transform(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
-    """Transforms the pixels of a tile to points, along one axis."""
+def _transform(kind, source, at, step, target, to, stride, ahead):  # noqa: ANN001, ANN202
+    """Transforms the pixels of a tile to points, along one axis; fetches the next tile's."""
     if kind == 0:
-        _same_in(source, at, step, target, to, stride)
+        _same_in(source, at, step, target, to, stride, ahead)
     elif kind == 1:
-        _large_in(source, at, step, target, to, stride)
+        _large_in(source, at, step, target, to, stride, ahead)
     elif kind == 2:
-        _doubling_in(source, at, step, target, to, stride)
+        _doubling_in(source, at, step, target, to, stride, ahead)
     else:
-        _halving_in(source, at, step, target, to, stride)
+        _halving_in(source, at, step, target, to, stride, ahead)
 
 
 @njit(inline="always")
 def _transform_to_planes(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
     """Transforms the pixels of a tile to points of planes."""
     if kind == 0:
-        _same_planes(source, at, step, target, to, stride)
+        _same_planes(source, at, step, target, to, stride, _AHEAD)
     elif kind == 1:
-        _large_planes(source, at, step, target, to, stride)
+        _large_planes(source, at, step, target, to, stride, _AHEAD)
     elif kind == 2:
-        _doubling_planes(source, at, step, target, to, stride)
+        _doubling_planes(source, at, step, target, to, stride, _AHEAD)
     else:
-        _halving_planes(source, at, step, target, to, stride)
+        _halving_planes(source, at, step, target, to, stride, _AHEAD)
 
 
 @njit(inline="always")
 def _transform_back(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
     """Transforms points to pixels, along one axis."""
     if kind == 0:
-        _same_along(source, at, step, target, to, stride)
+        _same_along(source, at, step, target, to, stride, _AHEAD)
     elif kind == 1:
-        _large_along(source, at, step, target, to, stride)
+        _large_along(source, at, step, target, to, stride, _AHEAD)
     elif kind == 2:
-        _doubling_along(source, at, step, target, to, stride)
+        _doubling_along(source, at, step, target, to, stride, _AHEAD)
     else:
-        _halving_along(source, at, step, target, to, stride)
+        _halving_along(source, at, step, target, to, stride, _AHEAD)
 
 
 @njit(inline="always")
 def _finish(kind, source, place, bias, k, noise, first, slope):  # noqa: ANN001, ANN202
-    """As ``_transform_back``, plus bias and noise, then leaky ReLU."""
-    at, target, to, stride = place
+    """As ``_transform_back``, plus bias, noise, leaky ReLU; fetches the next tile's place."""
+    at, target, to, stride, ahead = place
     if kind == 0:
-        _same_out(source, at, LANES, target, to, stride, bias, k, noise, first, slope)
+        _same_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
     elif kind == 1:
-        _large_out(source, at, LANES, target, to, stride, bias, k, noise, first, slope)
+        _large_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
     elif kind == 2:
-        _doubling_out(source, at, LANES, target, to, stride, bias, k, noise, first, slope)
+        _doubling_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
     else:
-        _halving_out(source, at, LANES, target, to, stride, bias, k, noise, first, slope)
+        _halving_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
 
 
 class Transforms(NamedTuple):
@@ -123,6 +125,7 @@ def _gathering(kind: int, form: TileForm) -> Callable[..., None]:
         pixels, plane = image.reshape(-1), tiles.size // points**2
         edge = np.zeros(span * span * channels, np.float32)
         lines = np.empty(points * span * LANES, np.float32)
+        next_tile = step * channels
         for tile in range(count):
             top = (first + tile) // columns * step - before
             left = (first + tile) % columns * step - before
@@ -138,7 +141,7 @@ def _gathering(kind: int, form: TileForm) -> Callable[..., None]:
             for k in range(0, channels, LANES):
                 for x in range(span):
                     at = start + x * channels + k
-                    _transform(kind, source, at, row, lines, x * LANES, span * LANES)
+                    _transform(kind, source, at, row, lines, x * LANES, span * LANES, next_tile)
                 for p in range(points):
                     to = p * points * plane + (place + tile) * channels + k
                     _transform_to_planes(kind, lines, p * span * LANES, LANES, tiles, to, plane)
@@ -189,7 +192,7 @@ def _scattering(kind: int, form: TileForm) -> Callable[..., None]:
                     )
                 for y in range(rows):
                     at, to = y * points * LANES, start + y * row + k
-                    place = (at, target, to, channels)
+                    place = (at, target, to, channels, size * channels)
                     _finish(kind, lines, place, bias, k, added, y * size, slope)
             if not is_whole:
                 for y in range(rows):

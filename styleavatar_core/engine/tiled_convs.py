@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 
-from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS
+from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS, FEW_ROWS
 from styleavatar_core.engine.filtered_convs import Epilogue, FilteredConv, taps_of
 from styleavatar_core.engine.frozen_layers import FrozenConv
 from styleavatar_core.engine.lazy_kernels import LazyKernels
@@ -29,9 +28,10 @@ from styleavatar_core.engine.tile_forms import (
 from styleavatar_core.engine.tile_kernels import GAP, TRANSFORMS
 from styleavatar_core.types import FloatArray
 
-# Of a strip, transformed: as much as the kernels, which each strip reads once, but little enough
-# for the caches.
+# Of a strip, transformed: little where its kernels stay in the caches from one to the next, much
+# where each strip reads them from memory.
 _STRIP_BYTES = (2**20, 24 * 2**20)
+_STAYING_KERNEL_BYTES = 2**23
 _PARTS = 8  # of tiles, or channels, that threads share
 
 
@@ -65,8 +65,7 @@ class TiledConv(FilteredConv):
     def _multiply(self, image: torch.Tensor, result: torch.Tensor, end: Epilogue) -> None:
         rows, columns = (-(-side // self.form.pixels) for side in result.shape[:2])
         floats = self.form.points**2 * (image.shape[2] + result.shape[2])
-        least, most_bytes = _STRIP_BYTES
-        strip_bytes = min(max(least, 4 * self.kernels.size), most_bytes)
+        strip_bytes = _STRIP_BYTES[self.kernels.values.nbytes > _STAYING_KERNEL_BYTES]
         is_small = rows * columns * 4 * floats <= strip_threads() * strip_bytes
         tiles = _Tiles(image.numpy(), result.numpy(), end, rows * columns, columns)
         if is_small:
@@ -119,8 +118,8 @@ class TiledConv(FilteredConv):
         self.kernels.forget_taps()
 
     def _planes(self, count: int, channels: int) -> FloatArray:
-        """Returns room for tiles at all pairs of points."""
-        return np.empty(self.form.points**2 * (_padded(count) * channels + GAP), np.float32)
+        """Returns room for tiles at all pairs of points, from a line of the cache on."""
+        return torch.empty(self.form.points**2 * (_padded(count) * channels + GAP)).numpy()
 
 
 class LargeTiledConv(TiledConv):
@@ -151,4 +150,4 @@ class TiledDownConv(TiledConv):
 
 def _padded(count: int) -> int:
     """Returns how many tiles are multiplied for so many."""
-    return -(-count // BLOCK_ROWS) * BLOCK_ROWS
+    return -(-count // FEW_ROWS) * FEW_ROWS

@@ -36,7 +36,14 @@ for outputs in (32, 28, 20):
 
 @pytest.mark.parametrize(
     "name",
-    ["kernel_transforms", "level_kernels", "piece_kernels", "product_kernels", "tile_kernels"],
+    [
+        "blur_kernels",
+        "kernel_transforms",
+        "level_kernels",
+        "piece_kernels",
+        "product_kernels",
+        "tile_kernels",
+    ],
 )
 def test_the_text_of_compiled_code_follows_what_it_is_made_from(name: str) -> None:
     # Numba compares the text of the file alone: old machine code would read new arrays.
