@@ -23,17 +23,16 @@ _LINE = 16  # floats of a line of the cache
 def _block_product(row_count: int) -> Callable[..., None]:
     """Returns code that multiplies so many rows of ``a`` by BLOCK_COLUMNS of ``b`` into ``c``.
 
-    For numba functions: ``f(a, a_at, a_step, b, b_at, c, c_at, c_step, depth, a_next, ahead,
-    pace)``.
+    Args:
+        row_count: Rows; with their sums they must fit the registers.
 
-    Args of it:
-        a: Rows of ``depth`` floats, ``a_step`` apart, from ``a_at`` on.
-        b: ``depth`` rows of BLOCK_COLUMNS floats from ``b_at`` on.
-        c: Written: rows of BLOCK_COLUMNS floats, ``c_step`` apart, from ``c_at`` on.
-        depth: Products that are added.
-        a_next: Rows of ``a`` that are fetched meanwhile, of one piece.
-        ahead: What of ``b`` is fetched from memory meanwhile begins there.
-        pace: Floats of it per product that is added.
+    Returns:
+        For numba functions, ``f(a, a_at, a_step, b, b_at, c, c_at, c_step, depth, a_next, ahead,
+        pace)``: reads rows of ``depth`` floats of ``a``, ``a_step`` apart, from ``a_at`` on, and
+        ``depth`` rows of BLOCK_COLUMNS floats of ``b`` from ``b_at`` on; writes rows of
+        BLOCK_COLUMNS floats of ``c``, ``c_step`` apart, from ``c_at`` on. Meanwhile it fetches as
+        many rows of ``a``, of one piece, from ``a_next`` on, and of ``b`` from ``ahead`` on
+        ``pace`` floats for each of ``depth``.
     """
 
     @intrinsic

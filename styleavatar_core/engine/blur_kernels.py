@@ -29,7 +29,7 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
         image: (H', W', O), as much zero before it as after it.
         first: First row of the result.
         count: Rows.
-        taps: (4,), as many times 1, 3, 3, 1 along both axes.
+        taps: (4,) along one axis: 1, 3, 3, 1, times a factor.
         lines: ((W + 3) * O,) for the filter along y.
         result: (H, W, O), written.
         bias: (O,).
