@@ -87,7 +87,7 @@ def _trainer_view(parts: Parts) -> ProcessView:
     try:
         queue = training_queue(parts.redis)
         count = Worker.count(queue=queue)
-        detail = f"{count} at work or waiting, {len(queue)} jobs queued"
+        detail = f"trainers: {count}, jobs waiting: {len(queue)}"
     except RedisError:
         return ProcessView(name="trainer", address="job queue", is_healthy=False)
     return ProcessView(name="trainer", address="job queue", is_healthy=count > 0, detail=detail)
