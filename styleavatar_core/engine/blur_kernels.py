@@ -5,7 +5,7 @@ Numba compiles anew when this file's text changes; the line below changes with t
 sources. Arrays are float32 and C-contiguous, channels last, channels a multiple of LANES.
 """
 
-# Compiled from linear_code.py vector_code.py: 6a0d834d
+# Compiled from linear_code.py vector_code.py: 2818afcb
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ import numpy as np
 from numba import njit
 
 from styleavatar_core.engine.linear_code import finishing_map
-from styleavatar_core.engine.vector_code import LANES
+from styleavatar_core.engine.vector_code import LANES, goes_past_caches
 
 _TAPS = np.array([[1.0, 3.0, 3.0, 1.0]])  # along a row; the filter's gain is in those along y
 _RUN = 4  # pixels whose values are read once for all of them
-_one = finishing_map(_TAPS)
-_run = finishing_map(np.vstack([np.roll(np.pad(_TAPS, ((0, 0), (0, 3))), k) for k in range(_RUN)]))
+_RUNS = np.vstack([np.roll(np.pad(_TAPS, ((0, 0), (0, _RUN - 1))), k) for k in range(_RUN)])
+_one, _run, _run_past = (
+    finishing_map(_TAPS),
+    finishing_map(_RUNS),
+    finishing_map(_RUNS, streams=True),
+)
 
 
 @njit(cache=True, nogil=True)
@@ -44,7 +48,7 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
     lines[: before * channels] = 0
     lines[(before + width) * channels :] = 0
     added = np.zeros(wide, np.float32)
-    row_size = wide * channels
+    row_size, is_past = wide * channels, goes_past_caches(result)
     for y in range(first, first + count):
         for term in range(4):
             row = y - before + term
@@ -58,7 +62,11 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
             for x in range(0, wide - wide % _RUN, _RUN):
                 at = x * channels + k
                 to = y * row_size + at
-                _run(lines, at, channels, pixels, to, channels, row_size, bias, k, added, x, slope)
+                place = (lines, at, channels, pixels, to, channels, row_size)
+                if is_past:
+                    _run_past(*place, bias, k, added, x, slope)
+                else:
+                    _run(*place, bias, k, added, x, slope)
             for x in range(wide - wide % _RUN, wide):
                 at = x * channels + k
                 to = y * row_size + at

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from numba import njit
 from torch import nn
 
@@ -49,8 +48,12 @@ class NearestFace(nn.Module):
         place = (uv * self.side - 0.5).round()
         is_seen = (face_mask[:, 0] != 0) & ((place >= 0) & (place < self.side)).all(dim=1)
         row = torch.where(is_seen, place[:, 1] * self.side + place[:, 0], len(self.table) - 1)
-        samples = F.embedding(row.long(), self.table).permute(0, 3, 1, 2)
-        return samples[:, :-12], samples[:, -12:]
+        rows, table = row.long().flatten(), self.table.numpy()
+        parts = [uv.new_empty(*row.shape, size) for size in (table.shape[1] - 12, 12)]
+        place = (rows.numpy(), table, *(part.flatten(0, 2).numpy() for part in parts))
+        _share_rows(len(rows), table[0].nbytes, functools.partial(_look_up, *place))
+        feature, pixels = (part.permute(0, 3, 1, 2) for part in parts)
+        return feature, pixels
 
 
 class SharedCutter(nn.Module):
@@ -87,6 +90,17 @@ def _share_rows(count: int, bytes_per_row: int, compute: Callable[[int, int], No
     """Calls ``compute(first row, rows)`` for strips, on all threads."""
     strips = plan_strips(count, bytes_per_row, _STRIP_BYTES)
     share_strips(strips, lambda thread, first, rows: compute(first, rows))
+
+
+@njit(cache=True, nogil=True)
+def _look_up(rows, table, feature, pixels, first, count):  # noqa: ANN001, ANN202
+    """Copies rows of a table to some of (N, C) and (N, 12)."""
+    channels = feature.shape[1]
+    for index in range(first, first + count):
+        for k in range(channels):
+            feature[index, k] = table[rows[index], k]
+        for k in range(pixels.shape[1]):
+            pixels[index, k] = table[rows[index], channels + k]
 
 
 @njit(cache=True, nogil=True)

@@ -12,7 +12,12 @@ from torch import nn
 
 from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS, NARROW_COLUMNS
 from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
-from styleavatar_core.engine.cpu_pixels import PixelsToImage, SharedBytes, SharedToRGB
+from styleavatar_core.engine.cpu_pixels import (
+    PixelsToImage,
+    SharedBytes,
+    SharedMaskBytes,
+    SharedToRGB,
+)
 from styleavatar_core.engine.direct_convs import DirectConv
 from styleavatar_core.engine.direct_levels import DirectLevel
 from styleavatar_core.engine.filtered_convs import FilteredConv
@@ -159,6 +164,7 @@ def missing_bytes(generator: FrozenGenerator) -> int:
 def _share_rest(generator: FrozenGenerator) -> None:
     """Lets our threads share what torch would compute alone, in place."""
     generator.image_bytes = SharedBytes()  # type: ignore[assignment]
+    generator.mask_bytes = SharedMaskBytes(generator.mask_bytes.factor)  # type: ignore[assignment]
     generator.generator.blender = SharedBlender()  # type: ignore[assignment]
     generator.generator.linspace_cutter = SharedCutter()  # type: ignore[assignment]
     for name, layer in list(generator.named_modules()):

@@ -11,6 +11,7 @@ from torch import nn
 
 from styleavatar_core.engine.frozen_layers import FrozenToRGB
 from styleavatar_core.engine.strips import plan_strips, share_strips
+from styleavatar_core.types import ByteArray, FloatArray
 
 _LEAST_FLOATS = 2**20  # of an image; below, torch is fast enough
 _STRIP_BYTES = 2**20
@@ -85,6 +86,57 @@ class SharedBytes(nn.Module):
 
         share_strips(plan_strips(len(source), 4, _STRIP_BYTES), compute)
         return result
+
+
+class SharedMaskBytes(nn.Module):
+    """Enlarges masks in (0, 1) to the image's side and turns them into bytes, in one pass.
+
+    Args:
+        factor: How many times their side.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, mask: torch.Tensor) -> torch.Tensor:
+        """Maps (B, 1, H, W) to (B, factor * H, factor * W) uint8."""
+        count, _, height, width = mask.shape
+        result = torch.empty(count, self.factor * height, self.factor * width, dtype=torch.uint8)
+        for source, target in zip(mask[:, 0].contiguous().numpy(), result.numpy(), strict=True):
+            _share_enlarging(source, target)
+        return result
+
+
+def _share_enlarging(mask: FloatArray, result: ByteArray) -> None:
+    """Enlarges one mask on all threads."""
+
+    def compute(thread: int, first: int, count: int) -> None:
+        _enlarge(mask, first, count, result)
+
+    share_strips(plan_strips(len(result), 4 * result.shape[1], _STRIP_BYTES), compute)
+
+
+@njit(cache=True, nogil=True)
+def _enlarge(mask, first, count, result):  # noqa: ANN001, ANN202
+    """Enlarges (H, W) bilinearly, repeating its border, to some rows of (F * H, F * W) bytes."""
+    height, width = mask.shape
+    factor = result.shape[0] // height
+    half, steps = np.float32(0.5), np.float32(255)
+    line = np.empty(width + 2, np.float32)
+    for y in range(first, first + count):
+        place = (y + half) / factor - half
+        top = int(np.floor(place))
+        share = np.float32(place - top)
+        above, below = max(top, 0), min(top + 1, height - 1)
+        for x in range(width):
+            line[x + 1] = mask[above, x] + (mask[below, x] - mask[above, x]) * share
+        line[0], line[width + 1] = line[1], line[width]
+        for x in range(width * factor):
+            where = (x + half) / factor + half
+            left = int(where)
+            value = line[left] + (line[left + 1] - line[left]) * np.float32(where - left)
+            result[y, x] = np.uint8(np.rint(value * steps))
 
 
 @njit(cache=True, nogil=True)

@@ -70,8 +70,9 @@ class FrozenGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.generator, self.samples_face = generator, samples_face
-        self.image_bytes = ImageBytes()
         self.config = generator.config
+        self.image_bytes = ImageBytes()
+        self.mask_bytes = MaskBytes(self.config.image_size_px // self.config.feature_size)
         self.register_buffer("style", torch.zeros(1, self.config.style.style_dim))
         self.window = window  # always on the host: reading it would make a GPU wait
         self.offset = self.frozen_at = (int(window[0, 0]), int(window[0, 1]))
@@ -137,8 +138,7 @@ class FrozenGenerator(nn.Module):
             self.window,
             noise=self._noise(),
         )
-        mask = enlarge(output.mask, self.config.image_size_px // self.config.feature_size)
-        return self.image_bytes(output.image), _to_bytes(mask[:, 0])
+        return self.image_bytes(output.image), self.mask_bytes(output.mask)
 
     def _face(
         self, where: tuple[torch.Tensor, ...], dtype: torch.dtype
@@ -164,6 +164,22 @@ class ImageBytes(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps (B, 3, H, W) to (B, H, W, 3) uint8."""
         return _to_bytes(image.permute(0, 2, 3, 1).float() * 0.5 + 0.5)
+
+
+class MaskBytes(nn.Module):
+    """Enlarges masks in (0, 1) to the image's side and turns them into bytes.
+
+    Args:
+        factor: How many times their side.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, mask: torch.Tensor) -> torch.Tensor:
+        """Maps (B, 1, H, W) to (B, factor * H, factor * W) uint8."""
+        return _to_bytes(enlarge(mask, self.factor)[:, 0])
 
 
 def _to_bytes(values: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,9 @@ def linear_map(
 
     Args:
         matrix: (R, C).
-        fetches: Whether what comes after each vector that is read is fetched from memory meanwhile.
-        fetches_to_write: Likewise after each vector that is written.
+        fetches: Whether what comes after each vector that is read is fetched from memory meanwhile,
+            into the second cache.
+        fetches_to_write: Likewise after each vector that is written, into the first.
 
     Returns:
         For numba functions, ``f(source, at, step, target, to, stride, ahead)``: reads C vectors
@@ -54,16 +55,18 @@ def linear_map(
     return apply  # type: ignore[no-any-return]
 
 
-def finishing_map(matrix: Matrix) -> Callable[..., None]:
+def finishing_map(matrix: Matrix, *, streams: bool = False) -> Callable[..., None]:
     """Returns code as :func:`linear_map` does, with bias, noise and a leaky ReLU after it.
 
     Args:
         matrix: (R, C).
+        streams: Whether results go past the caches; each has to begin at a multiple of its size.
 
     Returns:
         ``f(source, at, step, target, to, stride, ahead, bias, k, noise, first, slope)``: fetches
-        what is written next; adds the vector of ``bias`` at ``k`` and, to result r, the number of
-        ``noise`` at ``first + r``; ``slope`` is the leaky ReLU's, 1 for none.
+        what is written next, if it goes through the caches; adds the vector of ``bias`` at ``k``
+        and, to result r, the number of ``noise`` at ``first + r``; ``slope`` is the leaky ReLU's, 1
+        for none.
     """
 
     @intrinsic
@@ -82,8 +85,11 @@ def finishing_map(matrix: Matrix) -> Callable[..., None]:
                 steep = builder.fmul(sum_, factor)
                 above = builder.fcmp_ordered(">", sum_, steep)
                 place = code.place(target, to, builder.mul(code.index(row), stride))
-                code.store(builder.select(above, sum_, steep), place)
-                code.prefetch(code.place(place, ahead), is_written=True)
+                if streams:
+                    code.stream(builder.select(above, sum_, steep), place)
+                else:
+                    code.store(builder.select(above, sum_, steep), place)
+                    code.prefetch(code.place(place, ahead), is_written=True)
             return context.get_dummy_value()
 
         number = types.int64
@@ -105,7 +111,7 @@ def _read(
     base = code.place(source, at)
     places = [code.place(base, code.builder.mul(code.index(index), step)) for index in range(count)]
     for place in places if ahead is not None else []:
-        code.prefetch(code.place(place, ahead))
+        code.prefetch(code.place(place, ahead), level=2)
     return [code.load(place) for place in places]
 
 

@@ -9,7 +9,7 @@ convolution halves the resolution, for pixels of even and odd rows and columns, 
 each other with a pixel of zeros between them, so that a tap is the same step for all pixels.
 """
 
-# Compiled from matrix_code.py piece_code.py vector_code.py: 4dd6fc65
+# Compiled from matrix_code.py piece_code.py vector_code.py: e263a398
 
 from __future__ import annotations
 

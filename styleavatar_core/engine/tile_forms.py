@@ -118,10 +118,10 @@ def _halving(points: tuple[float, ...]) -> TileForm:
     return TileForm(image, taps, pixels, 2 * count, 0, (*range(own), *[own] * count))
 
 
-# Reciprocal pairs of points close to 1 keep rounding errors small: 2.4, 10, 6 and 2 times those of
+# Reciprocal pairs of points close to 1 keep rounding errors small: 2.4, 60, 6 and 2 times those of
 # a direct convolution.
 SAME = _same((0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2))
-SAME_LARGE = _same((0.0, 1 / 2, -1 / 2, 1.0, -1.0, 2.0, -2.0))
+SAME_LARGE = _same((0.0, 4 / 9, -4 / 9, 4 / 5, -4 / 5, 5 / 4, -5 / 4, 9 / 4, -9 / 4))
 DOUBLING = _doubling((1 / 3, -1 / 3, 4 / 5, -4 / 5, 7 / 4, -7 / 4))
 HALVING = _halving((1 / 2, -1 / 2, 5 / 4, -5 / 4))
 FORMS = (SAME, SAME_LARGE, DOUBLING, HALVING)

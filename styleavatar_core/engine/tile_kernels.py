@@ -11,7 +11,7 @@ points, with a gap after each: their lines would compete for the same places of 
 ``kind`` is the form's place in ``FORMS``.
 """
 
-# Compiled from linear_code.py tile_forms.py vector_code.py: 4fcea77a
+# Compiled from linear_code.py tile_forms.py vector_code.py: ed6ec3e6
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from numba import njit
 
 from styleavatar_core.engine.linear_code import finishing_map, linear_map
 from styleavatar_core.engine.tile_forms import FORMS, TileForm
-from styleavatar_core.engine.vector_code import LANES
+from styleavatar_core.engine.vector_code import LANES, goes_past_caches
 
 GAP = 16  # floats after a plane
 _AHEAD = 4 * LANES  # of a plane, fetched while what is before it is transformed
@@ -38,6 +38,9 @@ _same_along, _large_along, _doubling_along, _halving_along = (
     linear_map(form.output, fetches=True) for form in FORMS
 )
 _same_out, _large_out, _doubling_out, _halving_out = (finishing_map(form.output) for form in FORMS)
+_same_past, _large_past, _doubling_past, _halving_past = (
+    finishing_map(form.output, streams=True) for form in FORMS
+)
 
 
 @njit(inline="always")
@@ -82,8 +85,10 @@ def _transform_back(kind, source, at, step, target, to, stride):  # noqa: ANN001
 @njit(inline="always")
 def _finish(kind, source, place, bias, k, noise, first, slope):  # noqa: ANN001, ANN202
     """As ``_transform_back``, plus bias, noise, leaky ReLU; fetches the next tile's place."""
-    at, target, to, stride, ahead = place
-    if kind == 0:
+    at, target, to, stride, ahead, is_past = place
+    if is_past:
+        _finish_past(kind, source, place, bias, k, noise, first, slope)
+    elif kind == 0:
         _same_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
     elif kind == 1:
         _large_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
@@ -91,6 +96,20 @@ def _finish(kind, source, place, bias, k, noise, first, slope):  # noqa: ANN001,
         _doubling_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
     else:
         _halving_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
+
+
+@njit(inline="always")
+def _finish_past(kind, source, place, bias, k, noise, first, slope):  # noqa: ANN001, ANN202
+    """As ``_finish``, past the caches."""
+    at, target, to, stride, ahead, _ = place
+    if kind == 0:
+        _same_past(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
+    elif kind == 1:
+        _large_past(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
+    elif kind == 2:
+        _doubling_past(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
+    else:
+        _halving_past(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
 
 
 class Transforms(NamedTuple):
@@ -173,11 +192,12 @@ def _scattering(kind: int, form: TileForm) -> Callable[..., None]:
         pixels, plane = result.reshape(-1), products.size // points**2
         lines = np.empty(size * points * LANES, np.float32)
         edge = np.empty(size * size * channels, np.float32)
-        added = np.zeros(size * size, np.float32)
+        added, is_large = np.zeros(size * size, np.float32), goes_past_caches(result)
         for tile in range(count):
             top, left = (first + tile) // columns * size, (first + tile) % columns * size
             rows, wide = min(size, height - top), min(size, width - left)
             is_whole = wide == size
+            is_past = is_large and is_whole
             target, start, row = pixels, (top * width + left) * channels, width * channels
             if not is_whole:
                 target, start, row = edge, 0, size * channels
@@ -192,7 +212,7 @@ def _scattering(kind: int, form: TileForm) -> Callable[..., None]:
                     )
                 for y in range(rows):
                     at, to = y * points * LANES, start + y * row + k
-                    place = (at, target, to, channels, size * channels)
+                    place = (at, target, to, channels, size * channels, is_past)
                     _finish(kind, lines, place, bias, k, added, y * size, slope)
             if not is_whole:
                 for y in range(rows):

@@ -123,7 +123,7 @@ class TiledConv(FilteredConv):
 
 
 class LargeTiledConv(TiledConv):
-    """The same in tiles of 6x6 outputs: a fifth of the products, of larger kernels."""
+    """The same in tiles of 8x8 outputs: a sixth of the products, of larger kernels."""
 
     form = SAME_LARGE
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import cgutils
 from numba.core.codegen import get_host_cpu_features
 
@@ -21,6 +22,13 @@ INDEX = ir.IntType(64)
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 _BYTE = ir.IntType(8)
+_STREAMED = 2**23  # floats of an image that stays in no cache until it is read
+
+
+@njit(inline="always")
+def goes_past_caches(image):  # noqa: ANN001, ANN201
+    """Whether an image, C-contiguous float32, is to be written past the caches, and can be."""
+    return image.size >= _STREAMED and image.ctypes.data % (4 * LANES) == 0
 
 
 class VectorCode:
@@ -53,6 +61,12 @@ class VectorCode:
     def store(self, value: ir.Value, address: ir.Value) -> None:
         """Writes a vector."""
         self.builder.store(value, self._as_vector(address), align=4)
+
+    def stream(self, value: ir.Value, address: ir.Value) -> None:
+        """Writes a vector past the caches, to an address that is a multiple of its size."""
+        written = self.builder.store(value, self._as_vector(address), align=4 * LANES)
+        one = ir.Constant(ir.IntType(32), 1)
+        written.set_metadata("nontemporal", self.builder.module.add_metadata([one]))
 
     def store_some(self, value: ir.Value, address: ir.Value, count: ir.Value) -> None:
         """Writes the first so many floats of a vector; all of them, or none, if out of range."""

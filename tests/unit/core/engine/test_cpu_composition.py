@@ -7,8 +7,13 @@ import torch.nn.functional as F
 
 from styleavatar_core.engine import cpu_composition, cpu_pixels
 from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
-from styleavatar_core.engine.cpu_pixels import PixelsToImage, SharedBytes, SharedToRGB
-from styleavatar_core.engine.freeze import ImageBytes
+from styleavatar_core.engine.cpu_pixels import (
+    PixelsToImage,
+    SharedBytes,
+    SharedMaskBytes,
+    SharedToRGB,
+)
+from styleavatar_core.engine.freeze import ImageBytes, MaskBytes
 from styleavatar_core.engine.frozen_layers import FrozenToRGB
 from styleavatar_core.networks.composition import (
     FaceSampler,
@@ -53,6 +58,17 @@ def test_a_window_is_the_same_in_either_layout(start: int) -> None:
 def small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (cpu_composition, cpu_pixels):
         monkeypatch.setattr(module, "_STRIP_BYTES", 64)
+
+
+@pytest.mark.usefixtures("small_strips")
+@pytest.mark.parametrize("factor", [1, 2, 8])
+def test_masks_are_enlarged_as_torch_enlarges_them(factor: int) -> None:
+    masks = torch.rand(2, 1, 6, 9)
+    found, expected = (kind(factor)(masks) for kind in (SharedMaskBytes, MaskBytes))
+    assert found.shape == (2, 6 * factor, 9 * factor)
+    # Sums are rounded in another order: a level of difference where one is just at a half.
+    assert (found.int() - expected.int()).abs().max() <= 1
+    assert (found != expected).float().mean() < 0.01
 
 
 @pytest.mark.usefixtures("small_strips")
