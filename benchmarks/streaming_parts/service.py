@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import grpc
 import httpx
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.supervisor.settings import choose_ports
 
 START_TIMEOUT_S = 300
 STANDBY_TIMEOUT_S = 120
@@ -69,11 +70,7 @@ class RunningService:
 
 def free_ports(count: int) -> list[int]:
     """Returns ports that nobody listens on."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    return list(choose_ports("127.0.0.1", {f"port_{index}": 0 for index in range(count)}).values())
 
 
 def rendering_service(

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import Field
@@ -11,6 +13,10 @@ from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import REDIS_VARIABLE, ServiceSettings
 from styleavatar_core.errors import ConflictError
+
+# Below the ports that a system gives to connections: one of those could take a port of them between
+# its choice and the service's start, and keep the service from starting for as long as it lasts.
+_CHOSEN_PORTS = range(20_000, 32_768)
 
 
 class SupervisorSettings(ServiceSettings):
@@ -73,7 +79,7 @@ def choose_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
             sockets.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                listener.bind((host, port))
+                _bind(listener, host, [port] if port else _shuffled(_CHOSEN_PORTS))
             except OSError as error:
                 raise ConflictError(
                     f"port {port} ({name.removesuffix('_port')}) on {host} is taken: stop what uses"
@@ -85,3 +91,26 @@ def choose_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
         for listener in sockets:
             listener.close()
     return chosen
+
+
+def _shuffled(ports: range) -> list[int]:
+    """Returns ports in another order each time: two who choose rarely choose the same."""
+    return secrets.SystemRandom().sample(ports, len(ports))
+
+
+def _bind(listener: socket.socket, host: str, ports: Iterable[int]) -> None:
+    """Binds a socket to the first port that is free.
+
+    Raises:
+        OSError: None is.
+    """
+    failure: OSError | None = None
+    for port in ports:
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            failure = error
+        else:
+            return
+    assert failure is not None
+    raise failure

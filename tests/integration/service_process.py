@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,15 +17,15 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.supervisor.settings import choose_ports
+
 START_TIMEOUT_S = 90
 # Tests say themselves how many workers they mean: they must not depend on the machine's cores.
 OWN_SETTINGS: dict[str, dict[str, object]] = {"rendering": {"worker_count": 1}}
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return choose_ports("127.0.0.1", {"port": 0})["port"]
 
 
 class ServiceProcess:

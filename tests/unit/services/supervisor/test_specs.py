@@ -60,6 +60,10 @@ def test_listening_everywhere_is_reached_at_home() -> None:
 def test_free_ports_differ_and_taken_ones_are_named() -> None:
     ports = choose_ports("127.0.0.1", {"a_port": 0, "b_port": 0, "c_port": 0})
     assert len(set(ports.values())) == 3
+    # Not one that a connection could be given before the service listens.
+    assert max(ports.values()) < int(
+        Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]
+    )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
