@@ -17,6 +17,7 @@ from styleavatar_core.errors import ConflictError
 # Below the ports that a system gives to connections: one of those could take a port of them between
 # its choice and the service's start, and keep the service from starting for as long as it lasts.
 _CHOSEN_PORTS = range(20_000, 32_768)
+_TRIES = 100  # of them, others each time: two who choose rarely choose the same
 
 
 class SupervisorSettings(ServiceSettings):
@@ -79,7 +80,7 @@ def choose_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
             sockets.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                _bind(listener, host, [port] if port else _shuffled(_CHOSEN_PORTS))
+                _bind(listener, host, [port] if port else _some_ports())
             except OSError as error:
                 raise ConflictError(
                     f"port {port} ({name.removesuffix('_port')}) on {host} is taken: stop what uses"
@@ -93,9 +94,9 @@ def choose_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
     return chosen
 
 
-def _shuffled(ports: range) -> list[int]:
-    """Returns ports in another order each time: two who choose rarely choose the same."""
-    return secrets.SystemRandom().sample(ports, len(ports))
+def _some_ports() -> list[int]:
+    """Returns ports to choose from."""
+    return secrets.SystemRandom().sample(_CHOSEN_PORTS, _TRIES)
 
 
 def _bind(listener: socket.socket, host: str, ports: Iterable[int]) -> None:

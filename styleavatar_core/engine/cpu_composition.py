@@ -50,8 +50,8 @@ class NearestFace(nn.Module):
         row = torch.where(is_seen, place[:, 1] * self.side + place[:, 0], len(self.table) - 1)
         rows, table = row.long().flatten(), self.table.numpy()
         parts = [uv.new_empty(*row.shape, size) for size in (table.shape[1] - 12, 12)]
-        place = (rows.numpy(), table, *(part.flatten(0, 2).numpy() for part in parts))
-        _share_rows(len(rows), table[0].nbytes, functools.partial(_look_up, *place))
+        arrays = (rows.numpy(), table, *(part.flatten(0, 2).numpy() for part in parts))
+        _share_rows(len(rows), table[0].nbytes, functools.partial(_look_up, *arrays))
         feature, pixels = (part.permute(0, 3, 1, 2) for part in parts)
         return feature, pixels
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numba import njit
 from torch import nn
 
+from styleavatar_core.engine.freeze import MaskBytes
 from styleavatar_core.engine.frozen_layers import FrozenToRGB
 from styleavatar_core.engine.strips import plan_strips, share_strips
 from styleavatar_core.types import ByteArray, FloatArray
@@ -88,19 +89,11 @@ class SharedBytes(nn.Module):
         return result
 
 
-class SharedMaskBytes(nn.Module):
-    """Enlarges masks in (0, 1) to the image's side and turns them into bytes, in one pass.
-
-    Args:
-        factor: How many times their side.
-    """
-
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
+class SharedMaskBytes(MaskBytes):
+    """Enlarges masks and turns them into bytes in one pass."""
 
     def forward(self, mask: torch.Tensor) -> torch.Tensor:
-        """Maps (B, 1, H, W) to (B, factor * H, factor * W) uint8."""
+        """As :meth:`MaskBytes.forward`."""
         count, _, height, width = mask.shape
         result = torch.empty(count, self.factor * height, self.factor * width, dtype=torch.uint8)
         for source, target in zip(mask[:, 0].contiguous().numpy(), result.numpy(), strict=True):
