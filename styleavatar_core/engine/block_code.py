@@ -36,7 +36,7 @@ def _block_product(row_count: int) -> Callable[..., None]:
     """
 
     @intrinsic
-    def multiply(typing, a, a_at, a_step, b, b_at, c, c_at, c_step, depth, a_next, ahead, pace):  # noqa: ANN001, ANN202
+    def multiply(typing, a, a_at, a_step, b, b_at, c, c_at, c_step, depth, a_next, ahead, pace):
         number = types.int64
         arguments = (a, number, number, b, number, c, *[number] * 6)
         return types.void(*arguments), functools.partial(_generate_block, row_count)
@@ -45,7 +45,7 @@ def _block_product(row_count: int) -> Callable[..., None]:
 
 
 @intrinsic
-def multiply_narrow(typing, a, a_at, b, b_at, bias, bias_at, c, c_at, c_step, depth, width):  # noqa: ANN001, ANN201
+def multiply_narrow(typing, a, a_at, b, b_at, bias, bias_at, c, c_at, c_step, depth, width):
     """Multiplies BLOCK_ROWS of ``a`` by NARROW_COLUMNS of ``b``; adds a bias; into ``c``.
 
     The rows of ``a`` after these are fetched meanwhile.
@@ -68,7 +68,7 @@ def multiply_narrow(typing, a, a_at, b, b_at, bias, bias_at, c, c_at, c_step, de
     return types.void(a, number, b, number, bias, number, c, *[number] * 4), _generate_narrow
 
 
-def _generate_block(row_count, context, builder, signature, arguments):  # noqa: ANN001, ANN202
+def _generate_block(row_count, context, builder, signature, arguments):
     """Generates one loop over the depth, with the block of ``c`` in registers."""
     code = VectorCode(builder)
     _, a_at, a_step, _, b_at, _, c_at, c_step, depth, a_next, ahead, pace = arguments
@@ -92,7 +92,7 @@ def _generate_block(row_count, context, builder, signature, arguments):  # noqa:
     return context.get_dummy_value()
 
 
-def _generate_narrow(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+def _generate_narrow(context, builder, signature, arguments):
     """Generates one loop over the depth, with the sums in registers."""
     code = VectorCode(builder)
     _, a_at, _, b_at, _, bias_at, _, c_at, c_step, depth, width = arguments

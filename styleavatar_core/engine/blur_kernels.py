@@ -5,28 +5,24 @@ Numba compiles anew when this file's text changes; the line below changes with t
 sources. Arrays are float32 and C-contiguous, channels last, channels a multiple of LANES.
 """
 
-# Compiled from linear_code.py vector_code.py: 2818afcb
+# Compiled from linear_code.py vector_code.py: d1da56a6
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from styleavatar_core.engine.linear_code import finishing_map
+from styleavatar_core.engine.linear_code import finishing_maps
 from styleavatar_core.engine.vector_code import LANES, goes_past_caches
 
 _TAPS = np.array([[1.0, 3.0, 3.0, 1.0]])  # along a row; the filter's gain is in those along y
 _RUN = 4  # pixels whose values are read once for all of them
 _RUNS = np.vstack([np.roll(np.pad(_TAPS, ((0, 0), (0, _RUN - 1))), k) for k in range(_RUN)])
-_one, _run, _run_past = (
-    finishing_map(_TAPS),
-    finishing_map(_RUNS),
-    finishing_map(_RUNS, streams=True),
-)
+_filter = finishing_maps([_RUNS, _TAPS])
 
 
 @njit(cache=True, nogil=True)
-def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa: ANN001, ANN201
+def blur(image, first, count, taps, lines, result, bias, noise, slope):
     """Filters some rows with four taps along both axes; bias, noise and leaky ReLU follow.
 
     Args:
@@ -62,19 +58,45 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):  # noqa:
             for x in range(0, wide - wide % _RUN, _RUN):
                 at = x * channels + k
                 to = y * row_size + at
-                place = (lines, at, channels, pixels, to, channels, row_size)
-                if is_past:
-                    _run_past(*place, bias, k, added, x, slope)
-                else:
-                    _run(*place, bias, k, added, x, slope)
+                _filter(
+                    0,
+                    lines,
+                    at,
+                    channels,
+                    pixels,
+                    to,
+                    channels,
+                    row_size,
+                    is_past,
+                    bias,
+                    k,
+                    added,
+                    x,
+                    slope,
+                )
             for x in range(wide - wide % _RUN, wide):
                 at = x * channels + k
                 to = y * row_size + at
-                _one(lines, at, channels, pixels, to, channels, row_size, bias, k, added, x, slope)
+                _filter(
+                    1,
+                    lines,
+                    at,
+                    channels,
+                    pixels,
+                    to,
+                    channels,
+                    row_size,
+                    False,
+                    bias,
+                    k,
+                    added,
+                    x,
+                    slope,
+                )
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _add_rows(target, source, starts, weights):  # noqa: ANN001, ANN202
+def _add_rows(target, source, starts, weights):
     """Writes the weighted sum of four rows."""
     # Unsigned places: numba then leaves out the test for negative ones, and the loop is vectorized.
     a, b, c = np.uint64(starts[0]), np.uint64(starts[1]), np.uint64(starts[2])

@@ -26,13 +26,9 @@ from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise, F
 from styleavatar_core.engine.matrix_code import SIDE, has_matrix_unit
 from styleavatar_core.engine.onnx_graph import trace_generator
 from styleavatar_core.engine.product_kernels import multiply_pixels
-from styleavatar_core.engine.strips import plan_strips, share_strips
-from styleavatar_core.engine.tiled_convs import (
-    LargeTiledConv,
-    TiledConv,
-    TiledDownConv,
-    TiledUpConv,
-)
+from styleavatar_core.engine.strips import plan_strips, share_strips, strip_threads
+from styleavatar_core.engine.tile_forms import form_for
+from styleavatar_core.engine.tiled_convs import TiledConv
 from styleavatar_core.engine.vector_code import LANES
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
@@ -40,14 +36,14 @@ from styleavatar_core.networks.style_unet import DecoderBlock
 from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
 
 # Below, transforms and the kernels' memory cost more than products are saved.
-_LEAST_CHANNELS = 64
-_LEAST_FLOP = 0.5e9  # of the layer as it is
+_LEAST_CHANNELS = 32
+_LEAST_FLOP = 0.25e9  # of the layer as it is
 _LEAST_DIRECT_FLOP = 0.2e9  # where a matrix unit does it: below, threads wait for each other longer
 _MOST = 0.5  # of the work in tiles: what is left is shared among the same threads then
 _MOST_KERNEL_BYTES = 2**21  # of a level in windows: each window reads all of them
-_LEAST_FLOATS = 2**20  # below, a call of torch's product is faster than our threads start
+_LEAST_FLOATS = 2**20  # below, torch's threads have multiplied before ours start
+_LEAST_ALONE = 2**18  # the same where torch computes on one thread
 _STRIP_BYTES = 2**22  # of pixels that a thread multiplies at a time
-_LEAST_LARGE = 48  # pixels of a side; below, larger tiles reach beyond it for what they save
 
 _known: dict[tuple[GeneratorConfig, bool, tuple[int, int]], Mapping[str, tuple[int, ...]]] = {}
 
@@ -81,7 +77,9 @@ class MatrixConv(nn.Module):
         if not x.is_contiguous(memory_format=torch.channels_last):
             return (self.weight @ x.flatten(2) + bias[:, None]).unflatten(2, x.shape[2:])
         pixels = x.permute(0, 2, 3, 1).flatten(0, 2)
-        if len(pixels) < BLOCK_ROWS or x.numel() < _LEAST_FLOATS:
+        is_alone = torch.get_num_threads() < strip_threads()
+        least = _LEAST_ALONE if is_alone else _LEAST_FLOATS
+        if len(pixels) < BLOCK_ROWS or x.numel() < least:
             return F.linear(x.permute(0, 2, 3, 1), self.weight, bias).permute(0, 3, 1, 2)
         result = x.new_empty(len(pixels), len(bias))
         arrays = (self.kernels.numpy(), self.bias.numpy(), result.numpy())
@@ -203,22 +201,23 @@ def _tile_large(generator: FrozenGenerator) -> float:
         for name, layer in generator.named_modules()
         if isinstance(layer, FrozenConv)
     }
-    if not any(map(_replacement, found.values())):
+    if not any(_is_direct(layer) or _is_tileable(layer) for layer in found.values()):
         return 0.0
     whole = tiled = 0.0
     for weight, sides in _resolutions(generator).items():
         layer = found.get(weight)
         if layer is None:
             continue
-        kind = _replacement(layer)
         flop = 2 * layer.weight.numel() * math.prod(sides) / (4 if layer.mode == "up" else 1)
         whole += flop
-        least = _LEAST_DIRECT_FLOP if kind is DirectConv else _LEAST_FLOP
-        if kind is not None and flop >= least:
+        less: FilteredConv | None = None
+        if _is_direct(layer):
+            less = DirectConv(layer) if flop >= _LEAST_DIRECT_FLOP else None
+        elif _is_tileable(layer) and flop >= _LEAST_FLOP:
+            less = TiledConv(layer, form_for(layer.mode, sides))
+        if less is not None:
             tiled += flop
-            is_large = kind is TiledConv and min(sides) >= _LEAST_LARGE
-            name = weight.removesuffix(".weight")
-            generator.set_submodule(name, (LargeTiledConv if is_large else kind)(layer))
+            generator.set_submodule(weight.removesuffix(".weight"), less)
     return tiled / whole
 
 
@@ -235,17 +234,26 @@ def _resolutions(generator: FrozenGenerator) -> Mapping[str, tuple[int, ...]]:
     return _known[kind]
 
 
-def _replacement(conv: FrozenConv) -> type[FilteredConv] | None:
-    """Returns what does the same with less work, if the resolution is high enough."""
-    outputs, inputs, *sides = conv.weight.shape
-    if conv.mode == "up":
-        inputs, outputs = outputs, inputs
-    if sides != [3, 3]:
-        return None
-    if conv.mode != "same" and conv.fir_taps != IMAGE_TAPS:
-        return None
-    if has_matrix_unit() and inputs % SIDE == outputs % SIDE == 0:
-        return DirectConv
-    if min(outputs, inputs) < _LEAST_CHANNELS or inputs % LANES or outputs % BLOCK_COLUMNS:
-        return None
-    return {"same": TiledConv, "up": TiledUpConv, "down": TiledDownConv}[conv.mode]
+def _is_direct(conv: FrozenConv) -> bool:
+    """Whether a matrix unit does the same with less work, if the resolution is high enough."""
+    outputs, inputs = _channels(conv)
+    return has_matrix_unit() and _is_filtered(conv) and inputs % SIDE == outputs % SIDE == 0
+
+
+def _is_tileable(conv: FrozenConv) -> bool:
+    """Whether tiles do."""
+    outputs, inputs = _channels(conv)
+    fits = inputs % LANES == outputs % BLOCK_COLUMNS == 0
+    return _is_filtered(conv) and fits and min(outputs, inputs) >= _LEAST_CHANNELS
+
+
+def _is_filtered(conv: FrozenConv) -> bool:
+    """Whether it is a convolution as ``FilteredConv`` has it."""
+    is_known = conv.mode == "same" or conv.fir_taps == IMAGE_TAPS
+    return is_known and conv.weight.shape[2:] == (3, 3)
+
+
+def _channels(conv: FrozenConv) -> tuple[int, int]:
+    """Returns a convolution's outputs and inputs."""
+    first, second = conv.weight.shape[:2]
+    return (second, first) if conv.mode == "up" else (first, second)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a convolution's taps to the kernels of tiles, compiled as ``tile_kernels.py`` is."""
 
-# Compiled from block_code.py linear_code.py tile_forms.py vector_code.py: 0b178767
+# Compiled from block_code.py linear_code.py tile_forms.py vector_code.py: 90050b2b
 
 from __future__ import annotations
 
@@ -11,26 +11,13 @@ import numpy as np
 from numba import njit
 
 from styleavatar_core.engine.block_code import BLOCK_COLUMNS
-from styleavatar_core.engine.linear_code import linear_map
+from styleavatar_core.engine.linear_code import linear_maps
 from styleavatar_core.engine.tile_forms import FORMS, TileForm
 from styleavatar_core.engine.vector_code import LANES
 
 _RUN = 4  # inputs whose kernels are written at a time, in one piece
 
-_same_taps, _large_taps, _doubling_taps, _halving_taps = (linear_map(form.kernel) for form in FORMS)
-
-
-@njit(inline="always")
-def _to_classes(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
-    """Transforms three taps to the values of each class, along one axis."""
-    if kind == 0:
-        _same_taps(source, at, step, target, to, stride, 0)
-    elif kind == 1:
-        _large_taps(source, at, step, target, to, stride, 0)
-    elif kind == 2:
-        _doubling_taps(source, at, step, target, to, stride, 0)
-    else:
-        _halving_taps(source, at, step, target, to, stride, 0)
+_to_classes = linear_maps([form.kernel for form in FORMS])
 
 
 def _tap_transform(kind: int, form: TileForm) -> Callable[..., None]:
@@ -62,11 +49,11 @@ def _tap_transform(kind: int, form: TileForm) -> Callable[..., None]:
                     for half in range(0, width, LANES):
                         for x in range(3):
                             at, to = x * width + half, x * LANES
-                            _to_classes(kind, by_tap, at, 3 * width, lines, to, 3 * LANES)
+                            _to_classes(kind, by_tap, at, 3 * width, lines, to, 3 * LANES, 0)
                         for row in range(classes):
                             to = (row * classes * _RUN + run) * width + half
                             at = 3 * row * LANES
-                            _to_classes(kind, lines, at, LANES, staged, to, _RUN * width)
+                            _to_classes(kind, lines, at, LANES, staged, to, _RUN * width, 0)
                 for index in range(classes * classes):
                     source = np.uint64(index) * run_size  # unsigned: the loop is vectorized then
                     target = np.uint64(((index * panels + panel) * inputs + start) * width)

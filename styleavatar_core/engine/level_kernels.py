@@ -7,7 +7,7 @@ sources. Arrays are float32 and C-contiguous, channels last; pieces are those of
 reach beyond its image, where everything is zero.
 """
 
-# Compiled from matrix_code.py piece_code.py piece_kernels.py product_kernels.py: a5412082
+# Compiled from matrix_code.py piece_code.py piece_kernels.py product_kernels.py: c4241174
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HALO = 2  # and that are filtered
 
 
 @njit(cache=True, nogil=True)
-def compute_windows(image, part, up, conv, to_rgb, room, pixels, feature):  # noqa: ANN001, ANN201
+def compute_windows(image, part, up, conv, to_rgb, room, pixels, feature):
     """Doubles, filters, convolves and draws a part of an image, one window below the other.
 
     Args:
@@ -66,7 +66,7 @@ def compute_windows(image, part, up, conv, to_rgb, room, pixels, feature):  # no
 
 
 @njit(nogil=True)
-def _double(image, window, done, up, given, sums, wide):  # noqa: ANN001, ANN202
+def _double(image, window, done, up, given, sums, wide):
     """Doubles what a window's filter sees, but for the rows that are done."""
     kernels, steps, phases, _, bias, _, _ = up
     top, left, count, _ = window
@@ -79,7 +79,7 @@ def _double(image, window, done, up, given, sums, wide):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def split_window(image, window, pieces):  # noqa: ANN001, ANN201
+def split_window(image, window, pieces):
     """Writes a window of an image (H, W, I) as pieces."""
     height, width, channels = image.shape
     top, left, rows, columns = window
@@ -96,7 +96,7 @@ def split_window(image, window, pieces):  # noqa: ANN001, ANN201
 
 
 @njit(nogil=True)
-def _filter(wide, window, done, sides, end, line, seen):  # noqa: ANN001, ANN202
+def _filter(wide, window, done, sides, end, line, seen):
     """Filters what a window's convolution sees, but for the rows that are done; gives pieces.
 
     Args:
@@ -130,7 +130,7 @@ def _filter(wide, window, done, sides, end, line, seen):  # noqa: ANN001, ANN202
 
 
 @njit(nogil=True, fastmath=True)
-def _sum_rows(source, at, pitch, taps, line):  # noqa: ANN001, ANN202
+def _sum_rows(source, at, pitch, taps, line):
     """Writes the sums of four rows."""
     # Unsigned places: numba then leaves out the test for negative ones, and the loop is vectorized.
     a, step, (w, x, y, z) = np.uint64(at), np.uint64(pitch), taps
@@ -140,14 +140,14 @@ def _sum_rows(source, at, pitch, taps, line):  # noqa: ANN001, ANN202
 
 
 @njit(inline="always")
-def _inside(first, count, side):  # noqa: ANN001, ANN202
+def _inside(first, count, side):
     """Returns which of some places in a row, from ``first`` on, are in an image."""
     low = min(max(-first, 0), count)
     return low, max(low, min(count, side - first))
 
 
 @njit(nogil=True)
-def _cut(noise, window, grains):  # noqa: ANN001, ANN202
+def _cut(noise, window, grains):
     """Returns the window's part of the noise, (R, C); (0, 0) for none."""
     top, left, rows, columns = window
     if len(noise):

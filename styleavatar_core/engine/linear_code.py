@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,30 +16,33 @@ from styleavatar_core.engine.vector_code import VectorCode, data_of
 Matrix = npt.NDArray[np.float64]
 
 
-def linear_map(
-    matrix: Matrix, *, fetches: bool = False, fetches_to_write: bool = False
+def linear_maps(
+    matrices: Sequence[Matrix], *, fetches: bool = False, fetches_to_write: bool = False
 ) -> Callable[..., None]:
-    """Returns code that multiplies a small constant matrix by vectors.
+    """Returns code that multiplies one of some small constant matrices by vectors.
 
     Args:
-        matrix: (R, C).
+        matrices: Each (R, C).
         fetches: Whether what comes after each vector that is read is fetched from memory meanwhile,
             into the second cache.
         fetches_to_write: Likewise after each vector that is written, into the first.
 
     Returns:
-        For numba functions, ``f(source, at, step, target, to, stride, ahead)``: reads C vectors
-        ``step`` apart from ``at`` on, writes R vectors ``stride`` apart from ``to`` on; what is
-        fetched is ``ahead`` floats after them.
+        For numba functions, ``f(kind, source, at, step, target, to, stride, ahead)``: ``kind``, a
+        constant, is the matrix's place in ``matrices``; reads C vectors ``step`` apart from ``at``
+        on, writes R vectors ``stride`` apart from ``to`` on; what is fetched is ``ahead`` floats
+        after them.
     """
 
-    @intrinsic
-    def apply(typing, source, at, step, target, to, stride, ahead):  # noqa: ANN001, ANN202
-        def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    @intrinsic(prefer_literal=True)
+    def apply(typing, kind, source, at, step, target, to, stride, ahead):
+        matrix = matrices[kind.literal_value]
+
+        def generate(context, builder, signature, arguments):
             code = VectorCode(builder)
-            _, at, step, _, to, stride, ahead = arguments
+            _, _, at, step, _, to, stride, ahead = arguments
             source, target = (
-                data_of(context, builder, signature, arguments, index) for index in (0, 3)
+                data_of(context, builder, signature, arguments, index) for index in (1, 4)
             )
             values = _read(code, source, at, step, matrix.shape[1], ahead if fetches else None)
             for row, value in enumerate(_combine(code, matrix, values)):
@@ -50,51 +53,74 @@ def linear_map(
             return context.get_dummy_value()
 
         number = types.int64
-        return types.void(source, number, number, target, *[number] * 3), generate
+        return types.void(kind, source, number, number, target, *[number] * 3), generate
 
     return apply  # type: ignore[no-any-return]
 
 
-def finishing_map(matrix: Matrix, *, streams: bool = False) -> Callable[..., None]:
-    """Returns code as :func:`linear_map` does, with bias, noise and a leaky ReLU after it.
+def finishing_maps(matrices: Sequence[Matrix]) -> Callable[..., None]:
+    """Returns code as :func:`linear_maps` does, with bias, noise and a leaky ReLU after it.
 
     Args:
-        matrix: (R, C).
-        streams: Whether results go past the caches; each has to begin at a multiple of its size.
+        matrices: Each (R, C).
 
     Returns:
-        ``f(source, at, step, target, to, stride, ahead, bias, k, noise, first, slope)``: fetches
-        what is written next, if it goes through the caches; adds the vector of ``bias`` at ``k``
-        and, to result r, the number of ``noise`` at ``first + r``; ``slope`` is the leaky ReLU's, 1
-        for none.
+        ``f(kind, source, at, step, target, to, stride, ahead, is_past, bias, k, noise, first,
+        slope)``: if ``is_past``, results go past the caches, and each has to begin at a multiple of
+        its size; else what is written next is fetched. Adds the vector of ``bias`` at ``k`` and, to
+        result r, the number of ``noise`` at ``first + r``; ``slope`` is the leaky ReLU's, 1 for
+        none.
     """
 
-    @intrinsic
-    def apply(typing, source, at, step, target, to, stride, ahead, bias, k, noise, first, slope):  # noqa: ANN001, ANN202
-        def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    @intrinsic(prefer_literal=True)
+    def apply(
+        typing,
+        kind,
+        source,
+        at,
+        step,
+        target,
+        to,
+        stride,
+        ahead,
+        is_past,
+        bias,
+        k,
+        noise,
+        first,
+        slope,
+    ):
+        matrix = matrices[kind.literal_value]
+
+        def generate(context, builder, signature, arguments):
             code = VectorCode(builder)
-            _, at, step, _, to, stride, ahead, _, channel, _, first, slope = arguments
+            _, _, at, step, _, to, stride, ahead, is_past, _, channel, _, first, slope = arguments
             source, target, bias, noise = (
-                data_of(context, builder, signature, arguments, index) for index in (0, 3, 7, 9)
+                data_of(context, builder, signature, arguments, index) for index in (1, 4, 9, 11)
             )
             values = _read(code, source, at, step, matrix.shape[1])
             offset, factor = code.load(code.place(bias, channel)), code.broadcast(slope)
+            results = []
             for row, value in enumerate(_combine(code, matrix, values)):
                 added = builder.load(code.place(noise, first, code.index(row)))
                 sum_ = builder.fadd(value, builder.fadd(offset, code.broadcast(added)))
                 steep = builder.fmul(sum_, factor)
                 above = builder.fcmp_ordered(">", sum_, steep)
                 place = code.place(target, to, builder.mul(code.index(row), stride))
-                if streams:
-                    code.stream(builder.select(above, sum_, steep), place)
-                else:
-                    code.store(builder.select(above, sum_, steep), place)
-                    code.prefetch(code.place(place, ahead), is_written=True)
+                results.append((builder.select(above, sum_, steep), place))
+            with builder.if_else(is_past) as (past, through):
+                with past:
+                    for value, place in results:
+                        code.stream(value, place)
+                with through:
+                    for value, place in results:
+                        code.store(value, place)
+                        code.prefetch(code.place(place, ahead), is_written=True)
             return context.get_dummy_value()
 
         number = types.int64
-        ends = (bias, number, noise, number, types.float32)
-        return types.void(source, number, number, target, *[number] * 3, *ends), generate
+        ends = (types.boolean, bias, number, noise, number, types.float32)
+        return types.void(kind, source, number, number, target, *[number] * 3, *ends), generate
 
     return apply  # type: ignore[no-any-return]
 

@@ -54,10 +54,10 @@ def tile_shapes() -> np.ndarray:
 
 
 @intrinsic
-def begin(typing, shapes):  # noqa: ANN001, ANN201
+def begin(typing, shapes):
     """Prepares the unit for this thread; ``shapes`` are :func:`tile_shapes`."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         address = data_of(context, builder, signature, arguments, 0)
         _call(builder, "ldtilecfg", address)
         return context.get_dummy_value()
@@ -66,10 +66,10 @@ def begin(typing, shapes):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def end(typing):  # noqa: ANN001, ANN201
+def end(typing):
     """Frees the unit, so that its state is not kept for this thread."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         _call(builder, "tilerelease")
         return context.get_dummy_value()
 
@@ -77,10 +77,10 @@ def end(typing):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def clear_block(typing):  # noqa: ANN001, ANN201
+def clear_block(typing):
     """Sets the block of sums to zero: tiles 0 to 3, row by row."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         for tile in range(4):
             _call(builder, "tilezero", tile)
         return context.get_dummy_value()
@@ -89,7 +89,7 @@ def clear_block(typing):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def add_products(typing, rows, at, kernels, place):  # noqa: ANN001, ANN201
+def add_products(typing, rows, at, kernels, place):
     """Adds the products of SIDE rows of SIDE numbers and a block of kernels to the sums.
 
     Args:
@@ -102,7 +102,7 @@ def add_products(typing, rows, at, kernels, place):  # noqa: ANN001, ANN201
         place: See ``kernels``.
     """
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         a, b = (
             builder.gep(
                 data_of(context, builder, signature, arguments, index), [arguments[index + 1]]
@@ -131,10 +131,10 @@ def add_products(typing, rows, at, kernels, place):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def store_block(typing, sums):  # noqa: ANN001, ANN201
+def store_block(typing, sums):
     """Writes the sums, float32, SIDE rows of SIDE."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         address = data_of(context, builder, signature, arguments, 0)
         for tile in range(4):
             at = tile // 2 * TILE_ROWS * SIDE + tile % 2 * TILE_ROWS

@@ -18,10 +18,10 @@ _SHORTS = ir.VectorType(ir.IntType(16), LANES)
 
 
 @intrinsic
-def split(typing, numbers, at, pieces, to):  # noqa: ANN001, ANN201
+def split(typing, numbers, at, pieces, to):
     """Writes SIDE float32 numbers from ``at`` on as PIECES bf16 from ``to`` on, uint16."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         code = VectorCode(builder)
         source, target = (
             builder.gep(
@@ -39,7 +39,7 @@ def split(typing, numbers, at, pieces, to):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def pack_rows(typing, numbers, kernels, to):  # noqa: ANN001, ANN201
+def pack_rows(typing, numbers, kernels, to):
     """Writes two rows of SIDE float32 numbers as a row of each tile of a block of kernels.
 
     Args:
@@ -49,7 +49,7 @@ def pack_rows(typing, numbers, kernels, to):  # noqa: ANN001, ANN201
         to: Place of the row in the block's first tile.
     """
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         code = VectorCode(builder)
         source, target = (
             data_of(context, builder, signature, arguments, index) for index in (0, 1)
@@ -70,10 +70,10 @@ def pack_rows(typing, numbers, kernels, to):  # noqa: ANN001, ANN201
 
 
 @intrinsic
-def finish_row(typing, sums, at, bias, channel, added, slope, target, to):  # noqa: ANN001, ANN201
+def finish_row(typing, sums, at, bias, channel, added, slope, target, to):
     """Adds SIDE numbers of the bias and one number to sums; a leaky ReLU follows; all float32."""
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         code = VectorCode(builder)
         source, bias, target = (
             code.place(data_of(context, builder, signature, arguments, index), arguments[index + 1])
@@ -94,7 +94,7 @@ def finish_row(typing, sums, at, bias, channel, added, slope, target, to):  # no
 
 
 @intrinsic
-def filter_pixel(typing, line, at, step, taps, bias, channel, added, slope, pieces, to):  # noqa: ANN001, ANN201
+def filter_pixel(typing, line, at, step, taps, bias, channel, added, slope, pieces, to):
     """Filters SIDE numbers and writes them as PIECES bf16.
 
     Args:
@@ -111,7 +111,7 @@ def filter_pixel(typing, line, at, step, taps, bias, channel, added, slope, piec
         to: See ``pieces``.
     """
 
-    def generate(context, builder, signature, arguments):  # noqa: ANN001, ANN202
+    def generate(context, builder, signature, arguments):
         code = VectorCode(builder)
         line, taps, bias, target = (
             data_of(context, builder, signature, arguments, index) for index in (0, 3, 4, 8)

@@ -9,7 +9,7 @@ convolution halves the resolution, for pixels of even and odd rows and columns, 
 each other with a pixel of zeros between them, so that a tap is the same step for all pixels.
 """
 
-# Compiled from matrix_code.py piece_code.py vector_code.py: e263a398
+# Compiled from matrix_code.py piece_code.py vector_code.py: 4a58d61d
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHAPES = tile_shapes()
 
 
 @njit(cache=True, nogil=True)
-def split_rows(image, first, count, step, columns, pieces):  # noqa: ANN001, ANN201
+def split_rows(image, first, count, step, columns, pieces):
     """Writes what the taps see from some rows of the grid as pieces; zeros beyond the image.
 
     Args:
@@ -68,7 +68,7 @@ def split_rows(image, first, count, step, columns, pieces):  # noqa: ANN001, ANN
 
 
 @njit(cache=True, nogil=True)
-def pack_kernels(taps, order, first, count, kernels):  # noqa: ANN001, ANN201
+def pack_kernels(taps, order, first, count, kernels):
     """Puts a convolution's taps where the product reads them.
 
     Args:
@@ -99,7 +99,7 @@ def pack_kernels(taps, order, first, count, kernels):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True)
-def convolve(pieces, kernels, steps, phases, grid, place, sums, result, bias, noise, slope):  # noqa: ANN001, ANN201
+def convolve(pieces, kernels, steps, phases, grid, place, sums, result, bias, noise, slope):
     """Multiplies pixels by taps, adds bias and noise, applies the leaky ReLU.
 
     Args:
@@ -146,7 +146,7 @@ def convolve(pieces, kernels, steps, phases, grid, place, sums, result, bias, no
 
 
 @njit(inline="always")
-def _finish(sums, first, end, targets, column, written):  # noqa: ANN001, ANN202
+def _finish(sums, first, end, targets, column, written):
     """Writes some rows of a block of sums to where they belong, from a channel on."""
     flat, channels, bias, grains, slope = written
     for row in range(first, end):
@@ -158,7 +158,7 @@ def _finish(sums, first, end, targets, column, written):  # noqa: ANN001, ANN202
 
 
 @njit(inline="always")
-def _locate(pixel, place, corner, grid, shape, targets):  # noqa: ANN001, ANN202
+def _locate(pixel, place, corner, grid, shape, targets):
     """Writes where in the result SIDE pixels of the grid are, -1 for what is not computed."""
     height, width, _ = shape
     columns, scale = grid

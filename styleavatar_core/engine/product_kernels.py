@@ -5,7 +5,7 @@ Numba compiles anew when this file's text changes; the line below changes with t
 sources. Arrays are float32 and C-contiguous, channels last.
 """
 
-# Compiled from block_code.py vector_code.py: 1b0fbc66
+# Compiled from block_code.py vector_code.py: e3441434
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from styleavatar_core.engine.block_code import (
 
 
 @njit(cache=True, nogil=True)
-def multiply(tiles, kernels, products, count, order, begins, first, most):  # noqa: ANN001, ANN201
+def multiply(tiles, kernels, products, count, order, begins, first, most):
     """Multiplies planes by the kernels of their classes.
 
     Args:
@@ -68,7 +68,7 @@ def multiply(tiles, kernels, products, count, order, begins, first, most):  # no
 
 
 @njit(cache=True, nogil=True)
-def multiply_pixels(image, first, count, kernels, bias, result):  # noqa: ANN001, ANN201
+def multiply_pixels(image, first, count, kernels, bias, result):
     """Multiplies some pixels by one matrix and adds a bias.
 
     Args:

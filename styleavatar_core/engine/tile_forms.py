@@ -8,6 +8,7 @@ transformed to M pixels of the output; two axes do so one after the other.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
+
+_LEAST_TILES = 16  # below, reading a form's kernels takes longer than what they save
+_LEAST_LARGE = 48  # pixels of a side; below, large tiles reach beyond it for what they save
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,9 +123,30 @@ def _halving(points: tuple[float, ...]) -> TileForm:
 
 
 # Reciprocal pairs of points close to 1 keep rounding errors small: 2.4, 60, 6 and 2 times those of
-# a direct convolution.
+# a direct convolution. The last three have fewer values per kernel, for small images.
 SAME = _same((0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2))
 SAME_LARGE = _same((0.0, 4 / 9, -4 / 9, 4 / 5, -4 / 5, 5 / 4, -5 / 4, 9 / 4, -9 / 4))
 DOUBLING = _doubling((1 / 3, -1 / 3, 4 / 5, -4 / 5, 7 / 4, -7 / 4))
 HALVING = _halving((1 / 2, -1 / 2, 5 / 4, -5 / 4))
-FORMS = (SAME, SAME_LARGE, DOUBLING, HALVING)
+SAME_SMALL = _same((0.0, 1.0, -1.0))
+DOUBLING_SMALL = _doubling((1.0, -1.0))
+HALVING_SMALL = _halving((1.0, -1.0))
+FORMS = (SAME, SAME_LARGE, DOUBLING, HALVING, SAME_SMALL, DOUBLING_SMALL, HALVING_SMALL)
+
+
+def form_for(mode: str, sides: tuple[int, ...]) -> TileForm:
+    """Returns the form that is the fastest for an image.
+
+    Args:
+        mode: ``same``, ``up`` or ``down``.
+        sides: Height and width of the convolution's output.
+    """
+    if mode == "same" and min(sides) >= _LEAST_LARGE:
+        return SAME_LARGE
+    usual, small = {
+        "same": (SAME, SAME_SMALL),
+        "up": (DOUBLING, DOUBLING_SMALL),
+        "down": (HALVING, HALVING_SMALL),
+    }[mode]
+    tiles = math.prod(-(-side // usual.pixels) for side in sides)
+    return usual if tiles >= _LEAST_TILES else small

@@ -11,7 +11,7 @@ points, with a gap after each: their lines would compete for the same places of 
 ``kind`` is the form's place in ``FORMS``.
 """
 
-# Compiled from linear_code.py tile_forms.py vector_code.py: ed6ec3e6
+# Compiled from linear_code.py tile_forms.py vector_code.py: f9d042a0
 
 from __future__ import annotations
 
@@ -21,95 +21,17 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from styleavatar_core.engine.linear_code import finishing_map, linear_map
+from styleavatar_core.engine.linear_code import finishing_maps, linear_maps
 from styleavatar_core.engine.tile_forms import FORMS, TileForm
 from styleavatar_core.engine.vector_code import LANES, goes_past_caches
 
 GAP = 16  # floats after a plane
 _AHEAD = 4 * LANES  # of a plane, fetched while what is before it is transformed
 
-_same_in, _large_in, _doubling_in, _halving_in = (
-    linear_map(form.image, fetches=True) for form in FORMS
-)
-_same_planes, _large_planes, _doubling_planes, _halving_planes = (
-    linear_map(form.image, fetches_to_write=True) for form in FORMS
-)
-_same_along, _large_along, _doubling_along, _halving_along = (
-    linear_map(form.output, fetches=True) for form in FORMS
-)
-_same_out, _large_out, _doubling_out, _halving_out = (finishing_map(form.output) for form in FORMS)
-_same_past, _large_past, _doubling_past, _halving_past = (
-    finishing_map(form.output, streams=True) for form in FORMS
-)
-
-
-@njit(inline="always")
-def _transform(kind, source, at, step, target, to, stride, ahead):  # noqa: ANN001, ANN202
-    """Transforms the pixels of a tile to points, along one axis; fetches the next tile's."""
-    if kind == 0:
-        _same_in(source, at, step, target, to, stride, ahead)
-    elif kind == 1:
-        _large_in(source, at, step, target, to, stride, ahead)
-    elif kind == 2:
-        _doubling_in(source, at, step, target, to, stride, ahead)
-    else:
-        _halving_in(source, at, step, target, to, stride, ahead)
-
-
-@njit(inline="always")
-def _transform_to_planes(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
-    """Transforms the pixels of a tile to points of planes."""
-    if kind == 0:
-        _same_planes(source, at, step, target, to, stride, _AHEAD)
-    elif kind == 1:
-        _large_planes(source, at, step, target, to, stride, _AHEAD)
-    elif kind == 2:
-        _doubling_planes(source, at, step, target, to, stride, _AHEAD)
-    else:
-        _halving_planes(source, at, step, target, to, stride, _AHEAD)
-
-
-@njit(inline="always")
-def _transform_back(kind, source, at, step, target, to, stride):  # noqa: ANN001, ANN202
-    """Transforms points to pixels, along one axis."""
-    if kind == 0:
-        _same_along(source, at, step, target, to, stride, _AHEAD)
-    elif kind == 1:
-        _large_along(source, at, step, target, to, stride, _AHEAD)
-    elif kind == 2:
-        _doubling_along(source, at, step, target, to, stride, _AHEAD)
-    else:
-        _halving_along(source, at, step, target, to, stride, _AHEAD)
-
-
-@njit(inline="always")
-def _finish(kind, source, place, bias, k, noise, first, slope):  # noqa: ANN001, ANN202
-    """As ``_transform_back``, plus bias, noise, leaky ReLU; fetches the next tile's place."""
-    at, target, to, stride, ahead, is_past = place
-    if is_past:
-        _finish_past(kind, source, place, bias, k, noise, first, slope)
-    elif kind == 0:
-        _same_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
-    elif kind == 1:
-        _large_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
-    elif kind == 2:
-        _doubling_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
-    else:
-        _halving_out(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
-
-
-@njit(inline="always")
-def _finish_past(kind, source, place, bias, k, noise, first, slope):  # noqa: ANN001, ANN202
-    """As ``_finish``, past the caches."""
-    at, target, to, stride, ahead, _ = place
-    if kind == 0:
-        _same_past(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
-    elif kind == 1:
-        _large_past(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
-    elif kind == 2:
-        _doubling_past(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
-    else:
-        _halving_past(source, at, LANES, target, to, stride, ahead, bias, k, noise, first, slope)
+_to_points = linear_maps([form.image for form in FORMS], fetches=True)
+_to_planes = linear_maps([form.image for form in FORMS], fetches_to_write=True)
+_to_pixels = linear_maps([form.output for form in FORMS], fetches=True)
+_finish = finishing_maps([form.output for form in FORMS])
 
 
 class Transforms(NamedTuple):
@@ -129,7 +51,7 @@ def _gathering(kind: int, form: TileForm) -> Callable[..., None]:
     step, before, points, span = form.step, form.before, *form.image.shape
 
     @njit(cache=True, nogil=True)
-    def gather(image, first, count, columns, tiles, place):  # noqa: ANN001, ANN202
+    def gather(image, first, count, columns, tiles, place):
         """Transforms some tiles; zero beyond the image's border.
 
         Args:
@@ -160,10 +82,11 @@ def _gathering(kind: int, form: TileForm) -> Callable[..., None]:
             for k in range(0, channels, LANES):
                 for x in range(span):
                     at = start + x * channels + k
-                    _transform(kind, source, at, row, lines, x * LANES, span * LANES, next_tile)
+                    _to_points(kind, source, at, row, lines, x * LANES, span * LANES, next_tile)
                 for p in range(points):
                     to = p * points * plane + (place + tile) * channels + k
-                    _transform_to_planes(kind, lines, p * span * LANES, LANES, tiles, to, plane)
+                    at = p * span * LANES
+                    _to_planes(kind, lines, at, LANES, tiles, to, plane, _AHEAD)
 
     return gather
 
@@ -173,7 +96,7 @@ def _scattering(kind: int, form: TileForm) -> Callable[..., None]:
     size, points = form.output.shape
 
     @njit(cache=True, nogil=True)
-    def scatter(products, first, count, columns, result, low, high, bias, noise, slope):  # noqa: ANN001, ANN202
+    def scatter(products, first, count, columns, result, low, high, bias, noise, slope):
         """Transforms products back into pixels, adds bias and noise, applies the leaky ReLU.
 
         Args:
@@ -207,13 +130,26 @@ def _scattering(kind: int, form: TileForm) -> Callable[..., None]:
             for k in range(low, high, LANES):
                 for p in range(points):
                     at = p * plane + tile * channels + k
-                    _transform_back(
-                        kind, products, at, points * plane, lines, p * LANES, points * LANES
-                    )
+                    step, to = points * plane, p * LANES
+                    _to_pixels(kind, products, at, step, lines, to, points * LANES, _AHEAD)
                 for y in range(rows):
                     at, to = y * points * LANES, start + y * row + k
-                    place = (at, target, to, channels, size * channels, is_past)
-                    _finish(kind, lines, place, bias, k, added, y * size, slope)
+                    _finish(
+                        kind,
+                        lines,
+                        at,
+                        LANES,
+                        target,
+                        to,
+                        channels,
+                        size * channels,
+                        is_past,
+                        bias,
+                        k,
+                        added,
+                        y * size,
+                        slope,
+                    )
             if not is_whole:
                 for y in range(rows):
                     for x in range(wide):

@@ -8,7 +8,7 @@ Of a small image each thread computes some channels: kernels are larger than it.
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -18,13 +18,7 @@ from styleavatar_core.engine.frozen_layers import FrozenConv
 from styleavatar_core.engine.lazy_kernels import LazyKernels
 from styleavatar_core.engine.product_kernels import multiply
 from styleavatar_core.engine.strips import Strip, plan_strips, share_strips, strip_threads
-from styleavatar_core.engine.tile_forms import (
-    DOUBLING,
-    HALVING,
-    SAME,
-    SAME_LARGE,
-    TileForm,
-)
+from styleavatar_core.engine.tile_forms import TileForm
 from styleavatar_core.engine.tile_kernels import GAP, TRANSFORMS
 from styleavatar_core.types import FloatArray
 
@@ -46,21 +40,19 @@ class _Tiles(NamedTuple):
 
 
 class TiledConv(FilteredConv):
-    """A frozen 3x3 convolution in tiles of 4x4 outputs: a quarter of the products.
+    """A frozen 3x3 convolution, tile by tile.
 
     Its kernels are transformed when they are first multiplied, by the threads that do so.
 
     Args:
-        conv: The frozen convolution; float32, keeps the resolution; inputs a
-            multiple of 8, outputs of 16.
+        conv: The frozen convolution; float32; inputs a multiple of LANES, outputs of BLOCK_COLUMNS.
+        form: Of the tiles; one for what the convolution does to the resolution.
     """
 
-    form: ClassVar[TileForm] = SAME
-
-    def __init__(self, conv: FrozenConv) -> None:
+    def __init__(self, conv: FrozenConv, form: TileForm) -> None:
         super().__init__(conv)
-        self.kernels = LazyKernels(self.form, taps_of(conv))
-        self.order, self.begins = self.form.points_of_classes()
+        self.form, self.kernels = form, LazyKernels(form, taps_of(conv))
+        self.order, self.begins = form.points_of_classes()
 
     def _multiply(self, image: torch.Tensor, result: torch.Tensor, end: Epilogue) -> None:
         rows, columns = (-(-side // self.form.pixels) for side in result.shape[:2])
@@ -120,32 +112,6 @@ class TiledConv(FilteredConv):
     def _planes(self, count: int, channels: int) -> FloatArray:
         """Returns room for tiles at all pairs of points, from a line of the cache on."""
         return torch.empty(self.form.points**2 * (_padded(count) * channels + GAP)).numpy()
-
-
-class LargeTiledConv(TiledConv):
-    """The same in tiles of 8x8 outputs: a sixth of the products, of larger kernels."""
-
-    form = SAME_LARGE
-
-
-class TiledUpConv(TiledConv):
-    """A frozen doubling convolution with four filter taps: 169 products where 324 would be needed.
-
-    Args:
-        conv: The frozen convolution; float32, doubles the resolution and filters.
-    """
-
-    form = DOUBLING
-
-
-class TiledDownConv(TiledConv):
-    """A frozen halving convolution with filter taps: 81 products where 144 would be needed.
-
-    Args:
-        conv: The frozen convolution; float32, filters and halves the resolution.
-    """
-
-    form = HALVING
 
 
 def _padded(count: int) -> int:

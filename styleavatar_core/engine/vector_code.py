@@ -26,7 +26,7 @@ _STREAMED = 2**23  # floats of an image that stays in no cache until it is read
 
 
 @njit(inline="always")
-def goes_past_caches(image):  # noqa: ANN001, ANN201
+def goes_past_caches(image):
     """Whether an image, C-contiguous float32, is to be written past the caches, and can be."""
     return image.size >= _STREAMED and image.ctypes.data % (4 * LANES) == 0
 
@@ -112,6 +112,6 @@ class VectorCode:
         return self.builder.bitcast(address, VECTOR.as_pointer())
 
 
-def data_of(context, builder, signature, arguments, index):  # noqa: ANN001, ANN201
+def data_of(context, builder, signature, arguments, index):
     """Returns the address of an array's first float."""
     return context.make_array(signature.args[index])(context, builder, arguments[index]).data

@@ -8,7 +8,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def visibility(normals, rotation):  # noqa: ANN001, ANN201
+def visibility(normals, rotation):
     """Weights in [0.05, 1]: landmarks that face away are guessed by the detector."""
     weights = np.empty(len(normals))
     for k in range(len(normals)):
@@ -19,7 +19,7 @@ def visibility(normals, rotation):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True)
-def residual(target, moved, rotation, translation, scale):  # noqa: ANN001, ANN201
+def residual(target, moved, rotation, translation, scale):
     """What moved points (K, 3) leave unexplained, frame axes, model units."""
     left = np.empty_like(moved)
     for k in range(len(moved)):
@@ -32,7 +32,7 @@ def residual(target, moved, rotation, translation, scale):  # noqa: ANN001, ANN2
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def move(rest, directions, coefficients):  # noqa: ANN001, ANN201
+def move(rest, directions, coefficients):
     """Returns rest (K, 3) plus the combination of directions (K, 3, N)."""
     moved = np.empty_like(rest)
     for k in range(len(rest)):
@@ -45,7 +45,7 @@ def move(rest, directions, coefficients):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True)
-def sum_gram(directions, metric, weights):  # noqa: ANN001, ANN201
+def sum_gram(directions, metric, weights):
     """Sums w_k D_k' M D_k over landmarks; directions that rest at a landmark cost nothing there."""
     landmark_count, _, count = directions.shape
     gram = np.zeros((count, count))
@@ -67,7 +67,7 @@ def sum_gram(directions, metric, weights):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True)
-def sum_moment(directions, turn, weights, left):  # noqa: ANN001, ANN201
+def sum_moment(directions, turn, weights, left):
     """Sums w_k D_k' T left_k over landmarks, with T (3, 3)."""
     landmark_count, _, count = directions.shape
     moment = np.zeros(count)

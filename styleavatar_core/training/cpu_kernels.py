@@ -16,7 +16,7 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def scale_back(gradient, x, first, count, scales, to_x, to_scales):  # noqa: ANN001, ANN201
+def scale_back(gradient, x, first, count, scales, to_x, to_scales):
     """Differentiates ``x * scales`` for planes (N, P) and scales (N,)."""
     for plane in range(first, first + count):
         scale, total = scales[plane], np.float32(0)
@@ -28,7 +28,7 @@ def scale_back(gradient, x, first, count, scales, to_x, to_scales):  # noqa: ANN
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def finish(x, first, count, scales, biases, slope, result):  # noqa: ANN001, ANN201
+def finish(x, first, count, scales, biases, slope, result):
     """Scales planes (N, P), adds biases (N,), applies a leaky ReLU."""
     for plane in range(first, first + count):
         scale, bias, given, target = scales[plane], biases[plane], x[plane], result[plane]
@@ -38,7 +38,7 @@ def finish(x, first, count, scales, biases, slope, result):  # noqa: ANN001, ANN
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def finish_back(gradient, x, first, count, scales, biases, slope, to_x, to_scales, to_biases):  # noqa: ANN001, ANN201
+def finish_back(gradient, x, first, count, scales, biases, slope, to_x, to_scales, to_biases):
     """Differentiates :func:`finish`."""
     for plane in range(first, first + count):
         scale, bias = scales[plane], biases[plane]
@@ -55,7 +55,7 @@ def finish_back(gradient, x, first, count, scales, biases, slope, to_x, to_scale
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def sum_blocks(wide, first, count, result):  # noqa: ANN001, ANN201
+def sum_blocks(wide, first, count, result):
     """Sums each 2x2 block of planes (N, H + 1, W + 1), which overlap: (N, H, W)."""
     for plane in range(first, first + count):
         for y in range(result.shape[1]):
@@ -65,7 +65,7 @@ def sum_blocks(wide, first, count, result):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def add_to_blocks(planes, first, count, result):  # noqa: ANN001, ANN201
+def add_to_blocks(planes, first, count, result):
     """Adds each pixel of planes (N, H, W) to a 2x2 block: (N, H + 1, W + 1), written."""
     _, height, width = planes.shape
     nothing, line = np.zeros(width, np.float32), np.zeros(width + 2, np.float32)
@@ -81,7 +81,7 @@ def add_to_blocks(planes, first, count, result):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def add_doubled(image, first, count, pixels):  # noqa: ANN001, ANN201
+def add_doubled(image, first, count, pixels):
     """Adds images (N, H, W), doubled with the taps [1, 3, 3, 1], to their pixels (N, 4, H, W)."""
     near, far = np.float32(0.75), np.float32(0.25)
     _, height, width = image.shape
@@ -102,7 +102,7 @@ def add_doubled(image, first, count, pixels):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def add_doubled_back(gradient, first, count, to_image):  # noqa: ANN001, ANN201
+def add_doubled_back(gradient, first, count, to_image):
     """Differentiates :func:`add_doubled` with respect to the images."""
     near, far = np.float32(0.75), np.float32(0.25)
     _, height, width = to_image.shape
@@ -128,7 +128,7 @@ def add_doubled_back(gradient, first, count, to_image):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def look_up(texture, uv, mask, first, count, samples):  # noqa: ANN001, ANN201
+def look_up(texture, uv, mask, first, count, samples):
     """Looks up some rows of texels, four samples each; zero where the mask is.
 
     Args:
@@ -165,7 +165,7 @@ def look_up(texture, uv, mask, first, count, samples):  # noqa: ANN001, ANN201
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def look_up_back(gradient, uv, mask, first, count, to_texture):  # noqa: ANN001, ANN201
+def look_up_back(gradient, uv, mask, first, count, to_texture):
     """Differentiates :func:`look_up` with respect to some channels of the texture, which are zero.
 
     Args:
@@ -200,7 +200,7 @@ def look_up_back(gradient, uv, mask, first, count, to_texture):  # noqa: ANN001,
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _place(coordinate, size):  # noqa: ANN001, ANN202
+def _place(coordinate, size):
     """Returns the texel before a coordinate and the share of the next; the border is repeated."""
     position = coordinate * np.float32(size) - np.float32(0.5)
     position = position if position > 0 else np.float32(0)

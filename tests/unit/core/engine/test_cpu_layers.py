@@ -23,12 +23,18 @@ from styleavatar_core.engine.frozen_composition import FrozenNarrowConv
 from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
 from styleavatar_core.engine.matrix_code import SIDE, has_matrix_unit
 from styleavatar_core.engine.strips import plan_strips, share_strips, strip_threads, torch_alone
-from styleavatar_core.engine.tiled_convs import (
-    LargeTiledConv,
-    TiledConv,
-    TiledDownConv,
-    TiledUpConv,
+from styleavatar_core.engine.tile_forms import (
+    DOUBLING,
+    DOUBLING_SMALL,
+    HALVING,
+    HALVING_SMALL,
+    SAME,
+    SAME_LARGE,
+    SAME_SMALL,
+    TileForm,
+    form_for,
 )
+from styleavatar_core.engine.tiled_convs import TiledConv
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import sample_noise
@@ -43,12 +49,18 @@ SCALES = {"same": 1.0, "up": 2.0, "down": 0.5}
 needs_matrix_unit = pytest.mark.skipif(
     not has_matrix_unit(), reason="this processor multiplies no matrices"
 )
-KINDS = [
-    pytest.param(TiledConv, "same", id="tiled"),
-    pytest.param(LargeTiledConv, "same", id="large"),
-    pytest.param(TiledUpConv, "up", id="tiled_up"),
-    pytest.param(TiledDownConv, "down", id="tiled_down"),
-    *(pytest.param(DirectConv, mode, id=mode, marks=needs_matrix_unit) for mode in SCALES),
+FORMS_OF_MODES = {
+    "same": [SAME, SAME_SMALL, SAME_LARGE],
+    "up": [DOUBLING, DOUBLING_SMALL],
+    "down": [HALVING, HALVING_SMALL],
+}
+KINDS = [  # the form of tiles, or none for a direct convolution
+    *(
+        pytest.param(form, mode, id=f"{mode}_{form.pixels}")
+        for mode, forms in FORMS_OF_MODES.items()
+        for form in forms
+    ),
+    *(pytest.param(None, mode, id=mode, marks=needs_matrix_unit) for mode in SCALES),
 ]
 WITH_AND_WITHOUT = [False, pytest.param(True, marks=needs_matrix_unit)]
 
@@ -64,24 +76,28 @@ def make_conv(inputs: int, mode: str, *, slope: float | None) -> FrozenConv:
     )
 
 
-def most_off(kind: type[FilteredConv]) -> float:
+def with_less(conv: FrozenConv, form: TileForm | None) -> FilteredConv:
+    return DirectConv(conv) if form is None else TiledConv(conv, form)
+
+
+def most_off(form: TileForm | None) -> float:
     """Of sixteen million numbers of spread one, the one that is farthest off."""
-    return 6e-4 if kind is LargeTiledConv else 1e-4
+    return 6e-4 if form is SAME_LARGE else 1e-4
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("slope", [0.2, None])
-@pytest.mark.parametrize(("kind", "mode"), KINDS)
+@pytest.mark.parametrize(("form", "mode"), KINDS)
 def test_less_work_is_the_same_convolution(
-    shape: tuple[int, int, int, int], slope: float | None, kind: type[FilteredConv], mode: str
+    shape: tuple[int, int, int, int], slope: float | None, form: TileForm | None, mode: str
 ) -> None:
     conv = make_conv(shape[1], mode, slope=slope)
-    layer = kind(conv)
+    layer = with_less(conv, form)
     x = torch.randn(shape).to(memory_format=torch.channels_last)
     noise = torch.randn(1, 1, *(int(SCALES[mode] * side) for side in shape[2:]))
     for added in (None, noise):
         expected = conv(x, noise=added)
-        torch.testing.assert_close(layer(x, noise=added), expected, atol=most_off(kind), rtol=1e-5)
+        torch.testing.assert_close(layer(x, noise=added), expected, atol=most_off(form), rtol=1e-5)
 
 
 @pytest.fixture
@@ -93,29 +109,32 @@ def two_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize(("kind", "mode"), KINDS)
+@pytest.mark.parametrize(("form", "mode"), KINDS)
 def test_strips_join_without_a_seam(
-    monkeypatch: pytest.MonkeyPatch, kind: type[FilteredConv], mode: str
+    monkeypatch: pytest.MonkeyPatch, form: TileForm | None, mode: str
 ) -> None:
     conv = make_conv(SIDE, mode, slope=0.2)
-    layer, x = kind(conv), torch.randn(1, SIDE, 40, 24)
+    layer, x = with_less(conv, form), torch.randn(1, SIDE, 40, 24)
     whole = layer(x)  # channels are shared
     monkeypatch.setattr(tiled_convs, "_STRIP_BYTES", (1, 1))  # one block of tiles at a time
     monkeypatch.setattr(direct_convs, "_STRIP_BYTES", 1)  # or of pixels
-    for strips in (layer, kind(conv)):  # with kernels that are there, and that are to come
+    for strips in (
+        layer,
+        with_less(conv, form),
+    ):  # kernels are there; are to come
         torch.testing.assert_close(strips(x), whole, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize(
-    ("kind", "mode", "side"), [(LargeTiledConv, "same", 512), (TiledUpConv, "up", 256)]
+    ("form", "mode", "side"), [(SAME_LARGE, "same", 512), (DOUBLING, "up", 256)]
 )
 def test_large_images_are_written_past_the_caches(
-    kind: type[FilteredConv], mode: str, side: int
+    form: TileForm | None, mode: str, side: int
 ) -> None:
     conv = make_conv(SIDE, mode, slope=0.2)
     x = torch.randn(1, SIDE, side, side).to(memory_format=torch.channels_last)
-    torch.testing.assert_close(kind(conv)(x), conv(x), atol=most_off(kind), rtol=1e-5)
+    torch.testing.assert_close(with_less(conv, form)(x), conv(x), atol=most_off(form), rtol=1e-5)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -168,16 +187,33 @@ def test_threads_share_the_channels_of_a_convolution(mode: str, taps: tuple[floa
     assert shared.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("kind", "mode"), KINDS)
-def test_rounding_errors_stay_small(kind: type[FilteredConv], mode: str) -> None:
+@pytest.mark.parametrize(("form", "mode"), KINDS)
+def test_rounding_errors_stay_small(form: TileForm | None, mode: str) -> None:
     # In steps of float32, not in errors of torch: those are 2 or 5 steps, as the processor adds.
-    most = {LargeTiledConv: 250, TiledDownConv: 3, DirectConv: 40}.get(kind, 15)
+    most = {SAME_LARGE: 250, HALVING: 3, HALVING_SMALL: 3, None: 40}.get(form, 15)
     torch.manual_seed(0)
     conv = make_conv(256, mode, slope=None)
     x = torch.randn(1, 256, 32, 32)
-    less = kind(conv)(x)
+    less = with_less(conv, form)(x)
     exact = conv.double()(x.double())
     assert (less - exact).std() < most * torch.finfo(torch.float32).eps * exact.std()
+
+
+@pytest.mark.parametrize(
+    ("mode", "sides", "form"),
+    [
+        ("same", (128, 128), SAME_LARGE),
+        ("same", (16, 16), SAME),
+        ("same", (8, 8), SAME_SMALL),
+        ("up", (64, 64), DOUBLING),
+        ("up", (32, 32), DOUBLING_SMALL),
+        ("down", (16, 16), HALVING),
+        ("down", (8, 12), HALVING_SMALL),
+    ],
+)
+def test_small_images_have_small_kernels(mode: str, sides: tuple[int, int], form: TileForm) -> None:
+    assert form_for(mode, sides) is form
+    assert len(form.kernel) <= len(form_for(mode, (512, 512)).kernel)
 
 
 @pytest.mark.parametrize("has_unit", WITH_AND_WITHOUT)
@@ -238,10 +274,9 @@ def test_a_whole_generator_with_less_work_gives_the_same_pictures(
     monkeypatch.setattr(cpu_layers, "_MOST", 0.1)
     generator = with_less_work(frozen_noisy_nano())
     layers = list(generator.modules())
-    kinds = [DirectConv if has_unit else TiledConv, DirectConv if has_unit else TiledUpConv]
-    for mode, kind, least in zip(("same", "up"), kinds, (5, 1), strict=True):
-        found = [layer for layer in layers if type(layer) is kind and layer.mode == mode]
-        assert len(found) > least
+    kind = DirectConv if has_unit else TiledConv
+    for mode, least in (("same", 5), ("up", 1)):
+        assert sum(isinstance(layer, kind) and layer.mode == mode for layer in layers) > least
     assert works_in_strips(generator)
     assert sum(isinstance(layer, SharedConv) for layer in layers) > 1
     assert missing_bytes(generator) > 0  # kernels of tiles come with the first picture
