@@ -31,6 +31,7 @@ class PersonWindow:
         self._limit = round(manifest.window_reach * self._texels)
         seen = ParameterStatistics.from_dict(manifest.statistics).translation
         self._minimum, self._maximum = seen.minimum, seen.maximum
+        self._usual, self._close = (seen.mean - seen.std, seen.mean + seen.std), seen.std
 
     def place(self, wanted: FaceParameters) -> tuple[FaceParameters, tuple[int, int]]:
         """Splits the place of a head.
@@ -45,11 +46,17 @@ class PersonWindow:
         if self._limit == 0:
             return wanted, (0, 0)
         place = wanted.translation[:2]
-        beyond = place - np.minimum(np.maximum(place, self._minimum), self._maximum)
+        border = np.minimum(np.maximum(place, self._minimum), self._maximum)
+        beyond = place - border
         if not np.count_nonzero(beyond):
             return wanted, (0, 0)
+        # Far beyond the border it is drawn as far within it, at most where it often was: what was
+        # seen once or twice has holes. Close to it bodies stay while heads move.
+        inward = border - np.minimum(np.maximum(border, self._usual[0]), self._usual[1])
+        far = np.maximum(np.abs(beyond) - self._close, 0.0)
+        apart = beyond + np.sign(beyond) * np.minimum(far, np.abs(inward))
         texels_per_unit = wanted.scale * self._texels / 2  # the side is two frame units
-        moved = np.rint(beyond * texels_per_unit).clip(-self._limit, self._limit)
+        moved = np.rint(apart * texels_per_unit).clip(-self._limit, self._limit)
         still = np.array(wanted.translation, np.float32)
         still[:2] -= moved / texels_per_unit
         # The head goes one way when the window goes the other.

@@ -41,11 +41,11 @@ STATISTICS = ParameterStatistics.from_parameters(
 )
 
 
-def manifest(**settings: Any) -> AvatarManifest:
+def manifest(statistics: ParameterStatistics = STATISTICS, **settings: Any) -> AvatarManifest:
     return fake_manifest(
         0,
         generator=NANO,
-        statistics=STATISTICS.to_dict(),
+        statistics=statistics.to_dict(),
         training={"settings": TrainConfig(**settings).to_dict()},
     )
 
@@ -67,6 +67,16 @@ def test_place_and_window_together_are_where_the_head_shall_be() -> None:
             placed.translation[:2] - np.multiply(window, TEXEL), [x, y], atol=1e-5
         )
         assert placed.translation[2] == wanted.translation[2]
+
+
+def test_far_beyond_the_head_is_drawn_where_it_often_was() -> None:
+    often = [head(-SEEN), *[head(0.0)] * 6, head(SEEN)]  # a standard deviation of SEEN / 2
+    statistics = ParameterStatistics.from_parameters(often, CropBox(0.0, 0.0, 1.0))
+    window_of = PersonWindow(manifest(statistics))
+    for x, drawn in ((1.0, 1.0), (1.5, 1.0), (2.0, 0.5), (5.0, 0.5), (-5.0, -0.5)):
+        placed, window = window_of.place(head(x * SEEN))
+        assert abs(placed.translation[0] - drawn * SEEN) <= TEXEL / 2 + 1e-5
+        assert placed.translation[0] - window[0] * TEXEL == pytest.approx(x * SEEN, abs=1e-5)
 
 
 def test_the_window_stays_on_the_canvas() -> None:
