@@ -19,6 +19,12 @@ from styleavatar_core.types import ByteArray
 MIN_DURATION_S = 5.0
 MAX_SIDE_PX = 4096
 _USUAL_FPS = 25.0
+# What is in one file. Playlists are not among them: they name others, which a stranger's upload
+# must not make us read.
+_CONTAINERS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg"),
+    *("mp3", "wav", "flac", "aac"),  # only sound, and told so
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ def _open(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}")
     try:
-        return av.open(str(path))
+        return av.open(str(path), options={"format_whitelist": ",".join(_CONTAINERS)})
     except av.error.FFmpegError as error:
         raise InvalidInputError(
             f"{path.name} is not a video that can be read (or it is cut off); send an mp4, mov, "
@@ -134,22 +140,13 @@ def _open(path: Path) -> av.container.InputContainer:
 def _video_stream(
     container: av.container.InputContainer, path: Path
 ) -> av.video.stream.VideoStream:
-    still = {"png", "mjpeg", "bmp", "gif", "webp", "tiff", "ansi"}
     for stream in container.streams.video:
-        is_cover = bool(stream.disposition & av.stream.Disposition.attached_pic)
-        is_picture = stream.codec_context.name in still and stream.frames <= 1
-        if not is_cover and not (is_picture and _is_picture_file(container)):
+        if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
     what = "only sound" if container.streams.audio else "no moving picture"
     raise InvalidInputError(
         f"{path.name} holds {what}; an avatar needs a video of a face", reason="NO_VIDEO_STREAM"
     )
-
-
-def _is_picture_file(container: av.container.InputContainer) -> bool:
-    """Says whether the demuxer is one for single pictures or text art."""
-    name = container.format.name
-    return "image2" in name or name.endswith("_pipe") or name in {"tty", "gif", "bin"}
 
 
 def _first_frame(

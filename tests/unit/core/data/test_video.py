@@ -96,6 +96,16 @@ def test_text_and_truncated_files_are_refused(tmp_path):
             probe(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["list.m3u8", "list.mp4"])
+def test_a_playlist_leads_to_no_other_file(tmp_path, name):
+    write_video(tmp_path / "private.ts", seconds=6.0)
+    assert probe(tmp_path / "private.ts").frame_count > 0
+    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:6", "#EXTINF:6,", f"file://{tmp_path}/private.ts"]
+    (tmp_path / name).write_text("\n".join([*lines, "#EXT-X-ENDLIST", ""]))
+    with pytest.raises(InvalidInputError, match=f"{name} is not a video"):
+        probe(tmp_path / name)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(NotFoundError):
         probe(tmp_path / "none.mp4")
