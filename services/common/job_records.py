@@ -21,6 +21,7 @@ from styleavatar_core.errors import ConflictError, NotFoundError
 
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
+_DELETED = "styleavatar:deleted-jobs"
 _EVENTS_KEPT = 2000
 # How long Redis may take to answer; nobody may ask it to hold an answer back for as long.
 ANSWER_LIMIT_S = 5.0
@@ -87,12 +88,20 @@ class JobRecords:
         """Returns the job that makes or made an avatar, if it is known."""
         return next((job for job in self.list() if job.avatar_id == avatar_id), None)
 
-    def update(self, job_id: str, *, fence: int | None = None, **changes: Any) -> TrainingJob:
+    def update(
+        self,
+        job_id: str,
+        *,
+        fence: int | None = None,
+        preview_jpeg: bytes | None = None,
+        **changes: Any,
+    ) -> TrainingJob:
         """Changes fields of a job and tells those who follow it.
 
         Args:
             job_id: The job.
             fence: Number of the writer's attempt; None for the gateway, which owns no attempt.
+            preview_jpeg: The latest picture of the job's state, if there is a new one.
             **changes: Fields of TrainingJob and their new values.
 
         Returns:
@@ -114,6 +123,8 @@ class JobRecords:
                 pipeline.multi()
                 job = job.model_copy(update=changes)
                 self._write(pipeline, job)
+                if preview_jpeg is not None:
+                    pipeline.set(f"{key}:preview", preview_jpeg)
                 try:
                     pipeline.execute()
                 except WatchError:
@@ -138,10 +149,6 @@ class JobRecords:
             fruitless_count=job.fruitless_count + int(interrupted),
         )
 
-    def set_preview(self, job_id: str, picture_jpeg: bytes) -> None:
-        """Keeps the latest picture of a job's state."""
-        self._redis.set(f"{_KEY}{job_id}:preview", picture_jpeg)
-
     def get_preview(self, job_id: str) -> bytes:
         """Returns the latest picture of a job's state.
 
@@ -154,11 +161,16 @@ class JobRecords:
         return picture
 
     def delete(self, job_id: str) -> None:
-        """Removes a job, its events and its preview."""
+        """Removes a job, its events and its preview; what stays is that it was deleted."""
         with self._redis.pipeline() as pipeline:
+            pipeline.sadd(_DELETED, job_id)
             pipeline.delete(_KEY + job_id, events_key(job_id), f"{_KEY}{job_id}:preview")
             pipeline.zrem(_INDEX, job_id)
             pipeline.execute()
+
+    def deleted(self) -> set[str]:
+        """Returns the ids of all jobs that were ever deleted."""
+        return {key.decode() for key in cast("set[bytes]", self._redis.smembers(_DELETED))}
 
     def _write(self, pipeline: Pipeline, job: TrainingJob) -> None:
         text = job.model_dump_json()

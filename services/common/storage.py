@@ -139,10 +139,6 @@ class JobFolders:
         """Returns the folder of dataset, checkpoints and the bundle in the making."""
         return self.folder(job_id) / "work"
 
-    def age_s(self, job_id: str) -> float:
-        """Returns the seconds since a job's folder was last changed."""
-        return time.time() - self.folder(job_id).stat().st_mtime
-
     def new_upload_folder(self) -> Path:
         """Returns a fresh hidden folder that an upload is written into until it is accepted."""
         folder = self.root / f"{_HIDDEN}upload-{uuid.uuid4().hex}"

@@ -55,6 +55,7 @@ def redis_command(data_folder: Path, socket_path: Path) -> list[str]:
         *("--unixsocketperm", "700"),
         *("--dir", str(data_folder)),
         *("--appendonly", "yes"),
+        *("--appendfsync", "always"),
         *("--save", ""),
         *("--maxmemory-policy", "noeviction"),
         *("--loglevel", "warning"),

@@ -26,8 +26,8 @@ from services.common.storage import AvatarStore, JobFolders
 
 logger = logging.getLogger(__name__)
 
-# An upload that the gateway accepts just now has its folder before its record and its place in
-# the queue.
+# An upload that the gateway accepts just now has its record before its folder and its place in the
+# queue.
 _UPLOAD_GRACE = timedelta(minutes=1)
 
 
@@ -42,11 +42,17 @@ def recover(queue: Queue, records: JobRecords, folders: JobFolders, store: Avata
     """
     end_leases_of_dead_workers(queue)
     requeue(queue, find_lost_jobs(queue, records))
-    known = {job.job_id for job in records.list()}
+    deleted, known = records.deleted(), {job.job_id for job in records.list()}
     for job_id in folders.list():
-        if job_id not in known and folders.age_s(job_id) > _UPLOAD_GRACE.total_seconds():
+        if job_id in deleted:
             logger.info("removing files of a deleted job", extra={"job_id": job_id})
             folders.delete(job_id)
+        elif job_id not in known:
+            # Another Redis, or one that lost its data: nobody asked to delete these.
+            logger.warning(
+                "files of a job that Redis does not know; if nobody misses it, remove the folder",
+                extra={"folder": str(folders.folder(job_id))},
+            )
     folders.sweep()
     store.sweep()
 

@@ -100,6 +100,10 @@ class JobReporter:
         if reached.overall_fraction > self._job.furthest_fraction:
             changes |= {"furthest_fraction": reached.overall_fraction, "fruitless_count": 0}
         if progress.preview_jpeg is not None:
-            self._records.set_preview(self._job.job_id, progress.preview_jpeg)
             changes["has_preview"] = True
-        self._job = self._records.update(self._job.job_id, fence=self._job.attempt, **changes)
+        self._job = self._records.update(
+            self._job.job_id,
+            fence=self._job.attempt,
+            preview_jpeg=progress.preview_jpeg,
+            **changes,
+        )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,8 +14,12 @@ import psutil
 import pytest
 
 from services.common.jobs import JobState, TrainingJob
+from services.common.storage import JobFolders
+from styleavatar_core.errors import NotFoundError
+from styleavatar_core.provenance.consent import make_consent
 from tests.fakes.avatar_maker import CHECKPOINT_INTERVAL, STEP_COUNT
 from tests.integration.job_system import (
+    CONSENT,
     COUNT_STEPS,
     JobSystem,
     job_process,
@@ -168,3 +173,36 @@ def test_redis_away_for_a_while(system: JobSystem, clip: Path) -> None:
     system.start_redis()
     finished = system.wait_until(job_id, lambda job: job.state.is_final)
     assert finished.state is JobState.SUCCEEDED
+
+
+def test_files_go_with_their_deleted_job_and_with_no_other(system: JobSystem) -> None:
+    folders = JobFolders(system.data_folder / "jobs")
+    for job_id in ("job-deleted", "job-unknown"):
+        folders.accept_upload(folders.new_upload_folder(), job_id)
+    system.records.delete("job-deleted")
+    trainer = system.start_trainer()
+    assert folders.list() == ["job-unknown"]
+    assert "job-unknown" in system.log_path.read_text()
+    assert trainer.poll() is None
+    folders.delete("job-unknown")
+
+
+def test_a_picture_of_a_deleted_job_is_not_kept(system: JobSystem) -> None:
+    consent = make_consent(CONSENT, subject=None, given_by=None, source_description="")
+    job = TrainingJob(
+        job_id="job-shown",
+        avatar_id="avatar-shown",
+        preset="nano",
+        minutes=1,
+        consent=consent,
+        video_name="clip.mp4",
+        created_time=datetime.now(UTC),
+    )
+    system.records.create(job)
+    system.records.update(job.job_id, preview_jpeg=b"before")
+    assert system.records.get_preview(job.job_id) == b"before"
+    system.records.delete(job.job_id)
+    with pytest.raises(NotFoundError, match="no training job"):
+        system.records.update(job.job_id, preview_jpeg=b"after")
+    with pytest.raises(NotFoundError, match="no preview"):
+        system.records.get_preview(job.job_id)

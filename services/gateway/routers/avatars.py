@@ -177,8 +177,12 @@ def _accept(parts: Parts, reader: UploadReader, folder: Path) -> TrainingJob:
         video_name=reader.file_name,
         created_time=datetime.now(UTC),
     )
-    parts.folders.accept_upload(folder, job.job_id)
     parts.records.create(job)
+    try:
+        parts.folders.accept_upload(folder, job.job_id)
+    except OSError:
+        parts.records.delete(job.job_id)
+        raise
     enqueue_training(parts.redis, job.job_id)
     logger.info("upload accepted", extra={"job_id": job.job_id, "bytes": reader.byte_count})
     return job
