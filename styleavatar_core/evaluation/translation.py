@@ -150,15 +150,16 @@ def measure_translation(
 
 
 def translation_figures(results: Sequence[ShiftResult]) -> dict[str, float]:
-    """Returns the worst of each measure, and ``held_percent``.
+    """Returns the worst of each measure, and ``held_percent`` of the heads that were moved.
 
     Of area, mask and landmarks: ``area_error_percent``, ``mask_overlap_percent``,
     ``landmark_error_percent``, the last missing when a face was not found at some shift.
     """
+    moved = [result for result in results if any(result.shift)]
     figures = {
         "area_error_percent": 100 * max(result.area_error for result in results),
         "mask_overlap_percent": 100 * min(result.mask_overlap for result in results),
-        "held_percent": 100 * float(np.mean([result.holds for result in results])),
+        "held_percent": 100 * float(np.mean([result.holds for result in moved])),
     }
     errors = [result.landmark_error for result in results]
     if np.isfinite(errors).all():
