@@ -179,8 +179,10 @@ def load_average(path: Path, config: GeneratorConfig) -> tuple[AvatarNetworks, C
 def _fingerprint(
     datasets: Sequence[AvatarDataset], generator_config: GeneratorConfig, config: TrainConfig
 ) -> str:
-    """Returns what must agree for a training to go on: videos, preset and seed."""
-    infos = [dataset.info for dataset in datasets]
-    videos = [part for info in infos for part in (info.source_sha256, info.frame_count)]
-    parts = (*videos, generator_config.to_dict(), config.seed)
+    """Returns what must agree for a training to go on: videos, face model, preset and seed."""
+    videos = [
+        (info.source_sha256, info.frame_count, info.model_id, info.model_digest)
+        for info in (dataset.info for dataset in datasets)
+    ]
+    parts = (videos, generator_config.to_dict(), config.seed)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -52,7 +52,8 @@ def pretrain(
         The checkpoint, from which ``create_avatar(start=...)`` starts.
 
     Raises:
-        InvalidInputError: There are fewer than two clips, or one cannot be used.
+        InvalidInputError: There are fewer than two clips, one cannot be used, or they are of
+            different face models.
         TrainingCanceled: ``should_stop`` said so.
     """
     if len(clips) < 2:
@@ -72,6 +73,13 @@ def pretrain(
                 clip, prepared, generator_config, on_progress=on_progress, should_stop=should_stop
             )
             datasets.append(dataset)
+    models = {(dataset.info.model_id, dataset.info.model_digest) for dataset in datasets}
+    if len(models) > 1:
+        names = ", ".join(sorted(model_id for model_id, _ in models))
+        raise InvalidInputError(
+            f"the datasets are of different face models ({names}), whose texture coordinates mean "
+            "different places of a face: prepare all of them with one"
+        )
     return train(
         datasets,
         generator_config,

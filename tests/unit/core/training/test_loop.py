@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import copy
 import json
 from dataclasses import replace
 
@@ -141,6 +142,10 @@ def test_a_checkpoint_of_another_run_is_refused(tiny_dataset, tiny_config, tmp_p
     train([tiny_dataset], tiny_config, config, tmp_path)
     with pytest.raises(ConflictError, match="another video"):
         train([tiny_dataset], tiny_config, replace(config, seed=5), tmp_path)
+    other = copy.copy(tiny_dataset)
+    other.info = replace(tiny_dataset.info, model_digest="of another file of the same name")
+    with pytest.raises(ConflictError, match="face model"):
+        train([other], tiny_config, config, tmp_path)
 
 
 def test_a_damaged_checkpoint_is_refused(tiny_config, tmp_path):

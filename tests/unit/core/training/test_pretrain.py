@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 from dataclasses import replace
 
 import pytest
@@ -97,3 +98,15 @@ def test_one_clip_or_a_dataset_of_another_preset_is_refused(tiny_dataset, tmp_pa
     size = get_preset("nano").image_size_px
     with pytest.raises(InvalidInputError, match=f"pictures of 64 .* needs {size}"):
         pretrain([tiny_dataset.folder] * 2, tmp_path, preset="nano")
+
+
+def test_datasets_of_different_face_models_are_refused(tmp_path):
+    size = get_preset("nano").image_size_px
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        write_prepared_clip(folder, size_px=size, frame_count=5, train_count=4)
+    described = json.loads((folders[1] / "dataset.json").read_text())
+    described["model_digest"] = "of another file of the same name"
+    (folders[1] / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(InvalidInputError, match="different face models"):
+        pretrain(folders, tmp_path / "pretraining", preset="nano")
