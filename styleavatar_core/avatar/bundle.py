@@ -30,7 +30,7 @@ from styleavatar_core.avatar.bundle_files import (
 )
 from styleavatar_core.avatar.held_out import pack_held_out, unpack_held_out
 from styleavatar_core.avatar.manifest import SCHEMA_VERSION, AvatarManifest, BundleFile
-from styleavatar_core.avatar.placing import put_in_place
+from styleavatar_core.avatar.placing import put_in_place, sync
 from styleavatar_core.errors import AssetError, NotFoundError
 from styleavatar_core.types import FaceParameters
 
@@ -170,7 +170,9 @@ def write_bundle(
         with zipfile.ZipFile(incoming, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(contents):
                 archive.writestr(name, contents[name])
+        sync(incoming)
         incoming.replace(path)
+        sync(path.parent)
         return path
     incoming.mkdir()
     for name, data in contents.items():

@@ -18,6 +18,8 @@ _NOT_SUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 def put_in_place(incoming: Path, path: Path) -> None:
     """Gives a finished folder its name; the one that had it before is removed.
 
+    Its files are on disk before: a power cut afterwards loses nothing.
+
     The two exchange their names in one step: whoever reads meanwhile finds one of them, also when
     the process dies here, which leaves a folder too many behind and nothing else. Where the file
     system cannot do that, there is none of that name for a moment.
@@ -26,6 +28,8 @@ def put_in_place(incoming: Path, path: Path) -> None:
         incoming: The finished folder, beside ``path``.
         path: Its name from now on.
     """
+    for part in (*incoming.iterdir(), incoming):
+        sync(part)
     old: Path | None = incoming
     try:
         _exchange(incoming, path)
@@ -38,7 +42,7 @@ def put_in_place(incoming: Path, path: Path) -> None:
         old = incoming.with_name(f"{incoming.name}-old")
         path.rename(old)
         incoming.rename(path)
-    _sync_folder(path.parent)
+    sync(path.parent)
     if old is not None:
         shutil.rmtree(old)
 
@@ -52,9 +56,9 @@ def _exchange(first: Path, second: Path) -> None:
         raise OSError(number, os.strerror(number), str(first), None, str(second))
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes new names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Makes a file's contents, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from styleavatar_core.data.dataset_info import DATASET_NAME, DatasetInfo, read_info
 from styleavatar_core.data.parameter_arrays import stack_parameters, unstack_parameters
+from styleavatar_core.data.room import cannot_write, take_blocks
 from styleavatar_core.errors import AssetError
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
@@ -34,6 +35,9 @@ class DatasetWriter:
         frame_count: Number of frames that will come.
         canvas_size_px: Side of the canvas picture.
         rendering_canvas_px: Side of the canvas renderings.
+
+    Raises:
+        TrainingError: The disk has no room for them.
     """
 
     def __init__(
@@ -48,12 +52,22 @@ class DatasetWriter:
             "renderings": ((rendering, rendering, 3), np.uint8),
             "uv": ((rendering, rendering, 2), np.uint16),
         }
-        self._arrays = {
-            name: np.lib.format.open_memmap(
-                folder / f"{name}.npy", mode="w+", dtype=kind, shape=(frame_count, *shape)
-            )
-            for name, (shape, kind) in shapes.items()
-        }
+        paths = {name: folder / f"{name}.npy" for name in shapes}
+        try:
+            self._arrays = {
+                name: np.lib.format.open_memmap(
+                    paths[name], mode="w+", dtype=kind, shape=(frame_count, *shape)
+                )
+                for name, (shape, kind) in shapes.items()
+            }
+            for path in paths.values():
+                take_blocks(path)
+        except OSError as error:
+            for path in paths.values():
+                path.unlink(missing_ok=True)
+            sizes = [np.prod(shape) * np.dtype(kind).itemsize for shape, kind in shapes.values()]
+            what = f"a dataset of {frame_count * sum(sizes) / 1e9:.2f} GB"
+            raise cannot_write(what, folder, error) from error
 
     def put(
         self,

@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from styleavatar_core.avatar.placing import sync
+from styleavatar_core.data.room import cannot_write
 from styleavatar_core.errors import AssetError, ConflictError
 from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.clock import Clock
@@ -34,15 +36,24 @@ def save_checkpoint(
         clock: How far it is. Order of frames and randomness follow from its step.
         modules: By name; all parameters and buffers are kept.
         optimizers: By name; Adam's moments are kept.
-        fingerprint: What must agree on resumption: video, preset and seed.
+        fingerprint: What must agree on resumption: video, face model, preset and seed.
+
+    Raises:
+        TrainingError: It cannot be written; the one before is still there.
     """
     wait_for_all()  # until nobody reads the one before
     if own_rank() == 0:
         metadata = {"format": _FORMAT, "clock": clock.to_json(), "fingerprint": fingerprint}
         path.parent.mkdir(parents=True, exist_ok=True)
         incoming = path.with_name(f".{path.name}")
-        save_file(_flat_state(modules, optimizers), incoming, metadata=metadata)
-        incoming.replace(path)
+        try:
+            save_file(_flat_state(modules, optimizers), incoming, metadata=metadata)
+            sync(incoming)
+            incoming.replace(path)
+        except (OSError, SafetensorError) as error:
+            incoming.unlink(missing_ok=True)
+            raise cannot_write(f"checkpoint {path.name}", path.parent, error) from error
+        sync(path.parent)
     wait_for_all()
 
 
@@ -70,13 +81,14 @@ def load_checkpoint(
 
     Raises:
         AssetError: The file cannot be read.
-        ConflictError: It belongs to another preset, dataset or seed, or to another version.
+        ConflictError: It belongs to another video, face model, preset or seed, or to another
+            version.
     """
     tensors, metadata = _read(path)
     if metadata["fingerprint"] != fingerprint:
         raise ConflictError(
-            f"checkpoint {path.name} belongs to another video, preset or seed; use another folder "
-            "or remove it"
+            f"checkpoint {path.name} belongs to another video, face model, preset or seed; use "
+            "another folder or remove it"
         )
     try:
         for name, module in modules.items():
@@ -130,7 +142,10 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
                 raise AssetError(f"{path.name} is not a checkpoint of format {_FORMAT}")
             return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise AssetError(f"checkpoint {path.name} cannot be read: {error}") from error
+        raise AssetError(
+            f"checkpoint {path.name} cannot be read: {error}; put checkpoint-good.safetensors, if"
+            " it lies beside it, in its place, or remove it to begin anew"
+        ) from error
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
