@@ -6,6 +6,7 @@ Starlette's own form parser accepts a file of any size before a route sees the f
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, cast
 
@@ -15,27 +16,39 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from services.common.storage import safe_file_name
 from styleavatar_core.errors import InvalidInputError
 
+# What a form may have beside its file: fields, headers, boundaries.
+FORM_BYTES_LIMIT = 1_000_000
 _FIELD_BYTES_LIMIT = 16 * 1024
 
 
 class UploadReader:
-    """Takes the body of a request piece by piece; the file goes to disk, fields are kept.
+    """Takes the body of a request piece by piece; the file goes to disk, known fields are kept.
 
     Attributes:
-        fields: Text fields of the form by name.
+        fields: Known text fields of the form by name.
         file_path: Where the file lies, once one has come.
         file_name: Its cleaned name.
         byte_count: Bytes of the file so far.
     """
 
-    def __init__(self, content_type: str, folder: Path, *, file_field: str, limit: int) -> None:
+    def __init__(
+        self,
+        content_type: str,
+        folder: Path,
+        *,
+        file_field: str,
+        text_fields: Collection[str],
+        limit: int,
+    ) -> None:
         """Prepares to read.
 
         Args:
             content_type: Header of that name.
             folder: Existing folder that the file is written into.
             file_field: Name of the form field that carries the file.
-            limit: Most bytes that the file may have.
+            text_fields: Names of the form fields that are kept; others are read and forgotten.
+            limit: Most bytes that the file may have; all else of the form together may have
+                ``FORM_BYTES_LIMIT``.
 
         Raises:
             InvalidInputError: The request is not a multipart form.
@@ -54,6 +67,8 @@ class UploadReader:
         self.byte_count = 0
         self._folder = folder
         self._file_field = file_field
+        self._text_fields = text_fields
+        self._body_byte_count = 0
         self._limit = limit
         self._header_name = b""
         self._header_value = b""
@@ -68,14 +83,21 @@ class UploadReader:
         """Takes the next piece of the body.
 
         Raises:
-            InvalidInputError: The form is damaged, or the file too large.
+            InvalidInputError: The form is damaged, or it or its file too large.
         """
+        self._body_byte_count += len(data)
         try:
             self._parser.write(data)
         except MultipartParseError as error:
             raise InvalidInputError(
                 "the multipart form is damaged and could not be read", reason="BAD_FORM"
             ) from error
+        if self._body_byte_count - self.byte_count > FORM_BYTES_LIMIT:
+            raise InvalidInputError(
+                f"the form has more than {FORM_BYTES_LIMIT / 1e6:g} MB beside its file; send the"
+                f" video as the field {self._file_field!r}, and nothing large with it",
+                reason="UPLOAD_TOO_LARGE",
+            )
 
     def finish(self) -> None:
         """Says that the body has ended.
@@ -147,7 +169,7 @@ class UploadReader:
     def _on_part_end(self) -> None:
         if self._file is not None:
             self.close()
-        elif self._field_name:
+        elif self._field_name in self._text_fields:
             self.fields[self._field_name] = self._field_value.decode("utf-8", "replace").strip()
 
     def _on_end(self) -> None:

@@ -21,7 +21,7 @@ from services.common.jobs import JobState, TrainingJob
 from services.common.storage import MANIFEST_NAME, new_id
 from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.schemas import Accepted, AvatarState, AvatarView
-from services.gateway.upload import UploadReader, too_large
+from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, too_large
 from styleavatar_core.avatar.bundle import pack_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.data.video import probe
@@ -33,6 +33,8 @@ router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
 
 # What there is to choose from, and how long each is trained unless the caller says otherwise.
 DEFAULT_MINUTES = {"nano": 5.0, "lite": 25.0, "hd": 240.0, "paper": 720.0, "paper+": 720.0}
+# Fields of an upload's form beside the video.
+TEXT_FIELDS = ("consent", "consent_subject", "consent_given_by", "source", "preset", "minutes")
 SYNTHETIC = {"X-Synthetic": "true"}
 
 _STATES = {
@@ -136,10 +138,12 @@ def get_preview(avatar_id: str, parts: PartsDependency) -> FileResponse:
 async def _receive(request: Request, parts: Parts, folder: Path) -> UploadReader:
     """Writes the request's video into a folder and returns its fields."""
     limit = parts.settings.upload_limit_mb * 1_000_000
-    if int(request.headers.get("content-length") or 0) > limit + 1_000_000:
+    if int(request.headers.get("content-length") or 0) > limit + FORM_BYTES_LIMIT:
         raise too_large(limit)
     content_type = request.headers.get("content-type", "")
-    reader = UploadReader(content_type, folder, file_field="video", limit=limit)
+    reader = UploadReader(
+        content_type, folder, file_field="video", text_fields=TEXT_FIELDS, limit=limit
+    )
     try:
         async for piece in request.stream():
             reader.feed(piece)
