@@ -11,7 +11,7 @@ import pytest
 
 from services.common.storage import AvatarStore
 from tests.fakes.bundle import write_fake_bundle
-from tests.integration.job_system import CONSENT, JobSystem, write_audio, write_clip
+from tests.integration.job_system import CONSENT, JobSystem, wait_for, write_audio, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,19 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the gateway puts what it needs for one request only."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory, temporary_folder: Path) -> Iterator[JobSystem]:
     system = JobSystem(tmp_path_factory.mktemp("data"))
     try:
         system.start_redis()
-        system.start_gateway(upload_limit_mb=1, minutes_limit=10)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TMPDIR", str(temporary_folder))
+            system.start_gateway(upload_limit_mb=1, minutes_limit=10)
         yield system
     finally:
         system.stop()
@@ -142,6 +150,52 @@ def test_an_imported_avatar_is_served_and_deleted(system: JobSystem, tmp_path: P
     assert system.http.delete("/v1/avatars/imported").status_code == 204
     assert store.list() == []
     assert system.http.get("/v1/avatars/imported").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("span", "status", "length"),
+    [
+        ("bytes=0-", 206, None),
+        ("bytes=0-3", 206, 4),
+        ("bytes=99999999999-", 416, None),
+        ("bytes=3-1", 400, None),
+        ("crumbs=1-2", 400, None),
+    ],
+)
+def test_no_packed_bundle_stays_behind(
+    system: JobSystem,
+    temporary_folder: Path,
+    tmp_path: Path,
+    span: str,
+    status: int,
+    length: int | None,
+) -> None:
+    store = AvatarStore(system.data_folder / "avatars")
+    store.publish(write_fake_bundle(tmp_path / "bundle", mark=1), "packed")
+    try:
+        answer = system.http.get("/v1/avatars/packed/bundle", headers={"Range": span})
+        assert answer.status_code == status
+        if status == 206:
+            assert answer.content.startswith(b"PK\x03\x04")
+            assert length in (None, len(answer.content))
+        wait_for(lambda: not list(temporary_folder.iterdir()), timeout_s=10)
+    finally:
+        store.delete("packed")
+
+
+def test_nothing_stays_behind_of_a_bundle_that_cannot_be_packed(
+    system: JobSystem, temporary_folder: Path, tmp_path: Path
+) -> None:
+    store = AvatarStore(system.data_folder / "avatars")
+    store.publish(write_fake_bundle(tmp_path / "bundle", mark=1), "damaged")
+    try:
+        (store.path("damaged") / "avatar.json").write_text("{")
+        answer = system.http.get("/v1/avatars/damaged/bundle")
+        assert answer.status_code == 503
+        assert "damaged" in answer.json()["detail"]
+        wait_for(lambda: not list(temporary_folder.iterdir()), timeout_s=10)
+    finally:
+        store.delete("damaged")
 
 
 def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:

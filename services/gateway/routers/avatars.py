@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,15 +13,14 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from pydantic import ValidationError
-from starlette.background import BackgroundTask
 
 from services.common.job_queue import enqueue_training, withdraw_training
 from services.common.jobs import JobState, TrainingJob
 from services.common.storage import MANIFEST_NAME, new_id
+from services.gateway.bundle_response import BundleResponse
 from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.schemas import Accepted, AvatarState, AvatarView
 from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, too_large
-from styleavatar_core.avatar.bundle import pack_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.data.video import probe
 from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError, StyleAvatarError
@@ -111,19 +109,10 @@ def delete_avatar(avatar_id: str, parts: PartsDependency) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/{avatar_id}/bundle", response_class=FileResponse)
-def get_bundle(avatar_id: str, parts: PartsDependency) -> FileResponse:
+@router.get("/{avatar_id}/bundle", response_class=BundleResponse)
+def get_bundle(avatar_id: str, parts: PartsDependency) -> BundleResponse:
     """Fetches a ready avatar as one zip file."""
-    source = _ready_path(parts, avatar_id)
-    folder = Path(tempfile.mkdtemp(prefix="styleavatar-bundle-"))
-    path = pack_bundle(source, folder / f"{avatar_id}.zip")
-    return FileResponse(
-        path,
-        media_type="application/zip",
-        filename=path.name,
-        headers=SYNTHETIC,
-        background=BackgroundTask(shutil.rmtree, folder, ignore_errors=True),
-    )
+    return BundleResponse(_ready_path(parts, avatar_id), f"{avatar_id}.zip", SYNTHETIC)
 
 
 @router.get("/{avatar_id}/preview.jpg", response_class=FileResponse)
