@@ -69,6 +69,7 @@ class TrackingLane:
         self._options = options
         self._frame_timeout_s = frame_timeout_s
         self._stream_id = uuid.uuid4().hex
+        self._asked: WorkerProcess | None = None  # it may yet open one for a caller who has gone
         self._opened_in: WorkerProcess | None = None
 
     async def open(self) -> WorkerProcess:
@@ -87,13 +88,14 @@ class TrackingLane:
                 "identity": identity_to_body(identity) if identity else None,
                 "filtered": self._options.filtered,
             }
+            self._asked = worker
             await worker.call("open", body, timeout_s=OPEN_TIMEOUT_S)
             self._opened_in = worker
         return worker
 
     async def close(self) -> None:
-        """Ends the tracker."""
-        worker = self._opened_in
+        """Ends the tracker, also one that is still being opened."""
+        worker = self._asked
         if worker is not None and not worker.ended.is_set():
             with contextlib.suppress(StyleAvatarError):
                 await worker.call("close", {"stream_id": self._stream_id}, timeout_s=OPEN_TIMEOUT_S)

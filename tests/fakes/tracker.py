@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import numpy as np
 
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters
@@ -36,3 +39,26 @@ class FakeTracker:
 
 def open_fake_tracker(model_id: str, identity: FaceIdentity | None, filtered: bool) -> FakeTracker:
     return FakeTracker()
+
+
+class NotingTracker(FakeTracker):
+    """Leaves a file where it was told to when it is closed."""
+
+    def __init__(self, closed: Path) -> None:
+        self._closed = closed
+
+    def close(self) -> None:
+        self._closed.touch()
+
+
+def open_noting_tracker(
+    model_id: str, identity: FaceIdentity | None, filtered: bool
+) -> FakeTracker:
+    """Takes the model's id for a folder: says ``opening`` there and waits for ``go``."""
+    if not model_id:
+        return FakeTracker()
+    folder = Path(model_id)
+    (folder / "opening").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    return NotingTracker(folder / "closed")
