@@ -19,7 +19,7 @@ IMAGE_FORMAT_NAMES: dict[int, ImageFormatName] = {
     image_pb2.IMAGE_FORMAT_RAW_RGB: "raw_rgb",
 }
 
-_EXPRESSION_COUNT_MAX = 1024
+_COEFFICIENT_COUNT_MAX = 1024
 # Far beyond any face in any frame; keeps arithmetic on hostile numbers finite.
 _MAGNITUDE_MAX = 1e4
 _LENGTH_MIN = 1e-3
@@ -69,7 +69,7 @@ def parameters_from_message(message: face_pb2.FaceParameters) -> FaceParameters:
     """
     where = f"frame {message.frame_index}"
     count = len(message.expression)
-    if not 0 < count <= _EXPRESSION_COUNT_MAX:  # before it is copied: there may be millions
+    if not 0 < count <= _COEFFICIENT_COUNT_MAX:  # before it is copied: there may be millions
         raise _bad(f"{where.capitalize()} has {count} expression coefficients.")
     rotation, translation = message.rotation, message.translation
     left, right = message.left_eye_rotation, message.right_eye_rotation
@@ -131,12 +131,18 @@ def identity_from_message(message: face_pb2.FaceIdentity) -> FaceIdentity:
     """Reads a face identity.
 
     Raises:
-        InvalidInputError: When a coefficient is not finite.
+        InvalidInputError: When a coefficient is not finite, or there are too many.
     """
+    for name, values in (("shape", message.identity), ("texture", message.texture)):
+        if len(values) > _COEFFICIENT_COUNT_MAX:  # before they are copied: there may be millions
+            raise _bad(
+                f"A face identity has {len(values)} {name} coefficients; face models have at most"
+                f" {_COEFFICIENT_COUNT_MAX}."
+            )
     identity = np.array(message.identity, np.float32)
     texture = np.array(message.texture, np.float32)
     if not (np.isfinite(identity).all() and np.isfinite(texture).all()):
-        raise InvalidInputError("A face identity has a coefficient that is not a finite number.")
+        raise _bad("A face identity has a coefficient that is not a finite number.")
     return FaceIdentity(message.model_id, identity, texture)
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from styleavatar.v1 import face_pb2
 
 from services.common.face_messages import (
     duration_from_seconds,
@@ -85,6 +86,16 @@ def test_an_identity_survives_both_ways() -> None:
     identity = FaceIdentity("m", np.array([1.5, -2], np.float32), np.array([0.1], np.float32))
     assert_same(identity_from_message(identity_to_message(identity)), identity)
     assert_same(identity_from_body(identity_to_body(identity)), identity)
+
+
+@pytest.mark.parametrize("name", ["identity", "texture"])
+@pytest.mark.parametrize("values", [[0.0] * 1025, [float("nan")], [float("inf")]])
+def test_an_identity_that_no_model_has_is_refused(name: str, values: list[float]) -> None:
+    message = face_pb2.FaceIdentity(model_id="m", identity=[0.5], texture=[0.5])
+    getattr(message, name)[:] = values
+    with pytest.raises(InvalidInputError) as caught:
+        identity_from_message(message)
+    assert caught.value.reason == "BAD_PARAMETERS"
 
 
 def test_an_answer_survives_with_its_failure() -> None:
