@@ -55,6 +55,11 @@ class FrameMailbox(Generic[ItemT]):
         return time.monotonic() - self._put_s
 
     @property
+    def is_closed(self) -> bool:
+        """Whether nothing more will come."""
+        return self._closed
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing is left to take, and nothing more will come."""
         return self._closed and not self._items

@@ -16,6 +16,7 @@ from services.common.face_messages import parameters_from_message
 from services.common.grpc_server import Leaving
 from services.common.mailbox import FrameMailbox, running
 from services.common.metrics import RenderingMetrics
+from services.common.silence import config_in_time, end_when_silent
 from services.rendering.answering import Answers
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.convert import avatar_to_message, grant_config, grant_rate
@@ -25,7 +26,6 @@ from services.rendering.pool.pool import RenderPool
 from services.rendering.requests import StreamItem, merge_items, read_config, read_frames
 from services.rendering.session import RenderSession
 from styleavatar_core.errors import (
-    ConflictError,
     EngineUnavailableError,
     NotFoundError,
     OverloadedError,
@@ -35,10 +35,8 @@ from styleavatar_core.errors import (
 
 logger = logging.getLogger(__name__)
 
-# How often a running stream is looked at: is its avatar still there, does its caller send?
+# How often the avatar of a running stream is looked for.
 WATCH_INTERVAL_S = 1.0
-# Who opens a stream knows what he wants; meanwhile he holds a place of `stream_limit`.
-CONFIG_TIMEOUT_S = 10.0
 
 
 class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
@@ -129,7 +127,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         context: grpc.aio.ServicerContext,
     ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
         with self._open_stream():
-            asked = await self._config(request_iterator)
+            asked = await config_in_time(read_config(request_iterator), self._idle_timeout_s)
             asked_s = time.perf_counter()
             entry, config = await self._grant(asked)
             writer = PictureWriter(config, await read_background(asked))
@@ -143,9 +141,10 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
                 session = RenderSession(config, lane, answering, with_mask=writer.needs_mask)
                 reading = read_frames(request_iterator, mailbox)
                 watching = self._watch(entry.avatar_id, mailbox)
+                silence = end_when_silent(mailbox, self._idle_timeout_s)
                 leaving = self._leave_in_time(mailbox)
                 async with (
-                    running(reading, watching, leaving),
+                    running(reading, watching, silence, leaving),
                     aclosing(session.answers(mailbox)) as answers,
                 ):
                     is_first = True
@@ -172,16 +171,6 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             self._stream_count -= 1
             self._metrics.streams.dec()
 
-    async def _config(
-        self, requests: AsyncIterator[rendering_service_pb2.StreamFramesRequest]
-    ) -> rendering_service_pb2.RenderConfig:
-        timeout_s = min(CONFIG_TIMEOUT_S, self._idle_timeout_s)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await read_config(requests)
-        except TimeoutError as error:
-            raise _idle("config", timeout_s) from error
-
     async def _grant(
         self, asked: rendering_service_pb2.RenderConfig
     ) -> tuple[AvatarEntry, rendering_service_pb2.RenderConfig]:
@@ -207,15 +196,14 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         return waiting + self._pool.waiting_count  # metrics are read by another thread
 
     async def _watch(self, avatar_id: str, mailbox: FrameMailbox[StreamItem]) -> None:
-        """Ends a stream whose avatar was deleted or whose caller has fallen silent."""
+        """Ends a stream whose avatar was deleted."""
         try:
-            while mailbox.idle_s < self._idle_timeout_s:
+            while True:
                 await asyncio.sleep(WATCH_INTERVAL_S)
                 try:
                     await self._entry(avatar_id)
                 except OSError as error:  # the store cannot be read now: nothing is known of it
                     logger.warning("the store cannot be read", extra={"reason": str(error)})
-            raise _idle("frame", self._idle_timeout_s)
         except StyleAvatarError as error:
             await mailbox.close(error)
 
@@ -235,9 +223,3 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         except NotFoundError:
             await self._pool.forget(avatar_id)
             raise
-
-
-def _idle(missed: str, timeout_s: float) -> ConflictError:
-    return ConflictError(
-        f"The stream was ended: no {missed} came for {timeout_s:g} s.", reason="IDLE_TIMEOUT"
-    )

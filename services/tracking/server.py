@@ -54,6 +54,7 @@ async def run(settings: TrackingSettings) -> None:
         RenderingClient(channel, key_metadata(settings)),
         metrics,
         stream_limit=settings.stream_limit,
+        idle_timeout_s=settings.idle_timeout_s,
     )
     tracking_service_pb2_grpc.add_TrackingServiceServicer_to_server(servicer, server.server)
     try:

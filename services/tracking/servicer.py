@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 import grpc
 from styleavatar.v1 import (
@@ -16,8 +15,9 @@ from styleavatar.v1 import (
 )
 
 from services.common.face_messages import identity_from_message, parameters_to_message
-from services.common.mailbox import FrameMailbox
+from services.common.mailbox import FrameMailbox, running
 from services.common.metrics import TrackingMetrics
+from services.common.silence import config_in_time, end_when_silent
 from services.tracking.pool import TrackerOptions, TrackingPool
 from services.tracking.reenactment import Reenactment, RenderingClient, read_response
 from services.tracking.session import (
@@ -43,11 +43,22 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         metrics: TrackingMetrics,
         *,
         stream_limit: int,
+        idle_timeout_s: float = 300.0,
     ) -> None:
+        """Connects the parts.
+
+        Args:
+            pool: The workers.
+            rendering: Where `Reenact` has its pictures made.
+            metrics: Where streams are counted.
+            stream_limit: Open streams; more are refused.
+            idle_timeout_s: A stream that sends no config or no frame for so long is ended.
+        """
         self._pool = pool
         self._rendering = rendering
         self._metrics = metrics
         self._stream_limit = stream_limit
+        self._idle_timeout_s = idle_timeout_s
         self._stream_count = 0
 
     async def Track(
@@ -56,7 +67,7 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         context: grpc.aio.ServicerContext,
     ) -> AsyncIterator[tracking_service_pb2.TrackResponse]:
         with self._admitted("Track"):
-            config = (await read_config(request_iterator)).config
+            config = (await self._config(request_iterator)).config
             config.frame_mode = granted_frame_mode(config.frame_mode)
             options = _track_options(config)
             config.model_id = options.model_id
@@ -64,7 +75,7 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
                 yield tracking_service_pb2.TrackResponse(config=config)
                 session = TrackSession(lane, config.frame_mode, self._metrics)
                 mailbox = frame_mailbox(config.frame_mode)
-                async with _reading(request_iterator, mailbox):
+                async with self._reading(request_iterator, mailbox):
                     async for response in _track_answers(session, mailbox):
                         yield response
 
@@ -74,7 +85,7 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         context: grpc.aio.ServicerContext,
     ) -> AsyncIterator[tracking_service_pb2.ReenactResponse]:
         with self._admitted("Reenact"):
-            asked = (await read_config(request_iterator)).config.rendering
+            asked = (await self._config(request_iterator)).config.rendering
             frame_mode = granted_frame_mode(asked.frame_mode)
             options = await self._tracker_options(asked)
             # What is dropped is dropped before tracking; what was tracked is rendered.
@@ -88,9 +99,19 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
                     )
                     session = TrackSession(lane, frame_mode, self._metrics)
                     mailbox = frame_mailbox(frame_mode)
-                    async with _reading(request_iterator, mailbox):
+                    async with self._reading(request_iterator, mailbox):
                         async for answer in Reenactment(session, mailbox, call).answers():
                             yield answer
+
+    async def _config(self, requests: AsyncIterator[Request]) -> Request:
+        return await config_in_time(read_config(requests), self._idle_timeout_s)
+
+    def _reading(
+        self, requests: AsyncIterator[Request], mailbox: FrameMailbox[FrameItem]
+    ) -> AbstractAsyncContextManager[None]:
+        """Reads the frames of a stream beside the block, and ends it when none come."""
+        silence = end_when_silent(mailbox, self._idle_timeout_s)
+        return running(read_frames(requests, mailbox), silence)
 
     async def _tracker_options(self, asked: rendering_service_pb2.RenderConfig) -> TrackerOptions:
         identity = identity_from_message(await self._rendering.face_identity(asked.avatar_id))
@@ -136,18 +157,6 @@ def _track_options(config: tracking_service_pb2.TrackConfig) -> TrackerOptions:
 
 def _is_live(frame_mode: int) -> bool:
     return frame_mode != image_pb2.FRAME_MODE_EVERY_FRAME
-
-
-@asynccontextmanager
-async def _reading(
-    requests: AsyncIterator[Request], mailbox: FrameMailbox[FrameItem]
-) -> AsyncIterator[None]:
-    task = asyncio.create_task(read_frames(requests, mailbox))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _track_answers(

@@ -26,8 +26,11 @@ Stub = tracking_service_pb2_grpc.TrackingServiceStub
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[list[ServiceProcess]]:
-    """Runs tracking in front of rendering, with two avatars; both must end well."""
+def serving(data: Path, **settings: object) -> Iterator[list[ServiceProcess]]:
+    """Runs tracking, with some settings, in front of rendering, with two avatars.
+
+    Both must end well.
+    """
     write_fake_bundle(data / "avatars" / "anna", ANNA)
     write_fake_bundle(data / "avatars" / "slow", 30, {"render_s": 0.05})
     rendering = ServiceProcess("rendering", data, renderer="tests.fakes.renderer:FakeRenderer")
@@ -36,6 +39,7 @@ def serving(data: Path) -> Iterator[list[ServiceProcess]]:
         data,
         tracker="tests.fakes.tracker:open_fake_tracker",
         rendering_address=rendering.address,
+        **settings,
     )
     try:
         yield [process.wait_until_serving() for process in (tracking, rendering)]

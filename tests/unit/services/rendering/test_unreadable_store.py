@@ -21,7 +21,7 @@ from services.rendering.pool.limits import PoolLimits
 from services.rendering.pool.pool import RenderPool
 from services.rendering.requests import StreamItem, merge_items
 from services.rendering.servicer import RenderingServicer
-from styleavatar_core.errors import ConflictError
+from styleavatar_core.errors import NotFoundError
 from tests.fakes.bundle import write_fake_bundle
 
 
@@ -34,6 +34,16 @@ class StaleStore(AvatarStore):
         if self.is_gone:
             raise OSError(116, "Stale file handle")
         return super().path(avatar_id)
+
+
+class RecoveringStore(StaleStore):
+    """It is back at the second look."""
+
+    def path(self, avatar_id: str) -> Path:
+        try:
+            return super().path(avatar_id)
+        finally:
+            self.is_gone = False
 
 
 def test_health_is_told_of_later_changes_too(tmp_path: Path) -> None:
@@ -58,15 +68,13 @@ def test_a_stream_is_still_watched(tmp_path: Path) -> None:
     async def scenario() -> None:
         metrics = RenderingMetrics(CollectorRegistry())
         pool = RenderPool([DeviceWorkers(WorkerOptions("none"), 1)], PoolLimits(1), metrics)
-        catalog = AvatarCatalog(StaleStore(tmp_path))
-        servicer = RenderingServicer(
-            catalog, pool, metrics, Leaving(), stream_limit=1, idle_timeout_s=0.5
-        )
+        store = RecoveringStore(tmp_path)
+        servicer = RenderingServicer(AvatarCatalog(store), pool, metrics, Leaving(), stream_limit=1)
         mailbox = FrameMailbox[StreamItem](latest_only=True, merge=merge_items)
         async with asyncio.timeout(30):
             await servicer._watch("anna", mailbox)
-        assert mailbox.is_over
-        with pytest.raises(ConflictError, match="no frame came"):
+        assert not store.is_gone
+        with pytest.raises(NotFoundError, match="anna"):  # seen only when it could be looked for
             mailbox.take()
 
     asyncio.run(scenario())
