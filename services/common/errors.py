@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -139,7 +139,8 @@ def error_from_status(
     Returns:
         An error of the type that belongs to the status.
     """
-    reason = dict(metadata or ()).get(REASON_KEY)
+    told = dict(metadata or ())
+    reason = told.get(REASON_KEY)
     if reason is None and code is grpc.StatusCode.UNAVAILABLE:
         return EngineUnavailableError(f"Another service cannot be reached: {message}")
     if reason is None and code in _CUT_OFF:
@@ -148,5 +149,17 @@ def error_from_status(
         )
     for error_type, known_code, _ in _STATUS[1:]:  # without the special case of no face
         if known_code is code:
-            return error_type(message or code.name, reason=str(reason) if reason else None)
+            error = error_type(message or code.name, reason=str(reason) if reason else None)
+            if isinstance(error, OverloadedError):
+                error.retry_delay_s = _retry_delay_s(told, default_s=error.retry_delay_s)
+            return error
     return EngineError(f"Another service answered {code.name}: {message}")
+
+
+def _retry_delay_s(told: Mapping[str, str | bytes], default_s: float) -> float:
+    """Reads when another service wants to be asked again; the default where it does not say."""
+    try:
+        delay_s = float(told[RETRY_DELAY_KEY])
+    except (KeyError, ValueError):
+        return default_s
+    return delay_s if 0 <= delay_s < math.inf else default_s

@@ -72,6 +72,20 @@ def test_a_status_becomes_the_error_again() -> None:
     assert type(error_from_status(CODES.DATA_LOSS, None, None)) is errors.EngineError
 
 
+def test_a_refusal_that_is_passed_on_keeps_its_delay() -> None:
+    answer = describe_error(errors.OverloadedError("full", retry_delay_s=7.25, reason="FULL"))
+    passed_on = error_from_status(answer.code, answer.message, answer.trailing_metadata())
+    assert describe_error(passed_on) == answer
+
+
+@pytest.mark.parametrize("said", [None, "soon", "-1", "nan", "inf"])
+def test_a_delay_that_is_none_becomes_the_usual_one(said: str | None) -> None:
+    metadata = (("styleavatar-retry-delay-s", said),) if said else ()
+    error = error_from_status(CODES.RESOURCE_EXHAUSTED, "full", metadata)
+    assert isinstance(error, errors.OverloadedError)
+    assert error.retry_delay_s == errors.OverloadedError("x").retry_delay_s
+
+
 def test_a_workers_words_become_the_error_again() -> None:
     error = error_from_words("AssetError", "BUNDLE_TAMPERED", "damaged")
     assert type(error) is errors.AssetError
