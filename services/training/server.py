@@ -38,7 +38,7 @@ def run(settings: TrainingSettings) -> None:
         settings: What the environment says.
     """
     redis = connect_redis(settings.redis_url)
-    _check(redis, settings)
+    require_redis(redis)
     queue = training_queue(redis)
     records = JobRecords(redis)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port, job_metrics(records))
@@ -81,10 +81,20 @@ def job_metrics(records: JobRecords) -> CollectorRegistry:
     return registry
 
 
-def _check(redis: Redis, settings: TrainingSettings) -> None:
+def require_redis(redis: Redis) -> None:
+    """Makes sure that Redis answers.
+
+    Raises:
+        ConflictError: It does not. It is told where it was looked for, without the password that
+            its URL may have.
+    """
     try:
         redis.ping()
     except RedisError as error:
+        where = redis.get_connection_kwargs()
+        place = where.get("path") or (
+            f"{where.get('host', 'localhost')}:{where.get('port', 6379)}/{where.get('db') or 0}"
+        )
         raise ConflictError(
-            f"Redis does not answer at {settings.redis_url}: {error}; start it or set REDIS_URL"
+            f"Redis does not answer at {place}: {error}; start it or set REDIS_URL"
         ) from error
