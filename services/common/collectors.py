@@ -36,35 +36,41 @@ class DeviceMetrics:
 class TrainingMetrics:
     """What the trainer measures: read from the job records whenever somebody asks.
 
-    A job runs in a process of its own and may change trainers; its record outlives them all.
+    A job runs in a process of its own and may change trainers; its record outlives them all. What
+    only grows is counted apart: a count of present records falls when a job is deleted or retried,
+    which Prometheus takes for a new start from zero.
     """
 
     def __init__(
         self,
         registry: CollectorRegistry = REGISTRY,
-        count_jobs: Callable[[], tuple[Mapping[str, int], int]] = lambda: ({}, 0),
+        count_present: Callable[[], Mapping[str, int]] = dict,
+        totals: Callable[[], tuple[Mapping[str, int], int]] = lambda: ({}, 0),
     ) -> None:
         """Registers the metrics.
 
         Args:
             registry: Where.
-            count_jobs: Gives the number of jobs by state in lower case, and of resumptions.
+            count_present: Gives the number of present jobs by state in lower case.
+            totals: Gives how often jobs reached each final state, and were resumed, ever.
         """
-        self._count_jobs = count_jobs
+        self._count_present = count_present
+        self._totals = totals
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metrics as they are now."""
         prefix = "styleavatar_training_"
-        counts, resume_count = self._count_jobs()
+        present = self._count_present()
+        ends, resume_count = self._totals()
         ended = CounterMetricFamily(
-            f"{prefix}jobs", "Known jobs that reached a final state.", labels=["state"]
+            f"{prefix}jobs", "Jobs that reached a final state.", labels=["state"]
         )
         for state in ("succeeded", "failed", "canceled"):
-            ended.add_metric([state], counts.get(state, 0))
+            ended.add_metric([state], ends.get(state, 0))
         yield ended
         for state, help_text in (("queued", "Jobs waiting."), ("running", "Jobs at work.")):
-            yield GaugeMetricFamily(f"{prefix}{state}_jobs", help_text, counts.get(state, 0))
+            yield GaugeMetricFamily(f"{prefix}{state}_jobs", help_text, present.get(state, 0))
         yield CounterMetricFamily(
-            f"{prefix}resumed_jobs", "Interruptions after which a known job went on.", resume_count
+            f"{prefix}resumed_jobs", "Interruptions after which a job went on.", resume_count
         )

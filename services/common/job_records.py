@@ -22,6 +22,9 @@ from styleavatar_core.errors import ConflictError, NotFoundError
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
 _DELETED = "styleavatar:deleted-jobs"
+# Hash of what has happened to jobs since the beginning, also to those that are gone.
+_TOTALS = "styleavatar:job-totals"
+_RESUMED = "resumed"
 _EVENTS_KEPT = 2000
 # How long Redis may take to answer; nobody may ask it to hold an answer back for as long.
 ANSWER_LIMIT_S = 5.0
@@ -96,7 +99,7 @@ class JobRecords:
         preview_jpeg: bytes | None = None,
         **changes: Any,
     ) -> TrainingJob:
-        """Changes fields of a job and tells those who follow it.
+        """Changes fields of a job and tells those who follow it; counts its ends and resumptions.
 
         Args:
             job_id: The job.
@@ -121,15 +124,26 @@ class JobRecords:
                         f"attempt {fence} of {job_id} is over; attempt {job.attempt} owns it"
                     )
                 pipeline.multi()
-                job = job.model_copy(update=changes)
+                before, job = job, job.model_copy(update=changes)
                 self._write(pipeline, job)
                 if preview_jpeg is not None:
                     pipeline.set(f"{key}:preview", preview_jpeg)
+                self._count(pipeline, before, job)
                 try:
                     pipeline.execute()
                 except WatchError:
                     continue
                 return job
+
+    def totals(self) -> tuple[dict[str, int], int]:
+        """Returns how often jobs reached each final state (in lower case), and were resumed.
+
+        A job that is deleted or retried stays counted: these numbers only grow.
+        """
+        stored = cast("dict[bytes, bytes]", self._redis.hgetall(_TOTALS))
+        totals = {name.decode(): int(count) for name, count in stored.items()}
+        resumed = totals.pop(_RESUMED, 0)
+        return totals, resumed
 
     def begin_attempt(self, job_id: str) -> TrainingJob:
         """Takes the job over: from now on only the returned ``attempt`` may write.
@@ -176,6 +190,12 @@ class JobRecords:
         text = job.model_dump_json()
         pipeline.set(_KEY + job.job_id, text)
         pipeline.xadd(events_key(job.job_id), {"job": text}, maxlen=_EVENTS_KEPT)
+
+    def _count(self, pipeline: Pipeline, before: TrainingJob, after: TrainingJob) -> None:
+        if after.state.is_final and after.state is not before.state:
+            pipeline.hincrby(_TOTALS, after.state.lower(), 1)
+        if after.resume_count > before.resume_count:
+            pipeline.hincrby(_TOTALS, _RESUMED, after.resume_count - before.resume_count)
 
     @staticmethod
     def _parse(job_id: str, text: bytes | None) -> TrainingJob:

@@ -71,13 +71,11 @@ def run(settings: TrainingSettings) -> None:
 def job_metrics(records: JobRecords) -> CollectorRegistry:
     """Returns the trainer's metrics, read from the job records when asked for."""
 
-    def count_jobs() -> tuple[Counter[str], int]:
-        jobs = records.list()
-        states = Counter(job.state.lower() for job in jobs)
-        return states, sum(job.resume_count for job in jobs)
+    def count_present() -> Counter[str]:
+        return Counter(job.state.lower() for job in records.list())
 
     registry = CollectorRegistry()
-    TrainingMetrics(registry, count_jobs)
+    TrainingMetrics(registry, count_present, records.totals)
     return registry
 
 

@@ -9,9 +9,9 @@ from services.common.collectors import TrainingMetrics
 
 
 def test_counts_are_read_when_asked_for() -> None:
-    counts = {"queued": 2, "failed": 1}
+    counts = {"queued": 2}
     registry = CollectorRegistry()
-    TrainingMetrics(registry, lambda: (counts, 3))
+    TrainingMetrics(registry, lambda: counts, lambda: ({"failed": 1}, 3))
     assert registry.get_sample_value("styleavatar_training_queued_jobs") == 2
     counts["queued"] = 0
     counts["running"] = 1

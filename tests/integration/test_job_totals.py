@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the trainer counts, from a real Redis: counters never fall, whatever becomes of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from services.common.job_records import JobRecords, StaleAttemptError
+from services.common.jobs import JobState, TrainingJob
+from services.training.server import job_metrics
+from styleavatar_core.provenance.consent import make_consent
+from tests.integration.job_system import CONSENT, JobSystem
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[JobRecords]:
+    system = JobSystem(tmp_path)
+    try:
+        system.start_redis()
+        yield system.records
+    finally:
+        system.stop()
+
+
+def create(records: JobRecords, job_id: str) -> str:
+    records.create(
+        TrainingJob(
+            job_id=job_id,
+            avatar_id=f"avatar-of-{job_id}",
+            preset="nano",
+            minutes=1.0,
+            consent=make_consent(CONSENT),
+            created_time=datetime.now(UTC),
+        )
+    )
+    return job_id
+
+
+def sample(records: JobRecords, name: str, **labels: str) -> float | None:
+    return job_metrics(records).get_sample_value(f"styleavatar_training_{name}", labels)
+
+
+def ended(records: JobRecords, state: str) -> float | None:
+    return sample(records, "jobs_total", state=state)
+
+
+def test_a_deleted_job_stays_counted(records: JobRecords) -> None:
+    assert ended(records, "failed") == 0
+    for name in ("one", "two"):
+        records.update(create(records, name), state=JobState.FAILED)
+    records.delete("one")
+    assert ended(records, "failed") == 2
+    assert (ended(records, "succeeded"), ended(records, "canceled")) == (0, 0)
+
+
+def test_a_job_that_is_retried_counts_each_of_its_ends(records: JobRecords) -> None:
+    job_id = create(records, "one")
+    records.update(job_id, state=JobState.FAILED)
+    records.update(job_id, state=JobState.QUEUED)
+    assert (ended(records, "failed"), sample(records, "queued_jobs")) == (1, 1)
+    records.update(job_id, state=JobState.RUNNING)
+    assert (sample(records, "queued_jobs"), sample(records, "running_jobs")) == (0, 1)
+    records.update(job_id, state=JobState.SUCCEEDED)
+    assert (ended(records, "failed"), ended(records, "succeeded")) == (1, 1)
+
+
+def test_what_changes_later_in_a_final_job_is_no_second_end(records: JobRecords) -> None:
+    job_id = create(records, "one")
+    records.update(job_id, state=JobState.CANCELED)
+    records.update(job_id, state=JobState.CANCELED, finished_time=datetime.now(UTC))
+    records.update(job_id, cancel_requested=True)
+    assert ended(records, "canceled") == 1
+
+
+def test_a_writer_who_is_refused_counts_nothing(records: JobRecords) -> None:
+    job_id = create(records, "one")
+    records.begin_attempt(job_id)
+    with pytest.raises(StaleAttemptError):
+        records.update(job_id, fence=0, state=JobState.FAILED)
+    assert ended(records, "failed") == 0
+
+
+def test_resumptions_of_a_deleted_job_stay_counted(records: JobRecords) -> None:
+    job_id = create(records, "one")
+    records.begin_attempt(job_id)
+    assert sample(records, "resumed_jobs_total") == 0
+    records.begin_attempt(job_id)
+    records.begin_attempt(job_id)
+    records.delete(job_id)
+    assert sample(records, "resumed_jobs_total") == 2
