@@ -137,7 +137,7 @@ class Trainer:
         if phase.adversarial_weight:
             self.judge.requires_grad_(False)
             with self._autocast:
-                scores = self.judge(output.image, prior).float()
+                scores = self.judge(output.image * batch.valid, prior).float()
             losses.add("adversarial", phase.adversarial_weight, generator_adversarial_loss(scores))
             self.judge.requires_grad_(True)
         optimizer = self.optimizers["networks"]
@@ -150,7 +150,8 @@ class Trainer:
         _apply(optimizer, 0.0 if phase.is_static_frozen else phase.rate, phase.rate)
         judge: dict[str, float] = {}
         if phase.adversarial_weight:
-            judge = self._train_judge(batch, prior, output.image.detach(), phase, number)
+            shown = output.image.detach() * batch.valid
+            judge = self._train_judge(batch, prior, shown, phase, number)
         self.average.update(self.networks, self._weights, number)
         return StepResult(values, all(map(math.isfinite, judge.values())), judge)
 
@@ -175,7 +176,7 @@ class Trainer:
         """
         config = self._config
         is_penalized = number % config.r1_interval == 0
-        real = batch.image.detach().requires_grad_(is_penalized)
+        real = (batch.image * batch.valid).requires_grad_(is_penalized)
         judge = self._parallel_judge
         # The penalty squares gradients of gradients: those are fp32 always.
         with nullcontext() if is_penalized else self._autocast:
