@@ -21,13 +21,15 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from styleavatar_core.avatar.bundle import write_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
-from styleavatar_core.avatar.statistics import ParameterStatistics
+from styleavatar_core.avatar.statistics import ParameterStatistics, Spread
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.engine.base import blank_input
 from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError, NotFoundError
+from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.library import find_face_model
+from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.networks import (
     FeatureMaps,
     GeneratorConfig,
@@ -41,12 +43,14 @@ from styleavatar_core.networks.weights import (
     convert_published_maps,
 )
 from styleavatar_core.provenance.consent import ConsentRecord, make_consent
-from styleavatar_core.types import CropBox, FaceParameters
+from styleavatar_core.types import CropBox
 
 STYLE_TIME = 0.5  # the published code renders every frame with this time
 DEFAULT_FACE_MODEL = "faceverse-v3"
 _COEFFICIENT_COUNTS = (150, 52, 251)  # identity, expression, texture of FaceVerse v2 and v3
 _WHOLE_FRAME = CropBox(0.0, 0.0, 1.0)
+_WINDOW_FACE_HEIGHTS = 2.4  # of the faces' height, as ``choose_window`` makes the window's side
+_NO_LIMIT = 1e3  # beyond what any face does; JSON knows no infinity
 _UNRECORDED = (
     "No statement of consent was recorded: this avatar was imported from a checkpoint of the "
     "published code. Whoever uses it must hold the consent of the person shown."
@@ -144,7 +148,8 @@ def _manifest(
     face_model: str,
 ) -> AvatarManifest:
     """Says what is known of the avatar, and marks what is not."""
-    model_digest, (identity_count, expression_count, texture_count) = _face_model(face_model)
+    model = _face_model(face_model)
+    identity_count, expression_count, texture_count = _coefficient_counts(model)
     with checkpoint.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return AvatarManifest(
@@ -152,11 +157,11 @@ def _manifest(
         generator=config.to_dict(),
         style_time=STYLE_TIME,
         model_id=face_model,
-        model_digest=model_digest,
+        model_digest=model.digest if model else "",
         identity=[0.0] * identity_count,
         texture=[0.0] * texture_count,
         window=(_WHOLE_FRAME.center_x, _WHOLE_FRAME.center_y, _WHOLE_FRAME.half_size),
-        statistics=_unlimited(face_model, expression_count).to_dict(),
+        statistics=_unlimited(face_model, model, expression_count).to_dict(),
         consent=consent or make_consent(_UNRECORDED, given_by="nobody"),
         source=AvatarSource(
             file_name=checkpoint.name,
@@ -172,31 +177,52 @@ def _manifest(
     )
 
 
-def _face_model(model_id: str) -> tuple[str, tuple[int, int, int]]:
-    """Returns digest and coefficient counts of the face model, as published if it is not here."""
+def _face_model(model_id: str) -> FaceModel | None:
+    """Returns the face model if it is here."""
     try:
-        model = find_face_model(model_id)
+        return find_face_model(model_id)
     except AssetError:
-        return "", _COEFFICIENT_COUNTS
+        return None
+
+
+def _coefficient_counts(model: FaceModel | None) -> tuple[int, int, int]:
+    """Returns how many coefficients a face model has, as published if it is not here."""
+    if model is None:
+        return _COEFFICIENT_COUNTS
     bases = (model.identity_basis, model.expression_basis, model.texture_basis)
     identity_count, expression_count, texture_count = (basis.shape[-1] for basis in bases)
-    return model.digest, (identity_count, expression_count, texture_count)
+    return identity_count, expression_count, texture_count
 
 
-def _unlimited(face_model: str, expression_count: int) -> ParameterStatistics:
-    """Returns statistics that clamp nothing: the checkpoint does not say what was trained."""
-    extremes = [
-        FaceParameters(
-            model_id=face_model,
-            rotation=np.array([1.0, sign, 0.0, 0.0], np.float32) / np.sqrt(2, dtype=np.float32),
-            translation=np.full(3, sign * 10.0, np.float32),
-            scale=1.0 + 0.9 * sign,
-            expression=np.full(expression_count, 0.5 + 0.5 * sign, np.float32),
-            eye_rotation=np.full((2, 2), sign, np.float32),
-        )
-        for sign in (-1, 1)
-    ]
-    return ParameterStatistics.from_parameters(extremes, _WHOLE_FRAME)
+def _unlimited(
+    model_id: str, model: FaceModel | None, expression_count: int
+) -> ParameterStatistics:
+    """Returns statistics that clamp nothing: the checkpoint does not say what was trained.
+
+    Means and deviations are those of a person who talks to the camera, as large in the picture as
+    in windows of our own and with a face at rest where all coefficients are 0. Faces are drawn by
+    them where there is no video.
+    """
+    shape = model or builtin_model()  # the one is as tall as the other
+    face_height = float(np.ptp(shape.mean_shape[shape.landmark_indices, 1]))
+    scale = 2.0 / (_WINDOW_FACE_HEIGHTS * face_height)  # the side is two frame units
+    # What is not known here is left to the model: the avatar is driven within its own limit.
+    largest = min(model.expression_max, _NO_LIMIT) if model else _NO_LIMIT
+    return ParameterStatistics(
+        model_id=model_id,
+        window=_WHOLE_FRAME,
+        rotation=_spread(3, 0.0, 0.15, -np.pi, np.pi),
+        translation=_spread(2, 0.0, 0.1, -_NO_LIMIT, _NO_LIMIT),
+        scale=_spread(1, scale, 0.1 * scale, 0.0, _NO_LIMIT),
+        expression=_spread(expression_count, 0.0, 0.2, 0.0, largest),
+        eye_rotation=_spread(4, 0.0, 0.15, -np.pi, np.pi),
+        neutral_expression=np.zeros(expression_count, np.float32),
+    )
+
+
+def _spread(count: int, mean: float, std: float, least: float, largest: float) -> Spread:
+    """Returns ``count`` parameters that are spread alike."""
+    return Spread(*(np.full(count, value, np.float32) for value in (mean, std, least, largest)))
 
 
 def _preview(config: GeneratorConfig, state: Tensors, maps: Tensors) -> bytes:

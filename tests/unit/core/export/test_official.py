@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.avatar.reenactment import DriverMode, ParameterStatistics, Retargeter
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.picture import decode_jpeg
+from styleavatar_core.data.portrait import choose_window
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -22,7 +24,14 @@ from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import AssetError, NotFoundError
 from styleavatar_core.export.official import import_official
 from styleavatar_core.export.parity import random_input
-from styleavatar_core.face3d.builtin import builtin_model
+from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, builtin_model
+from styleavatar_core.face3d.camera import (
+    project,
+    quaternion_from_rotation_vector,
+    rotation_vector_from_quaternion,
+    to_pixels,
+)
+from styleavatar_core.face3d.faceverse import convert_faceverse
 from styleavatar_core.face3d.library import add_face_model
 from styleavatar_core.networks import (
     FeatureMaps,
@@ -34,6 +43,7 @@ from styleavatar_core.networks import (
 from styleavatar_core.networks.weights import convert_published
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.types import FaceParameters
+from tests.fakes.faceverse import faceverse_contents, write_faceverse
 from tests.fakes.published import narrow_paper, write_published_checkpoint
 
 
@@ -115,6 +125,76 @@ def test_the_bundle_says_what_it_is(config: GeneratorConfig, tmp_path: Path) -> 
     consent = make_consent("I agree to this avatar of me")
     given = import_official(checkpoint, tmp_path / "b.zip", consent=consent, config=config)
     assert read_bundle(given).manifest.consent == consent
+
+
+def imported_statistics(
+    config: GeneratorConfig, folder: Path, face_model: str
+) -> ParameterStatistics:
+    write_published_checkpoint(folder / "a.pt", config)
+    bundle = import_official(
+        folder / "a.pt", folder / "avatar", face_model=face_model, config=config
+    )
+    return ParameterStatistics.from_dict(read_bundle(bundle).manifest.statistics)
+
+
+def driver_face(statistics: ParameterStatistics, **changes: object) -> FaceParameters:
+    count = len(statistics.neutral_expression)
+    ahead, place = np.array([1, 0, 0, 0], np.float32), np.zeros(3, np.float32)
+    face = FaceParameters(
+        statistics.model_id,
+        ahead,
+        place,
+        0.45,
+        np.zeros(count, np.float32),
+        np.zeros((2, 2), np.float32),
+    )
+    return replace(face, **changes)
+
+
+@pytest.mark.parametrize("mode", ["same_person", "other_person"])
+def test_it_turns_tilts_and_comes_closer_as_its_driver_does(
+    config: GeneratorConfig, tmp_path: Path, mode: DriverMode
+) -> None:
+    statistics = imported_statistics(config, tmp_path, BUILTIN_MODEL_ID)
+    retargeter = Retargeter(statistics, mode)
+    first = retargeter.retarget(driver_face(statistics)).parameters
+    usual = 0.45 if mode == "same_person" else float(statistics.scale.mean[0])
+    assert first.scale == pytest.approx(usual)
+    retargeter.set_neutral()
+    for turned in ([0.1, 0.9, 0.0], [0.0, 0.0, -0.7], [-0.6, -0.8, 0.5]):
+        rotation = quaternion_from_rotation_vector(np.array(turned))
+        closer = driver_face(statistics, rotation=rotation, scale=0.9)
+        result = retargeter.retarget(closer)
+        assert not result.clamped
+        seen = rotation_vector_from_quaternion(result.parameters.rotation)
+        assert seen == pytest.approx(np.array(turned), abs=1e-5)
+        assert result.parameters.scale == pytest.approx(2 * usual, rel=1e-5)
+
+
+def test_a_lost_face_fades_to_a_face_at_rest_as_large_as_in_our_own_windows(
+    config: GeneratorConfig, tmp_path: Path
+) -> None:
+    statistics = imported_statistics(config, tmp_path, BUILTIN_MODEL_ID)
+    rest = Retargeter(statistics).hold(0.0).parameters
+    assert not rest.expression.any()
+    model = builtin_model()
+    landmarks = to_pixels(project(model.mean_shape, rest)[model.landmark_indices], 800, 800)
+    assert choose_window(landmarks[None], 800, 800).half_size == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_face_model_without_a_limit_has_none_in_an_imported_avatar(
+    config: GeneratorConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEAVATAR_DATA", str(tmp_path))
+    contents = write_faceverse(tmp_path / "file.npy", faceverse_contents("v4"))
+    model_id = add_face_model(convert_faceverse(contents)).model_id
+    strong = np.linspace(0, 5, 177, dtype=np.float32)
+    statistics = imported_statistics(config, tmp_path, model_id)
+    result = Retargeter(statistics, "same_person").retarget(
+        driver_face(statistics, expression=strong)
+    )
+    assert not result.clamped
+    assert result.parameters.expression == pytest.approx(strong)
 
 
 def refused(config: GeneratorConfig, folder: Path, message: str, **changes: object) -> None:
