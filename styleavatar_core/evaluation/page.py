@@ -153,14 +153,14 @@ def _quality_charts(evaluation: HeldOutEvaluation) -> list[dict[str, Any]]:
 
 
 def _training_charts(log: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]:
-    """Returns the course of the training over minutes: losses, and PSNR on held-out frames."""
+    """Returns the course of the training over minutes: losses, and PSNR of the watched frames."""
     minutes = [row["elapsed_s"] / 60 for row in log]
     names = [name for name in _LOSSES if any(name in row for row in log)]
     losses = [Line(name, minutes, [row.get(name, math.nan) for row in log]) for name in names]
-    psnr = [Line("held-out frames", minutes, [row.get("psnr_db", math.nan) for row in log])]
+    psnr = [Line("watched frames", minutes, [row.get("psnr_db", math.nan) for row in log])]
     charts = [
         _chart("weighted losses", losses, x_label="minutes of training"),
-        _chart("PSNR, dB", psnr, x_label="minutes of training"),
+        _chart("PSNR of the watched frames, dB", psnr, x_label="minutes of training"),
     ]
     return [chart for chart in charts if chart["svg"]]
 

@@ -85,6 +85,9 @@ def test_evaluate_writes_figures_and_a_self_contained_page(trained: Path) -> Non
     assert "LPIPS not measured" in page
     assert page.count("<img") == 4  # the avatar and three sheets
     assert page.count("<svg") == page.count("</svg>") >= 5  # quality, and two of the training
+    training = page.split("<h2>Training</h2>")[1].split("<h2>")[0]
+    captions = re.findall(r"<figcaption>(.*?)\s*</figcaption>", training)
+    assert captions[1] == "PSNR of the watched frames, dB"
     assert set(re.findall(r'(?:src|href)="(.{15})', page)) == {"data:image/jpeg"}
     assert "url(" not in page
     assert (trained / "evaluation.jpg").stat().st_size > 1000
