@@ -20,6 +20,7 @@ from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
 from styleavatar_core.training.parallel import first_rank_first, wait_for_all
+from styleavatar_core.training.perceptual import STRUCTURE_LOSS, VGG19_LOSS
 from styleavatar_core.training.prepare import DEFAULT_FRAME_CAP, prepare_dataset
 from styleavatar_core.types import Progress
 
@@ -105,7 +106,7 @@ def create_avatar(
     if own_rank() == 0:
         report = on_progress or (lambda _: None)
         report(Progress("export", 0.0, "measuring on the held-out frames"))
-        loss = "vgg19" if perceptual_weights else "multi-scale structure (no VGG19 weights given)"
+        loss = VGG19_LOSS if perceptual_weights else STRUCTURE_LOSS
         psnr_db = write_avatar(
             bundle_path,
             folder,

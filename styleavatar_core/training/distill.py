@@ -22,6 +22,7 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER
 from styleavatar_core.training.drawn_dataset import draw_dataset
 from styleavatar_core.training.loop import train
+from styleavatar_core.training.perceptual import STRUCTURE_LOSS
 from styleavatar_core.types import Progress
 
 DEFAULT_FRAME_COUNT = 600
@@ -106,12 +107,14 @@ def _manifest(
     metrics: dict[str, float],
 ) -> AvatarManifest:
     """Returns the teacher's manifest with the student's networks, training and figures."""
+    methods = teacher.manifest.methods.model_copy(update={"perceptual_loss": STRUCTURE_LOSS})
     origin = {"preset": teacher.manifest.preset, "digest": teacher.digest}
     return teacher.manifest.model_copy(
         update={
             "preset": student.name,
             "generator": student.to_dict(),
             "style_time": style_time,
+            "methods": methods,
             "metrics": {f"teacher_{name}": value for name, value in metrics.items()},
             "training": training_record(clock, settings) | {"distilled_from": origin},
             "created_time": datetime.now(UTC),

@@ -18,6 +18,10 @@ from torch import nn
 
 from styleavatar_core.errors import AssetError
 
+# What a manifest calls the losses, by whether there are weights.
+VGG19_LOSS = "vgg19"
+STRUCTURE_LOSS = "multi-scale structure (no VGG19 weights given)"
+
 # Index of each convolution in ``features``; None is a 2x2 maximum. Taken to relu5_1.
 _LAYERS = (0, 2, None, 5, 7, None, 10, 12, 14, 16, None, 19, 21, 23, 25, None, 28)
 _COMPARED = (0, 5, 10, 19, 28)  # relu1_1, relu2_1, ... relu5_1

@@ -50,7 +50,11 @@ def teacher(tmp_path_factory):
     plain = read_bundle(write_nano_bundle(folder / "plain", seed=1))
     window = (WINDOW.center_x, WINDOW.center_y, WINDOW.half_size)
     manifest = plain.manifest.model_copy(
-        update={"statistics": small_movements().to_dict(), "window": window}
+        update={
+            "statistics": small_movements().to_dict(),
+            "window": window,
+            "methods": plain.manifest.methods.model_copy(update={"perceptual_loss": "vgg19"}),
+        }
     )
     path = write_bundle(
         folder / "avatar",
@@ -98,6 +102,8 @@ def test_a_student_is_nearer_to_its_teacher_than_an_untrained_one(
     assert student.image_size_px == 64
     for name in ("consent", "source", "statistics", "window", "identity"):
         assert getattr(student, name) == getattr(teacher.manifest, name)
+    assert student.methods.landmarks == teacher.manifest.methods.landmarks
+    assert "structure" in student.methods.perceptual_loss  # not what its teacher had
 
 
 def test_pictures_are_the_teachers_and_faces_where_they_say(teacher, drawn):
