@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``styleavatar evaluate``: an avatar against the held-out fifth of its own video."""
+"""``styleavatar evaluate``: an avatar against the held-out fifth of what it learned from."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,9 @@ from styleavatar_core.cli.bundle_path import find_bundle
 from styleavatar_core.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
+    from styleavatar_core.avatar.manifest import AvatarManifest
     from styleavatar_core.data.dataset import AvatarDataset
+    from styleavatar_core.data.dataset_info import DatasetInfo
     from styleavatar_core.engine.avatar_renderer import AvatarRenderer
     from styleavatar_core.evaluation.evaluate import HeldOutEvaluation
     from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
@@ -151,8 +153,11 @@ def _evaluate_own(
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.tracking.tracker import Tracker
 
-    if renderer.manifest.source.sha256 != dataset.info.source_sha256:
-        raise ConflictError(f"{bundle} was not trained on the video of {avatar / 'dataset'}")
+    teacher = _teacher_of(renderer.manifest, dataset.info)
+    if teacher is None and renderer.manifest.source.sha256 != dataset.info.source_sha256:
+        raise ConflictError(
+            f"{bundle} was not trained on the video or the pictures of {avatar / 'dataset'}"
+        )
 
     def local(index: int) -> FaceParameters:
         return parameters_in_crop(dataset.parameters[index], dataset.info.crop)
@@ -198,9 +203,16 @@ def _evaluate_own(
         preview_jpeg=read_bundle(bundle, verify=False).preview(),
         training_log=_training_log(avatar / "training" / "training.jsonl"),
         driven=driven,
+        teacher=teacher,
     )
     write_page(content, page)
     return figures
+
+
+def _teacher_of(manifest: AvatarManifest, info: DatasetInfo) -> Mapping[str, str] | None:
+    """Returns what is known of the larger avatar that drew the dataset, if one did."""
+    teacher = manifest.training.get("distilled_from")
+    return teacher if teacher and teacher["digest"] == info.source_sha256 else None
 
 
 def _extremes(evaluation: HeldOutEvaluation) -> list[int]:

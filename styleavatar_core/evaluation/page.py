@@ -68,6 +68,8 @@ class ReportContent:
         preview_jpeg: A picture of the avatar.
         training_log: Rows of ``training.jsonl``; empty where there is none.
         driven: Self-driven first, then others.
+        teacher: ``preset`` and ``digest`` of the larger avatar whose pictures are the truth; None
+            where the video is.
     """
 
     name: str
@@ -80,6 +82,7 @@ class ReportContent:
     preview_jpeg: bytes
     training_log: Sequence[Mapping[str, float]] = ()
     driven: Sequence[Driven] = field(default_factory=tuple)
+    teacher: Mapping[str, str] | None = None
 
 
 def write_page(content: ReportContent, path: Path) -> Path:
@@ -126,8 +129,16 @@ def _facts(content: ReportContent) -> dict[str, str]:
     facts = {
         "preset": f"{manifest.preset}, {manifest.image_size_px} px",
         "video": f"{source.file_name}, {source.width}×{source.height}, {source.fps:g} fps",
-        "frames": f"{source.train_frame_count} for training; {looked_at} of {held_out} held out",
     }
+    if content.teacher is None:
+        trained = source.train_frame_count
+        facts["frames"] = f"{trained} for training; {looked_at} of {held_out} held out"
+    else:
+        preset, digest = content.teacher["preset"], content.teacher["digest"]
+        facts["truth"] = (
+            f"pictures of a larger avatar ({preset}, sha256 {digest[:12]}…), not the video; "
+            f"{looked_at} that were held out"
+        )
     if "steps" in training:
         facts["training"] = f"{training['steps']} steps in {training['minutes']:.1f} minutes"
     facts["others' models"] = f"{methods.landmarks}; {methods.matting}; {methods.perceptual_loss}"

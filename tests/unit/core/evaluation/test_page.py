@@ -83,6 +83,8 @@ def test_evaluate_writes_figures_and_a_self_contained_page(trained: Path) -> Non
     assert f"{figures['psnr_db']:.1f} dB" in page
     assert "&lt;Ada&gt; &amp; co" in page
     assert "LPIPS not measured" in page
+    assert "frames of its own video" in page
+    assert "larger" not in page
     assert page.count("<img") == 4  # the avatar and three sheets
     assert page.count("<svg") == page.count("</svg>") >= 5  # quality, and two of the training
     training = page.split("<h2>Training</h2>")[1].split("<h2>")[0]

@@ -7,11 +7,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from styleavatar_core.avatar.bundle import read_bundle, write_bundle
 from styleavatar_core.avatar.statistics import ParameterStatistics
+from styleavatar_core.cli.main import build_app
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
-from styleavatar_core.errors import InvalidInputError, TrainingCanceled
+from styleavatar_core.errors import ConflictError, InvalidInputError, TrainingCanceled
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import get_preset
@@ -115,6 +117,19 @@ def test_pictures_are_the_teachers_and_faces_where_they_say(teacher, drawn):
         assert np.abs(drawn.window(drawn.frames[index]).astype(int) - wanted).max() <= 1
     assert drawn.window(drawn.valid).all()
     assert drawn.valid.sum() == 64 * 64  # what the teacher does not show, nobody learns
+
+
+def test_a_student_is_measured_against_its_teacher(teacher, drawn, tiny_config, tmp_path):
+    student_of(teacher, drawn, tiny_config, tmp_path, replace(CONFIG, step_count=1))
+    command = ["evaluate", str(tmp_path), "--backend", "torch"]
+    CliRunner().invoke(build_app(), command, catch_exceptions=False)
+    page = " ".join((tmp_path / "evaluation.html").read_text().split())
+    assert f"a larger avatar (nano, sha256 {teacher.digest[:12]}…), not the video" in page
+    assert "How near this avatar comes to the larger one" in page
+    info = tmp_path / "dataset" / "dataset.json"
+    info.write_text(info.read_text().replace(teacher.digest, "1" * 64))
+    with pytest.raises(ConflictError, match="was not trained on the video or the pictures"):
+        CliRunner().invoke(build_app(), command, catch_exceptions=False)
 
 
 def test_pictures_are_drawn_once(teacher, drawn, tiny_config, tmp_path):
