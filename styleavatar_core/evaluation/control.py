@@ -2,7 +2,8 @@
 """How well an avatar follows its driver: correlations of what was asked with what is seen.
 
 A mouth's opening is the distance between the lips (``face3d/lip_gap.py``). The jaw's own
-coefficient, ``jawOpen``, is correlated besides.
+coefficient, ``jawOpen``, is correlated besides; it, smile and lids only where coefficients have
+names, which FaceVerse v4's have not.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def control_fidelity(
     Returns:
         Pearson r: ``rotation_r`` (mean of the axes that move, weighted by their variance),
         ``pitch_r``, ``yaw_r``, ``roll_r``, ``mouth_r``, ``jaw_r``, ``smile_r``, ``lids_r``,
-        ``gaze_r``; NaN where the driver does not move. Besides ``frame_count``.
+        ``gaze_r``; NaN where the driver does not move, and no ``jaw_r``, ``smile_r`` and ``lids_r``
+        where coefficients have no names. Besides ``frame_count``.
     """
     series = control_series(driver, output)
     figures = {f"{name}_r": pearson(asked, seen) for name, (asked, seen) in series.items()}
@@ -59,13 +61,14 @@ def control_series(
 
     Returns:
         Two (T,) series each of ``pitch``, ``yaw``, ``roll`` (radians), ``mouth`` (distance between
-        the lips, mm), ``jaw``, ``smile``, ``lids`` (coefficients) and ``gaze`` (yaw of the eyes,
-        radians).
+        the lips, mm), ``jaw``, ``smile``, ``lids`` (coefficients; absent where these have no
+        names) and ``gaze`` (yaw of the eyes, radians).
     """
     asked, seen = _rotations(driver), _rotations(output)
     series = {axis: (asked[:, i], seen[:, i]) for i, axis in enumerate(_AXES)}
     series["mouth"] = _lip_gaps(driver), _lip_gaps(output)
-    for name, coefficients in _CONTROLS.items():
+    has_names = len(driver[0].expression) == len(ARKIT_NAMES)
+    for name, coefficients in _CONTROLS.items() if has_names else ():
         places = [ARKIT_NAMES.index(coefficient) for coefficient in coefficients]
         series[name] = _mean(driver, places), _mean(output, places)
     series["gaze"] = _gaze_yaw(driver), _gaze_yaw(output)

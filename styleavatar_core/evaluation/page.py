@@ -43,7 +43,7 @@ class Driven:
     Attributes:
         name: Who drives: the held-out frames themselves, or a file.
         figures: What :func:`control_fidelity` returned, with Table 4's ``nearest_..._std``.
-        series: What :func:`control_series` returned; may be empty.
+        series: What :func:`control_series` returned; may be empty. What is not in it has no chart.
         sheet_jpeg: Driver and output side by side, if pictures were taken.
     """
 
@@ -178,7 +178,9 @@ def _training_charts(log: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]
 
 def _control_charts(series: Series) -> list[dict[str, Any]]:
     charts = []
-    for name, unit in _CONTROL_UNITS.items() if series else ():
+    for name, unit in _CONTROL_UNITS.items():
+        if name not in series:
+            continue
         scale = 180 / np.pi if unit == "degrees" else 1.0
         asked, seen = (values * scale for values in series[name])
         places = list(map(float, range(len(asked))))

@@ -13,7 +13,10 @@ from styleavatar_core.evaluation.control import (
 )
 from styleavatar_core.face3d.arkit import ARKIT_NAMES
 from styleavatar_core.face3d.camera import quaternion_from_rotation_vector
+from styleavatar_core.face3d.faceverse import convert_faceverse
+from styleavatar_core.face3d.library import add_face_model
 from styleavatar_core.types import CropBox, FaceParameters
+from tests.fakes.faceverse import faceverse_contents, write_faceverse
 
 
 def moving(count=20, mouth_sign=1.0):
@@ -63,6 +66,21 @@ def test_lips_closed_over_an_open_jaw_are_a_closed_mouth():
     opening, _ = control_series(frames, frames)["mouth"]
     assert opening[2] > opening[1] + 3 > opening[0] + 6  # mm
     assert opening[3] < opening[0] + 0.4 * (opening[1] - opening[0])
+
+
+def test_coefficients_without_names_are_no_jaw_and_no_smile(tmp_path, monkeypatch):
+    monkeypatch.setenv("STYLEAVATAR_DATA", str(tmp_path))
+    file = write_faceverse(tmp_path / "file.npy", faceverse_contents("v4"))
+    model_id = add_face_model(convert_faceverse(file)).model_id
+    frames = [
+        replace(frame, model_id=model_id, expression=np.resize(frame.expression, 177))
+        for frame in moving()
+    ]
+    assert set(control_series(frames, frames)) == {"pitch", "yaw", "roll", "mouth", "gaze"}
+    figures = control_fidelity(frames, frames)
+    assert not {"jaw_r", "smile_r", "lids_r"} & set(figures)
+    assert figures["mouth_r"] == pytest.approx(1.0)
+    assert figures["rotation_r"] == pytest.approx(1.0)
 
 
 def test_nearest_sample_finds_itself_and_its_neighbour():

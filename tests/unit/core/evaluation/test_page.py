@@ -15,10 +15,13 @@ from typer.testing import CliRunner
 
 from styleavatar_core.avatar.bundle import read_bundle, write_bundle
 from styleavatar_core.cli.main import build_app
+from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import ConflictError, FaceNotFoundError, NotFoundError
 from styleavatar_core.evaluation.charts import HEIGHT, WIDTH, Line, line_chart
+from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth
+from styleavatar_core.evaluation.page import Driven, ReportContent, write_page
 from tests.fakes.nano_bundle import write_nano_bundle
 from tests.fakes.prepared_clip import write_prepared_clip
 
@@ -93,6 +96,29 @@ def test_evaluate_writes_figures_and_a_self_contained_page(trained: Path) -> Non
     assert set(re.findall(r'(?:src|href)="(.{15})', page)) == {"data:image/jpeg"}
     assert "url(" not in page
     assert (trained / "evaluation.jpg").stat().st_size > 1000
+
+
+def test_what_was_not_measured_has_neither_card_nor_chart(trained: Path, tmp_path: Path) -> None:
+    dataset = AvatarDataset(trained / "dataset")
+    evaluation = evaluate_frames(
+        dataset, lambda index: (held_out_truth(dataset, index), np.zeros((128, 128), np.uint8))
+    )
+    moves = np.linspace(0.0, 1.0, 5)
+    figures = {"rotation_r": 0.9, "mouth_r": 0.8, "gaze_r": 0.7}  # of nameless coefficients
+    series = dict.fromkeys(("pitch", "yaw", "mouth", "gaze"), (moves, moves**2))
+    manifest = read_bundle(trained / "avatar").manifest
+    driven = [Driven("a nameless driver", figures, series), Driven("nobody", figures, {})]
+    content = ReportContent("Ada", manifest, evaluation, {}, *[b"jpeg"] * 4, driven=driven)
+    page = write_page(content, tmp_path / "page.html").read_text()
+    first, second = page.split("<h2>Control: ")[1:]
+    for name in ("yaw, degrees", "pitch, degrees", "mouth, mm", "gaze, degrees"):
+        assert f"<figcaption>{name}" in first
+    assert first.count("<svg") == 4
+    assert "<svg" not in second
+    for section in (first, second):
+        assert "<span>mouth opening</span>" in section
+        assert "<span>smile</span>" not in section
+        assert "<span>lids</span>" not in section
 
 
 def test_evaluate_refuses_what_does_not_belong_together(trained: Path, tmp_path: Path) -> None:
