@@ -40,6 +40,7 @@ CAPTURE_FOLDER = "capture"
 _TRAIN_SHARE = 0.8  # Sec. 4.1
 _OUTLINE_FRAME_COUNT = 16
 _OUTLINE_SIZE_PX = 128
+_RVM, _SELFIE = "robust-video-matting", "mediapipe-selfie-segmentation"  # ForegroundMatting.name
 
 
 def prepare_dataset(
@@ -73,7 +74,8 @@ def prepare_dataset(
     model = find_face_model(face_model)
     digest = _sha256(video)
     known = read_info(folder)
-    if known is not None and _matches(known, digest, config, model, frame_cap):
+    matting_name = _RVM if matting_weights else _SELFIE
+    if known is not None and _matches(known, digest, config, model, frame_cap, matting_name):
         logger.info("dataset reused", extra={"folder": str(folder)})
         return AvatarDataset(folder)
     (folder / "dataset.json").unlink(missing_ok=True)
@@ -211,16 +213,22 @@ def _choose_frames(tracked: TrackedVideo, frame_cap: int) -> list[int]:
 
 
 def _matches(
-    info: DatasetInfo, digest: str, config: GeneratorConfig, model: FaceModel, frame_cap: int
+    info: DatasetInfo,
+    digest: str,
+    config: GeneratorConfig,
+    model: FaceModel,
+    frame_cap: int,
+    matting: str,
 ) -> bool:
-    wanted = (digest, config.image_size_px, config.rendering_size_px, frame_cap, model.model_id)
+    sizes = (config.image_size_px, config.rendering_size_px)
     is_same_model = info.model_digest in ("", model.digest)
-    return is_same_model and wanted == (
+    return is_same_model and (digest, *sizes, frame_cap, model.model_id, matting) == (
         info.source_sha256,
         info.image_size_px,
         info.rendering_size_px,
         info.frame_cap,
         info.model_id,
+        info.matting,
     )
 
 

@@ -1,12 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is held out has no say in what is trained on."""
+"""What is held out has no say in what is trained on; what was prepared otherwise is not reused."""
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
+from styleavatar_core.data.matting import ForegroundMatting
 from styleavatar_core.data.portrait import choose_window
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.tracking.video import TrackedVideo
-from styleavatar_core.training.prepare import _choose_window
+from styleavatar_core.training.prepare import _choose_window, prepare_dataset
 from styleavatar_core.types import FaceIdentity
+from tests.fakes.prepared_clip import write_prepared_clip
 
 
 def test_the_window_is_where_the_training_frames_have_the_face() -> None:
@@ -24,3 +35,38 @@ def test_the_window_is_where_the_training_frames_have_the_face() -> None:
     landmarks[80:] += [150, 40, 0]  # the person moves aside once training is over
     assert chosen() == wanted
     assert choose_window(landmarks, 640, 360) != wanted
+
+
+class Nobody(torch.nn.Module):
+    """Stands for Robust Video Matting's network."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image * 0
+
+
+@pytest.mark.parametrize("before", ["given", "built-in"])
+def test_a_dataset_of_another_matting_is_prepared_anew(
+    tiny_config: GeneratorConfig, tmp_path: Path, before: str
+) -> None:
+    weights = tmp_path / "rvm.pt"
+    own, other = (weights, None) if before == "given" else (None, weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the format that such networks have
+        torch.jit.script(Nobody()).save(str(weights))
+        matting = ForegroundMatting(own)
+    matting.close()
+    video = tmp_path / "clip.mp4"
+    video.write_bytes(b"no video: whoever prepares it anew fails")
+    folder = tmp_path / "dataset"
+    cap = write_prepared_clip(folder).info.frame_cap
+    info = folder / "dataset.json"
+    values = json.loads(info.read_text())
+    values |= {
+        "matting": matting.name,
+        "source_sha256": hashlib.sha256(video.read_bytes()).hexdigest(),
+    }
+    info.write_text(json.dumps(values))
+    reused = prepare_dataset(video, folder, tiny_config, frame_cap=cap, matting_weights=own)
+    assert reused.info.matting == matting.name
+    with pytest.raises(InvalidInputError):
+        prepare_dataset(video, folder, tiny_config, frame_cap=cap, matting_weights=other)
