@@ -28,6 +28,7 @@ def save_checkpoint(
     modules: dict[str, nn.Module],
     optimizers: dict[str, torch.optim.Optimizer],
     fingerprint: str,
+    perceptual_loss: str = "",
 ) -> None:
     """Writes the whole state of a training; of several ranks, which are all alike, the first.
 
@@ -37,6 +38,7 @@ def save_checkpoint(
         modules: By name; all parameters and buffers are kept.
         optimizers: By name; Adam's moments are kept.
         fingerprint: What must agree on resumption: video, face model, preset and seed.
+        perceptual_loss: Its name, which must agree too; empty where there is none.
 
     Raises:
         TrainingError: It cannot be written; the one before is still there.
@@ -44,6 +46,7 @@ def save_checkpoint(
     wait_for_all()  # until nobody reads the one before
     if own_rank() == 0:
         metadata = {"format": _FORMAT, "clock": clock.to_json(), "fingerprint": fingerprint}
+        metadata["perceptual_loss"] = perceptual_loss
         path.parent.mkdir(parents=True, exist_ok=True)
         incoming = path.with_name(f".{path.name}")
         try:
@@ -76,19 +79,28 @@ def load_checkpoint(
     modules: dict[str, nn.Module],
     optimizers: dict[str, torch.optim.Optimizer],
     fingerprint: str,
+    perceptual_loss: str = "",
 ) -> Clock:
     """Restores the state of a training in place.
 
     Raises:
         AssetError: The file cannot be read.
-        ConflictError: It belongs to another video, face model, preset or seed, or to another
-            version.
+        ConflictError: It belongs to another video, face model, preset or seed, to another version,
+            or was trained with another perceptual loss.
     """
     tensors, metadata = _read(path)
     if metadata["fingerprint"] != fingerprint:
         raise ConflictError(
             f"checkpoint {path.name} belongs to another video, face model, preset or seed; use "
             "another folder or remove it"
+        )
+    # Checkpoints of older versions do not say: they go on with what is given.
+    trained_with = metadata.get("perceptual_loss", perceptual_loss)
+    if trained_with != perceptual_loss:
+        raise ConflictError(
+            f"checkpoint {path.name} was trained with the perceptual loss '{trained_with}', not "
+            f"with '{perceptual_loss}': go on as it began, with VGG19 weights or without, or "
+            "train in another folder"
         )
     try:
         for name, module in modules.items():
@@ -132,6 +144,12 @@ def read_module(path: Path, name: str, module: nn.Module, besides: tuple[str, ..
     own = module.state_dict()
     module.load_state_dict(_part(tensors, f"module/{name}/") | {key: own[key] for key in besides})
     return Clock.from_json(metadata["clock"])
+
+
+def read_perceptual_loss(path: Path) -> str:
+    """Returns the name of the perceptual loss that a checkpoint was trained with."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()["perceptual_loss"]
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

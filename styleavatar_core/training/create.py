@@ -15,12 +15,11 @@ from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.provenance.consent import ConsentRecord
 from styleavatar_core.training.avatar_writer import faces_in_window, training_record, write_avatar
-from styleavatar_core.training.checkpoint import TRAINING_FOLDER
+from styleavatar_core.training.checkpoint import TRAINING_FOLDER, read_perceptual_loss
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
 from styleavatar_core.training.parallel import first_rank_first, wait_for_all
-from styleavatar_core.training.perceptual import STRUCTURE_LOSS, VGG19_LOSS
 from styleavatar_core.training.prepare import DEFAULT_FRAME_CAP, prepare_dataset
 from styleavatar_core.types import Progress
 
@@ -71,6 +70,8 @@ def create_avatar(
 
     Raises:
         InvalidInputError: The video cannot be used, or there is no consent.
+        ConflictError: The folder's training was of another video, face model, preset,
+            seed or perceptual loss.
         TrainingCanceled: ``should_stop`` said so.
     """
     if consent is None:
@@ -106,7 +107,7 @@ def create_avatar(
     if own_rank() == 0:
         report = on_progress or (lambda _: None)
         report(Progress("export", 0.0, "measuring on the held-out frames"))
-        loss = VGG19_LOSS if perceptual_weights else STRUCTURE_LOSS
+        loss = read_perceptual_loss(checkpoint)
         psnr_db = write_avatar(
             bundle_path,
             folder,

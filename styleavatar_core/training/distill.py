@@ -16,13 +16,12 @@ from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.training.avatar_writer import training_record, write_avatar
-from styleavatar_core.training.checkpoint import TRAINING_FOLDER
+from styleavatar_core.training.checkpoint import TRAINING_FOLDER, read_perceptual_loss
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER
 from styleavatar_core.training.drawn_dataset import draw_dataset
 from styleavatar_core.training.loop import train
-from styleavatar_core.training.perceptual import STRUCTURE_LOSS
 from styleavatar_core.types import Progress
 
 DEFAULT_FRAME_COUNT = 600
@@ -91,7 +90,9 @@ def distill(
         dataset,
         checkpoint,
         student,
-        lambda *measured: _manifest(teacher, student, settings, *measured),
+        lambda *measured: _manifest(
+            teacher, student, settings, read_perceptual_loss(checkpoint), *measured
+        ),
     )
     if on_progress is not None:
         on_progress(Progress("export", 1.0, "the avatar is ready", psnr_db=psnr_db))
@@ -102,12 +103,13 @@ def _manifest(
     teacher: AvatarBundle,
     student: GeneratorConfig,
     settings: TrainConfig,
+    perceptual_loss: str,
     clock: Clock,
     style_time: float,
     metrics: dict[str, float],
 ) -> AvatarManifest:
     """Returns the teacher's manifest with the student's networks, training and figures."""
-    methods = teacher.manifest.methods.model_copy(update={"perceptual_loss": STRUCTURE_LOSS})
+    methods = teacher.manifest.methods.model_copy(update={"perceptual_loss": perceptual_loss})
     origin = {"preset": teacher.manifest.preset, "digest": teacher.digest}
     return teacher.manifest.model_copy(
         update={

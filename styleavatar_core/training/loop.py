@@ -29,6 +29,7 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.feeder import Feeder
 from styleavatar_core.training.good_checkpoint import GoodCheckpoint
 from styleavatar_core.training.parallel import own_device, require_even_shares, told_by_first_rank
+from styleavatar_core.training.perceptual import STRUCTURE_LOSS, VGG19_LOSS
 from styleavatar_core.training.recovery import find_trouble, observe, recover
 from styleavatar_core.training.rehearsal import is_out_of_memory, too_large_batch
 from styleavatar_core.training.reporter import TrainingReporter
@@ -76,6 +77,8 @@ def train(
 
     Raises:
         InvalidInputError: The ranks cannot share the batch evenly.
+        ConflictError: The folder's checkpoint is of another video, face model, preset,
+            seed or perceptual loss.
         TrainingCanceled: ``should_stop`` said so.
         TrainingError: The training diverged again and again, or memory does not suffice.
     """
@@ -124,7 +127,8 @@ def _train(
                 networks.start_from(index, texture, plate)
     reporter = TrainingReporter(datasets, trainer.average.networks, config, folder, on_progress)
     fingerprint = _fingerprint(datasets, generator_config, config)
-    state = (trainer.modules, trainer.optimizers, fingerprint)
+    loss_name = VGG19_LOSS if perceptual_weights else STRUCTURE_LOSS
+    state = (trainer.modules, trainer.optimizers, fingerprint, loss_name)
     clock = Clock(started_from=start.name if start else "")
     good = GoodCheckpoint(path, is_new=is_new)
     if is_new:

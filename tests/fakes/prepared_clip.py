@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +83,11 @@ def write_prepared_clip(
     valid[:, :invalid_columns] = 0
     writer.finish(info, parameters, valid)
     return AvatarDataset(folder)
+
+
+def name_source(folder: Path, video: Path, matting: str) -> None:
+    """Makes a prepared clip that of a file, which may hold anything, with masks of a method."""
+    path = folder / "dataset.json"
+    digest = hashlib.sha256(video.read_bytes()).hexdigest()
+    values = json.loads(path.read_text()) | {"source_sha256": digest, "matting": matting}
+    path.write_text(json.dumps(values))

@@ -13,27 +13,14 @@ from torch import nn
 
 from styleavatar_core.errors import AssetError
 from styleavatar_core.training.perceptual import PerceptualLoss
+from tests.fakes.vgg19 import narrow_vgg19
 
-CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28)
-MAXIMA = (4, 9, 18, 27)
 COMPARED = (1, 6, 11, 20, 29)  # each behind its activation
 
 
 @pytest.fixture(scope="module")
 def vgg19() -> nn.Module:
-    torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    channels = 3
-    for index in range(30):
-        if index in CONVOLUTIONS:
-            width = 4 + index // 10
-            layers.append(nn.Conv2d(channels, width, 3, padding=1))
-            channels = width
-        else:
-            layers.append(nn.MaxPool2d(2) if index in MAXIMA else nn.ReLU())
-    network = nn.Module()
-    network.features = nn.Sequential(*layers)
-    return network.requires_grad_(False)
+    return narrow_vgg19()
 
 
 def write_pth(network: nn.Module, folder: Path) -> Path:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is held out has no say in what is trained on; what was prepared otherwise is not reused."""
 
-import hashlib
-import json
 import warnings
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.tracking.video import TrackedVideo
 from styleavatar_core.training.prepare import _choose_window, prepare_dataset
 from styleavatar_core.types import FaceIdentity
-from tests.fakes.prepared_clip import write_prepared_clip
+from tests.fakes.prepared_clip import name_source, write_prepared_clip
 
 
 def test_the_window_is_where_the_training_frames_have_the_face() -> None:
@@ -59,13 +57,7 @@ def test_a_dataset_of_another_matting_is_prepared_anew(
     video.write_bytes(b"no video: whoever prepares it anew fails")
     folder = tmp_path / "dataset"
     cap = write_prepared_clip(folder).info.frame_cap
-    info = folder / "dataset.json"
-    values = json.loads(info.read_text())
-    values |= {
-        "matting": matting.name,
-        "source_sha256": hashlib.sha256(video.read_bytes()).hexdigest(),
-    }
-    info.write_text(json.dumps(values))
+    name_source(folder, video, matting.name)
     reused = prepare_dataset(video, folder, tiny_config, frame_cap=cap, matting_weights=own)
     assert reused.info.matting == matting.name
     with pytest.raises(InvalidInputError):
