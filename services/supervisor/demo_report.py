@@ -27,7 +27,7 @@ class CurvePoint:
     Attributes:
         minutes: Time since the training began.
         losses: Weighted loss terms by name.
-        psnr_db: Held-out PSNR, when it was measured at this point.
+        psnr_db: PSNR of the watched frames, when it was measured at this point.
     """
 
     minutes: float

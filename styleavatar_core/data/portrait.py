@@ -9,7 +9,7 @@ from styleavatar_core.errors import FaceNotFoundError
 from styleavatar_core.types import CropBox, FloatArray
 
 CANVAS_FACTOR = 1.5  # the paper's enlargement of the crop box
-_WINDOW_FACE_HEIGHTS = 2.4  # side of the window over the height of the face mesh
+WINDOW_FACE_HEIGHTS = 2.4  # side of the window over the height of the face mesh
 _HEAD_SHIFT = 0.2  # the face's middle lies this many face heights above the window's
 
 
@@ -34,7 +34,7 @@ def choose_window(landmarks: FloatArray, width: int, height: int) -> CropBox:
     if len(low) == 0:
         raise FaceNotFoundError("no face was found in any frame; use a video of one person's face")
     face_height = float(np.median(high[:, 1] - low[:, 1]))
-    side = min(_WINDOW_FACE_HEIGHTS * face_height, width, height)
+    side = min(WINDOW_FACE_HEIGHTS * face_height, width, height)
     center_x, center_y = (float(value) for value in np.median((low + high) / 2, axis=0))
     center_y += _HEAD_SHIFT * face_height
     center_x = float(np.clip(center_x, side / 2, width - side / 2))

@@ -23,6 +23,7 @@ from styleavatar_core.avatar.bundle import write_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
 from styleavatar_core.avatar.statistics import ParameterStatistics, Spread
 from styleavatar_core.data.picture import encode_jpeg
+from styleavatar_core.data.portrait import WINDOW_FACE_HEIGHTS
 from styleavatar_core.engine.base import blank_input
 from styleavatar_core.engine.freeze import freeze
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -49,7 +50,6 @@ STYLE_TIME = 0.5  # the published code renders every frame with this time
 DEFAULT_FACE_MODEL = "faceverse-v3"
 _COEFFICIENT_COUNTS = (150, 52, 251)  # identity, expression, texture of FaceVerse v2 and v3
 _WHOLE_FRAME = CropBox(0.0, 0.0, 1.0)
-_WINDOW_FACE_HEIGHTS = 2.4  # of the faces' height, as ``choose_window`` makes the window's side
 _NO_LIMIT = 1e3  # beyond what any face does; JSON knows no infinity
 _UNRECORDED = (
     "No statement of consent was recorded: this avatar was imported from a checkpoint of the "
@@ -205,7 +205,7 @@ def _unlimited(
     """
     shape = model or builtin_model()  # the one is as tall as the other
     face_height = float(np.ptp(shape.mean_shape[shape.landmark_indices, 1]))
-    scale = 2.0 / (_WINDOW_FACE_HEIGHTS * face_height)  # the side is two frame units
+    scale = 2.0 / (WINDOW_FACE_HEIGHTS * face_height)  # the side is two frame units
     # What is not known here is left to the model: the avatar is driven within its own limit.
     largest = min(model.expression_max, _NO_LIMIT) if model else _NO_LIMIT
     return ParameterStatistics(

@@ -91,8 +91,8 @@ def load_checkpoint(
     tensors, metadata = _read(path)
     if metadata["fingerprint"] != fingerprint:
         raise ConflictError(
-            f"checkpoint {path.name} belongs to another video, face model, preset or seed; use "
-            "another folder or remove it"
+            f"checkpoint {path.name} belongs to another video, or to other masks, another face "
+            "model, preset or seed; use another folder or remove it"
         )
     # Checkpoints of older versions do not say: they go on with what is given.
     trained_with = metadata.get("perceptual_loss", perceptual_loss)

@@ -183,9 +183,9 @@ def load_average(path: Path, config: GeneratorConfig) -> tuple[AvatarNetworks, C
 def _fingerprint(
     datasets: Sequence[AvatarDataset], generator_config: GeneratorConfig, config: TrainConfig
 ) -> str:
-    """Returns what must agree for a training to go on: videos, face model, preset and seed."""
+    """Returns what must agree for a training to go on: videos, face model, masks, preset, seed."""
     videos = [
-        (info.source_sha256, info.frame_count, info.model_id, info.model_digest)
+        (info.source_sha256, info.frame_count, info.model_id, info.model_digest, info.matting)
         for info in (dataset.info for dataset in datasets)
     ]
     parts = (videos, generator_config.to_dict(), config.seed)
