@@ -55,6 +55,7 @@ class Tracker:
         self._fitter = FaceFitter(self._model, identity.identity if identity else None, config)
         self._texture: FloatArray | None = identity.texture if identity else None
         self._learner = IdentityLearner(self._fitter) if identity is None else None
+        self._person_index = 0  # whom texture and views show
         self._sampler: ViewSampler[Fit] = ViewSampler()
         self._last: Fit | None = None
         self._filter = ParameterFilter() if filtered else None
@@ -117,9 +118,9 @@ class Tracker:
     def _learn(
         self, learner: IdentityLearner, landmarks: FloatArray, fit: Fit, frame_rgb: ByteArray
     ) -> None:
-        was_settled = learner.is_settled
         learner.learn(landmarks, fit)
-        if was_settled and not learner.is_settled:  # somebody else has sat down
+        if learner.person_index != self._person_index:  # somebody else has sat down
+            self._person_index = learner.person_index
             self._texture, self._sampler = None, ViewSampler()
         if not learner.is_settled:
             self._sampler.offer(fit, frame_rgb)

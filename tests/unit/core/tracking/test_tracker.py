@@ -128,6 +128,26 @@ def test_somebody_else_who_sits_down_gets_an_identity_of_their_own(
     assert not np.array_equal(tracker.identity.texture, first_texture)
 
 
+@pytest.mark.parametrize("count", [30, 100])  # before the first one is known, and soon after
+def test_who_follows_a_short_visit_gets_no_texture_of_the_visitor(
+    tracker: Tracker, frames: list[np.ndarray], count: int
+) -> None:
+    paler = [(frame // 2 + 100).astype(np.uint8) for frame in frames]
+
+    def show(tracker: Tracker, pictures: list[np.ndarray], start_s: float) -> np.ndarray:
+        for index, picture in enumerate(pictures):
+            tracker.track(picture, start_s + index / 25)
+        return tracker.identity.texture
+
+    visitor = show(tracker, [frames[index % len(frames)] for index in range(count)], 0.1)
+    show(tracker, [BLACK] * 90, 10.0)
+    after = show(tracker, paler, 20.0)
+    alone = Tracker()
+    wanted = show(alone, paler, 0.1)
+    alone.close()
+    assert np.linalg.norm(after - wanted) < 0.2 * np.linalg.norm(visitor - wanted)
+
+
 def test_a_webcam_that_changes_its_exposure_moves_no_head(
     tracked: TrackedVideo, frames: list[np.ndarray]
 ) -> None:
