@@ -25,6 +25,7 @@ from styleavatar_core.face3d.model import FaceModel, load_face_model
 
 _SUFFIX = ".safetensors"
 _MODEL_ID = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
+_BUILTIN_IDS = (BUILTIN_MODEL_ID, EARLIER_MODEL_ID)
 _HELD_COUNT = 2  # a model of FaceVerse's size takes about 150 MB
 
 
@@ -75,8 +76,9 @@ def add_face_model(source: FaceModel | Path) -> FaceModel:
         The model as it is found.
 
     Raises:
-        AssetError: The file is no face model, or the folder cannot be written to.
-        ConflictError: Another model of this id is there.
+        AssetError: The file is no face model, its id cannot be found again, or the folder cannot be
+            written to.
+        ConflictError: Another model of this id is there, or is built in.
     """
     folder = models_folder()
     incoming = folder / f".{uuid4().hex[:8]}{_SUFFIX}"
@@ -87,13 +89,18 @@ def add_face_model(source: FaceModel | Path) -> FaceModel:
         else:
             source.save(incoming)
         model = load_face_model(incoming)
+        _check_id(model.model_id)
         path = folder / f"{model.model_id}{_SUFFIX}"
-        if not path.exists():
+        is_builtin = model.model_id in _BUILTIN_IDS
+        if not is_builtin and not path.exists():
             incoming.replace(path)
         elif find_face_model(model.model_id).digest != model.digest:
             raise ConflictError(
-                f"{path} is another model of the same id, which avatars may need; remove it first "
-                "if none does"
+                f"Another model of the id '{model.model_id}' is built in; save this one under an "
+                "id of its own"
+                if is_builtin
+                else f"{path} is another model of the same id, which avatars may need; remove it "
+                "first if none does"
             )
     except OSError as error:
         raise AssetError(f"The face model cannot be put into {folder}: {error}") from error
@@ -105,6 +112,15 @@ def add_face_model(source: FaceModel | Path) -> FaceModel:
 def choose_face_model(name: str) -> FaceModel:
     """Returns what a person chose: nothing, the id of a model, or its file, which is added."""
     return add_face_model(Path(name)) if name.endswith(_SUFFIX) else find_face_model(name)
+
+
+def _check_id(model_id: str) -> None:
+    if not _MODEL_ID.fullmatch(model_id):
+        raise AssetError(
+            f"The face model cannot have the id '{model_id[:64]}': an id has 1 to 64 small "
+            "letters, digits, dots and dashes, and begins with a letter or digit; save it under "
+            "such an id"
+        )
 
 
 def _imported(model_id: str) -> FaceModel:

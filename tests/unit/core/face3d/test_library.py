@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from styleavatar_core.errors import AssetError, ConflictError
-from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, builtin_model
+from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, EARLIER_MODEL_ID, builtin_model
 from styleavatar_core.face3d.library import (
     add_face_model,
     choose_face_model,
@@ -61,6 +61,25 @@ def test_two_models_of_one_id_are_not_mixed_up() -> None:
     assert caught.value.reason == "FACE_MODEL_DIFFERS"
     with pytest.raises(AssetError, match="another file"):
         find_face_model(BUILTIN_MODEL_ID, digest)
+
+
+@pytest.mark.parametrize("model_id", ["", "../mine", "a/b", "Mine", ".mine", "x" * 65])
+def test_a_model_whose_id_could_not_be_found_again_is_refused(
+    model_id: str, data_folder: Path
+) -> None:
+    with pytest.raises(AssetError, match="begins with a letter or digit") as caught:
+        add_face_model(replace(builtin_model(), model_id=model_id))
+    assert f"'{model_id[:64]}'" in str(caught.value)
+    assert [path for path in data_folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("model_id", [BUILTIN_MODEL_ID, EARLIER_MODEL_ID])
+def test_nothing_takes_the_place_of_a_built_in_model(model_id: str) -> None:
+    model = find_face_model(model_id)
+    with pytest.raises(ConflictError, match=f"'{model_id}'.*built in"):
+        add_face_model(replace(model, mean_shape=model.mean_shape * 2))
+    assert add_face_model(model) is model
+    assert list(models_folder().iterdir()) == []
 
 
 @pytest.mark.parametrize("model_id", ["faceverse-v3", "../mine", "a/b", "x" * 5000])
