@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the bundle that a path on the command line means."""
+"""Finds the bundle that a path on the command line means, and where what is made of it goes."""
 
 from __future__ import annotations
 
@@ -22,3 +22,9 @@ def find_bundle(path: Path) -> Path:
         if (folder / "avatar.json").is_file():
             return folder
     raise NotFoundError(f"there is no avatar at {path}; make one with `styleavatar train`")
+
+
+def beside_bundle(bundle: Path, ending: str) -> Path:
+    """Returns a path beside a bundle, named after it: nothing is ever written into a bundle."""
+    place = bundle.resolve()
+    return place.with_name((place.stem if place.is_file() else place.name) + ending)

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from styleavatar_core.cli.bundle_path import find_bundle
+from styleavatar_core.cli.bundle_path import beside_bundle, find_bundle
 from styleavatar_core.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ _NO_WEIGHTS = "no weights given (--{name}-weights)"
 
 
 def evaluate(
-    avatar: Annotated[Path, typer.Argument(help="Folder that `train` wrote.")],
+    avatar: Annotated[
+        Path, typer.Argument(help="Folder that `train` wrote; with --driver a bundle, too.")
+    ],
     backend: Annotated[
         str, typer.Option(help="auto, torch, onnxruntime, openvino or tensorrt.")
     ] = "auto",
@@ -49,7 +51,9 @@ def evaluate(
     json_path: Annotated[
         Path | None,
         typer.Option(
-            "--json", help="Figures.", show_default="AVATAR/evaluation.json or control.json"
+            "--json",
+            help="Figures.",
+            show_default="AVATAR/evaluation.json or control.json; beside a bundle",
         ),
     ] = None,
     html_path: Annotated[
@@ -69,6 +73,7 @@ def evaluate(
         )
     learned = LearnedMetrics(lpips_weights=lpips_weights, fid_weights=fid_weights)
     page = html_path or avatar / "evaluation.html"
+    path = json_path or _figures_path(avatar, bundle, has_dataset=has_dataset)
     figures: dict[str, float] = {}
     renderer = AvatarRenderer(bundle, backend=backend)
     try:
@@ -80,7 +85,6 @@ def evaluate(
             figures = {**own, **{f"driver.{name}": value for name, value in figures.items()}}
     finally:
         renderer.close()
-    path = json_path or avatar / ("evaluation.json" if has_dataset else "control.json")
     path.write_text(json.dumps(_measured(figures), indent=2) + "\n")
     console = Console()
     print_figures(path, console)
@@ -96,6 +100,12 @@ def print_figures(path: Path, console: Console) -> None:
     for name, value in json.loads(path.read_text()).items():
         table.add_row(name, f"{value:.3f}")
     console.print(table)
+
+
+def _figures_path(avatar: Path, bundle: Path, *, has_dataset: bool) -> Path:
+    if has_dataset:
+        return avatar / "evaluation.json"
+    return beside_bundle(bundle, ".control.json") if bundle == avatar else avatar / "control.json"
 
 
 def _measured(figures: dict[str, float]) -> dict[str, float]:

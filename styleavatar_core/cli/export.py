@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from styleavatar_core.cli.bundle_path import find_bundle
+from styleavatar_core.cli.bundle_path import beside_bundle, find_bundle
 
 
 def export(
     avatar: Annotated[Path, typer.Argument(help="Avatar bundle, or the folder of `train`.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="ONNX file.", show_default="AVATAR/avatar.onnx"),
+        typer.Option("--output", "-o", help="ONNX file.", show_default="beside the bundle"),
     ] = None,
     batch: Annotated[int, typer.Option(help="Samples per call: 1, 2, 4 or 8.")] = 1,
 ) -> None:
@@ -23,6 +23,6 @@ def export(
     from styleavatar_core.export.onnx import export_onnx
 
     bundle = find_bundle(avatar)
-    path = output or (avatar.with_suffix(".onnx") if avatar.is_file() else avatar / "avatar.onnx")
+    path = output or beside_bundle(bundle, ".onnx")
     parity = export_onnx(bundle, path, batch_size=batch)
     typer.echo(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; {parity}")

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from styleavatar_core.cli.bundle_path import find_bundle
+from styleavatar_core.cli.bundle_path import beside_bundle, find_bundle
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.errors import NotFoundError
 from tests.fakes.nano_bundle import write_nano_bundle
@@ -56,6 +57,20 @@ def test_bundle_is_found_directly_or_in_the_training_folder(tmp_path):
     assert find_bundle(tmp_path) == tmp_path / "avatar" == find_bundle(tmp_path / "avatar")
     with pytest.raises(NotFoundError, match="styleavatar train"):
         find_bundle(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["ada.v2", "ada.v2.zip"])
+def test_what_is_made_of_a_bundle_goes_beside_it(tmp_path, monkeypatch, name):
+    bundle = write_nano_bundle(tmp_path / name)
+    if bundle.is_dir():
+        monkeypatch.chdir(bundle)
+        bundle = Path()
+    held = sorted(bundle.glob("*"))
+    result = CliRunner().invoke(build_app(), ["export", str(bundle)], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {name, "ada.v2.onnx"}
+    assert sorted(bundle.glob("*")) == held
+    assert beside_bundle(bundle, ".control.json") == tmp_path / "ada.v2.control.json"
 
 
 def test_helps_have_no_brackets_which_would_be_taken_for_colours():

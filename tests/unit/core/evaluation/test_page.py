@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from styleavatar_core.avatar.bundle import read_bundle, write_bundle
+from styleavatar_core.cli import evaluate
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
@@ -145,3 +146,18 @@ def test_a_driver_without_a_face_is_refused_by_name(trained: Path, tmp_path: Pat
             [*arguments, "--driver", str(tmp_path / "wall.mp4")],
             catch_exceptions=False,
         )
+
+
+@pytest.mark.parametrize("name", ["ada", "ada.zip"])
+def test_figures_of_a_driven_bundle_go_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    bundle = write_nano_bundle(tmp_path / name)  # its pictures show no face, so none is driven
+    driven = Driven("driven by a.mp4", {"yaw_r": 0.5, "gaze_r": NAN}, {}, b"")
+    monkeypatch.setattr(evaluate, "_drive", lambda *_: driven)
+    arguments = ["evaluate", str(bundle), "--backend", "torch", "--driver", "a.mp4"]
+    result = CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {name, "ada.control.json"}
+    assert json.loads((tmp_path / "ada.control.json").read_text()) == {"yaw_r": 0.5}
+    assert not list(bundle.glob("*control.json"))
