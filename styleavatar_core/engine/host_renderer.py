@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,12 +11,15 @@ from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.engine.backends import get_backend
-from styleavatar_core.engine.base import Pictures, RenderEngine, RenderInput, joined
+from styleavatar_core.engine.base import HOME, Pictures, RenderEngine, RenderInput, joined
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.typical_inputs import to_render_input
+from styleavatar_core.errors import StyleAvatarError
 from styleavatar_core.types import FaceParameters
+
+logger = logging.getLogger(__name__)
 
 
 class HostRenderer:
@@ -66,7 +70,9 @@ class MovedRenderer:
     """Renders frames whose window is not in the middle, one by one. Not thread-safe.
 
     They are rare, and no graph has their window: they come from the host, and where the avatar's
-    engine cannot move its window torch renders them beside it, opened at the first of them.
+    engine cannot move its window torch renders them beside it, opened at the first of them. Where
+    that fails, as when another avatar has taken the bundle's place meanwhile, heads stay where
+    training had them, in the avatar's own engine.
 
     Args:
         engine: The avatar's.
@@ -77,9 +83,9 @@ class MovedRenderer:
     def __init__(
         self, engine: RenderEngine, bundle: AvatarBundle, conditioning: ConditioningRenderer
     ) -> None:
-        self._bundle, self._conditioning, self._info = bundle, conditioning, engine.info
-        self._engine = engine if engine.moves_windows else None
+        self._engine, self._bundle, self._conditioning = engine, bundle, conditioning
         self._beside: RenderEngine | None = None
+        self._has_failed = False
 
     def prepare(
         self, shown: FaceParameters, still: FaceParameters, window: tuple[int, int]
@@ -94,9 +100,14 @@ class MovedRenderer:
         Raises:
             InvalidInputError: Parameters belong to another face model.
         """
-        texture = self._conditioning.render(still).texture_rendering
-        drawn = replace(self._conditioning.render(shown), texture_rendering=texture)
-        return replace(to_render_input(drawn, self._info, self._bundle.manifest), window=window)
+        drawn = self._conditioning.render(still)
+        if self._can_move():
+            texture = drawn.texture_rendering
+            drawn = replace(self._conditioning.render(shown), texture_rendering=texture)
+        else:
+            window = HOME
+        prepared = to_render_input(drawn, self._engine.info, self._bundle.manifest)
+        return replace(prepared, window=window)
 
     def render(self, prepared: RenderInput) -> Pictures:
         """Renders what was prepared.
@@ -107,14 +118,26 @@ class MovedRenderer:
         Raises:
             RenderError: This frame failed; the renderer lives.
         """
-        output = (self._engine or self._beside or self._open()).render(prepared)
+        output = (self._beside or self._engine).render(prepared)
         return output.image[0], output.mask[0]
+
+    def _can_move(self) -> bool:
+        """Returns whether windows can be moved; opens what does so when it is first asked."""
+        if not (self._engine.moves_windows or self._beside or self._has_failed):
+            try:
+                self._beside = self._open()
+            except (StyleAvatarError, OSError, RuntimeError) as error:  # torch's are RuntimeErrors
+                self._has_failed = True
+                logger.warning(
+                    "heads beyond the trained range stay within it: torch cannot be opened",
+                    extra={"bundle": str(self._bundle.path), "why": str(error)},
+                )
+        return not self._has_failed
 
     def _open(self) -> RenderEngine:
         # One thread: threads of two runtimes that wait for each other take ten times as long.
         opening = OpeningAvatar(FrozenParts(self._bundle), EngineCache(), thread_count=1)
-        self._beside = get_backend("torch").open(opening)
-        return self._beside
+        return get_backend("torch").open(opening)
 
     def close(self) -> None:
         """Frees what was opened beside the avatar's engine."""

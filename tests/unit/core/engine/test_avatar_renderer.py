@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import torch
 
 from styleavatar_core.avatar.bundle import read_bundle, write_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
+from styleavatar_core.avatar.person_window import PersonWindow
 from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.engine.base import HOME
 from styleavatar_core.engine.loading import load_maps
 from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError
 from styleavatar_core.evaluation.translation import shift_head
@@ -86,13 +89,14 @@ def test_missing_bundle_is_said_so(tmp_path: Path) -> None:
         AvatarRenderer(tmp_path / "nobody")
 
 
-def write_narrow_bundle(path: Path) -> Path:
+def write_narrow_bundle(path: Path, seed: int = 0) -> Path:
     """Writes an avatar that saw its head in the middle only, its window in many places."""
     seen = [
         replace(face(sign / 2), expression=np.full(52, sign > 0, np.float32)) for sign in (-1, 1)
     ]
     return write_nano_bundle(
         path,
+        seed,
         statistics=ParameterStatistics.from_parameters(seen, CropBox(0.0, 0.0, 0.5)).to_dict(),
         training={"settings": TrainConfig().to_dict()},
     )
@@ -143,4 +147,25 @@ def test_heads_beyond_the_trained_range_move_with_their_window(
     assert np.abs(frames[0].image.astype(int) - frames[1].image).max() > 20
     alone = renderer.render(face(0.2)).image  # the window is back in the middle
     assert np.abs(frames[1].image.astype(int) - alone).max() <= 1
+    renderer.close()
+
+
+def test_heads_stay_within_the_range_once_another_avatar_has_taken_the_bundles_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_narrow_bundle(tmp_path / "avatar")
+    renderer = AvatarRenderer(path, backend="onnxruntime", thread_count=1)
+    write_narrow_bundle(path, seed=5)
+    moved = shift_head(face(0.2), (0.25, -0.125))
+    frame = renderer.render(moved)
+    assert [record.msg for record in caplog.records if "stay within it" in record.msg]
+    still, window = PersonWindow(renderer.manifest).place(moved)
+    assert window != HOME
+    assert np.array_equal(frame.image, renderer.render(still).image)
+    assert not np.array_equal(frame.image, renderer.render(face(-0.4)).image)
+    caplog.clear()
+    shutil.rmtree(path)  # nothing is read again
+    again = renderer.render_batch([moved, still])
+    assert all(np.array_equal(one.image, frame.image) for one in again)
+    assert not caplog.records
     renderer.close()
