@@ -16,6 +16,7 @@ from benchmarks.engine_parts.opening import Opening
 from benchmarks.engine_parts.side_by_side import more_avatars
 from benchmarks.engine_parts.untrained import Untrained, tensors_of, to_bytes
 from styleavatar_core.engine.base import RenderInput, feed_of
+from styleavatar_core.engine.cuda_graph import compute_exactly
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.evaluation.metrics import psnr
 from styleavatar_core.networks import FeatureMaps
@@ -83,6 +84,7 @@ def _measure_engine(
 
 def _eager(untrained: Untrained, sample: RenderInput, *, keeps: bool) -> Callable[[], object]:
     """Returns a call of the unfrozen generator; ``keeps`` what it frees, or leaves that to libc."""
+    compute_exactly()
     if keeps:
         keep_freed_memory()
     moved = untrained.to(DEVICE)
@@ -123,6 +125,7 @@ def _naive(untrained: Untrained, sample: RenderInput, thread_count: int) -> Call
 
 def _compiled(untrained: Untrained, sample: RenderInput) -> Callable[[], object]:
     """Returns a call of the frozen generator, no layer of which is replaced, by torch.compile."""
+    compute_exactly()
     keep_freed_memory()
     lookup = untrained.lookup() if DEVICE == "cpu" else None
     frozen = untrained.freeze(samples_face=lookup is None).to(DEVICE)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from styleavatar_core.engine.cuda_graph import compute_exactly
+
 _RUNS = 12
 
 
@@ -40,9 +42,10 @@ def peak_gflops(device: str, precision: str = "fp32", *, is_quick: bool = False)
 
     Args:
         device: ``cpu`` or ``cuda``.
-        precision: ``fp32`` or ``fp16``; on a GPU fp32 convolutions are as torch computes them.
+        precision: ``fp32`` or ``fp16``; fp32 is not rounded to TF32 on a GPU, as in the engines.
         is_quick: Whether small sizes are enough, for tests.
     """
+    compute_exactly()
     sizes = _QUICK if is_quick else _SIZES[device]
     kind = torch.float16 if precision == "fp16" else torch.float32
     side, channels = sizes.side, sizes.channels

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Freezing does less work, not the same work faster; the benchmark counts it right."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,22 @@ def test_convolutions_are_counted() -> None:
 def test_the_roofline_is_the_slower_of_arithmetic_and_memory() -> None:
     assert roofline_ms(989.0, 0.0) == pytest.approx(1.0)
     assert roofline_ms(1.0, 4.8) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda: peak_gflops("cpu", is_quick=True),
+        lambda: measure(Case("nano", "eager", "fp32", 1, 1, 0.0, 1)),
+    ],
+    ids=["peak", "eager"],
+)
+def test_fp32_of_a_gpu_is_not_rounded_as_in_the_engines(
+    compute: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # what torch begins with
+    compute()
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
