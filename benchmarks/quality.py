@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quality of avatars trained from real clips, on their held-out fifth (paper, Tables 2-3).
 
-``python -m benchmarks.quality --clips a.mp4 --clips b.mp4 --preset lite --minutes 25``; every
+``python -m benchmarks.quality --clips a.mp4 b.mp4 --preset lite --minutes 25``; every
 ablation too with ``--variants all``; with ``--variants published`` every variant that does one
 thing as the published networks do, with ``--variants tried`` every change to them that was given
 up; equal steps instead of equal time with ``--steps``. Sheets go to
@@ -11,15 +11,14 @@ up; equal steps instead of equal time with ``--steps``. Sheets go to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
-
-import typer
+from typing import Any
 
 from benchmarks.quality_parts.translation import shift_variant
 from benchmarks.quality_parts.variants import (
@@ -70,58 +69,68 @@ _SHIFTED_FRAMES = 5
 _SHEETS_FOLDER = Path("out") / "quality"
 
 
-def main(
-    clips: Annotated[list[Path] | None, typer.Option(help="Videos; none makes a sample.")] = None,
-    preset: Annotated[str, typer.Option(help="Network preset.")] = "lite",
-    minutes: Annotated[float, typer.Option(help="Training time per clip and variant.")] = 25.0,
-    steps: Annotated[int | None, typer.Option(help="Equal steps instead of equal time.")] = None,
-    variants: Annotated[
-        list[str] | None,
-        typer.Option(
-            help=f"Of {', '.join((*TRAINED_VARIANTS, *BASELINES))}; or {', '.join(VARIANT_SETS)}."
-        ),
-    ] = None,
-    driver: Annotated[Path | None, typer.Option(help="Video of another person.")] = None,
-    lpips_weights: Annotated[Path | None, typer.Option(help="TorchScript, for LPIPS.")] = None,
-    fid_weights: Annotated[Path | None, typer.Option(help="TorchScript, for FID.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Keeps avatars here, and sheets.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Report file.")] = None,
-    quick: Annotated[bool, typer.Option(help="Cheap values, never quoted.")] = False,
-) -> None:
-    wanted = [VARIANT_SETS.get(name, [name]) for name in variants or DEFAULT_VARIANTS]
-    chosen = list(dict.fromkeys(chain.from_iterable(wanted)))
-    if unknown := set(chosen) - {*TRAINED_VARIANTS, *BASELINES}:
-        raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}", param_hint="--variants")
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; ``variants`` has each variant once, sets taken apart."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    parser.add_argument(
+        "--clips", type=Path, default=[], help="videos; none makes a sample", **several
+    )
+    parser.add_argument("--preset", default="lite", help="network preset")
+    parser.add_argument(
+        "--minutes", type=float, default=25.0, help="training time per clip and variant"
+    )
+    parser.add_argument("--steps", type=int, help="equal steps instead of equal time")
+    names = f"{', '.join((*TRAINED_VARIANTS, *BASELINES))}; or {', '.join(VARIANT_SETS)}"
+    parser.add_argument("--variants", help=f"of {names}", **several)
+    parser.add_argument("--driver", type=Path, help="video of another person")
+    parser.add_argument("--lpips-weights", type=Path, help="TorchScript, for LPIPS")
+    parser.add_argument("--fid-weights", type=Path, help="TorchScript, for FID")
+    parser.add_argument("--folder", type=Path, help="keeps avatars here, and sheets")
+    parser.add_argument("--json", type=Path, help="report file")
+    parser.add_argument("--quick", action="store_true", help="cheap values, never quoted")
+    options = parser.parse_args(arguments)
+    wanted = [VARIANT_SETS.get(name, [name]) for name in options.variants or DEFAULT_VARIANTS]
+    options.variants = list(dict.fromkeys(chain.from_iterable(wanted)))
+    if unknown := set(options.variants) - {*TRAINED_VARIANTS, *BASELINES}:
+        parser.error(f"--variants: unknown: {', '.join(sorted(unknown))}; choose of {names}")
+    return options
+
+
+def main() -> None:
+    """Measures clip after clip."""
+    read = read_options()
     options = Options(
-        preset="nano" if quick else preset,
+        preset="nano" if read.quick else read.preset,
         config=TrainConfig(
-            minutes=minutes,
-            step_count=_QUICK_STEPS if quick else steps,
+            minutes=read.minutes,
+            step_count=_QUICK_STEPS if read.quick else read.steps,
             plateau_gain_db=None,  # the same minutes for every row
         ),
-        variants=chosen,
-        driver=driver,
-        frame_limit=4 if quick else None,
-        shifted_frames=1 if quick else _SHIFTED_FRAMES,
-        lpips_weights=lpips_weights,
-        fid_weights=fid_weights,
+        variants=read.variants,
+        driver=read.driver,
+        frame_limit=4 if read.quick else None,
+        shifted_frames=1 if read.quick else _SHIFTED_FRAMES,
+        lpips_weights=read.lpips_weights,
+        fid_weights=read.fid_weights,
     )
     with TemporaryDirectory() as temporary:
-        work = folder or Path(temporary)
+        work = read.folder or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
+        clips = read.clips
         if not clips:
             clips = [make_sample_clip(work / "sample.mp4", 6.0, size_px=256, seed=0).path]
         figures: dict[str, float | None] = {}
         for clip in clips:
-            sheets = (folder or _SHEETS_FOLDER) / clip.stem
+            sheets = (read.folder or _SHEETS_FOLDER) / clip.stem
             measured = measure_clip(clip, work / clip.stem, sheets, options)
             figures |= {f"{clip.stem}.{name}": value for name, value in measured.items()}
-    described = {"preset": options.preset, "minutes": minutes, "steps": steps, "quick": quick}
-    described |= {"variants": chosen}
+    described = {"preset": options.preset, "minutes": read.minutes, "steps": read.steps}
+    described |= {"quick": read.quick, "variants": read.variants}
     report = build_report("quality", figures, described)
     print_report(report)
-    if json_path is not None:
-        write_report(report, json_path)
+    if read.json is not None:
+        write_report(report, read.json)
 
 
 def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict[str, float]:
@@ -185,4 +194,4 @@ def _named(variant: str, evaluated: dict[str, float], prefix: str) -> dict[str, 
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
