@@ -97,7 +97,7 @@ class Answers:
         frame.frame_index = item.frame_index
         frame.synthetic = True
         frame.going_away = self._is_going_away()
-        frame.clamped = is_clamped or picture.clamped
+        frame.clamped = is_clamped
         frame.held = item.parameters is None
         set_duration(frame.capture_offset, item.capture_time_s)
         if self._writer.is_quick(picture.image.shape[0]):

@@ -32,13 +32,11 @@ class RenderedFrame:
     Attributes:
         image: (S, S, 3) uint8 RGB.
         mask: (S, S) uint8 foreground, 255 = person.
-        clamped: Whether parameters were moved into the trained range.
         timings_ms: Milliseconds of ``conditioning`` and ``network``.
     """
 
     image: ByteArray
     mask: ByteArray
-    clamped: bool
     timings_ms: dict[str, float]
 
 
@@ -166,10 +164,7 @@ class AvatarRenderer:
             "conditioning": (conditioned - start) * 1e3,
             "network": (end - conditioned) * 1e3,
         }
-        return [
-            RenderedFrame(*pictures[index], clamped=False, timings_ms=timings_ms)
-            for index in range(len(batch))
-        ]
+        return [RenderedFrame(*pictures[index], timings_ms) for index in range(len(batch))]
 
     def close(self) -> None:
         """Frees the engine; no other call may follow."""

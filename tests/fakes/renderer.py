@@ -27,7 +27,6 @@ MEMORY_BYTES = 1_000_000
 class FakeFrame:
     image: ByteArray
     mask: ByteArray = field(default_factory=lambda: half_mask())
-    clamped: bool = False
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 

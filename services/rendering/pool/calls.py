@@ -106,7 +106,6 @@ def render_frame(
             mask = worker.arena.read_array(slot, image.shape[:2], image.size)
         return RenderedPicture(
             image,
-            answer["clamped"],
             answer["timings_ms"],
             mask,
             answer["busy_s"],

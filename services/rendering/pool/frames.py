@@ -22,7 +22,6 @@ class RenderedPicture:
 
     Attributes:
         image: (S, S, 3) uint8 RGB.
-        clamped: Whether the engine moved parameters into the trained range.
         timings_ms: Time of each stage inside the worker.
         mask: (S, S) uint8, 255 = person; None when it was not asked for.
         busy_s: How long the worker was at it; its share of a batch.
@@ -31,7 +30,6 @@ class RenderedPicture:
     """
 
     image: ByteArray
-    clamped: bool
     timings_ms: dict[str, float]
     mask: ByteArray | None = None
     busy_s: float = 0.0

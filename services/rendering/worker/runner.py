@@ -37,7 +37,6 @@ class Frame(Protocol):
 
     image: ByteArray
     mask: ByteArray
-    clamped: bool
     timings_ms: dict[str, float]
 
 
@@ -140,8 +139,8 @@ class Runner:
                 there is a ``time.perf_counter()`` after which it is not begun.
 
         Yields:
-            Position, and ``shape``, ``clamped``, ``timings_ms``, ``busy_s``, ``batch_size`` of a
-            picture that lies in the slot of its face now, or why there is none.
+            Position, and ``shape``, ``timings_ms``, ``busy_s``, ``batch_size`` of a picture that
+            lies in the slot of its face now, or why there is none.
         """
         keys = [tuple(body["engine"]) for body in bodies]
         for batch in batches(keys, self._batch_limit):
@@ -196,7 +195,6 @@ class Runner:
         return [
             {
                 "shape": list(frame.image.shape),
-                "clamped": bool(frame.clamped),
                 "timings_ms": {name: float(value) for name, value in frame.timings_ms.items()},
                 "busy_s": busy_s,
                 "batch_size": len(bodies),

@@ -24,7 +24,7 @@ CONFIG = rendering_service_pb2.RenderConfig(
     crop=rendering_service_pb2.Region(side=1.0),
     background=rendering_service_pb2.BACKGROUND_ORIGINAL,
 )
-PICTURE = RenderedPicture(np.full((16, 16, 3), 7, np.uint8), False, {"network": 12.5})
+PICTURE = RenderedPicture(np.full((16, 16, 3), 7, np.uint8), {"network": 12.5})
 
 
 def answer(answering: Answers, index: int = 3) -> rendering_service_pb2.RenderedFrame:

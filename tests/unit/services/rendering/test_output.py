@@ -41,7 +41,7 @@ def granted(tmp_path: Path):
 
 def picture(with_mask: bool = True) -> RenderedPicture:
     mask = half_mask() if with_mask else None
-    return RenderedPicture(marked_image(10, 7, 0.5), False, {}, mask)
+    return RenderedPicture(marked_image(10, 7, 0.5), {}, mask)
 
 
 def written(config: rendering_service_pb2.RenderConfig, background: ByteArray | None = None):
@@ -106,7 +106,7 @@ def test_h264_decodes_to_the_pictures_one_by_one(granted) -> None:
     for index in range(22):
         image = image_pb2.Image()
         colour = np.array([10, 10, 4], np.uint8) * index  # grey tells no coding from another
-        rendered = RenderedPicture(np.broadcast_to(colour, (64, 64, 3)).copy(), False, {})
+        rendered = RenderedPicture(np.broadcast_to(colour, (64, 64, 3)).copy(), {})
         keys.append(writer.write(rendered, image))
         decoded += decoder.decode(av.Packet(image.data))
     decoded += decoder.decode(None)
