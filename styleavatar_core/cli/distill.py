@@ -34,7 +34,7 @@ def distill(
     from styleavatar_core.training.config import TrainConfig
     from styleavatar_core.training.distill import distill as run
 
-    with stop_on_interrupt() as should_stop, training_progress(None) as on_progress:
+    with stop_on_interrupt(goes_on=True) as should_stop, training_progress(None) as on_progress:
         bundle = run(
             teacher,
             out,

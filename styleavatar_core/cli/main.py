@@ -130,8 +130,8 @@ def main() -> None:
         message = str(error)
         sys.stderr.write(f"styleavatar: {message[:1].lower()}{message[1:].rstrip('.')}.\n")
         sys.exit(INPUT_ERROR_CODE)
-    except (TrainingCanceled, KeyboardInterrupt):
-        sys.stderr.write("styleavatar: stopped; the same command goes on from here.\n")
+    except (TrainingCanceled, KeyboardInterrupt) as stop:
+        sys.stderr.write(f"styleavatar: {str(stop) or 'stopped'}.\n")
         sys.exit(INTERRUPTED_CODE)
 
 

@@ -57,7 +57,7 @@ def pretrain(
     board = out / TRAINING_FOLDER / TENSORBOARD_FOLDER
     with (
         joined_ranks() as is_first,
-        stop_on_interrupt() as should_stop,
+        stop_on_interrupt(goes_on=True) as should_stop,
         training_progress(board if tensorboard else None) as on_progress,
     ):
         if is_first:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from styleavatar_core.errors import TrainingCanceled
 from styleavatar_core.types import Progress
 
 _TITLES = {
@@ -86,8 +87,15 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yields a callable for ``should_stop``: true after Ctrl-C or SIGTERM, so work can be saved."""
+def stop_on_interrupt(*, goes_on: bool = False) -> Iterator[Callable[[], bool]]:
+    """Yields a callable for ``should_stop``: true after Ctrl-C or SIGTERM, so work can be saved.
+
+    Args:
+        goes_on: Whether the same command goes on where it was stopped; told then.
+
+    Raises:
+        TrainingCanceled: The work was stopped; says to a person what that means.
+    """
     asked = False
 
     def ask(_number: int, _frame: FrameType | None) -> None:
@@ -98,6 +106,9 @@ def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield lambda: asked
+    except TrainingCanceled as stop:
+        told = "stopped; the same command goes on from here" if goes_on else "stopped"
+        raise TrainingCanceled(told) from stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

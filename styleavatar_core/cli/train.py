@@ -91,7 +91,7 @@ def train(
     board = out / TRAINING_FOLDER / TENSORBOARD_FOLDER
     with (
         joined_ranks() as is_first,
-        stop_on_interrupt() as should_stop,
+        stop_on_interrupt(goes_on=resume) as should_stop,
         training_progress(board if tensorboard else None) as on_progress,
     ):
         bundle = create_avatar(

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 from styleavatar_core.cli.bundle_path import beside_bundle, find_bundle
-from styleavatar_core.cli.main import build_app
+from styleavatar_core.cli.main import build_app, main
 from styleavatar_core.errors import NotFoundError
+from styleavatar_core.tracking.capture import FrameObserver
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
@@ -30,6 +33,28 @@ def test_errors_are_one_sentence_and_code_2(tmp_path):
     assert result.returncode == 2
     assert "consent of the person shown" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"),
+    [
+        ("track {clip} {out}.npz", False),
+        ("capture-report {clip} {out}", False),
+        ("train {clip} {out} --consent 'It is me and I agree.'", True),
+        ("train {clip} {out} --consent 'It is me and I agree.' --no-resume", False),
+    ],
+)
+def test_who_stops_a_command_is_told_that_it_goes_on_only_where_it_does(
+    sample_clip, tmp_path, monkeypatch, capsys, command, goes_on
+):
+    monkeypatch.setattr(FrameObserver, "see", lambda *_: signal.raise_signal(signal.SIGINT))
+    words = shlex.split(command.format(clip=sample_clip.path, out=tmp_path / "out"))
+    monkeypatch.setattr(sys, "argv", ["styleavatar", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    told = "stopped; the same command goes on from here" if goes_on else "stopped"
+    assert capsys.readouterr().err.endswith(f"styleavatar: {told}.\n")
 
 
 def test_pretraining_needs_the_consent_of_all_persons(tmp_path):
