@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from onnx import ModelProto
 
-from styleavatar_core.engine.backends import engine_key
+from styleavatar_core.engine.backends import backend_version, engine_key
 from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.shared_graph import impersonal, structure_digest
 from styleavatar_core.errors import AssetError
@@ -58,7 +58,7 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
     if problems:
         raise AssetError(f"TensorRT does not take this generator: {problems[0]}")
     is_shared = not avatar.has_own_plan
-    timing_key = replace(own_key, digest=_TIMINGS_DIGEST, precision="all")
+    timing_key = CacheKey(_TIMINGS_DIGEST, "tensorrt", backend_version("tensorrt"), "all")
 
     def build() -> tuple[tensorrt.ICudaEngine, bytes]:
         timings = avatar.cache.open(timing_key, lambda: (b"", b""), bytes)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,17 @@ def test_measurements_of_another_driver_are_made_anew(
     assert build_own(other) == b"measured "
     faults.refused_timings = how
     assert build_own(third(bundle)) == b""
+
+
+def test_plans_of_all_and_of_one_avatar_share_what_was_measured(
+    bundle: AvatarBundle, cache: Path, faults: Faults
+) -> None:
+    opening = OpeningAvatar(FrozenParts(bundle), EngineCache(), 1)
+    for is_own in (False, True):
+        backends.get_backend("tensorrt").open(replace(opening, has_own_plan=is_own))
+    given = [config.timings.contents for config in faults.configs if config.timings]
+    assert given == [b"", b"measured "]
+    assert len(list(cache.glob("timing*"))) == 1
 
 
 def third(bundle: AvatarBundle) -> AvatarBundle:
