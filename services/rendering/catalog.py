@@ -81,13 +81,16 @@ class AvatarCatalog:
         """Returns an avatar as it was when last looked at, without a look now; None if never."""
         return self._entries.get(avatar_id)
 
-    def take_vanished(self) -> list[AvatarEntry]:
-        """Returns the bundles that were deleted or replaced since the last call."""
+    def vanished(self) -> list[AvatarEntry]:
+        """Returns the bundles that were deleted or replaced and are not let go yet."""
         for avatar_id in tuple(self._entries):
             with contextlib.suppress(NotFoundError):
                 self.revision(avatar_id)
-        vanished, self._vanished = self._vanished, []
-        return vanished
+        return list(self._vanished)
+
+    def let_go(self, entry: AvatarEntry) -> None:
+        """Forgets a vanished bundle: nothing derived from it is left."""
+        self._vanished.remove(entry)
 
     def newest(self, count: int) -> list[AvatarEntry]:
         """Returns the avatars made last, newest first; those that cannot be used are left out."""

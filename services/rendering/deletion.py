@@ -28,23 +28,29 @@ async def keep_forgetting(
         await asyncio.sleep(SWEEP_INTERVAL_S)
         try:
             await forget_deleted(catalog, unload, cache)
-        except (StyleAvatarError, OSError) as error:
-            logger.error("a deleted avatar may not be gone", extra={"reason": str(error)})
+        except OSError as error:
+            logger.error("the store cannot be read", extra={"reason": str(error)})
 
 
 async def forget_deleted(
     catalog: AvatarCatalog, unload: Callable[[str], Awaitable[None]], cache: EngineCache
 ) -> None:
-    """Lets go of every bundle that was deleted or replaced since the last sweep.
+    """Lets go of every bundle that was deleted or replaced; what fails is tried again next time.
 
     Args:
         catalog: Knows the avatars that were seen.
         unload: Takes an avatar out of the workers.
         cache: Where engines derived from bundles are kept.
     """
-    for entry in await asyncio.to_thread(catalog.take_vanished):
-        await asyncio.to_thread(cache.forget, entry.digest)
+    for entry in await asyncio.to_thread(catalog.vanished):
         try:
-            await asyncio.to_thread(catalog.revision, entry.avatar_id)
-        except NotFoundError:
-            await unload(entry.avatar_id)
+            await asyncio.to_thread(cache.forget, entry.digest)
+            try:
+                await asyncio.to_thread(catalog.revision, entry.avatar_id)
+            except NotFoundError:
+                await unload(entry.avatar_id)
+        except (StyleAvatarError, OSError) as error:
+            extra = {"avatar_id": entry.avatar_id, "reason": str(error)}
+            logger.error("a deleted avatar is not gone yet", extra=extra)
+        else:
+            catalog.let_go(entry)

@@ -12,6 +12,7 @@ from services.rendering.catalog import AvatarCatalog
 from services.rendering.deletion import forget_deleted
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.cache_key import CacheKey
+from styleavatar_core.errors import WorkerLostError
 from tests.fakes.bundle import write_fake_bundle
 
 
@@ -43,3 +44,21 @@ def test_deleted_and_replaced_bundles_leave_memory_and_cache(tmp_path: Path) -> 
     asyncio.run(forget_deleted(catalog, unload, cache))
     assert kept() == {"carla"}
     assert unloaded == ["anna"]
+
+
+def test_what_cannot_be_let_go_now_is_let_go_later(tmp_path: Path) -> None:
+    catalog = AvatarCatalog(AvatarStore(tmp_path / "avatars"))
+    for mark, name in enumerate(("anna", "bob")):
+        write_fake_bundle(tmp_path / "avatars" / name, mark)
+        catalog.get(name)
+    shutil.rmtree(tmp_path / "avatars")
+    asked: list[str] = []
+
+    async def unload(avatar_id: str) -> None:
+        asked.append(avatar_id)
+        if asked == ["anna"]:
+            raise WorkerLostError("the worker is being replaced")
+
+    for expected in (["anna", "bob"], ["anna", "bob", "anna"], ["anna", "bob", "anna"]):
+        asyncio.run(forget_deleted(catalog, unload, EngineCache(tmp_path / "engines")))
+        assert asked == expected
