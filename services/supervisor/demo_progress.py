@@ -76,7 +76,7 @@ def note_of(eta_s: float | None, losses: dict[str, float], psnr_db: float | None
     if eta_s is not None and eta_s > 0:
         parts.append(f"{eta_s // 60:.0f}:{eta_s % 60:02.0f} left")
     if psnr_db is not None:
-        parts.append(f"watched frames {psnr_db:.1f} dB")
+        parts.append(f"PSNR {psnr_db:.1f} dB")
     if losses:
         parts.append("loss " + " ".join(f"{name} {value:.3f}" for name, value in losses.items()))
     return " · ".join(parts)

@@ -22,7 +22,7 @@ _USUAL_FPS = 25.0
 # What is in one file. Playlists are not among them: they name others, which a stranger's upload
 # must not make us read.
 _CONTAINERS = (
-    *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg"),
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "h264", "hevc"),
     *("mp3", "wav", "flac", "aac"),  # only sound, and told so
 )
 

@@ -80,6 +80,6 @@ def test_progress_prints_lines_where_there_is_no_terminal() -> None:
 
 
 def test_note_says_what_is_known() -> None:
-    assert note_of(65.0, {"l1": 0.25}, 20.0) == "1:05 left · watched frames 20.0 dB · loss l1 0.250"
+    assert note_of(65.0, {"l1": 0.25}, 20.0) == "1:05 left · PSNR 20.0 dB · loss l1 0.250"
     assert note_of(None, {}, None) == ""
     assert note_of(-3.0, {}, None) == ""
