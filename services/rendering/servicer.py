@@ -17,6 +17,7 @@ from services.common.grpc_server import Leaving
 from services.common.mailbox import FrameMailbox, running
 from services.common.metrics import RenderingMetrics
 from services.common.silence import config_in_time, end_when_silent
+from services.common.worker.messages import OUT_OF_MEMORY
 from services.rendering.answering import Answers
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.convert import avatar_to_message, grant_config, grant_rate
@@ -117,8 +118,11 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             session = RenderSession(config, lane, answering, with_mask=writer.needs_mask)
             answer = await session.finish(session.begin(item))
             answering.count()
-        if answer is None or answer.HasField("failure"):
-            raise RenderError(answer.failure.message if answer else "The frame was not rendered.")
+        if answer is None:
+            raise RenderError("The frame was not rendered.")
+        if answer.HasField("failure"):
+            kind = OverloadedError if answer.failure.reason == OUT_OF_MEMORY else RenderError
+            raise kind(answer.failure.message, reason=answer.failure.reason)
         return rendering_service_pb2.RenderFrameResponse(frame=answer.frame)
 
     async def StreamFrames(

@@ -24,6 +24,7 @@ from tests.integration.marked_rendering import (
     Stub,
     answers,
     measured,
+    reason,
     refusal,
     serving,
     write_avatars,
@@ -79,6 +80,22 @@ def test_more_avatars_than_fit_are_served_in_turn(stub: Stub) -> None:
     listed = stub.ListAvatars(rendering_service_pb2.ListAvatarsRequest()).avatars
     loaded = [avatar.avatar_id for avatar in listed if avatar.loaded]
     assert loaded == ["anna", "slow"]
+
+
+def test_a_single_frame_says_why_it_could_not_be_rendered(stub: Stub, avatars: Path) -> None:
+    write_fake_bundle(avatars / "faulty", 80, {"fail_at": 1, "memory_fails_at": 2})
+    expected = {
+        1: (grpc.StatusCode.INTERNAL, "RENDER_FAILED"),
+        2: (grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
+    }
+    for index, (code, why) in expected.items():
+        request = rendering_service_pb2.RenderFrameRequest(
+            config=render_config("faulty"), parameters=face(index)
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.RenderFrame(request, timeout=30)
+        assert (caught.value.code(), reason(caught.value)) == (code, why)
+    shutil.rmtree(avatars / "faulty")
 
 
 def test_new_replaced_and_deleted_bundles_are_noticed(stub: Stub, avatars: Path) -> None:
