@@ -54,45 +54,23 @@ def blur(image, first, count, taps, lines, result, bias, noise, slope):
         _add_rows(lines[before * channels : (before + width) * channels], source, starts, weights)
         if len(noise):
             added[:] = noise[y]
+        row, sizes = y * row_size, (channels, row_size)
         for k in range(0, channels, LANES):
             for x in range(0, wide - wide % _RUN, _RUN):
-                at = x * channels + k
-                to = y * row_size + at
-                _filter(
-                    0,
-                    lines,
-                    at,
-                    channels,
-                    pixels,
-                    to,
-                    channels,
-                    row_size,
-                    is_past,
-                    bias,
-                    k,
-                    added,
-                    x,
-                    slope,
-                )
+                _filter_from(0, x, lines, pixels, row, k, sizes, is_past, bias, added, slope)
             for x in range(wide - wide % _RUN, wide):
-                at = x * channels + k
-                to = y * row_size + at
-                _filter(
-                    1,
-                    lines,
-                    at,
-                    channels,
-                    pixels,
-                    to,
-                    channels,
-                    row_size,
-                    False,
-                    bias,
-                    k,
-                    added,
-                    x,
-                    slope,
-                )
+                _filter_from(1, x, lines, pixels, row, k, sizes, False, bias, added, slope)
+
+
+@njit(inline="always")
+def _filter_from(kind, x, lines, pixels, row, k, sizes, is_past, bias, added, slope):
+    """Filters a run of pixels along a row, or the pixel at x alone."""
+    channels, row_size = sizes
+    at = x * channels + k
+    to = row + at
+    _filter(
+        kind, lines, at, channels, pixels, to, channels, row_size, is_past, bias, k, added, x, slope
+    )
 
 
 @njit(cache=True, nogil=True, fastmath=True)
