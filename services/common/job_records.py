@@ -124,10 +124,11 @@ class JobRecords:
                         f"attempt {fence} of {job_id} is over; attempt {job.attempt} owns it"
                     )
                 pipeline.multi()
-                before, job = job, job.model_copy(update=changes)
-                self._write(pipeline, job)
                 if preview_jpeg is not None:
                     pipeline.set(f"{key}:preview", preview_jpeg)
+                    changes["has_preview"] = True
+                before, job = job, job.model_copy(update=changes)
+                self._write(pipeline, job)
                 self._count(pipeline, before, job)
                 try:
                     pipeline.execute()

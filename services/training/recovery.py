@@ -42,8 +42,9 @@ def recover(queue: Queue, records: JobRecords, folders: JobFolders, store: Avata
     """
     end_leases_of_dead_workers(queue)
     requeue(queue, find_lost_jobs(queue, records))
+    present = folders.list()  # before the records: an upload has its record first
     deleted, known = records.deleted(), {job.job_id for job in records.list()}
-    for job_id in folders.list():
+    for job_id in present:
         if job_id in deleted:
             logger.info("removing files of a deleted job", extra={"job_id": job_id})
             folders.delete(job_id)

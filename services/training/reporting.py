@@ -99,8 +99,6 @@ class JobReporter:
         changes: dict[str, object] = {"progress": reached}
         if reached.overall_fraction > self._job.furthest_fraction:
             changes |= {"furthest_fraction": reached.overall_fraction, "fruitless_count": 0}
-        if progress.preview_jpeg is not None:
-            changes["has_preview"] = True
         self._job = self._records.update(
             self._job.job_id,
             fence=self._job.attempt,
