@@ -43,7 +43,7 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         metrics: TrackingMetrics,
         *,
         stream_limit: int,
-        idle_timeout_s: float = 300.0,
+        idle_timeout_s: float,
     ) -> None:
         """Connects the parts.
 

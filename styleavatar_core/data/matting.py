@@ -16,6 +16,10 @@ from styleavatar_core.data.mediapipe_import import import_mediapipe
 from styleavatar_core.errors import AssetError
 from styleavatar_core.types import ByteArray, FloatArray
 
+# Names of the methods.
+RVM = "robust-video-matting"
+SELFIE = "mediapipe-selfie-segmentation"
+
 
 class ForegroundMatting:
     """Says for each pixel how much of it is person.
@@ -30,11 +34,11 @@ class ForegroundMatting:
     def __init__(self, weights: Path | None = None) -> None:
         self._recurrent: list[Any] = [None] * 4
         if weights is not None:
-            self.name = "robust-video-matting"
+            self.name = RVM
             self._network = _load_torchscript(weights)
             self._segmentation = None
         else:
-            self.name = "mediapipe-selfie-segmentation"
+            self.name = SELFIE
             self._network = None
             self._segmentation = _open_selfie_segmentation()
 

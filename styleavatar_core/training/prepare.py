@@ -14,7 +14,7 @@ from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.data.crop import crop_image, valid_mask
 from styleavatar_core.data.dataset import AvatarDataset, DatasetWriter
 from styleavatar_core.data.dataset_info import DatasetInfo, read_info
-from styleavatar_core.data.matting import ForegroundMatting
+from styleavatar_core.data.matting import RVM, SELFIE, ForegroundMatting
 from styleavatar_core.data.portrait import CANVAS_FACTOR, choose_window
 from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.data.video import probe, read_frames
@@ -40,7 +40,6 @@ CAPTURE_FOLDER = "capture"
 _TRAIN_SHARE = 0.8  # Sec. 4.1
 _OUTLINE_FRAME_COUNT = 16
 _OUTLINE_SIZE_PX = 128
-_RVM, _SELFIE = "robust-video-matting", "mediapipe-selfie-segmentation"  # ForegroundMatting.name
 
 
 def prepare_dataset(
@@ -74,7 +73,7 @@ def prepare_dataset(
     model = find_face_model(face_model)
     digest = _sha256(video)
     known = read_info(folder)
-    matting_name = _RVM if matting_weights else _SELFIE
+    matting_name = RVM if matting_weights else SELFIE
     if known is not None and _matches(known, digest, config, model, frame_cap, matting_name):
         logger.info("dataset reused", extra={"folder": str(folder)})
         return AvatarDataset(folder)
