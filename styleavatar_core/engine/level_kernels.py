@@ -7,7 +7,7 @@ sources. Arrays are float32 and C-contiguous, channels last; pieces are those of
 reach beyond its image, where everything is zero.
 """
 
-# Compiled from matrix_code.py piece_code.py piece_kernels.py product_kernels.py: c4241174
+# Compiled from matrix_code.py piece_code.py piece_kernels.py product_kernels.py: 4b60158e
 
 from __future__ import annotations
 

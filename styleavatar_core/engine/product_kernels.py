@@ -43,13 +43,16 @@ def multiply(tiles, kernels, products, count, order, begins, first, most):
     plane, result = tiles.size // planes, products.size // planes
     panel = depth * width
     last, whole = flat.size - panel, count - count % BLOCK_ROWS
+    blocks = whole // BLOCK_ROWS + (count - whole) // FEW_ROWS
     for number in range(classes):
         for column in range(first, first + most):
             at = (number * panels + column) * panel
             places = order[begins[number] : begins[number + 1]]
             # The next panel is fetched little by little: memory is slower than the products.
-            pace = -(-width * BLOCK_ROWS // max(1, len(places) * count))
-            ahead, end = min(at + panel, last), min(at + 2 * panel, flat.size)
+            pace = -(-width // max(1, len(places) * blocks))
+            is_last = column + 1 == first + most
+            ahead = min(at + (panels - most + 1 if is_last else 1) * panel, last)
+            end = ahead + panel
             for place in places:
                 for row in range(0, whole, BLOCK_ROWS):
                     a, c = place * plane + row * depth, place * result + row * outputs
