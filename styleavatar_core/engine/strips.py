@@ -105,11 +105,12 @@ def share_strips(strips: list[Strip], compute: Callable[[int, int, int], None]) 
     """Calls ``compute(thread, first row, rows)`` for each strip, on all threads.
 
     Args:
-        strips: What :func:`plan_strips` gave.
+        strips: What :func:`plan_strips` gave; the longest are computed first, so that threads end
+            together.
         compute: Computes one strip; ``thread`` counts from 0 and names what it alone uses.
     """
     threads = strip_threads()
-    waiting = iter(strips)
+    waiting = iter(sorted(strips, key=lambda strip: -strip[1]))
 
     def take(thread: int) -> None:
         for strip in waiting:
