@@ -18,8 +18,34 @@ from styleavatar_core.ops.haar import pixels_of
 _STRIP_BYTES = 2**20
 
 
-class NearestFace(nn.Module):
-    """Looks up a person's face, one sample per texel: a row of a table, the last one for none.
+class FaceRows(nn.Module):
+    """Tells which texel of a person's face each texel of the window shows.
+
+    Args:
+        side: Of the face's static maps, in texels.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(
+        self, face: FeatureMaps, uv: torch.Tensor, face_mask: torch.Tensor
+    ) -> tuple[torch.Tensor]:
+        """Returns rows (B, U, U) int64 of the table of :class:`FaceAdder`, -1 for none.
+
+        Args:
+            face: Not looked at: the maps are in the table.
+            uv: (B, 2, U, U) float32 in [0, 1].
+            face_mask: (B, 1, U, U), 0 or 1.
+        """
+        place = (uv * self.side - 0.5).round()
+        is_seen = (face_mask[:, 0] != 0) & ((place >= 0) & (place < self.side)).all(dim=1)
+        return (torch.where(is_seen, place[:, 1] * self.side + place[:, 0], -1).long(),)
+
+
+class FaceAdder(nn.Module):
+    """Adds a person's face where it shows: a row of a table for each texel.
 
     Args:
         maps: The face's static maps, batch 1.
@@ -29,30 +55,24 @@ class NearestFace(nn.Module):
 
     def __init__(self, maps: FeatureMaps) -> None:
         super().__init__()
-        self.side = maps.feature.shape[-1]
         parts = [part[0].flatten(1).t() for part in (maps.feature, pixels_of(maps.rgb_pack))]
-        table = maps.feature.new_zeros(self.side**2 + 1, sum(part.shape[1] for part in parts))
-        torch.cat(parts, dim=1, out=table[:-1])
-        self.register_buffer("table", table)
+        self.register_buffer("table", torch.cat(parts, dim=1))
 
     def forward(
-        self, face: FeatureMaps, uv: torch.Tensor, face_mask: torch.Tensor
+        self, feature: torch.Tensor, pixels: torch.Tensor, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns feature (B, C, U, U) and pixels (B, 12, U, U), zero outside the face.
+        """Adds the face to feature (B, C, U, U) and pixels (B, 12, U, U), in place.
 
         Args:
-            face: Not looked at: the maps are in the table.
-            uv: (B, 2, U, U) float32 in [0, 1].
-            face_mask: (B, 1, U, U), 0 or 1.
+            feature: Channels last, as is ``pixels``.
+            pixels: See ``feature``.
+            rows: (B, U, U) of the table, -1 where the face does not show.
         """
-        place = (uv * self.side - 0.5).round()
-        is_seen = (face_mask[:, 0] != 0) & ((place >= 0) & (place < self.side)).all(dim=1)
-        row = torch.where(is_seen, place[:, 1] * self.side + place[:, 0], len(self.table) - 1)
-        rows, table = row.long().flatten(), self.table.numpy()
-        parts = [uv.new_empty(*row.shape, size) for size in (table.shape[1] - 12, 12)]
-        arrays = (rows.numpy(), table, *(part.flatten(0, 2).numpy() for part in parts))
-        _share_rows(len(rows), table[0].nbytes, functools.partial(_look_up, *arrays))
-        feature, pixels = (part.permute(0, 3, 1, 2) for part in parts)
+        parts = [part.permute(0, 2, 3, 1) for part in (feature, pixels)]
+        parts = [part.view(-1, part.shape[-1]).numpy() for part in parts]
+        places, table = rows.flatten().numpy(), self.table.numpy()
+        add_some = functools.partial(_add_rows, places, table, *parts)
+        _share_rows(len(places), table[0].nbytes, add_some)
         return feature, pixels
 
 
@@ -93,14 +113,16 @@ def _share_rows(count: int, bytes_per_row: int, compute: Callable[[int, int], No
 
 
 @njit(cache=True, nogil=True)
-def _look_up(rows, table, feature, pixels, first, count):  # noqa: ANN001, ANN202
-    """Copies rows of a table to some of (N, C) and (N, 12)."""
+def _add_rows(rows, table, feature, pixels, first, count):  # noqa: ANN001, ANN202
+    """Adds rows of a table to some of (N, C) and (N, 12)."""
     channels = feature.shape[1]
     for index in range(first, first + count):
-        for k in range(channels):
-            feature[index, k] = table[rows[index], k]
-        for k in range(pixels.shape[1]):
-            pixels[index, k] = table[rows[index], channels + k]
+        if rows[index] >= 0:
+            row = table[rows[index]]
+            for k in range(channels):
+                feature[index, k] += row[k]
+            for k in range(pixels.shape[1]):
+                pixels[index, k] += row[channels + k]
 
 
 @njit(cache=True, nogil=True)

@@ -11,10 +11,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS, NARROW_COLUMNS
-from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
+from styleavatar_core.engine.cpu_composition import (
+    FaceAdder,
+    FaceRows,
+    SharedBlender,
+    SharedCutter,
+)
 from styleavatar_core.engine.cpu_pixels import (
     PixelsToImage,
     SharedBytes,
+    SharedHalving,
     SharedMaskBytes,
     SharedToRGB,
 )
@@ -32,7 +38,7 @@ from styleavatar_core.engine.tiled_convs import TiledConv
 from styleavatar_core.engine.vector_code import LANES
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.networks.feature_generator import FeatureMaps
-from styleavatar_core.networks.style_unet import DecoderBlock
+from styleavatar_core.networks.style_unet import DecoderBlock, Halving
 from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
 
 # Below, transforms and the kernels' memory cost more than products are saved.
@@ -133,12 +139,7 @@ def with_less_work(generator: FrozenGenerator) -> FrozenGenerator:
     if any(isinstance(layer, MatrixConv) for layer in generator.modules()):
         return generator  # it has been through this
     tiled_share = _tile_large(generator)
-    parts = generator.generator
-    parts.to_image = PixelsToImage()  # type: ignore[assignment]
-    if generator.samples_face and parts.config.uv_sampling == "nearest":
-        maps = FeatureMaps(generator.face_feature, generator.face_rgb_pack)
-        parts.face_sampler = NearestFace(maps)  # type: ignore[assignment]
-        generator.forget_face()
+    generator.generator.to_image = PixelsToImage()  # type: ignore[assignment]
     for name, layer in list(generator.named_modules()):
         if isinstance(layer, FrozenPointwise):
             generator.set_submodule(name, MatrixConv(layer))
@@ -161,15 +162,33 @@ def missing_bytes(generator: FrozenGenerator) -> int:
 
 def _share_rest(generator: FrozenGenerator) -> None:
     """Lets our threads share what torch would compute alone, in place."""
-    generator.image_bytes = SharedBytes()  # type: ignore[assignment]
+    parts = generator.generator
+    parts.to_image, generator.image_bytes = nn.Identity(), SharedBytes()  # type: ignore[assignment]
     generator.mask_bytes = SharedMaskBytes(generator.mask_bytes.factor)  # type: ignore[assignment]
-    generator.generator.blender = SharedBlender()  # type: ignore[assignment]
-    generator.generator.linspace_cutter = SharedCutter()  # type: ignore[assignment]
+    parts.blender = SharedBlender()  # type: ignore[assignment]
+    parts.linspace_cutter = SharedCutter()  # type: ignore[assignment]
+    if _adds_nearest_face(generator):
+        maps = FeatureMaps(generator.face_feature, generator.face_rgb_pack)
+        parts.face_sampler = FaceRows(maps.feature.shape[-1])  # type: ignore[assignment]
+        parts.face_joiner = FaceAdder(maps)
+        generator.forget_face()
     for name, layer in list(generator.named_modules()):
         if isinstance(layer, FrozenConv):
             generator.set_submodule(name, SharedConv(layer))
         elif isinstance(layer, FrozenToRGB):
             generator.set_submodule(name, SharedToRGB(layer))
+        elif isinstance(layer, Halving):
+            generator.set_submodule(name, SharedHalving())
+
+
+def _adds_nearest_face(generator: FrozenGenerator) -> bool:
+    """Whether a face, one sample per texel, is added over the blended foreground."""
+    config = generator.config
+    return (
+        generator.samples_face
+        and config.has_composition
+        and (config.uv_sampling, config.face_composition) == ("nearest", "add")
+    )
 
 
 def _cut_windows(generator: FrozenGenerator) -> None:

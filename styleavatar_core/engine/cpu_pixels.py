@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -73,19 +75,31 @@ def add_doubled_image(source: torch.Tensor, result: torch.Tensor) -> None:
     share_strips(plan_strips(height, 4 * width * channels, _STRIP_BYTES), compute)
 
 
-class SharedBytes(nn.Module):
-    """Turns images in [-1, 1] into bytes."""
+class SharedHalving(nn.Module):
+    """Halves images with the taps [1, 3, 3, 1], zero beyond their border."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Maps (B, C, H, W) float32 to (B, H, W, C) uint8."""
-        values = image.permute(0, 2, 3, 1).contiguous()
-        result = torch.empty(values.shape, dtype=torch.uint8)
-        source, target = values.view(-1).numpy(), result.view(-1).numpy()
+        """Maps (B, C, 2H, 2W) to (B, C, H, W)."""
+        images = image.permute(0, 2, 3, 1).contiguous()
+        count, height, width, channels = images.shape
+        results = image.new_empty(count, height // 2, width // 2, channels)
+        for source, result in zip(images.numpy(), results.numpy(), strict=True):
+            strips = plan_strips(len(result), source[:2].nbytes, _STRIP_BYTES)
+            share_strips(strips, functools.partial(_halve, source, result))
+        return results.permute(0, 3, 1, 2)
 
-        def compute(thread: int, first: int, count: int) -> None:
-            _round(source[first : first + count], target[first : first + count])
 
-        share_strips(plan_strips(len(source), 4, _STRIP_BYTES), compute)
+class SharedBytes(nn.Module):
+    """Puts the four pixels in the channels of one beside each other, as bytes."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Maps (B, 4C, H, W) float32, of images in [-1, 1], to (B, 2H, 2W, C) uint8."""
+        values = pixels.permute(0, 2, 3, 1).contiguous().flatten(0, 1)
+        count, channels, height, width = pixels.shape
+        result = torch.empty(count, 2 * height, 2 * width, channels // 4, dtype=torch.uint8)
+        source, target = values.numpy(), result.flatten(0, 1).numpy()
+        strips = plan_strips(len(source), source[0].nbytes, _STRIP_BYTES)
+        share_strips(strips, functools.partial(_round, source, target))
         return result
 
 
@@ -180,9 +194,41 @@ def _add_doubled(pixels, first, count, result):  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, nogil=True)
-def _round(values, target):  # noqa: ANN001, ANN202
-    """Maps [-1, 1] to the nearest byte."""
-    half, steps, most = np.float32(0.5), np.float32(255), np.float32(255)
-    for index in range(len(values)):
-        value = np.rint((values[index] * half + half) * steps)
-        target[index] = np.uint8(min(max(value, np.float32(0)), most))
+def _halve(image, result, thread, first, count):  # noqa: ANN001, ANN202
+    """Halves (2H, 2W, C) to some rows of (H, W, C)."""
+    height, width, channels = image.shape
+    line = np.zeros((width + 2) * channels, np.float32)  # a row halved, zero beyond the border
+    inner = line[channels:-channels]
+    heavy, light = np.float32(0.375), np.float32(0.125)
+    for y in range(first, first + count):
+        inner[:] = heavy * (image[2 * y].ravel() + image[2 * y + 1].ravel())
+        if y > 0:
+            inner += light * image[2 * y - 1].ravel()
+        if 2 * y + 2 < height:
+            inner += light * image[2 * y + 2].ravel()
+        for x in range(result.shape[1]):
+            for k in range(channels):
+                at = 2 * x * channels + k
+                outer = line[at] + line[at + 3 * channels]
+                middle = line[at + channels] + line[at + 2 * channels]
+                result[y, x, k] = light * outer + heavy * middle
+
+
+@njit(cache=True, nogil=True)
+def _round(pixels, image, thread, first, count):  # noqa: ANN001, ANN202
+    """Maps some rows of pixels (H, W, 4C), in [-1, 1], to the nearest bytes of (2H, 2W, C)."""
+    _, width, channels = pixels.shape
+    colours = channels // 4
+    half, steps = np.float32(0.5), np.float32(255)
+    line = np.empty(width * channels, np.uint8)
+    for y in range(first, first + count):
+        values = pixels[y].reshape(-1)
+        for k in range(len(line)):
+            value = np.rint((values[k] * half + half) * steps)
+            line[k] = np.uint8(min(max(value, np.float32(0)), steps))
+        for row in range(2):
+            for x in range(width):
+                for side in range(2):
+                    for colour in range(colours):
+                        at = x * channels + 4 * colour + 2 * row + side
+                        image[2 * y + row, 2 * x + side, colour] = line[at]

@@ -230,6 +230,39 @@ class FaceSampler(nn.Module):
         return F.pixel_unshuffle(feature, self.scale), F.pixel_unshuffle(image, 2)
 
 
+class FaceJoiner(nn.Module):
+    """Joins the face, sampled from the neural texture, to the rest, or starts with it.
+
+    Args:
+        composition: ``add`` or ``concat``.
+    """
+
+    def __init__(self, composition: str) -> None:
+        super().__init__()
+        self.composition = composition
+
+    def forward(
+        self,
+        feature: torch.Tensor | None,
+        pixels: torch.Tensor,
+        face: torch.Tensor,
+        face_pixels: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns feature and pixels of both.
+
+        Args:
+            feature: (B, C, U, U), or None where there is no foreground.
+            pixels: (B, 12, U, U).
+            face: (B, F, U, U), zero outside the face; F = C where it is added.
+            face_pixels: (B, 12, U, U), likewise.
+        """
+        if feature is None:
+            return face, pixels + face_pixels
+        if self.composition == "concat":
+            return torch.cat([feature, face], dim=1), pixels + face_pixels
+        return feature + face, pixels + face_pixels
+
+
 class MaskConv(EqualConv2d):
     """The convolution that predicts the foreground's mask from what may be shown."""
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from styleavatar_core.networks.composition import (
     BackgroundCutter,
+    FaceJoiner,
     FaceSampler,
     LinspaceCutter,
     MaskBlender,
@@ -65,6 +66,7 @@ class PortraitGenerator(nn.Module):
         self.mask_conv = MaskConv(channels, 1, 3, gain=None)
         self.synthesis = StyleUNet(config.synthesis)
         self.face_sampler = FaceSampler(config.uv_sampling, config.uv_supersampling)
+        self.face_joiner: nn.Module = FaceJoiner(config.face_composition)
         self.noise_sampler = TextureSampler("nearest")
         self.linspace_cutter = LinspaceCutter()
         self.blender = MaskBlender()
@@ -107,7 +109,7 @@ class PortraitGenerator(nn.Module):
         mask, feature, pixels = self._fuse(mapped, rendering, background, window, background_window)
         if self.config.has_neural_texture:
             texture = self.face_sampler(face, uv, face_mask)
-            feature, pixels = self._add_face(feature, pixels, texture)
+            feature, pixels = self.face_joiner(feature, pixels, *texture)
         levels = None
         if noise is not None and self.config.noise_channels:
             fused = self._compose_noise(mask, noise, window, uv, face_mask)
@@ -213,20 +215,6 @@ class PortraitGenerator(nn.Module):
             mask = ((mask - 0.5) * config.mask_gain + 0.5).clamp(0, 1)
         blended: torch.Tensor = self.blender(mask, own, back)
         return blended
-
-    def _add_face(
-        self,
-        feature: torch.Tensor | None,
-        pixels: torch.Tensor,
-        texture: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Joins the face, sampled from the neural texture, to the fused maps, or starts them."""
-        face, face_pixels = texture
-        if feature is None:
-            return face, pixels + face_pixels
-        if self.config.face_composition == "concat":
-            return torch.cat([feature, face], dim=1), pixels + face_pixels
-        return feature + face, pixels + face_pixels
 
     def _compose_noise(
         self,

@@ -15,6 +15,14 @@ from styleavatar_core.ops.haar import haar_transform
 from styleavatar_core.ops.upfirdn2d import downsample_image
 
 
+class Halving(nn.Module):
+    """Halves an image: :func:`downsample_image`."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Maps (B, 3, 2H, 2W) to (B, 3, H, W)."""
+        return downsample_image(image)
+
+
 class FromRGB(nn.Module):
     """Adds the features of an image pack, at a level's resolution, to what arrives from above.
 
@@ -97,6 +105,7 @@ class StyleUNet(nn.Module):
         gain, taps = config.style.activation_gain, config.style.taps
         widths = config.encoder_channels
         sizes = [config.top_size >> level for level in range(len(widths))]
+        self.halving: nn.Module = Halving()
         first_rgb = 1 if config.input_channels else 0
         self.from_rgbs = nn.ModuleDict(
             {
@@ -187,7 +196,7 @@ class StyleUNet(nn.Module):
         for index, block in enumerate(self.encoder):
             if str(size) in self.from_rgbs:
                 while image.shape[-1] > size * image_scale:
-                    image = downsample_image(image)
+                    image = self.halving(image)
                 x = self.from_rgbs[str(size)](image, x)
             y, below = block(x)
             if size in config.skip_sizes and (config.has_early_skips or index == 0):

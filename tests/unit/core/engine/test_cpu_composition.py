@@ -6,22 +6,30 @@ import torch
 import torch.nn.functional as F
 
 from styleavatar_core.engine import cpu_composition, cpu_pixels
-from styleavatar_core.engine.cpu_composition import NearestFace, SharedBlender, SharedCutter
+from styleavatar_core.engine.cpu_composition import (
+    FaceAdder,
+    FaceRows,
+    SharedBlender,
+    SharedCutter,
+)
 from styleavatar_core.engine.cpu_pixels import (
     PixelsToImage,
     SharedBytes,
+    SharedHalving,
     SharedMaskBytes,
     SharedToRGB,
 )
 from styleavatar_core.engine.freeze import ImageBytes, MaskBytes
 from styleavatar_core.engine.frozen_layers import FrozenToRGB
 from styleavatar_core.networks.composition import (
+    FaceJoiner,
     FaceSampler,
     LinspaceCutter,
     MaskBlender,
     crop_windows_linspace,
 )
 from styleavatar_core.networks.feature_generator import FeatureMaps
+from styleavatar_core.ops.upfirdn2d import downsample_image
 
 
 def test_a_face_in_a_table_is_the_face() -> None:
@@ -29,8 +37,12 @@ def test_a_face_in_a_table_is_the_face() -> None:
     uv = torch.rand(2, 2, 8, 8)
     uv[0, :, 0, :4] = torch.tensor([0.0, 1.0, 0.5, 1 / 32])  # corners, edges of texels
     mask = (torch.rand(2, 1, 8, 8) > 0.4).float()
-    defined = FaceSampler("nearest", 1)(maps, uv, mask)
-    for part, expected in zip(NearestFace(maps)(maps, uv, mask), defined, strict=True):
+    behind = [
+        torch.randn(2, count, 8, 8).to(memory_format=torch.channels_last) for count in (5, 12)
+    ]
+    defined = FaceJoiner("add")(*behind, *FaceSampler("nearest", 1)(maps, uv, mask))
+    added = FaceAdder(maps)(*behind, *FaceRows(16)(maps, uv, mask))
+    for part, expected in zip(added, defined, strict=True):
         torch.testing.assert_close(part, expected, rtol=0, atol=1e-6)
 
 
@@ -80,7 +92,15 @@ def test_what_threads_share_is_what_the_networks_define(layout: torch.memory_for
     mask, back = torch.rand(2, 1, 20, 21), torch.randn(1, 3, 20, 21)
     blended = SharedBlender()(mask, canvas, back)
     torch.testing.assert_close(blended, MaskBlender()(mask, canvas, back))
-    assert torch.equal(SharedBytes()(canvas), ImageBytes()(canvas))
+    pixels = torch.randn(2, 12, 7, 5).to(memory_format=layout)
+    assert torch.equal(SharedBytes()(pixels), ImageBytes()(F.pixel_shuffle(pixels, 2)))
+
+
+@pytest.mark.usefixtures("small_strips")
+@pytest.mark.parametrize("sides", [(10, 14), (2, 2)])
+def test_an_image_is_halved_as_it_is_defined(sides: tuple[int, int]) -> None:
+    images = torch.randn(2, 3, *sides)
+    torch.testing.assert_close(SharedHalving()(images), downsample_image(images))
 
 
 @pytest.mark.usefixtures("small_strips")

@@ -81,7 +81,7 @@ def test_only_the_first_avatar_of_a_process_is_rendered_before_it_is_asked_for(
 def test_where_the_face_lies_in_a_table_its_maps_are_not_kept_beside_it(tmp_path: Path) -> None:
     path = write_nano_bundle(tmp_path / "avatar", preset="paper")
     generator = with_less_work(load_frozen(read_bundle(path, verify=False)))
-    table = generator.generator.face_sampler.table
+    table = generator.generator.face_joiner.table
     kept = generator.face_feature.untyped_storage().nbytes()
     assert kept < 1e-3 * table.untyped_storage().nbytes()
 
