@@ -8,9 +8,11 @@ Without them the network sees its rendering where it never saw one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 
@@ -31,6 +33,9 @@ DIRECTIONS = {  # (x, y), by the name that their figures have
     "translation_diagonal": [(1, 1), (1, -1)],
 }
 LIMIT = 0.1  # the mask, its area and landmarks must stay within this of what is expected
+_SMALL_SIDE = 64  # of the pictures in which ghosts are looked for
+_MARGIN = np.ones((5, 5), np.uint8)  # around a person, where hair may lie
+_LEAST_LEFT = 0.005  # of the picture: a ghost is looked for where a head left at least so much
 
 Shift = tuple[float, float]
 RenderShifted = Callable[[Shift], tuple[ByteArray, ByteArray]]
@@ -49,6 +54,9 @@ class ShiftResult:
         mask_overlap: Of the mask with where it should be: what both show over what either shows.
         landmark_error: Mean distance of landmarks from where they should be, over the face's
             height; NaN where no face is found.
+        ghost: How much of the unmoved person shines through where nobody should be now: 0 where the
+            background is seen there, 1 where the picture stayed; NaN where the person moved too
+            little to tell.
         image: (S, S, 3) uint8.
         mask: (F, F) uint8, 255 = person.
     """
@@ -57,6 +65,7 @@ class ShiftResult:
     area_error: float
     mask_overlap: float
     landmark_error: float
+    ghost: float
     image: ByteArray
     mask: ByteArray
 
@@ -145,15 +154,17 @@ def measure_translation(
             height = float(np.ptp(landmarks[:, 1]))
             error = float(np.linalg.norm(found[:, :2] - there, axis=1).mean() / height)
         area_error = abs(float(person.mean()) - wanted) / max(wanted, 1e-6)
-        results.append(ShiftResult(shift, area_error, overlap, error, shifted, shifted_mask))
+        ghost = _ghost((image, shifted), mask > 127, expected)
+        results.append(ShiftResult(shift, area_error, overlap, error, ghost, shifted, shifted_mask))
     return results
 
 
 def translation_figures(results: Sequence[ShiftResult]) -> dict[str, float]:
     """Returns the worst of each measure, and ``held_percent`` of the heads that were moved.
 
-    Of area, mask and landmarks: ``area_error_percent``, ``mask_overlap_percent``,
-    ``landmark_error_percent``, the last missing when a face was not found at some shift.
+    Of area, mask, landmarks and what was left behind: ``area_error_percent``,
+    ``mask_overlap_percent``, ``landmark_error_percent``, missing when a face was not found at some
+    shift, and ``ghost_percent``, missing when no head moved far enough.
     """
     moved = [result for result in results if any(result.shift)]
     figures = {
@@ -164,6 +175,9 @@ def translation_figures(results: Sequence[ShiftResult]) -> dict[str, float]:
     errors = [result.landmark_error for result in results]
     if np.isfinite(errors).all():
         figures["landmark_error_percent"] = 100 * max(errors)
+    ghosts = [result.ghost for result in moved if np.isfinite(result.ghost)]
+    if ghosts:
+        figures["ghost_percent"] = 100 * max(ghosts)
     return figures
 
 
@@ -174,6 +188,35 @@ def translation_sheet(rows: Sequence[Sequence[ShiftResult]], cell_px: int = 192)
         lines.append([result.image for result in results])
         lines.append([result.mask for result in results])
     return contact_sheet(lines, cell_px)
+
+
+def _ghost(pictures: tuple[ByteArray, ByteArray], person: np.ndarray, moved: np.ndarray) -> float:
+    """Returns how much of a person still shines through where nobody should be any more.
+
+    The share of the person, in front of a background that is made up from what surrounds them,
+    that comes nearest the second picture (least squares over all colours).
+
+    Args:
+        pictures: (S, S, 3) uint8 before and after the person moved.
+        person: (F, F) where the person was.
+        moved: (F, F) where the person should be now.
+    """
+    was, now = (_small(place.astype(np.float32)) > 0 for place in (person, moved))
+    taken = cv2.dilate(now.astype(np.uint8), _MARGIN) > 0
+    left = (_small(person.astype(np.float32)) == 1) & ~taken
+    if left.mean() < _LEAST_LEFT:
+        return math.nan
+    before, after = map(_small, pictures)
+    hidden = cv2.dilate((was | taken).astype(np.uint8), _MARGIN)
+    behind = cv2.inpaint(after, hidden, 1, cv2.INPAINT_TELEA).astype(np.float32)
+    head, found = (picture[left] - behind[left] for picture in (before, after))
+    energy = float((head**2).sum())
+    return float((head * found).sum()) / energy if energy > 0 else math.nan
+
+
+def _small(values: np.ndarray) -> np.ndarray:
+    """Returns a picture or a mask of a side of 64."""
+    return cv2.resize(values, (_SMALL_SIDE, _SMALL_SIDE), interpolation=cv2.INTER_AREA)
 
 
 def _move(mask: ByteArray, shift: Shift) -> ByteArray:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -78,6 +79,26 @@ def test_a_head_that_follows_holds_and_others_do_not() -> None:
     torn = translation_figures(measure_translation(tears, blob, ALL_SHIFTS))
     assert torn["area_error_percent"] == 100
     assert torn["held_percent"] == 50  # of the four that were moved
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_what_is_left_where_the_head_was_is_a_ghost(share: float) -> None:
+    """A head of noise moves before a plain wall, and some of it stays where it was."""
+    noise = np.random.default_rng(3).normal(0, 40, (SIDE, SIDE, 1))
+
+    def head(shift: Shift) -> np.ndarray:
+        x, y = (round(part * SIDE) for part in shift)
+        return np.roll(noise, (y, x), (0, 1)) * (follows(shift)[1][..., None] > 0)
+
+    def haunted(shift: Shift) -> tuple[ByteArray, ByteArray]:
+        mask = follows(shift)[1]
+        stays = head((0.0, 0.0)) * (mask[..., None] == 0) * share
+        image = (128 + head(shift) + stays).clip(0, 255).astype(np.uint8)
+        return np.repeat(image, 3, axis=2), mask
+
+    results = measure_translation(haunted, lambda image: None, ALL_SHIFTS)
+    assert math.isnan(results[2].ghost)  # nothing moved
+    assert translation_figures(results)["ghost_percent"] == pytest.approx(100 * share, abs=3)
 
 
 def test_a_lost_face_does_not_hold_and_its_figure_is_missing() -> None:
