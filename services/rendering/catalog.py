@@ -81,6 +81,10 @@ class AvatarCatalog:
         """Returns an avatar as it was when last looked at, without a look now; None if never."""
         return self._entries.get(avatar_id)
 
+    def seen(self) -> list[AvatarEntry]:
+        """Returns the avatars as they were when last looked at, without a look now."""
+        return list(self._entries.values())
+
     def vanished(self) -> list[AvatarEntry]:
         """Returns the bundles that were deleted or replaced and are not let go yet."""
         for avatar_id in tuple(self._entries):

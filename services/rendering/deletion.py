@@ -2,7 +2,7 @@
 """Deleted avatars leave the workers' memory and the cache of derived engines.
 
 Both hold a person's weights. The store is the truth: what is gone from it is let go within seconds,
-whether anybody asks for it or not.
+whether anybody asks for it or not. What went while no service ran goes when one starts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from services.rendering.catalog import AvatarCatalog
+from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.errors import NotFoundError, StyleAvatarError
 
@@ -24,12 +24,33 @@ async def keep_forgetting(
     catalog: AvatarCatalog, unload: Callable[[str], Awaitable[None]], cache: EngineCache
 ) -> None:
     """Sweeps until it is cancelled."""
+    is_first = True
     while True:
-        await asyncio.sleep(SWEEP_INTERVAL_S)
         try:
+            if is_first:
+                await asyncio.to_thread(forget_deleted_before, catalog, cache)
+                is_first = False
             await forget_deleted(catalog, unload, cache)
         except OSError as error:
             logger.error("the store cannot be read", extra={"reason": str(error)})
+        await asyncio.sleep(SWEEP_INTERVAL_S)
+
+
+def forget_deleted_before(catalog: AvatarCatalog, cache: EngineCache) -> None:
+    """Removes what earlier services kept of avatars that are not in the store any more.
+
+    Engines of bundles that no service has offered stay: they are of somebody else's.
+
+    Args:
+        catalog: Of the store.
+        cache: Where engines derived from bundles are kept.
+
+    Raises:
+        OSError: The store or the cache cannot be read.
+    """
+    present = {entry.digest for entry in catalog.list()}
+    for digest in cache.served() - present:
+        cache.forget(digest)
 
 
 async def forget_deleted(
@@ -42,6 +63,7 @@ async def forget_deleted(
         unload: Takes an avatar out of the workers.
         cache: Where engines derived from bundles are kept.
     """
+    await asyncio.to_thread(_mark, catalog.seen(), cache)
     for entry in await asyncio.to_thread(catalog.vanished):
         try:
             await asyncio.to_thread(cache.forget, entry.digest)
@@ -54,3 +76,9 @@ async def forget_deleted(
             logger.error("a deleted avatar is not gone yet", extra=extra)
         else:
             catalog.let_go(entry)
+
+
+def _mark(entries: list[AvatarEntry], cache: EngineCache) -> None:
+    """Notes whose engines a service may keep, for the services after it."""
+    for digest in {entry.digest for entry in entries} - cache.served():
+        cache.mark_served(digest)

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_LIMIT_BYTES = 4 * 2**30
 _DIGEST_BYTES = 32
 _NOTE_SUFFIX = ".txt"
+_SERVED_SUFFIX = ".served"
 _LEFTOVER_S = 3600.0
 
 Engine = TypeVar("Engine")
@@ -158,7 +159,22 @@ class EngineCache:
         entries = [path for path in self._entries() if path.name.startswith(digest[:32])]
         for path in entries:
             path.unlink(missing_ok=True)
+        (self.folder / f"{digest}{_SERVED_SUFFIX}").unlink(missing_ok=True)
         return len(entries)
+
+    def mark_served(self, digest: str) -> None:
+        """Notes that a service offers an avatar: what is kept of it goes when it is deleted.
+
+        Args:
+            digest: ``AvatarBundle.digest``.
+        """
+        with contextlib.suppress(OSError):  # where no note can be written no engine is kept either
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / f"{digest}{_SERVED_SUFFIX}").touch()
+
+    def served(self) -> set[str]:
+        """Returns the digests that :meth:`mark_served` was given and that were not forgotten."""
+        return {path.stem for path in self.folder.glob(f"*{_SERVED_SUFFIX}")}
 
     def _entries(self) -> list[Path]:
         """Returns the complete entries and notes, longest unused first."""

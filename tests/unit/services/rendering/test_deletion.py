@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.common.storage import AvatarStore
 from services.rendering.catalog import AvatarCatalog
-from services.rendering.deletion import forget_deleted
+from services.rendering.deletion import forget_deleted, forget_deleted_before
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.errors import WorkerLostError
@@ -62,3 +62,29 @@ def test_what_cannot_be_let_go_now_is_let_go_later(tmp_path: Path) -> None:
     for expected in (["anna", "bob"], ["anna", "bob", "anna"], ["anna", "bob", "anna"]):
         asyncio.run(forget_deleted(catalog, unload, EngineCache(tmp_path / "engines")))
         assert asked == expected
+
+
+def test_what_is_deleted_while_no_service_runs_is_forgotten_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    store, cache = AvatarStore(tmp_path / "avatars"), EngineCache(tmp_path / "engines")
+    keys = {}
+    catalog = AvatarCatalog(store)
+    for mark, name in enumerate(("anna", "bob", "carla")):
+        write_fake_bundle(tmp_path / "avatars" / name, mark)
+        keys[name] = CacheKey(catalog.get(name).digest, "onnxruntime", "1.0")
+        cache.replace(keys[name], b"weights of " + name.encode())
+
+    async def unload(avatar_id: str) -> None:
+        raise AssertionError("nothing was deleted yet")
+
+    asyncio.run(forget_deleted(catalog, unload, cache))
+    another = CacheKey("f" * 64, "onnxruntime", "1.0")  # of a bundle that is in no store
+    cache.replace(another, b"weights of somebody who runs an avatar without services")
+    shutil.rmtree(tmp_path / "avatars" / "anna")
+    write_fake_bundle(tmp_path / "avatars" / "bob", 9)
+
+    forget_deleted_before(AvatarCatalog(store), cache)
+    left = {path.name for path in (tmp_path / "engines").glob("*.engine")}
+    assert left == {keys["carla"].file_name, another.file_name}
+    assert cache.served() == {keys["carla"].digest}
