@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # Raised whenever the frozen graph changes, so that older cached engines are not used.
-GRAPH_VERSION = 9
+GRAPH_VERSION = 10
 ENTRY_SUFFIX = ".engine"
 
 

@@ -54,13 +54,15 @@ def quantize(
     if any(weights[node.input[1]].data_type == TensorProto.FLOAT16 for node in wide):
         quantized.opset_import[0].version, quantized.ir_version = _HALF_SCALES
     limits = _limits(model, sorted({node.input[0] for node in wide}), feeds)
+    made_by = {output: node.op_type for node in quantized.graph.node for output in node.output}
     added: dict[str, list[NodeProto]] = {}
     for node in wide:
         source = node.input[0]
         weight = weights[node.input[1]]
         if source not in added:
             scale = _scale(np.array(limits[source]), weight)
-            added[source] = _rounded_value(quantized, source, scale)
+            is_joined = made_by.get(source) == "Concat"
+            added[source] = _rounded_value(quantized, source, scale, is_joined=is_joined)
         node.input[0] = added[source][-1].output[0]
         added[weight.name] = [_rounded_weight(quantized, weight, node.op_type)]
         node.input[1] = added[weight.name][0].output[0]
@@ -113,8 +115,19 @@ def _scale(limits: np.ndarray, weight: TensorProto) -> np.ndarray:
     return np.maximum(limits / _STEPS, np.finfo(kind).tiny).astype(kind)
 
 
-def _rounded_value(model: ModelProto, name: str, scale: np.ndarray) -> list[NodeProto]:
-    """Returns the nodes that round a value."""
+def _rounded_value(
+    model: ModelProto, name: str, scale: np.ndarray, *, is_joined: bool
+) -> list[NodeProto]:
+    """Returns the nodes that round a value.
+
+    OpenVINO draws the rounding of what is joined into its parts, wrongly on processors that have
+    8-bit dot products of vectors only (36 dB instead of 56). A step that changes nothing is between
+    the two therefore.
+    """
+    apart: list[NodeProto] = []
+    if is_joined:
+        apart = [helper.make_node("LeakyRelu", [name], [f"{name}.whole"], alpha=1.0)]
+        name = f"{name}.whole"
     how = [f"{name}.scale", f"{name}.zero"]
     tensors = (
         numpy_helper.from_array(scale, how[0]),
@@ -122,6 +135,7 @@ def _rounded_value(model: ModelProto, name: str, scale: np.ndarray) -> list[Node
     )
     model.graph.initializer.extend(tensors)
     return [
+        *apart,
         helper.make_node("QuantizeLinear", [name, *how], [f"{name}.int8"], f"Round.{name}"),
         helper.make_node(
             "DequantizeLinear", [f"{name}.int8", *how], [f"{name}.rounded"], f"Widen.{name}"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A graph of eight bits rounds what it should; that it runs and passes is in ``test_gate``."""
 
+from pathlib import Path
+
 import pytest
 from onnx import ModelProto, TensorProto, checker
 
@@ -11,8 +13,11 @@ from styleavatar_core.engine.frozen_parts import FrozenParts
 from styleavatar_core.engine.gate import judge
 from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.opening import OpeningAvatar
+from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 from styleavatar_core.engine.reference import reference_of
 from styleavatar_core.engine.tensorrt_support import unsupported_parts
+from styleavatar_core.engine.typical_inputs import typical_inputs
+from styleavatar_core.evaluation.metrics import psnr
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +42,21 @@ def test_wide_convolutions_are_rounded_and_nothing_else(model: ModelProto) -> No
         assert name not in kinds  # the exact weight is not kept beside it
     assert not any("to_rgb" in node.input[1] for node in rounded)
     assert not any("foreground" in node.input[1] for node in rounded)
+
+
+def test_runtimes_of_cpus_agree_on_what_is_rounded(bundle: AvatarBundle, tmp_path: Path) -> None:
+    frozen, cache = FrozenParts(bundle), EngineCache(tmp_path)
+    graph = OpeningAvatar(frozen, cache, 1, EngineLabel("int8")).onnx()
+    shown = typical_inputs(bundle.manifest, frozen.info, 1, seed=3)[0]
+    how = {"thread_count": 1, "label": EngineLabel("int8"), "lookup": frozen.lookup}
+    pictures = [
+        engine.render(shown).image[0].copy()
+        for engine in (
+            OnnxEngine(graph.SerializeToString(), **how),
+            OpenVinoEngine.compile(graph, {}, **how),
+        )
+    ]
+    assert psnr(*pictures) > 50
 
 
 def test_the_parser_of_tensorrt_takes_it(model: ModelProto) -> None:
