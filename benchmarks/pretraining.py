@@ -4,12 +4,13 @@
 ``python -m benchmarks.pretraining --clips a.mp4 --clips b.mp4 --target c.mp4 --minutes 20``: the
 target is trained from nothing, from the pre-training over the other clips, and from it in half the
 time. With ``--folder`` the trainings stay there, and ``curve.png``: PSNR of the watched
-frames over time.
+frames over time. Minutes are those of the training; from the video, ``prepare_minutes`` come first.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ import typer
 from matplotlib.figure import Figure
 
 from benchmarks.report import build_report, print_report, write_report
+from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.evaluation.evaluate import mean_psnr, pick_frames
 from styleavatar_core.networks import get_preset
@@ -79,31 +81,33 @@ def main(
             *clips, target = _samples(work)
         start = work / "pretraining"
         pretrain(clips, start, preset=preset, minutes=pretrain_minutes, config=config)
+        began = time.monotonic()
+        dataset = prepare_dataset(target, work / "dataset", get_preset(preset))
+        prepare_minutes = (time.monotonic() - began) / 60
         runs = {
-            WITHOUT: train_target(target, work, WITHOUT, preset, config, minutes, None),
-            WITH: train_target(target, work, WITH, preset, config, minutes, start),
-            HALF: train_target(target, work, HALF, preset, config, minutes / 2, start),
+            WITHOUT: train_target(dataset, work / WITHOUT, preset, config, minutes, None),
+            WITH: train_target(dataset, work / WITH, preset, config, minutes, start),
+            HALF: train_target(dataset, work / HALF, preset, config, minutes / 2, start),
         }
         draw_curves(runs, work / "curve.png")
     options = {"preset": preset, "minutes": minutes, "pretrain_minutes": pretrain_minutes}
-    report = build_report("pretraining", figures_of(runs), options | {"quick": quick})
+    figures = {"prepare_minutes": prepare_minutes, **figures_of(runs)}
+    report = build_report("pretraining", figures, options | {"quick": quick})
     print_report(report)
     if json_path is not None:
         write_report(report, json_path)
 
 
 def train_target(
-    target: Path,
-    work: Path,
-    name: str,
+    dataset: AvatarDataset,
+    folder: Path,
     preset: str,
     config: TrainConfig,
     minutes: float,
     start: Path | None,
 ) -> Run:
     """Trains an avatar of the target, from another training or from nothing."""
-    generator_config, folder = get_preset(preset), work / name
-    dataset = prepare_dataset(target, work / "dataset", generator_config)
+    generator_config = get_preset(preset)
     config = replace(config, minutes=minutes)
     checkpoint = train([dataset], generator_config, config, folder, start=start)
     networks, clock = load_average(checkpoint, generator_config)
