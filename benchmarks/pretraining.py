@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time that pre-training saves a new avatar (paper, Sec. 3.4 and Fig. 8).
 
-``python -m benchmarks.pretraining --clips a.mp4 --clips b.mp4 --target c.mp4 --minutes 20``: the
-target is trained from nothing, from the pre-training over the other clips, and from it in half the
-time. With ``--folder`` the trainings stay there, and ``curve.png``: PSNR of the watched
-frames over time. Minutes are those of the training; from the video, ``prepare_minutes`` come first.
+``python -m benchmarks.pretraining --clips a.mp4 b.mp4 --target c.mp4 --minutes 20``: the target is
+trained from nothing, from the pre-training over the other clips, and from it in half the time. With
+``--folder`` the trainings stay there, and ``curve.png``: PSNR of the watched frames over time.
+Minutes are those of the training; from the video, ``prepare_minutes`` come first.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
 
-import typer
 from matplotlib.figure import Figure
 
 from benchmarks.report import build_report, print_report, write_report
@@ -60,27 +60,38 @@ class Run:
         return next((minutes for minutes, seen in self.curve if seen >= psnr_db), None)
 
 
-def main(
-    clips: Annotated[list[Path] | None, typer.Option(help="Videos to pre-train on.")] = None,
-    target: Annotated[Path | None, typer.Option(help="Video of another person.")] = None,
-    preset: Annotated[str, typer.Option(help="Network preset.")] = "lite",
-    minutes: Annotated[float, typer.Option(help="Time for the target.")] = 20.0,
-    pretrain_minutes: Annotated[float, typer.Option(help="Time for the pre-training.")] = 60.0,
-    folder: Annotated[Path | None, typer.Option(help="Keeps trainings and curve here.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Report file.")] = None,
-    quick: Annotated[bool, typer.Option(help="Cheap values, never quoted.")] = False,
-) -> None:
-    if bool(clips) != bool(target):
-        raise typer.BadParameter("--clips and --target go together; give both or neither")
-    preset = "nano" if quick else preset
-    config = TrainConfig(step_count=_QUICK_STEPS if quick else None, plateau_gain_db=None)
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--clips", type=Path, nargs="+", action="extend", default=[], help="to pre-train on"
+    )
+    parser.add_argument("--target", type=Path, help="video of another person")
+    parser.add_argument("--preset", default="lite", help="network preset")
+    parser.add_argument("--minutes", type=float, default=20.0, help="for the target")
+    parser.add_argument("--pretrain-minutes", type=float, default=60.0, help="for the pre-training")
+    parser.add_argument("--folder", type=Path, help="keeps trainings and curve here")
+    parser.add_argument("--json", type=Path, help="report file")
+    parser.add_argument("--quick", action="store_true", help="cheap values, never quoted")
+    options = parser.parse_args(arguments)
+    if bool(options.clips) != bool(options.target):
+        parser.error("--clips and --target go together; give both or neither")
+    return options
+
+
+def main() -> None:
+    """Pre-trains, and trains the target with and without."""
+    read = read_options()
+    preset, minutes, clips, target = read.preset, read.minutes, read.clips, read.target
+    preset = "nano" if read.quick else preset
+    config = TrainConfig(step_count=_QUICK_STEPS if read.quick else None, plateau_gain_db=None)
     with TemporaryDirectory() as temporary:
-        work = folder or Path(temporary)
+        work = read.folder or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        if not clips or target is None:
+        if not clips:
             *clips, target = _samples(work)
         start = work / "pretraining"
-        pretrain(clips, start, preset=preset, minutes=pretrain_minutes, config=config)
+        pretrain(clips, start, preset=preset, minutes=read.pretrain_minutes, config=config)
         began = time.monotonic()
         dataset = prepare_dataset(target, work / "dataset", get_preset(preset))
         prepare_minutes = (time.monotonic() - began) / 60
@@ -90,12 +101,12 @@ def main(
             HALF: train_target(dataset, work / HALF, preset, config, minutes / 2, start),
         }
         draw_curves(runs, work / "curve.png")
-    options = {"preset": preset, "minutes": minutes, "pretrain_minutes": pretrain_minutes}
+    options = {"preset": preset, "minutes": minutes, "pretrain_minutes": read.pretrain_minutes}
     figures = {"prepare_minutes": prepare_minutes, **figures_of(runs)}
-    report = build_report("pretraining", figures, options | {"quick": quick})
+    report = build_report("pretraining", figures, options | {"quick": read.quick})
     print_report(report)
-    if json_path is not None:
-        write_report(report, json_path)
+    if read.json is not None:
+        write_report(report, read.json)
 
 
 def train_target(
@@ -151,4 +162,4 @@ def _samples(work: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
