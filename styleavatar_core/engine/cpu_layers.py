@@ -186,6 +186,7 @@ def _adds_nearest_face(generator: FrozenGenerator) -> bool:
     config = generator.config
     return (
         generator.samples_face
+        and config.has_neural_texture
         and config.has_composition
         and (config.uv_sampling, config.face_composition) == ("nearest", "add")
     )
