@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import psutil
 from rq.registry import StartedJobRegistry
+from rq.worker import Worker
 
 from services.common.job_queue import training_queue, withdraw_training
 from services.common.job_records import JobRecords, connect_redis
@@ -94,6 +95,7 @@ class JobSystem:
         process = self._start_service("training", **settings)
         self._trainers.append(process)
         wait_for(lambda: http_answers(f"http://127.0.0.1:{port}/metrics"), START_TIMEOUT_S)
+        wait_for(lambda: process.pid in self._ready_trainers(), START_TIMEOUT_S)
         return process
 
     def upload(self, video: Path, **fields: str) -> httpx.Response:
@@ -154,6 +156,11 @@ class JobSystem:
                 process.wait(30)
         self._redis.close()
         self._socket_folder.cleanup()
+
+    def _ready_trainers(self) -> set[int | None]:
+        """Returns the processes that have put back what others left, and wait for jobs."""
+        queue = training_queue(self._redis)
+        return {worker.pid for worker in Worker.all(queue=queue, serializer=queue.serializer)}
 
     def _start_service(self, name: str, **settings: object) -> subprocess.Popen[bytes]:
         prefix = f"STYLEAVATAR_{name.upper()}_"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -13,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from services.common.job_queue import enqueue_training, training_queue, withdraw_training
+from services.common.job_records import connect_redis
 from services.common.jobs import JobState, TrainingJob
 from services.common.storage import JobFolders
 from styleavatar_core.errors import NotFoundError
@@ -160,6 +163,23 @@ def test_a_job_that_the_queue_has_lost_is_put_back(system: JobSystem, clip: Path
     system.lose(job_id)
     finished = system.wait_until(job_id, lambda job: job.state.is_final)
     assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 2)
+
+
+def test_many_may_put_a_job_back_and_take_it_out_at_once(system: JobSystem) -> None:
+    def disturb(turn: int) -> None:
+        redis = connect_redis(system.redis_url)
+        for _ in range(50):
+            (enqueue_training if turn % 2 else withdraw_training)(redis, "job-disputed")
+        redis.close()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(disturb, range(8)))
+    redis = connect_redis(system.redis_url)
+    enqueue_training(redis, "job-disputed")
+    assert training_queue(redis).get_job_ids() == ["job-disputed"]
+    withdraw_training(redis, "job-disputed")
+    assert training_queue(redis).get_job_ids() == []
+    redis.close()
 
 
 def test_redis_away_for_a_while(system: JobSystem, clip: Path) -> None:
