@@ -7,6 +7,7 @@ timed in turns, so that what else the machine does slows both.
 
 from __future__ import annotations
 
+import argparse
 import resource
 import statistics
 import time
@@ -15,10 +16,9 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import torch
-import typer
 
 from benchmarks.report import build_report, print_report, write_report
 from benchmarks.training_parts.plain import PlainTrainer
@@ -40,20 +40,22 @@ _WARM_UP_STEPS = 2  # the first compile kernels and grow the heap
 _PHASE = Phase(rate=1e-3, judge_rate=1e-3, adversarial_weight=0.0, is_static_frozen=False)
 
 
-def main(
-    preset: Annotated[str, typer.Option(help="Network preset.")] = "lite",
-    steps: Annotated[int, typer.Option(help="Steps to time.")] = 20,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Report file.")] = None,
-    quick: Annotated[bool, typer.Option(help="Cheap values, never quoted.")] = False,
-) -> None:
-    preset, steps = ("nano", 2) if quick else (preset, steps)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="lite", help="network preset")
+    parser.add_argument("--steps", type=int, default=20, help="steps to time")
+    parser.add_argument("--json", type=Path, help="report file")
+    parser.add_argument("--quick", action="store_true", help="cheap values, never quoted")
+    read = parser.parse_args()
+    preset, steps = ("nano", 2) if read.quick else (read.preset, read.steps)
     with TemporaryDirectory() as temporary:
         clip = make_sample_clip(Path(temporary) / "sample.mp4", 6.0, size_px=256, seed=0)
         figures = time_steps(clip.path, Path(temporary) / "dataset", preset, steps)
-    report = build_report("training", figures, {"preset": preset, "steps": steps, "quick": quick})
+    options = {"preset": preset, "steps": steps, "quick": read.quick}
+    report = build_report("training", figures, options)
     print_report(report)
-    if json_path is not None:
-        write_report(report, json_path)
+    if read.json is not None:
+        write_report(report, read.json)
 
 
 def time_steps(video: Path, folder: Path, preset: str, steps: int) -> dict[str, float]:
@@ -104,4 +106,4 @@ def _peak_memory_mb() -> float:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -176,9 +176,9 @@ def test_many_may_put_a_job_back_and_take_it_out_at_once(system: JobSystem) -> N
         list(threads.map(disturb, range(8)))
     redis = connect_redis(system.redis_url)
     enqueue_training(redis, "job-disputed")
-    assert training_queue(redis).get_job_ids() == ["job-disputed"]
+    assert training_queue(redis).get_job_ids().count("job-disputed") == 1
     withdraw_training(redis, "job-disputed")
-    assert training_queue(redis).get_job_ids() == []
+    assert training_queue(redis).get_job_ids().count("job-disputed") == 0
     redis.close()
 
 
