@@ -7,7 +7,9 @@ is all that trainer, gateway and rendering need to agree on.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import shutil
 import time
@@ -23,7 +25,8 @@ MANIFEST_NAME = "avatar.json"
 _ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ODD_CHARACTERS = re.compile(r"[^\w.-]")
 _HIDDEN = "."
-_UPLOAD_KEPT_S = 24 * 3600
+# Hidden folders that a living process may be at work on for so long; others are left behind.
+_KEPT_S = {"upload": 24 * 3600, "incoming": 3600}
 
 
 def new_id(kind: str) -> str:
@@ -89,6 +92,7 @@ class AvatarStore:
             raise ValueError(f"not an avatar id: {avatar_id!r}")
         self.root.mkdir(parents=True, exist_ok=True)
         incoming = self._hidden("incoming")
+        os.utime(bundle_folder)  # nobody's leftover
         shutil.move(bundle_folder, incoming)  # may copy, when on another file system
         target = self.root / avatar_id
         put_in_place(incoming, target)
@@ -105,11 +109,8 @@ class AvatarStore:
         return True
 
     def sweep(self) -> None:
-        """Removes what a process that died in the middle of a move left behind."""
-        if self.root.is_dir():
-            for entry in self.root.iterdir():
-                if entry.name.startswith(_HIDDEN):
-                    shutil.rmtree(entry, ignore_errors=True)
+        """Removes half-done deletions, and what was being published an hour ago."""
+        _sweep(self.root)
 
     def _hidden(self, purpose: str) -> Path:
         return self.root / f"{_HIDDEN}{purpose}-{uuid.uuid4().hex}"
@@ -152,15 +153,7 @@ class JobFolders:
 
     def sweep(self) -> None:
         """Removes half-done deletions, and uploads that were broken off more than a day ago."""
-        if not self.root.is_dir():
-            return
-        oldest = time.time() - _UPLOAD_KEPT_S
-        for entry in self.root.iterdir():
-            is_upload = entry.name.startswith(f"{_HIDDEN}upload-")
-            if entry.name.startswith(_HIDDEN) and not (
-                is_upload and entry.stat().st_mtime > oldest
-            ):
-                shutil.rmtree(entry, ignore_errors=True)
+        _sweep(self.root)
 
     def list(self) -> list[str]:
         """Returns the ids of all jobs that have files."""
@@ -176,6 +169,18 @@ class JobFolders:
 
 
 def _remove_atomically(folder: Path, trash: Path) -> None:
-    """Takes a folder out of sight by one rename, then removes it."""
-    folder.rename(trash)
-    shutil.rmtree(trash)
+    """Takes a folder out of sight by one rename, then removes it; others may be doing the same."""
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(trash)
+        shutil.rmtree(trash)
+
+
+def _sweep(root: Path) -> None:
+    """Removes hidden folders that nobody works on any more."""
+    for entry in root.iterdir() if root.is_dir() else ():
+        if not entry.name.startswith(_HIDDEN):
+            continue
+        purpose = entry.name.removeprefix(_HIDDEN).partition("-")[0]
+        with contextlib.suppress(FileNotFoundError):  # accepted or removed meanwhile
+            if time.time() - entry.stat().st_mtime > _KEPT_S.get(purpose, 0):
+                shutil.rmtree(entry, ignore_errors=True)

@@ -45,15 +45,16 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
         ConflictError: The data folder cannot be written.
         InvalidInputError: The file of API keys cannot be read.
     """
-    _make_folders(settings)
+    folders, store = JobFolders(settings.jobs_folder), AvatarStore(settings.avatars_folder)
+    _prepare(folders, store, settings)
     redis = connect_redis(settings.redis_url, retries=_REDIS_RETRIES)
     parts = Parts(
         settings=settings,
         redis=redis,
         async_redis=AsyncRedis.from_url(settings.redis_url),
         records=JobRecords(redis),
-        folders=JobFolders(settings.jobs_folder),
-        store=AvatarStore(settings.avatars_folder),
+        folders=folders,
+        store=store,
         metrics=metrics or GatewayMetrics(),
         api_keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
     )
@@ -115,10 +116,12 @@ class RequestObserver:
         self._metrics.request_duration.labels(scope["method"], route).observe(duration_s)
 
 
-def _make_folders(settings: GatewaySettings) -> None:
+def _prepare(folders: JobFolders, store: AvatarStore, settings: GatewaySettings) -> None:
+    """Makes the folders; what a gateway was deleting when it ended goes now."""
     try:
-        for folder in (settings.avatars_folder, settings.jobs_folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        for place in (folders, store):
+            place.root.mkdir(parents=True, exist_ok=True)
+            place.sweep()
     except OSError as error:
         raise ConflictError(
             f"the data folder {settings.data_folder} cannot be written: {error.strerror}; set"

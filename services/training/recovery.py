@@ -31,17 +31,25 @@ logger = logging.getLogger(__name__)
 _UPLOAD_GRACE = timedelta(minutes=1)
 
 
-def recover(queue: Queue, records: JobRecords, folders: JobFolders, store: AvatarStore) -> None:
-    """Puts abandoned jobs back into the queue and removes files of deleted jobs.
+def recover(queue: Queue, records: JobRecords) -> None:
+    """Puts abandoned jobs back into the queue.
 
     Args:
         queue: The training queue.
         records: The job records.
-        folders: Files of jobs.
-        store: Finished avatars.
     """
     end_leases_of_dead_workers(queue)
     requeue(queue, find_lost_jobs(queue, records))
+
+
+def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStore) -> None:
+    """Removes files of deleted jobs, and what broken deletions and uploads left behind.
+
+    Args:
+        records: The job records.
+        folders: Files of jobs.
+        store: Finished avatars.
+    """
     present = folders.list()  # before the records: an upload has its record first
     deleted, known = records.deleted(), {job.job_id for job in records.list()}
     for job_id in present:

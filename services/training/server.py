@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections import Counter
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 from redis import Redis
@@ -18,7 +19,7 @@ from services.common.job_queue import training_queue
 from services.common.job_records import JobRecords, connect_redis
 from services.common.metrics import serve_metrics
 from services.common.storage import AvatarStore, JobFolders, new_id
-from services.training.recovery import recover
+from services.training.recovery import recover, remove_leftovers
 from services.training.settings import TrainingSettings
 from services.training.worker import TrainingWorker
 from styleavatar_core.errors import ConflictError
@@ -42,13 +43,10 @@ def run(settings: TrainingSettings) -> None:
     queue = training_queue(redis)
     records = JobRecords(redis)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port, job_metrics(records))
+    folders, store = JobFolders(settings.jobs_folder), AvatarStore(settings.avatars_folder)
     try:
-        recover(
-            queue,
-            records,
-            JobFolders(settings.jobs_folder),
-            AvatarStore(settings.avatars_folder),
-        )
+        recover(queue, records)
+        remove_leftovers(records, folders, store)
         worker = TrainingWorker(
             [queue],
             name=f"{socket.gethostname()}-{os.getpid()}-{new_id('trainer')}",
@@ -60,6 +58,7 @@ def run(settings: TrainingSettings) -> None:
         )
         worker.lease_s = settings.lease_s
         worker.records = records
+        worker.remove_leftovers = partial(remove_leftovers, records, folders, store)
         logger.info("trainer ready", extra={"worker": worker.name})
         worker.work(logging_level="WARNING")
     finally:

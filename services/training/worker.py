@@ -11,7 +11,8 @@ What differs from rq's own SpawnWorker, and why:
 * a worker that ends while it looks for abandoned jobs keeps the others from it for seconds only
   (rq's lock outlives its holder by a quarter of an hour);
 * an idle worker looks for abandoned jobs every few seconds;
-* a job that rq has lost is put back.
+* a job that rq has lost is put back;
+* between jobs it also removes files that nobody needs, every hour.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import logging
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -43,6 +46,7 @@ WAIT_FOR_WORK_S = 2
 _REAP_LIMIT_S = 20.0
 # Looking for abandoned jobs takes milliseconds: a lock this old has no living holder.
 _CLEANING_LIMIT_S = 10
+_REMOVAL_INTERVAL_S = 3600
 
 
 class TrainingWorker(SpawnWorker):
@@ -51,11 +55,14 @@ class TrainingWorker(SpawnWorker):
     Attributes:
         lease_s: Seconds after the last sign of life until a job counts as abandoned.
         records: The job records; a job's own process has none.
+        remove_leftovers: Removes files that nobody needs; a job's own process does not.
     """
 
     lease_s: int = 20
     records: JobRecords | None = None
+    remove_leftovers: Callable[[], None] | None = None
     _lost: frozenset[str] = frozenset()
+    _removed_time = time.monotonic()
 
     @property
     def dequeue_timeout(self) -> int:
@@ -103,6 +110,18 @@ class TrainingWorker(SpawnWorker):
         super().clean_registries()
         if self.records is not None:
             self._put_back_lost_jobs(self.queues[0], self.records)
+        if self.remove_leftovers is not None and self._is_hour_over():
+            try:
+                self.remove_leftovers()
+            except OSError as error:
+                logger.error("leftovers cannot be removed", extra={"reason": str(error)})
+
+    def _is_hour_over(self) -> bool:
+        now = time.monotonic()
+        is_over = now - self._removed_time > _REMOVAL_INTERVAL_S
+        if is_over:
+            self._removed_time = now
+        return is_over
 
     def _put_back_lost_jobs(self, queue: Queue, records: JobRecords) -> None:
         lost = find_lost_jobs(queue, records)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -44,7 +45,8 @@ def put_in_place(incoming: Path, path: Path) -> None:
         incoming.rename(path)
     sync(path.parent)
     if old is not None:
-        shutil.rmtree(old)
+        with contextlib.suppress(FileNotFoundError):  # somebody sweeps
+            shutil.rmtree(old)
 
 
 def _exchange(first: Path, second: Path) -> None:

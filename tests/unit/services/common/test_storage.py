@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,11 @@ def bundle(folder: Path, text: str = "{}") -> Path:
     folder.mkdir(parents=True)
     (folder / "avatar.json").write_text(text)
     return folder
+
+
+def make_old(folder: Path, hours: float) -> None:
+    then = time.time() - 3600 * hours
+    os.utime(folder, (then, then))
 
 
 def test_publish_list_and_delete(tmp_path: Path) -> None:
@@ -69,6 +76,10 @@ def test_a_republished_avatar_is_there_whenever_the_publisher_dies(tmp_path: Pat
     assert found == sorted(found)
     assert {*found} == {"1", "2"}
     store.sweep()
+    assert any(entry.name != "anna" for entry in store.root.iterdir()), "may be another's work"
+    for entry in store.root.iterdir():
+        make_old(entry, hours=2)
+    store.sweep()
     assert [entry.name for entry in store.root.iterdir()] == ["anna"]
 
 
@@ -88,7 +99,7 @@ def test_names_from_outside_cannot_leave_the_store(tmp_path: Path, name: str) ->
 
 def test_a_half_written_bundle_is_no_avatar_and_is_swept(tmp_path: Path) -> None:
     store = AvatarStore(tmp_path)
-    bundle(tmp_path / ".incoming-1")
+    make_old(bundle(tmp_path / ".incoming-1"), hours=2)
     (tmp_path / "anna").mkdir()
     assert store.list() == []
     store.sweep()
@@ -112,10 +123,29 @@ def test_only_old_broken_uploads_are_swept(tmp_path: Path) -> None:
     folders = JobFolders(tmp_path)
     fresh, old = folders.new_upload_folder(), folders.new_upload_folder()
     (tmp_path / ".trash-1").mkdir()
-    two_days_ago = time.time() - 2 * 24 * 3600
-    os.utime(old, (two_days_ago, two_days_ago))
+    make_old(old, hours=48)
     folders.sweep()
     assert list(tmp_path.iterdir()) == [fresh]
+
+
+def test_uploads_are_accepted_while_others_sweep(tmp_path: Path) -> None:
+    folders = JobFolders(tmp_path)
+    is_done = threading.Event()
+
+    def sweep() -> int:
+        count = 0
+        while not is_done.is_set():
+            folders.sweep()
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(2) as threads:
+        sweeps = [threads.submit(sweep) for _ in range(2)]
+        for number in range(300):
+            folders.accept_upload(folders.new_upload_folder(), f"job-{number}")
+        is_done.set()
+        assert all(sweep.result() > 1 for sweep in sweeps)
+    assert len(folders.list()) == 300
 
 
 @pytest.mark.parametrize(
