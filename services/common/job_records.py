@@ -154,6 +154,7 @@ class JobRecords:
         """
         job = self.get(job_id)
         interrupted = job.started_time is not None
+        died = job.state is JobState.RUNNING  # who stops in order leaves it queued
         return self.update(
             job_id,
             fence=job.attempt,
@@ -161,7 +162,7 @@ class JobRecords:
             state=JobState.RUNNING,
             started_time=job.started_time or datetime.now(UTC),
             resume_count=job.resume_count + int(interrupted),
-            fruitless_count=job.fruitless_count + int(interrupted),
+            fruitless_count=job.fruitless_count + int(died),
         )
 
     def get_preview(self, job_id: str) -> bytes:

@@ -107,9 +107,7 @@ class UploadReader:
         """
         self.close()
         if not self._is_complete:
-            raise InvalidInputError(
-                "the upload broke off before its end; send it again", reason="UPLOAD_INCOMPLETE"
-            )
+            raise broken_off()
 
     def close(self) -> None:
         """Closes the file; may be called at any time and more than once."""
@@ -182,4 +180,11 @@ def too_large(limit: int) -> InvalidInputError:
         f"the video is larger than {limit / 1e6:g} MB, the most this server accepts; one to two"
         " minutes of video are enough",
         reason="UPLOAD_TOO_LARGE",
+    )
+
+
+def broken_off() -> InvalidInputError:
+    """Says that an upload ended before its form did."""
+    return InvalidInputError(
+        "the upload broke off before its end; send it again", reason="UPLOAD_INCOMPLETE"
     )

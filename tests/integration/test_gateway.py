@@ -3,13 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from prometheus_client import CollectorRegistry
+from starlette.types import ASGIApp
 
+from services.common.metrics import GatewayMetrics
 from services.common.storage import AvatarStore
+from services.gateway.app import make_app
+from services.gateway.settings import GatewaySettings
 from tests.fakes.bundle import write_fake_bundle
 from tests.integration.job_system import CONSENT, JobSystem, wait_for, write_audio, write_clip
 
@@ -118,6 +127,60 @@ def test_an_upload_that_breaks_off(system: JobSystem) -> None:
     part = b'--xx\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r\n\r\nhalf'
     answer = system.http.post("/v1/avatars", content=part, headers=headers)
     assert (answer.status_code, answer.json()["reason"]) == (400, "UPLOAD_INCOMPLETE")
+
+
+def test_a_caller_who_hangs_up_in_the_middle_of_an_upload(system: JobSystem) -> None:
+    def refused() -> float:
+        text = system.http.get("/metrics").text
+        values = re.findall(r'refused_uploads_total{reason="UPLOAD_INCOMPLETE"} (.*)', text)
+        return sum(map(float, values))
+
+    before = refused()
+    with socket.create_connection(("127.0.0.1", system.gateway_port)) as connection:
+        connection.sendall(
+            b"POST /v1/avatars HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n"
+            b"Content-Type: multipart/form-data; boundary=xx\r\n\r\n--xx\r\n"
+        )
+    wait_for(lambda: refused() == before + 1)
+    assert list((system.data_folder / "jobs").iterdir()) == []
+    assert system.stack_traces() == ""
+
+
+def ask(app: ASGIApp, path: str) -> httpx.Response:
+    """Asks a gateway in this process."""
+
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.get(path)
+
+    return asyncio.run(get())
+
+
+def test_a_queue_that_does_not_answer_is_away(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}?socket_timeout=0.1"
+        settings = GatewaySettings(redis_url=url, data_folder=tmp_path)
+        answer = ask(make_app(settings, GatewayMetrics(CollectorRegistry())), "/v1/avatars")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "QUEUE_AWAY")
+
+
+def test_an_avatar_that_is_deleted_while_all_are_listed_is_left_out(
+    system: JobSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = GatewaySettings(redis_url=system.redis_url, data_folder=tmp_path)
+    app = make_app(settings, GatewayMetrics(CollectorRegistry()))
+    monkeypatch.setattr(app.state.parts.store, "list", lambda: ["gone"])
+    answer = ask(app, "/v1/avatars")
+    assert (answer.status_code, answer.json()) == (200, [])
+
+
+def test_what_a_gateway_was_deleting_when_it_ended_goes_when_one_starts(tmp_path: Path) -> None:
+    for kind in ("jobs", "avatars"):
+        (tmp_path / kind / ".trash-1").mkdir(parents=True)
+    settings = GatewaySettings(redis_url="redis://127.0.0.1:1", data_folder=tmp_path)
+    make_app(settings, GatewayMetrics(CollectorRegistry()))
+    assert [list((tmp_path / kind).iterdir()) for kind in ("jobs", "avatars")] == [[], []]
 
 
 def test_refused_uploads_leave_nothing_behind(system: JobSystem, clip: Path) -> None:

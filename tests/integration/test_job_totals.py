@@ -40,6 +40,17 @@ def create(records: JobRecords, job_id: str) -> str:
     return job_id
 
 
+def test_only_deaths_count_against_a_job(records: JobRecords) -> None:
+    job_id = create(records, "job-1")
+    for _ in range(3):  # told to end, it puts the job back
+        job = records.begin_attempt(job_id)
+        records.update(job_id, fence=job.attempt, state=JobState.QUEUED)
+    job = records.begin_attempt(job_id)
+    assert (job.fruitless_count, job.resume_count) == (0, 3)
+    job = records.begin_attempt(job_id)  # of a trainer that was killed
+    assert (job.fruitless_count, job.resume_count) == (1, 4)
+
+
 def sample(records: JobRecords, name: str, **labels: str) -> float | None:
     return job_metrics(records).get_sample_value(f"styleavatar_training_{name}", labels)
 

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from services.common.job_queue import enqueue_training, withdraw_training
 from services.common.jobs import JobState, TrainingJob
@@ -20,7 +21,7 @@ from services.common.storage import MANIFEST_NAME, new_id
 from services.gateway.bundle_response import BundleResponse
 from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.schemas import Accepted, AvatarState, AvatarView
-from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, too_large
+from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, broken_off, too_large
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.data.video import probe
 from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError, StyleAvatarError
@@ -77,6 +78,8 @@ def list_avatars(parts: PartsDependency) -> list[AvatarView]:
     for avatar_id in parts.store.list():
         try:
             views.append(_ready_view(parts, avatar_id, jobs.pop(avatar_id, None)))
+        except NotFoundError:
+            logger.debug("deleted while avatars were listed", extra={"avatar_id": avatar_id})
         except AssetError as error:
             logger.warning("avatar left out of the list", extra={"cause": str(error)})
     views += [_view_of_job(job) for job in jobs.values()]
@@ -138,6 +141,8 @@ async def _receive(request: Request, parts: Parts, folder: Path) -> UploadReader
             reader.feed(piece)
             parts.metrics.upload_bytes.inc(len(piece))
         reader.finish()
+    except ClientDisconnect as error:
+        raise broken_off() from error
     finally:
         reader.close()
     return reader
