@@ -20,6 +20,7 @@ _FINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELED")
 # Events come at least every 15 s, as comments if nothing happens.
 _TIMEOUT = httpx.Timeout(30.0, read=60.0, write=600.0)
 _RECONNECT_LIMIT_S = 120.0
+_CONNECTED = "connected"  # told by ourselves: from the gateway nothing may come for hours
 
 
 class GatewayClient:
@@ -119,12 +120,14 @@ class GatewayClient:
             ClientError: No such job, it was deleted, or the gateway stays away.
         """
         last_event_id = ""
-        deadline = time.monotonic() + _RECONNECT_LIMIT_S
+        deadline: float | None = None  # while the gateway is away
         while True:
             try:
                 for event_id, name, data in self._events(job_id, last_event_id):
                     last_event_id = event_id or last_event_id
-                    deadline = time.monotonic() + _RECONNECT_LIMIT_S
+                    deadline = None
+                    if name == _CONNECTED:
+                        continue
                     if name == "deleted":
                         raise ClientError(f"job {job_id} was deleted", code="NOT_FOUND")
                     yield data
@@ -132,8 +135,10 @@ class GatewayClient:
                     return
             except (httpx.TransportError, ClientError) as error:
                 is_away = isinstance(error, httpx.TransportError) or error.code == "UNAVAILABLE"
+                deadline = deadline or time.monotonic() + _RECONNECT_LIMIT_S
                 if not is_away or time.monotonic() > deadline:
-                    raise
+                    with self._translated():
+                        raise
             time.sleep(0.5)
 
     def fetch_bundle(self, avatar_id: str, path: Path) -> Path:
@@ -154,6 +159,7 @@ class GatewayClient:
         url = f"/v1/training-jobs/{job_id}/events"
         with self._http.stream("GET", url, headers=headers) as answer:
             _check(answer)
+            yield "", _CONNECTED, {}
             fields: dict[str, str] = {}
             for line in answer.iter_lines():
                 name, _, value = line.partition(":")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,7 +26,9 @@ class Gateway(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         after = self.headers.get("Last-Event-ID")
-        if self.path.endswith("/events"):
+        if self.path.endswith("/job-quiet/events"):
+            self.be_quiet()
+        elif self.path.endswith("/events"):
             first = b": ping\r\n\r\n" + event(1, "progress", RUNNING)
             self.answer(200, event(2, "end", DONE) if after == "1" else first)
         elif self.path.endswith("/gone/bundle"):
@@ -37,6 +40,21 @@ class Gateway(BaseHTTPRequestHandler):
             state = DONE if self.server.was_resumed else RUNNING
             self.answer(200, json.dumps(state).encode())
         self.server.was_resumed = self.server.was_resumed or after == "1"
+
+    def be_quiet(self) -> None:
+        """Breaks off twice after a while without an event, and then has the last one."""
+        self.server.quiet_count += 1
+        if self.server.quiet_count > 2:
+            self.answer(200, event(1, "end", DONE))
+            self.server.was_resumed = True
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b": ping\r\n\r\n")
+        self.wfile.flush()
+        time.sleep(0.5)
+        self.close_connection = True
 
     def answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -51,7 +69,7 @@ class Gateway(BaseHTTPRequestHandler):
 @pytest.fixture
 def client() -> Iterator[GatewayClient]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
-    server.was_resumed = False
+    server.was_resumed, server.quiet_count = False, 0
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     with GatewayClient(f"http://127.0.0.1:{server.server_port}") as client:
@@ -63,6 +81,22 @@ def client() -> Iterator[GatewayClient]:
 
 def test_following_comes_back_and_misses_nothing(client: GatewayClient) -> None:
     assert list(client.follow_job("job-1")) == [RUNNING, DONE]
+
+
+def test_following_comes_back_though_nothing_had_happened_for_long(
+    client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("styleavatar_client.rest._RECONNECT_LIMIT_S", 0.3)
+    assert list(client.follow_job("job-quiet")) == [DONE]
+
+
+def test_following_ends_when_the_gateway_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("styleavatar_client.rest._RECONNECT_LIMIT_S", 0.3)
+    with (
+        GatewayClient("http://127.0.0.1:9") as client,
+        pytest.raises(ClientError, match="styleavatar serve"),
+    ):
+        list(client.follow_job("job-1"))
 
 
 def test_a_bundle_is_fetched_whole(client: GatewayClient, tmp_path: Path) -> None:
