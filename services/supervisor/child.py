@@ -106,8 +106,17 @@ class Child:
             self._next_start_time = now + self._backoff_s
             self._backoff_s = min(2 * self._backoff_s, _BACKOFF_LIMIT_S)
         if now >= self._next_start_time:
-            self.restart_count += 1
+            self._start_again(now)
+
+    def _start_again(self, now: float) -> None:
+        try:
             self.start()
+        except OSError as error:  # no memory or process left just now
+            logger.error("%s cannot be started", self.spec.name, extra={"reason": str(error)})
+            self._next_start_time = now + self._backoff_s
+            self._backoff_s = min(2 * self._backoff_s, _BACKOFF_LIMIT_S)
+        else:
+            self.restart_count += 1
 
     def ask_to_end(self) -> None:
         """Sends SIGTERM, if the process runs."""
@@ -131,5 +140,6 @@ class Child:
     def _open_log(self) -> int | None:
         if self._log_folder is None:
             return None
+        self._log_folder.mkdir(parents=True, exist_ok=True)
         path = self._log_folder / f"{self.spec.name}.log"
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)

@@ -20,6 +20,7 @@ from services.supervisor.supervisor import Supervisor
 from styleavatar_core.errors import StyleAvatarError
 
 _READY_LIMIT_S = 180.0
+_LOOK_INTERVAL_S = 1.0
 _DEFAULTS = SupervisorSettings.model_fields
 
 
@@ -101,7 +102,8 @@ def run(supervisor: Supervisor, console: Console) -> None:
                 console.print(
                     f"Open {supervisor.endpoints.gateway_url} to see it. Ctrl-C ends it all."
                 )
-            told_to_end.wait()
+            while not told_to_end.wait(_LOOK_INTERVAL_S):
+                supervisor.require_running()
             console.print("Ending all processes ...")
         console.print("All ended.")
     finally:

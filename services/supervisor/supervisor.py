@@ -93,8 +93,7 @@ class Supervisor:
         deadline = time.monotonic() + timeout_s
         waiting: list[ChildSpec] | None = None
         while waiting is None or waiting:
-            if self._failure is not None:
-                raise EngineUnavailableError(f"could not start: {self._failure}")
+            self.require_running()
             if self._stop_requested.is_set():
                 raise EngineUnavailableError("told to stop before all was ready")
             expected = len(service_specs(self.settings, "")) + int(not self.settings.redis_url)
@@ -110,6 +109,15 @@ class Supervisor:
                     f"not ready after {timeout_s:g} s: {names}; {self._where_logs_are()}"
                 )
             time.sleep(_LOOK_INTERVAL_S)
+
+    def require_running(self) -> None:
+        """Makes sure that it has not given up.
+
+        Raises:
+            EngineUnavailableError: It has, and every process has ended.
+        """
+        if self._failure is not None:
+            raise EngineUnavailableError(f"the services cannot run: {self._failure}")
 
     def stop(self) -> None:
         """Ends everything in order: who takes work first, Redis last. Safe to call twice."""

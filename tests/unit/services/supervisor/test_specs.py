@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from services.common.settings import ServiceSettings
 from services.supervisor.child import Child, ChildSpec
+from services.supervisor.commands import run
 from services.supervisor.redis_server import find_redis_server
 from services.supervisor.settings import SupervisorSettings, choose_ports
 from services.supervisor.specs import http_answers, redis_answers, service_specs
-from styleavatar_core.errors import ConflictError
+from services.supervisor.supervisor import Supervisor
+from styleavatar_core.errors import ConflictError, EngineUnavailableError
 
+ANY = {name: 0 for name in SupervisorSettings.model_fields if name.endswith("_port")}
 NAMES = ("gateway", "tracking", "rendering", "training")
 
 
@@ -82,6 +88,44 @@ def test_nobody_there_is_not_ready() -> None:
     assert not redis_answers(f"redis://127.0.0.1:{port}/0")
 
 
+def test_a_child_that_cannot_be_started_just_now_is_tried_again(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.symlink_to("/bin/true")
+    child = Child(ChildSpec("brief", [str(program)], {}, "", lambda: True), tmp_path / "log")
+    child.start()
+    child.wait_until_ended(10)
+    program.unlink()
+    shutil.rmtree(tmp_path / "log")
+    look_for(child, lambda: (tmp_path / "log").exists())
+    assert child.restart_count == 0
+    program.symlink_to("/bin/true")
+    look_for(child, lambda: child.restart_count == 1)
+    child.wait_until_ended(10)
+
+
+def look_for(child: Child, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        child.look_after()
+        time.sleep(0.02)
+
+
+def test_serving_ends_when_the_supervisor_has_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(child: Child) -> None:
+        raise RuntimeError("out of luck")
+
+    names = ("gateway", "tracking", "rendering")
+    specs = [ChildSpec(name, ["sleep", "60"], {}, "", lambda: True) for name in names]
+    monkeypatch.setattr("services.supervisor.supervisor.service_specs", lambda *_: specs)
+    monkeypatch.setattr(Child, "look_after", fail)
+    settings = SupervisorSettings(data_folder=tmp_path, redis_url="redis://127.0.0.1:1", **ANY)
+    with pytest.raises(EngineUnavailableError, match="out of luck"):
+        run(Supervisor(settings), Console(quiet=True))
+
+
 def test_a_child_that_ends_at_once_is_started_again_a_little_later(tmp_path: Path) -> None:
     child = Child(ChildSpec("brief", ["true"], {}, "", lambda: True), tmp_path)
     child.start()
@@ -89,9 +133,5 @@ def test_a_child_that_ends_at_once_is_started_again_a_little_later(tmp_path: Pat
     assert child.exit_code == 0
     child.look_after()
     assert child.restart_count == 0, "a process that ends at once must not be started at once"
-    deadline = time.monotonic() + 10
-    while child.restart_count == 0 and time.monotonic() < deadline:
-        child.look_after()
-        time.sleep(0.02)
-    assert child.restart_count == 1
+    look_for(child, lambda: child.restart_count == 1)
     child.wait_until_ended(10)
