@@ -20,6 +20,7 @@ from styleavatar_core.types import ByteArray, FaceParameters
 IMAGE_SIZE_PX = 64
 BEHAVIOR_NAME = "behavior.json"
 GATE_NAME = "gate"
+CLOSED_NAME = "closed"
 MEMORY_BYTES = 1_000_000
 
 
@@ -33,7 +34,8 @@ class FakeFrame:
 class FakeRenderer:
     """Marks each picture; a file ``behavior.json`` in the bundle makes it misbehave.
 
-    With ``load_gate`` it is not loaded before there is a file ``gate`` in the bundle.
+    With ``load_gate`` it is not loaded before there is a file ``gate`` in the bundle, with
+    ``tell_closed`` there is a file ``closed`` once it was let go.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class FakeRenderer:
         thread_count: int = 1,
     ) -> None:
         self._mark = int(read_bundle(bundle).manifest.style_time)
+        self._closed = bundle / CLOSED_NAME
         behavior = bundle / BEHAVIOR_NAME
         self._behavior = json.loads(behavior.read_text()) if behavior.exists() else {}
         if self._behavior.get("refuse_to_load"):
@@ -84,7 +87,8 @@ class FakeRenderer:
         return FakeFrame(image, timings_ms={"conditioning": 0.1, "network": network_ms})
 
     def close(self) -> None:
-        pass
+        if self._behavior.get("tell_closed"):
+            self._closed.touch()
 
 
 def half_mask() -> ByteArray:

@@ -29,6 +29,8 @@ def write_avatars(data: Path) -> Path:
     write_fake_bundle(folder / "broken-device", 50, {"device_fails_at": 5})
     write_fake_bundle(folder / "huge", 60, {"out_of_memory": True})
     write_fake_bundle(folder / "huge-engine", 60, {"engine_out_of_memory": True})
+    huge_frames = {"memory_fails_at": 0, "tell_closed": True}
+    write_fake_bundle(folder / "huge-frames", 60, huge_frames)
     write_fake_bundle(folder / "heavy", 70, {"render_s": 0.05})
     write_fake_bundle(folder / "corrupt", 80)
     weights = folder / "corrupt" / "generator.safetensors"

@@ -14,6 +14,7 @@ import grpc
 import psutil
 import pytest
 
+from tests.fakes.renderer import CLOSED_NAME
 from tests.integration.faulty_rendering import (
     MARKS,
     eventually,
@@ -146,6 +147,7 @@ async def drive_past(service: ServiceProcess, name: str, index: int) -> Driven:
         ("corrupt", grpc.StatusCode.FAILED_PRECONDITION, "BUNDLE_TAMPERED"),
         ("huge", grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
         ("huge-engine", grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
+        ("huge-frames", grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
     ],
 )
 def test_an_avatar_that_cannot_be_loaded_harms_nobody(
@@ -159,6 +161,16 @@ def test_an_avatar_that_cannot_be_loaded_harms_nobody(
     bad, good = asyncio.run(scenario())
     assert (bad.code, bad.reason) == (code, reason)
     assert good.indices == list(range(20))
+
+
+def test_an_avatar_whose_first_frame_fails_is_let_go(
+    service: ServiceProcess, avatars: Path
+) -> None:
+    closed = avatars / "huge-frames" / CLOSED_NAME
+    closed.unlink(missing_ok=True)
+    driven = asyncio.run(drive(service.address, "huge-frames", lambda driven: driven.sent == 1))
+    assert driven.reason == "OUT_OF_MEMORY"
+    assert eventually(closed.exists)
 
 
 def test_streams_open_though_all_workers_have_just_died(service: ServiceProcess) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.frames import RenderedPicture, frame_late
 from services.rendering.pool.shelf import EngineKey
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
+from styleavatar_core.errors import StyleAvatarError
 from styleavatar_core.types import FaceParameters
 
 CALIBRATION_FRAMES = 3
@@ -54,9 +56,14 @@ async def load_engine(
     at_rest = Retargeter(ParameterStatistics.from_dict(entry.manifest.statistics))
     parameters = at_rest.hold(0.0).parameters
     frames_s = []
-    for _ in range(CALIBRATION_FRAMES):
-        picture = await render_frame(worker, entry.key, parameters, timeout_s=PATIENCE_S)
-        frames_s.append(picture.busy_s)
+    try:
+        for _ in range(CALIBRATION_FRAMES):
+            picture = await render_frame(worker, entry.key, parameters, timeout_s=PATIENCE_S)
+            frames_s.append(picture.busy_s)
+    except StyleAvatarError:
+        with contextlib.suppress(StyleAvatarError):  # a worker that is lost holds nothing
+            await unload_engine(worker, entry.key)
+        raise
     return LoadedEngine(answer["load_s"], answer["size_bytes"], min(frames_s))
 
 
