@@ -51,13 +51,12 @@ def judge(engine: RenderEngine, reference: Reference) -> Verdict:
     Args:
         engine: What is judged.
         reference: The same avatar's pictures.
+
+    Raises:
+        RenderError: It cannot render, which says nothing of its pictures.
     """
-    try:
-        count = len(reference.inputs.face_mask)
-        worst = min(_psnr_db(engine, reference, index) for index in range(count))
-    except RenderError as error:
-        logger.warning("engine failed at the gate", extra={"why": str(error)})
-        worst = 0.0
+    count = len(reference.inputs.face_mask)
+    worst = min(_psnr_db(engine, reference, index) for index in range(count))
     return Verdict(engine.info.precision, worst)
 
 
@@ -87,10 +86,11 @@ def open_gated(
 
     Raises:
         AssetError: None can be opened, for the last one's reason.
+        RenderError: None can render just now, for the last one's reason.
         EngineUnavailableError: None passes.
     """
     reasons: list[str] = []
-    failure: AssetError | None = None
+    failure: AssetError | RenderError | None = None
     for candidate in candidates:
         verdict = memory.recall(candidate.key) if _is_recalled(candidate) else None
         if verdict is None or verdict.is_accepted:
@@ -102,7 +102,17 @@ def open_gated(
                 logger.warning("engine could not be opened", extra={"why": str(error)})
                 continue
             if candidate.is_judged and verdict is None:
-                verdict = judge(engine, make_reference())
+                try:
+                    verdict = judge(engine, make_reference())
+                except RenderError as error:  # short of memory, perhaps: it is judged next time
+                    failure = error
+                    reasons.append(f"{candidate.precision} could not render: {error}")
+                    logger.warning("engine failed at the gate", extra={"why": str(error)})
+                    engine.close()
+                    continue
+                except BaseException:
+                    engine.close()
+                    raise
                 memory.remember(candidate.key, verdict)
             if verdict is None or verdict.is_accepted:
                 engine.explain("; ".join([*reasons, verdict.reason] if verdict else reasons))

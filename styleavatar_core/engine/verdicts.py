@@ -19,7 +19,7 @@ class Verdict:
 
     Attributes:
         precision: Of the engine.
-        psnr_db: Of its worst picture against fp32; 0 if it could not render.
+        psnr_db: Of its worst picture against fp32.
     """
 
     precision: str

@@ -14,11 +14,12 @@ from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bund
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.engine import frozen_parts, gate, reference, selection
-from styleavatar_core.engine.base import EngineLabel, joined
+from styleavatar_core.engine.base import EngineLabel, RenderOutput, joined
 from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen_parts import FrozenParts
-from styleavatar_core.engine.gate import judge
+from styleavatar_core.engine.gate import Candidate, judge, open_gated
 from styleavatar_core.engine.keeping import wait_until_kept
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
@@ -32,7 +33,8 @@ from styleavatar_core.engine.typical_inputs import (
     to_render_input,
     typical_inputs,
 )
-from styleavatar_core.engine.verdicts import Verdict
+from styleavatar_core.engine.verdicts import Verdict, VerdictMemory
+from styleavatar_core.errors import RenderError
 from styleavatar_core.export.parity import random_input
 
 
@@ -174,13 +176,49 @@ def test_overflow_is_refused(bundle: AvatarBundle) -> None:
     assert verdict.psnr_db < 20
 
 
-def test_engine_that_cannot_render_is_refused(bundle: AvatarBundle) -> None:
+def test_what_fails_for_want_of_memory_is_judged_again_next_time(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as short_of_memory:
+        short_of_memory.setattr(OnnxEngine, "_render", fail)
+        engine = open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
+        assert engine.info.precision == "fp32"  # not judged on a CPU
+        assert "fp16 could not render" in engine.info.note
+    engine = open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
+    assert engine.info.precision == "fp16"
+
+
+def test_when_nothing_can_render_the_reason_is_told(
+    bundle: AvatarBundle, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(TorchEngine, "_render", fail)
+    engine = TorchEngine(load_frozen(bundle))
+    closed: list[str] = []
+    monkeypatch.setattr(engine, "close", lambda: closed.append("closed"))
+    key = CacheKey(bundle.digest, "torch", "1")
+    candidates = [Candidate(name, lambda: engine, key) for name in ("fp16", "fp32")]
+    truth = Reference(random_input(engine), RenderOutput(*np.zeros((2, 1, 1, 1), np.uint8)))
+    with pytest.raises(RenderError, match="no room") as caught:
+        open_gated(candidates, lambda: truth, VerdictMemory(EngineCache()))
+    assert isinstance(caught.value.__cause__, MemoryError)
+    assert closed == ["closed", "closed"]
+    assert not list(cache.glob("*.txt"))
+
+
+def test_an_engine_that_cannot_render_has_no_verdict(bundle: AvatarBundle) -> None:
     frozen = load_frozen(bundle)
     sample = random_input(TorchEngine(load_frozen(bundle)))
     truth = render_reference(frozen, None, sample)
     bad = type(sample)(sample.texture_rendering[:, :-2], sample.uv_rendering, sample.face_mask)
     half = TorchEngine(with_precision(frozen, "fp16"))
-    assert judge(half, Reference(bad, truth.outputs)).psnr_db == 0
+    with pytest.raises(RenderError):
+        judge(half, Reference(bad, truth.outputs))
 
 
 @pytest.mark.parametrize(
