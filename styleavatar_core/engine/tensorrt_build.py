@@ -7,6 +7,7 @@ published bindings; has not run on a GPU yet.
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass
 
@@ -32,8 +33,12 @@ class BuiltPlan:
     timing_cache: bytes
 
 
-def make_logger() -> tensorrt.ILogger:
-    """Returns a logger that only speaks of warnings."""
+@functools.cache
+def process_logger() -> tensorrt.ILogger:
+    """Returns the logger of this process, which only speaks of warnings.
+
+    TensorRT keeps a pointer to the first one that it gets, for all that it makes.
+    """
     return tensorrt.Logger(tensorrt.Logger.WARNING)
 
 
@@ -48,10 +53,10 @@ def build_plan(model: bytes, timing_cache: bytes = b"", *, is_refitted: bool = T
     Raises:
         AssetError: TensorRT refuses the model.
     """
-    builder = tensorrt.Builder(make_logger())
+    builder = tensorrt.Builder(process_logger())
     typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
-    parser = tensorrt.OnnxParser(network, make_logger())
+    parser = tensorrt.OnnxParser(network, process_logger())
     if not parser.parse(model):
         reasons = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise AssetError(f"TensorRT {tensorrt.__version__} cannot read the graph: {reasons}")
@@ -92,7 +97,7 @@ def load_plan(plan: bytes) -> tensorrt.ICudaEngine:
     Raises:
         AssetError: It was built by another version, for another GPU, or is damaged.
     """
-    runtime = tensorrt.Runtime(make_logger())
+    runtime = tensorrt.Runtime(process_logger())
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise AssetError(
@@ -114,8 +119,8 @@ def refit_plan(engine: tensorrt.ICudaEngine, model: bytes) -> None:
     Raises:
         AssetError: The architectures differ.
     """
-    refitter = tensorrt.Refitter(engine, make_logger())
-    parser_refitter = tensorrt.OnnxParserRefitter(refitter, make_logger())
+    refitter = tensorrt.Refitter(engine, process_logger())
+    parser_refitter = tensorrt.OnnxParserRefitter(refitter, process_logger())
     if not parser_refitter.refit_from_bytes(model):
         raise AssetError("the avatar's weights do not fit the engine of its preset")
     missing = refitter.get_missing_weights()

@@ -46,6 +46,13 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     return tensorrt_runtime.faults
 
 
+def test_a_process_has_one_logger(faults: Faults) -> None:
+    """TensorRT keeps a pointer to the first, which must not go with the avatar it came with."""
+    from styleavatar_core.engine import tensorrt_build
+
+    assert tensorrt_build.process_logger() is tensorrt_build.process_logger()
+
+
 def open_tensorrt(bundle: AvatarBundle, precision: str | None = None) -> RenderEngine:
     return selection.open_engine(bundle, "tensorrt", precision=precision, thread_count=1)
 
