@@ -17,6 +17,7 @@ from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.cuda_stream import gpu_name
 from styleavatar_core.engine.keeping import keep_beside
 from styleavatar_core.engine.opening import OpeningAvatar
+from styleavatar_core.engine.processor import processor_kind
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
 
@@ -143,6 +144,8 @@ def engine_key(avatar: OpeningAvatar, backend: str) -> CacheKey:
     version, precision = backend_version(backend), avatar.label.precision
     if BACKENDS[backend].shares_plans(precision) and not avatar.has_own_plan:
         version += "-refitted"
+    if not BACKENDS[backend].is_on_gpu():  # what it compiles, and how well it computes in 8 bits
+        version += f"-{processor_kind()}"
     return CacheKey(avatar.bundle.digest, backend, version, precision)
 
 

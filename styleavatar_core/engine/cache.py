@@ -241,7 +241,14 @@ class EngineCache:
             yield
             return
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released by the system if this process dies
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)  # released by the system if this process dies
+            except OSError as error:
+                logger.warning(
+                    "engine cache cannot be locked on this file system; two processes may build "
+                    "the same engine",
+                    extra={"folder": str(self.folder), "why": str(error)},
+                )
             yield
 
 

@@ -17,7 +17,7 @@ class CacheKey:
     Attributes:
         digest: ``AvatarBundle.digest``.
         backend: Name of the runtime.
-        backend_version: Its version; for a GPU with its architecture.
+        backend_version: Its version, and what computes: the GPU, or the kind of processor.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         batch_size: Samples per call.
     """

@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import os
-import platform
 import resource
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from styleavatar_core.engine.cache import cache_folder
 from styleavatar_core.engine.cache_key import GRAPH_VERSION
 from styleavatar_core.engine.keeping import wait_until_kept
 from styleavatar_core.engine.matrix_code import has_matrix_unit
+from styleavatar_core.engine.processor import processor_kind
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +127,8 @@ def calibration_key(preset: str, versions: dict[str, str], thread_count: int) ->
     """
     backends = "+".join(f"{name}{version}" for name, version in sorted(versions.items()))
     cores = len(os.sched_getaffinity(0))
-    # Virtual machines name processors alike, and may keep the matrix unit from a container.
-    processor = f"{_cpu_name()}{' with matrix unit' if has_matrix_unit() else ''}/{cores}"
+    # The matrix unit may be kept from a container.
+    processor = f"{processor_kind()}{' with matrix unit' if has_matrix_unit() else ''}/{cores}"
     return f"{processor}/{preset}/v{GRAPH_VERSION}m{_METHOD}/{thread_count}/{backends}"
 
 
@@ -188,12 +188,3 @@ def _is_measurement(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(figure, int | float) for figure in value.values()
     )
-
-
-def _cpu_name() -> str:
-    """Returns the name of the processor."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import resource
@@ -165,6 +167,19 @@ def test_a_read_only_cache_costs_only_the_cache(caplog: pytest.LogCaptureFixture
     assert cache.open(KEY, build, bytes) == b"engine"
     assert build.count == 2
     assert "Set XDG_CACHE_HOME to a writable folder" in caplog.text
+
+
+def test_a_file_system_without_locks_costs_only_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    build, cache = Builds(), EngineCache(tmp_path)
+    assert cache.open(KEY, build, bytes) == cache.open(KEY, build, bytes) == b"engine"
+    assert build.count == 1
+    assert "cannot be locked" in caplog.text
 
 
 @pytest.fixture
