@@ -47,6 +47,7 @@ def save_checkpoint(
     if own_rank() == 0:
         metadata = {"format": _FORMAT, "clock": clock.to_json(), "fingerprint": fingerprint}
         metadata["perceptual_loss"] = perceptual_loss
+        metadata["layout"] = _layout(modules)
         path.parent.mkdir(parents=True, exist_ok=True)
         incoming = path.with_name(f".{path.name}")
         try:
@@ -86,7 +87,7 @@ def load_checkpoint(
     Raises:
         AssetError: The file cannot be read.
         ConflictError: It belongs to another video, face model, preset or seed, to another version,
-            or was trained with another perceptual loss.
+            or was trained with another perceptual loss or on another kind of device.
     """
     tensors, metadata = _read(path)
     if metadata["fingerprint"] != fingerprint:
@@ -102,6 +103,12 @@ def load_checkpoint(
             f"with '{perceptual_loss}': go on as it began, with VGG19 weights or without, or "
             "train in another folder"
         )
+    # Adam's moments are one vector, in the order in which the weights lie in memory.
+    if metadata.get("layout", _layout(modules)) != _layout(modules):
+        raise ConflictError(
+            f"checkpoint {path.name} was trained on another kind of device, a GPU or a CPU: go on "
+            "there, or train in another folder; --from takes what it has learned"
+        )
     try:
         for name, module in modules.items():
             module.load_state_dict(_part(tensors, f"module/{name}/"))
@@ -113,6 +120,13 @@ def load_checkpoint(
             "optimizers differ; finish it with that version, or use another folder"
         ) from error
     return Clock.from_json(metadata["clock"])
+
+
+def _layout(modules: dict[str, nn.Module]) -> str:
+    """Returns how the weights of convolutions lie in memory: GPUs have theirs channels last."""
+    weights = (weight for module in modules.values() for weight in module.parameters())
+    is_last = any(weight.dim() == 4 and not weight.is_contiguous() for weight in weights)
+    return "channels_last" if is_last else "contiguous"
 
 
 def _load_optimizer(

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from styleavatar_core.engine.cuda_graph import compute_exactly
 from styleavatar_core.networks import (
     Discriminator,
     FeatureMaps,
@@ -78,6 +79,7 @@ class Trainer:
     ) -> None:
         torch.manual_seed(config.seed)
         self._device = own_device()
+        compute_exactly()
         # On CPUs channels-last convolutions of this size took longer, backward above all.
         is_cpu = self._device.type == "cpu"
         layout = torch.contiguous_format if is_cpu else torch.channels_last

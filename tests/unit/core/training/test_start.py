@@ -95,3 +95,13 @@ def test_moments_laid_out_otherwise_are_not_resumed(other, tiny_config, tmp_path
     trainer = Trainer(tiny_config, TrainConfig())
     with pytest.raises(ConflictError, match="another version of this program"):
         load_checkpoint(path, trainer.modules, trainer.optimizers, "this video")
+
+
+def test_what_lies_otherwise_in_memory_is_not_resumed(other, tiny_config, tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    networks = other.networks.to(memory_format=torch.channels_last)  # as on a GPU
+    modules = {**other.modules, "networks": networks}
+    save_checkpoint(path, Clock(step=9), modules, other.optimizers, "this video")
+    trainer = Trainer(tiny_config, TrainConfig())
+    with pytest.raises(ConflictError, match="another kind of device"):
+        load_checkpoint(path, trainer.modules, trainer.optimizers, "this video")
