@@ -7,17 +7,20 @@ process that woke up late, or outlived its parent, is refused and stops.
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.client import Pipeline
-from redis.exceptions import WatchError
+from redis.exceptions import ResponseError, WatchError
 from redis.retry import Retry
 
 from services.common.jobs import JobState, TrainingJob
 from styleavatar_core.errors import ConflictError, NotFoundError
+
+logger = logging.getLogger(__name__)
 
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
@@ -127,6 +130,9 @@ class JobRecords:
                 if preview_jpeg is not None:
                     pipeline.set(f"{key}:preview", preview_jpeg)
                     changes["has_preview"] = True
+                if changes.get("state") is JobState.SUCCEEDED:
+                    pipeline.delete(f"{key}:preview")  # the avatar has one of its own
+                    changes["has_preview"] = False
                 before, job = job, job.model_copy(update=changes)
                 self._write(pipeline, job)
                 self._count(pipeline, before, job)
@@ -177,12 +183,20 @@ class JobRecords:
         return picture
 
     def delete(self, job_id: str) -> None:
-        """Removes a job, its events and its preview; what stays is that it was deleted."""
+        """Removes a job, its events and its preview; what stays is that it was deleted.
+
+        Redis' append-only file, where there is one, is written anew without them.
+        """
         with self._redis.pipeline() as pipeline:
             pipeline.sadd(_DELETED, job_id)
             pipeline.delete(_KEY + job_id, events_key(job_id), f"{_KEY}{job_id}:preview")
             pipeline.zrem(_INDEX, job_id)
             pipeline.execute()
+        try:
+            if cast("dict[str, int]", self._redis.info("persistence"))["aof_enabled"]:
+                self._redis.bgrewriteaof()
+        except ResponseError as error:  # it is just at it, or does not let us
+            logger.info("the append-only file is not rewritten now", extra={"why": str(error)})
 
     def deleted(self) -> set[str]:
         """Returns the ids of all jobs that were ever deleted."""

@@ -98,7 +98,8 @@ def write_demo_video(
 ) -> int:
     """Writes driver and avatar beside each other; returns the number of frames."""
     count = 0
-    with VideoWriter(path, fps, 2 * PANEL_PX, PANEL_PX + _LABEL_BAR_PX) as writer:
+    size = (2 * PANEL_PX, PANEL_PX + _LABEL_BAR_PX)
+    with VideoWriter(path, fps, *size, note="Synthetic: made by StyleAvatar") as writer:
         for driver, avatar in pairs:
             writer.write(side_by_side(driver, avatar))
             sheet.add(driver, avatar)

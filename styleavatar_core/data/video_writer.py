@@ -23,10 +23,18 @@ class VideoWriter:
         width: Even number of pixels.
         height: Even number of pixels.
         quality: x264 constant rate factor; lower is better, 18 is visually lossless.
+        note: What players show of the file, as its title and comment; nothing if empty.
     """
 
     def __init__(
-        self, path: Path | str, fps: float, width: int, height: int, *, quality: int = 18
+        self,
+        path: Path | str,
+        fps: float,
+        width: int,
+        height: int,
+        *,
+        quality: int = 18,
+        note: str = "",
     ) -> None:
         if width % 2 or height % 2:
             raise InvalidInputError(
@@ -34,6 +42,8 @@ class VideoWriter:
             )
         self.width, self.height = width, height
         self._container = av.open(str(path), "w", format="mp4")
+        if note:
+            self._container.metadata.update(title=note, comment=note)
         self._stream = self._container.add_stream(
             "libx264", rate=Fraction(fps).limit_denominator(1001)
         )

@@ -149,12 +149,10 @@ def mean_psnr(dataset: AvatarDataset, render: RenderIndex, indices: Sequence[int
 
 def write_sheet(
     dataset: AvatarDataset, render: RenderIndex, indices: Sequence[int], path: Path
-) -> bytes:
-    """Writes a contact sheet of some frames, evenly spread, and returns its JPEG."""
-    data = frames_sheet(dataset, render, spread_evenly(indices, SHEET_ROWS))
+) -> None:
+    """Writes a contact sheet of some frames, evenly spread."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return data
+    path.write_bytes(frames_sheet(dataset, render, spread_evenly(indices, SHEET_ROWS)))
 
 
 def frames_sheet(dataset: AvatarDataset, render: RenderIndex, indices: Sequence[int]) -> bytes:
@@ -214,8 +212,8 @@ def _person(dataset: AvatarDataset, index: int) -> ByteArray:
 def _is_next(dataset: AvatarDataset, index: int, later: int) -> bool:
     """Says whether a frame follows another one as closely as frames of this dataset do."""
     numbers = [p.frame_index for p in dataset.parameters]
-    usual = np.median(np.diff(numbers))
-    return later == index + 1 and bool(numbers[later] - numbers[index] <= usual)
+    usual = np.median(np.diff(numbers))  # 0 where faces were drawn by chance: none follows another
+    return later == index + 1 and bool(0 < numbers[later] - numbers[index] <= usual)
 
 
 def face_mask(dataset: AvatarDataset, index: int, side: int) -> ByteArray:

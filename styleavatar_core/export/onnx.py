@@ -22,7 +22,8 @@ def export_onnx(bundle_path: Path | str, output: Path | str, *, batch_size: int 
 
     The graph takes ``texture_rendering`` (B, R, R, 3) uint8, ``uv_rendering`` (B, U, U, 2) float32
     in [0, 1] and ``face_mask`` (B, U, U) uint8, and gives ``image`` (B, H, W, 3) uint8 RGB and
-    ``mask`` (B, H, W) uint8.
+    ``mask`` (B, H, W) uint8. Its properties hold the avatar's consent record and say that what it
+    draws is synthetic.
 
     Args:
         bundle_path: The bundle, directory or zip.
@@ -40,8 +41,14 @@ def export_onnx(bundle_path: Path | str, output: Path | str, *, batch_size: int 
         choices = ", ".join(map(str, BATCH_SIZES))
         raise InvalidInputError(f"the batch must be one of {choices} samples, got {batch_size}")
     output = Path(output)
-    generator = load_frozen(read_bundle(bundle_path))
-    write_onnx(generator, output, batch_size=batch_size)
+    bundle = read_bundle(bundle_path)
+    generator = load_frozen(bundle)
+    properties = {
+        "synthetic": "true",
+        "consent": bundle.manifest.consent.model_dump_json(),
+        "bundle_digest": bundle.digest,
+    }
+    write_onnx(generator, output, batch_size=batch_size, properties=properties)
     parity = compare_engines(TorchEngine(generator), OnnxEngine(output), count=batch_size)
     if max(parity.image_error, parity.mask_error) > _ERROR_LIMIT:
         raise AssetError(

@@ -68,8 +68,9 @@ def write_avatar(
         frame_limit=_EVALUATED_FRAME_LIMIT,
         sheet_path=folder / SHEET_NAME,
     )
-    (folder / FIGURES_NAME).write_text(json.dumps(metrics, indent=2) + "\n")
-    told = {name: round(value, 4) for name, value in metrics.items() if np.isfinite(value)}
+    measured = {name: value for name, value in metrics.items() if np.isfinite(value)}
+    (folder / FIGURES_NAME).write_text(json.dumps(measured, indent=2) + "\n")
+    told = {name: round(value, 4) for name, value in measured.items()}
     middle = dataset.held_out_indices[len(dataset.held_out_indices) // 2]
     write_bundle(
         bundle_path,

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.data.picture import contact_sheet, encode_jpeg
 from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.evaluation.evaluate import mean_psnr, write_sheet
 from styleavatar_core.networks import fixed_noise
@@ -29,6 +30,7 @@ LOG_NAME = "training.jsonl"
 SAMPLES_NAME = "samples.jpg"
 _EVENT_INTERVAL_S = 1.0
 _QUICK_FRAME_COUNT = 6
+_PREVIEW_PX = 256  # of each frame
 
 
 class NetworkRenderer:
@@ -155,12 +157,17 @@ class TrainingReporter:
         return sum(values) / len(values)
 
     def _draw_preview(self, frame_count: int) -> bytes:
-        """Writes watched frames of one clip, another one each time; returns the JPEG."""
+        """Draws watched frames of one clip, another one each time.
+
+        Returns:
+            The JPEG of what was drawn alone: beside the person's frames it lies in the folder.
+        """
         clip = self._clips[self._preview_count % len(self._clips)]
         self._preview_count += 1
         clip.refresh()
         shown = spread_evenly(clip.dataset.watched_indices, frame_count)
-        return write_sheet(clip.dataset, clip, shown, self._folder / SAMPLES_NAME)
+        write_sheet(clip.dataset, clip, shown, self._folder / SAMPLES_NAME)
+        return encode_jpeg(contact_sheet([[clip(index)[0] for index in shown]], _PREVIEW_PX))
 
     def _log(self, figures: dict[str, float]) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}

@@ -12,8 +12,9 @@ import pytest
 from services.common.job_records import JobRecords, StaleAttemptError
 from services.common.jobs import JobState, TrainingJob
 from services.training.server import job_metrics
+from styleavatar_core.errors import NotFoundError
 from styleavatar_core.provenance.consent import make_consent
-from tests.integration.job_system import CONSENT, JobSystem
+from tests.integration.job_system import CONSENT, JobSystem, wait_for
 
 
 @pytest.fixture
@@ -103,3 +104,24 @@ def test_resumptions_of_a_deleted_job_stay_counted(records: JobRecords) -> None:
     records.begin_attempt(job_id)
     records.delete(job_id)
     assert sample(records, "resumed_jobs_total") == 2
+
+
+def test_a_finished_job_keeps_no_picture(records: JobRecords) -> None:
+    job_id = create(records, "job-1")
+    assert records.update(job_id, preview_jpeg=b"picture").has_preview
+    assert not records.update(job_id, state=JobState.SUCCEEDED).has_preview
+    with pytest.raises(NotFoundError, match="no preview"):
+        records.get_preview(job_id)
+
+
+def test_what_was_deleted_leaves_the_append_only_file(records: JobRecords, tmp_path: Path) -> None:
+    def kept() -> bool:
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        return any(
+            b"avatar-of-job-secret" in path.read_bytes() for path in files if path.suffix != ".log"
+        )
+
+    create(records, "job-secret")
+    assert kept()
+    records.delete("job-secret")
+    wait_for(lambda: not kept())

@@ -67,8 +67,7 @@ def test_from_upload_to_bundle_by_events(system: JobSystem, clip: Path) -> None:
     bundle = system.http.get(f"/v1/avatars/{avatar_id}/bundle")
     manifest = json.loads(zipfile.ZipFile(BytesIO(bundle.content)).read("avatar.json"))
     assert manifest["consent"]["statement"] == CONSENT
-    picture = system.http.get(f"/v1/training-jobs/{job_id}/preview.jpg")
-    assert (picture.content, picture.headers["x-synthetic"]) == (b"a picture", "true")
+    assert system.http.get(f"/v1/training-jobs/{job_id}/preview.jpg").status_code == 404
     assert not (system.data_folder / "jobs" / job_id).exists()
 
 
@@ -81,6 +80,8 @@ def test_cancel_and_retry(system: JobSystem, clip: Path) -> None:
     assert system.http.post(f"{url}:cancel").json()["cancel_requested"]
     canceled = system.wait_until(job_id, lambda job: job.state.is_final)
     assert canceled.state is JobState.CANCELED
+    picture = system.http.get(f"{url}/preview.jpg")
+    assert (picture.content, picture.headers["x-synthetic"]) == (b"a picture", "true")
     assert system.http.post(f"{url}:cancel").status_code == 409
     assert system.http.get(f"/v1/avatars/{avatar_id}/bundle").json()["reason"] == "AVATAR_NOT_READY"
     assert system.http.post(f"{url}:retry").status_code == 202

@@ -128,6 +128,9 @@ def _with_progress(
             yield answer
 
 
+_LABEL = "Synthetic: an avatar made by StyleAvatar, no camera saw this"
+
+
 class _Recorder:
     """Writes pictures to a file, if there is one; a failed frame repeats the last picture."""
 
@@ -155,5 +158,5 @@ class _Recorder:
 
             height, width = self._last.image.shape[:2]
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = VideoWriter(self._path, self._fps, width, height)
+            self._writer = VideoWriter(self._path, self._fps, width, height, note=_LABEL)
         self._writer.write(self._last.image)

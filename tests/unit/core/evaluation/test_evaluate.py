@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,10 @@ def test_nearest_parameters_are_zero_for_training_frames_and_grow_outside(
     assert outside["nearest_expression_std"] == pytest.approx(steps / deviation, rel=1e-4)
     assert outside["nearest_rotation_std"] == 0
     assert outside["nearest_translation_std"] < outside["nearest_expression_std"]
+
+
+def test_faces_that_do_not_follow_each_other_have_no_flicker(tmp_path: Path) -> None:
+    dataset = write_prepared_clip(tmp_path)
+    dataset.parameters[:] = [replace(p, frame_index=0) for p in dataset.parameters]
+    figures = evaluate_held_out(dataset, lambda i: (held_out_truth(dataset, i), MASK))
+    assert np.isnan(figures["flicker"])

@@ -16,6 +16,7 @@ from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.export import onnx as export
 from styleavatar_core.export.parity import Parity, random_input
+from styleavatar_core.provenance.consent import ConsentRecord
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
@@ -29,6 +30,10 @@ def test_exported_file_runs_without_our_code(bundle_path: Path, tmp_path: Path) 
     parity = export.export_onnx(bundle_path, output)
     assert parity.image_error <= 1
     onnx.checker.check_model(str(output), full_check=True)
+    properties = {entry.key: entry.value for entry in onnx.load(output).metadata_props}
+    bundle = read_bundle(bundle_path)
+    assert ConsentRecord.model_validate_json(properties["consent"]) == bundle.manifest.consent
+    assert (properties["synthetic"], properties["bundle_digest"]) == ("true", bundle.digest)
     session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
     image, mask = session.run(
         ["image", "mask"],
