@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from styleavatar_core.avatar.bundle_files import (
 from styleavatar_core.avatar.held_out import pack_held_out, unpack_held_out
 from styleavatar_core.avatar.manifest import SCHEMA_VERSION, AvatarManifest, BundleFile
 from styleavatar_core.avatar.placing import put_in_place, sync
+from styleavatar_core.data.room import cannot_write
 from styleavatar_core.errors import AssetError, NotFoundError
 from styleavatar_core.types import FaceParameters
 
@@ -149,6 +151,9 @@ def write_bundle(
 
     Returns:
         ``path``.
+
+    Raises:
+        TrainingError: It cannot be written; an older one is still there.
     """
     contents = {
         GENERATOR_NAME: save(_contiguous(generator)),
@@ -166,6 +171,19 @@ def write_bundle(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     incoming = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        _write(contents, incoming, path)
+    except OSError as error:
+        if incoming.is_dir():
+            shutil.rmtree(incoming, ignore_errors=True)
+        else:
+            incoming.unlink(missing_ok=True)
+        raise cannot_write(f"the avatar {path.name}", path.parent, error) from error
+    return path
+
+
+def _write(contents: dict[str, bytes], incoming: Path, path: Path) -> None:
+    """Writes the files of a bundle under one name, and gives them another when all are there."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(incoming, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(contents):
@@ -173,12 +191,11 @@ def write_bundle(
         sync(incoming)
         incoming.replace(path)
         sync(path.parent)
-        return path
+        return
     incoming.mkdir()
     for name, data in contents.items():
         (incoming / name).write_bytes(data)
     put_in_place(incoming, path)
-    return path
 
 
 def read_bundle(path: Path | str, *, verify: bool = True) -> AvatarBundle:

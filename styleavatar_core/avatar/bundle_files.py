@@ -13,6 +13,7 @@ import json
 import operator
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,8 @@ Tensors = dict[str, npt.NDArray[np.generic]]
 
 _MAX_FILE_BYTES = 2 * 2**30
 _PIECE_BYTES = 4 * 2**20  # read and hashed at a time, while it is in the caches
+# How a zip file says that it is not what was once written, or not as we write it.
+_DAMAGES = (zipfile.BadZipFile, zlib.error, RuntimeError)
 _LENGTH_BYTES = 8  # before the header of a .safetensors file
 _KINDS = {"F32": np.float32, "F16": np.float16, "F64": np.float64, "I64": np.int64, "U8": np.uint8}
 
@@ -120,7 +123,9 @@ def parse_tensors(path: Path, name: str, contents: ByteArray) -> Tensors:
         header = json.loads(contents[_LENGTH_BYTES : _LENGTH_BYTES + length].tobytes())
         header.pop("__metadata__", None)
         return {tensor: _view(data, **entry) for tensor, entry in header.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
         raise AssetError(f"{name} in {path.name} cannot be read: {error}") from error
 
 
@@ -149,5 +154,10 @@ def _opened(path: Path, name: str) -> Iterator[tuple[io.BufferedIOBase, int]]:
             if size_bytes > _MAX_FILE_BYTES:
                 raise AssetError(f"{name} in {path.name} is larger than any avatar's")
             yield file, size_bytes
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGES as error:
+        raise AssetError(
+            f"{name} in {path.name} is damaged or was tampered with: fetch the avatar again",
+            reason="BUNDLE_TAMPERED",
+        ) from error
+    except (OSError, KeyError) as error:
         raise AssetError(f"{path.name} is not a whole avatar bundle: {name} is missing") from error

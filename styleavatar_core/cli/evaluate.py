@@ -85,6 +85,7 @@ def evaluate(
             figures = {**own, **{f"driver.{name}": value for name, value in figures.items()}}
     finally:
         renderer.close()
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_measured(figures), indent=2) + "\n")
     console = Console()
     print_figures(path, console)

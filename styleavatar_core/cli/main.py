@@ -130,6 +130,9 @@ def main() -> None:
         message = str(error)
         sys.stderr.write(f"styleavatar: {message[:1].lower()}{message[1:].rstrip('.')}.\n")
         sys.exit(INPUT_ERROR_CODE)
+    except OSError as error:  # no room, no rights, no such folder: the system says which
+        sys.stderr.write(f"styleavatar: {error}.\n")
+        sys.exit(INPUT_ERROR_CODE)
     except (TrainingCanceled, KeyboardInterrupt) as stop:
         sys.stderr.write(f"styleavatar: {str(stop) or 'stopped'}.\n")
         sys.exit(INTERRUPTED_CODE)

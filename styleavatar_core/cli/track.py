@@ -79,6 +79,7 @@ def _write_overlay(video: Path, overlay: Path, tracked: TrackedVideo, model: Fac
     side = min(tracked.width, tracked.height) // 2 * 2
     square = CropBox(0.0, 0.0, side / tracked.height)
     renderer = ConditioningRenderer(model, tracked.identity, side)
+    overlay.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(overlay, tracked.fps, side, side) as writer:
         for index, _, frame in read_frames(video):
             picture = crop_image(frame, square, side)

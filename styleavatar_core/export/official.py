@@ -119,15 +119,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise NotFoundError(f"there is no checkpoint at {path}")
     is_archive = zipfile.is_zipfile(path)  # older ones are not, and cannot be memory-mapped
     with safe_globals([argparse.Namespace]):
-        foreign = get_unsafe_globals_in_checkpoint(path) if is_archive else []
-        if foreign:
-            raise AssetError(
-                f"{path.name} holds more than tensors and plain values ({', '.join(foreign)}): "
-                "loading it could run somebody's code, so it is refused",
-                reason="CHECKPOINT_UNSAFE",
-            )
         try:
+            foreign = get_unsafe_globals_in_checkpoint(path) if is_archive else []
+            if foreign:
+                raise AssetError(
+                    f"{path.name} holds more than tensors and plain values ({', '.join(foreign)}): "
+                    "loading it could run somebody's code, so it is refused",
+                    reason="CHECKPOINT_UNSAFE",
+                )
             values = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+        except AssetError:
+            raise
         except Exception as error:  # the reader's errors have no common base
             # Not what torch says: it advises to load the file in a way that could run code.
             raise AssetError(

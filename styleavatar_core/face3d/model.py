@@ -97,6 +97,38 @@ class FaceModel:
         colors = self.mean_texture + combine(self.texture_basis, texture)
         return np.clip(colors, 0.0, 1.0)
 
+    def require_sound(self) -> None:
+        """Makes sure that its arrays fit together: the rasterizers look up without asking.
+
+        Raises:
+            ValueError: They do not; it says which.
+        """
+        count, shapes = len(self.mean_shape), {name: getattr(self, name).shape for name in _ARRAYS}
+        wanted = {
+            "mean_shape": (count, 3),
+            "mean_texture": (count, 3),
+            "identity_basis": (count, 3, shapes["identity_basis"][-1]),
+            "expression_basis": (count, 3, len(self.expression_names)),
+            "texture_basis": (count, 3, shapes["texture_basis"][-1]),
+            "uv_coordinates": (count, 2),
+            "faces": (len(self.faces), 3),
+            "landmark_indices": (len(self.landmark_indices),),
+        }
+        for name, shape in wanted.items():
+            if shapes[name] != shape:
+                raise ValueError(f"{name} is of the shape {shapes[name]}, not {shape}")
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"{name} holds what is no number")
+        for name in ("faces", "landmark_indices"):
+            indices = getattr(self, name)
+            if indices.dtype.kind != "i" or not (indices.min() >= 0 and indices.max() < count):
+                raise ValueError(f"{name} names vertices that are not there")
+        for start, stop in (*self.eye_vertices, self.mouth_vertices):
+            if not 0 <= start <= stop <= count:
+                raise ValueError(f"the vertices from {start} to {stop} are not there")
+        if any(start == stop for start, stop in self.eye_vertices):
+            raise ValueError("an eye has no vertices")
+
     def save(self, path: Path) -> None:
         """Writes the model as one safetensors file; the directions are kept as float16."""
         tensors, metadata = self._stored()
@@ -154,17 +186,22 @@ def load_face_model(path: Path) -> FaceModel:
     except (OSError, SafetensorError) as error:
         raise AssetError(f"The face model {path.name} cannot be read: {error}") from error
     floats = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in arrays.items()}
-    left, right = json.loads(metadata["eye_vertices"])
-    start, stop = json.loads(metadata.get("mouth_vertices", "[0, 0]"))
-    return FaceModel(
-        model_id=metadata["model_id"],
-        expression_names=tuple(json.loads(metadata["expression_names"])),
-        eye_vertices=((left[0], left[1]), (right[0], right[1])),
-        mouth_vertices=(start, stop),
-        expression_max=float(metadata.get("expression_max", 1.0)),
-        digest=_digest(arrays, metadata),
-        **floats,
-    )
+    try:
+        left, right = json.loads(metadata["eye_vertices"])
+        start, stop = json.loads(metadata.get("mouth_vertices", "[0, 0]"))
+        model = FaceModel(
+            model_id=metadata["model_id"],
+            expression_names=tuple(json.loads(metadata["expression_names"])),
+            eye_vertices=((left[0], left[1]), (right[0], right[1])),
+            mouth_vertices=(start, stop),
+            expression_max=float(metadata.get("expression_max", 1.0)),
+            digest=_digest(arrays, metadata),
+            **floats,
+        )
+        model.require_sound()
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise AssetError(f"The face model {path.name} cannot be used: {error}.") from error
+    return model
 
 
 def _digest(arrays: dict[str, npt.NDArray[np.generic]], metadata: dict[str, str]) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from styleavatar_core.avatar.bundle import pack_bundle, read_bundle, write_bundle
 from styleavatar_core.avatar.bundle_files import parse_tensors
 from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
-from styleavatar_core.errors import AssetError, NotFoundError
+from styleavatar_core.errors import AssetError, NotFoundError, TrainingError
 from styleavatar_core.provenance.consent import make_consent
+from tests.unit.core.data.test_room import nearly_full_disk
 
 GENERATOR = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
 FEATURES = {"face.feature": np.ones((1, 2, 4, 4), np.float32)}
@@ -100,6 +102,32 @@ def test_one_changed_byte_is_refused_with_the_reason(folder):
         read_bundle(folder)
     with pytest.raises(AssetError, match="tampered"):
         read_bundle(folder, verify=False).generator()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_one_changed_byte_of_a_zip_is_refused_likewise(folder, tmp_path, method):
+    path = tmp_path / "avatar.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for file in folder.iterdir():
+            archive.write(file, file.name)
+        start = archive.getinfo("generator.safetensors").header_offset
+    data = bytearray(path.read_bytes())
+    data[start + 120] ^= 0xFF  # behind the header of the member
+    path.write_bytes(bytes(data))
+    with pytest.raises(AssetError, match=r"generator\.safetensors.*tampered") as refusal:
+        read_bundle(path)
+    assert refusal.value.reason == "BUNDLE_TAMPERED"
+
+
+@pytest.mark.parametrize("name", ["avatar", "avatar.zip"])
+def test_without_room_the_bundle_before_stays(tmp_path, manifest, name):
+    path = tmp_path / name
+    write_bundle(path, manifest, generator=GENERATOR, features=FEATURES, preview_jpeg=b"p")
+    large = {"generator": GENERATOR, "features": {"map": np.zeros((100, 100), np.float32)}}
+    with nearly_full_disk(), pytest.raises(TrainingError, match=r"avatar.*make room"):
+        write_bundle(path, manifest, **large, preview_jpeg=b"q")
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+    assert read_bundle(path).manifest.preset == manifest.preset
 
 
 def test_a_missing_file_is_named(folder):

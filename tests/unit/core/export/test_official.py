@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,6 +268,10 @@ def test_what_is_no_checkpoint_is_said_so(config: GeneratorConfig, tmp_path: Pat
         with pytest.raises(AssetError, match=r"text\.pt cannot be read.*another kind") as refusal:
             import_official(tmp_path / "text.pt", tmp_path / "avatar")
         assert "weights_only" not in str(refusal.value)
+    with zipfile.ZipFile(tmp_path / "other.pt", "w") as archive:
+        archive.writestr("avatar.json", "{}")
+    with pytest.raises(AssetError, match=r"other\.pt cannot be read.*another kind"):
+        import_official(tmp_path / "other.pt", tmp_path / "avatar")
     torch.save([1], tmp_path / "list.pt")
     with pytest.raises(AssetError, match="no dict of networks"):
         import_official(tmp_path / "list.pt", tmp_path / "avatar")

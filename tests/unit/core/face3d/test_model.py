@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +174,27 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
     save_file({"x": np.zeros(1)}, tmp_path / "other")
     with pytest.raises(AssetError, match="format"):
         load_face_model(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("faces", lambda faces: faces + 1, "names vertices that are not there"),
+        ("faces", lambda faces: -faces, "names vertices that are not there"),
+        ("faces", lambda faces: faces[:, :2], "shape"),
+        ("landmark_indices", lambda indices: indices + 10**6, "not there"),
+        ("uv_coordinates", lambda places: places[:-1], "shape"),
+        ("mean_texture", lambda colors: colors[:-1], "shape"),
+        ("mean_shape", lambda shape: shape * np.nan, "no number"),
+        ("expression_basis", lambda basis: basis[..., :-1], "expression_basis is of"),
+        ("eye_vertices", lambda eyes: (eyes[0], (0, 0)), "no vertices"),
+        ("eye_vertices", lambda eyes: (eyes[0], (0, 10**6)), "not there"),
+    ],
+)
+def test_a_file_whose_parts_do_not_fit_together_is_refused(
+    tmp_path: Path, name: str, change: Callable, why: str
+) -> None:
+    path = tmp_path / "face.safetensors"
+    replace(model, **{name: change(getattr(model, name))}).save(path)
+    with pytest.raises(AssetError, match=f"face.safetensors cannot be used: .*{why}"):
+        load_face_model(path)
