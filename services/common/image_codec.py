@@ -114,6 +114,10 @@ def _decode_png(data: bytes | memoryview) -> ByteArray:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
             check_size(*picture.size)
             return np.asarray(picture.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise InvalidInputError(
+            f"The frame is larger than {SIDE_PX_MAX} pixels.", reason="WRONG_IMAGE_SIZE"
+        ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InvalidInputError(
             "The frame is not a readable PNG image.", reason="UNREADABLE_IMAGE"

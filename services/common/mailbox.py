@@ -87,9 +87,12 @@ class FrameMailbox(Generic[ItemT]):
             await self._change()
 
     async def close(self, error: Exception | None = None) -> None:
-        """Says that no more frames come; ``error`` is raised to the taker after the last one."""
+        """Says that no more frames come; ``error`` is raised to the taker after the last one.
+
+        Of several errors the first counts, also when the stream's end is read after it.
+        """
         self._closed = True
-        self._error = error
+        self._error = self._error or error
         self._changed.set()
         self.on_change()
 

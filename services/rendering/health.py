@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from services.rendering.catalog import AvatarCatalog
+from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from styleavatar_core.errors import NotFoundError
 
 logger = logging.getLogger(__name__)
@@ -27,13 +27,13 @@ class AvatarHealth:
     """Tells what changes; nobody waits for it."""
 
     def __init__(
-        self, catalog: AvatarCatalog, is_loaded: Callable[[str], bool], tell: Tell
+        self, catalog: AvatarCatalog, is_loaded: Callable[[AvatarEntry], bool], tell: Tell
     ) -> None:
         """Connects the parts.
 
         Args:
             catalog: Which avatars there are.
-            is_loaded: Whether a worker holds one ready.
+            is_loaded: Whether a worker holds one ready, as it is now.
             tell: Takes a name and whether it serves; None for what is not there.
         """
         self._catalog = catalog
@@ -50,7 +50,8 @@ class AvatarHealth:
         """Tells of changes until it is cancelled."""
         while True:
             avatar_id = await self._changed.get()
-            serving: bool | None = self._is_loaded(avatar_id)
+            entry = self._catalog.known(avatar_id)
+            serving: bool | None = entry is not None and self._is_loaded(entry)
             try:
                 await asyncio.to_thread(self._catalog.revision, avatar_id)
             except NotFoundError:

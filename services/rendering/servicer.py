@@ -82,14 +82,14 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         context: grpc.aio.ServicerContext,
     ) -> rendering_service_pb2.ListAvatarsResponse:
         entries = await asyncio.to_thread(self._catalog.list)
-        avatars = [avatar_to_message(e, self._pool.is_loaded(e.avatar_id)) for e in entries]
+        avatars = [avatar_to_message(e, self._pool.is_loaded(e)) for e in entries]
         return rendering_service_pb2.ListAvatarsResponse(avatars=avatars)
 
     async def GetAvatar(
         self, request: rendering_service_pb2.GetAvatarRequest, context: grpc.aio.ServicerContext
     ) -> rendering_service_pb2.GetAvatarResponse:
         entry = await self._entry(request.avatar_id)
-        avatar = avatar_to_message(entry, self._pool.is_loaded(entry.avatar_id))
+        avatar = avatar_to_message(entry, self._pool.is_loaded(entry))
         return rendering_service_pb2.GetAvatarResponse(avatar=avatar)
 
     async def LoadAvatar(

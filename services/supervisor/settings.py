@@ -84,7 +84,7 @@ def choose_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
             except OSError as error:
                 raise ConflictError(
                     f"port {port} ({name.removesuffix('_port')}) on {host} is taken: stop what uses"
-                    f" it, or choose another with --{name.replace('_', '-')}",
+                    f" it, or choose another with STYLEAVATAR_SERVE_{name.upper()}",
                     reason="PORT_TAKEN",
                 ) from error
             chosen[name] = listener.getsockname()[1]

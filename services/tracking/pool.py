@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 REPLACE_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 60.0
+STREAM_NOT_OPEN = "STREAM_NOT_OPEN"  # reason: the worker was replaced since
 
 _FORMAT_NAMES = {**IMAGE_FORMAT_NAMES, image_pb2.IMAGE_FORMAT_H264: "h264"}
 
@@ -163,6 +164,7 @@ class TrackingPool:
         self._worker_count = worker_count
         self._make = partial(WorkerSupervisor, options, metrics.worker_restarts.inc)
         self._stream_counts: dict[WorkerSupervisor, int] = {}
+        self._starting: set[WorkerSupervisor] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -211,6 +213,7 @@ class TrackingPool:
             return fewest
         added = self._make()
         self._stream_counts[added] = 1
+        self._starting.add(added)
         try:
             await added.start()
         except BaseException as error:
@@ -222,7 +225,11 @@ class TrackingPool:
             fewest = self._emptiest()
             self._stream_counts[fewest] += 1
             return fewest
+        finally:
+            self._starting.discard(added)
         return added
 
     def _emptiest(self) -> WorkerSupervisor:
-        return min(self._stream_counts, key=self._stream_counts.__getitem__)
+        """Returns the place with the fewest streams; one that may not start is not shared."""
+        started = self._stream_counts.keys() - self._starting
+        return min(started, key=self._stream_counts.__getitem__)

@@ -202,11 +202,12 @@ def _render_request(
 def _answer(
     response: rendering_service_pb2.StreamFramesResponse, sent: SentFrame
 ) -> tracking_service_pb2.ReenactResponse:
+    answer = response.failure if response.HasField("failure") else response.frame
+    answer.dropped.superseded_count += sent.dropped.superseded_count
+    answer.dropped.worker_lost_count += sent.dropped.worker_lost_count
     if response.HasField("failure"):
         return tracking_service_pb2.ReenactResponse(failure=response.failure)
     frame = response.frame
-    frame.dropped.superseded_count += sent.dropped.superseded_count
-    frame.dropped.worker_lost_count += sent.dropped.worker_lost_count
     durations = frame.stage_durations
     for stage, seconds in sent.tracked.timings_s.items():
         getattr(durations, stage).CopyFrom(duration_from_seconds(seconds))

@@ -19,6 +19,11 @@ from services.tracking.reenactment import RenderingClient
 from services.tracking.servicer import TrackingServicer
 from services.tracking.settings import TrackingSettings
 
+# Rendering that was away for long is looked for soon, not after gRPC's two minutes.
+_RECONNECTION = (
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
 SERVICE_NAME = tracking_service_pb2.DESCRIPTOR.services_by_name["TrackingService"].full_name
 
 
@@ -44,9 +49,8 @@ async def run(settings: TrackingSettings) -> None:
     )
     pool = TrackingPool(options, settings.worker_count, settings.frame_timeout_s, metrics)
     security = ServerSecurity.from_settings(settings)
-    channel = open_channel(
-        settings.rendering_address, settings, channel_options(settings.keepalive_s)
-    )
+    options_of_channel = (*channel_options(settings.keepalive_s), *_RECONNECTION)
+    channel = open_channel(settings.rendering_address, settings, options_of_channel)
     address = f"{settings.host}:{settings.port}"
     server = GrpcServer(address, (SERVICE_NAME,), security, settings.keepalive_s)
     servicer = TrackingServicer(

@@ -13,8 +13,13 @@ from services.common.errors import describe_error
 from services.common.mailbox import FrameMailbox, closing_mailbox
 from services.common.metrics import TrackingMetrics
 from services.tracking.h264 import backlog
-from services.tracking.pool import TrackedFrame, TrackingLane
-from styleavatar_core.errors import InvalidInputError, WorkerLostError
+from services.tracking.pool import STREAM_NOT_OPEN, TrackedFrame, TrackingLane
+from styleavatar_core.errors import (
+    InvalidInputError,
+    OverloadedError,
+    RenderError,
+    WorkerLostError,
+)
 
 # A frame on which workers die this often is given up, lest it kill one after the other.
 ATTEMPT_LIMIT = 3
@@ -138,7 +143,9 @@ class TrackSession:
             except WorkerLostError:
                 if attempt == attempts and not self._live:
                     raise
-            except InvalidInputError as error:
+            except (InvalidInputError, RenderError, OverloadedError) as error:
+                if error.reason == STREAM_NOT_OPEN:
+                    raise
                 self._metrics.frames.labels("failure").inc()
                 answer = describe_error(error)
                 return image_pb2.FrameFailure(

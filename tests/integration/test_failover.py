@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +101,32 @@ def test_a_lost_rendering_node_costs_a_caller_with_faces_no_frame(
     nodes[0].process.wait(30)
     assert nodes[1].stop() == 0
     nodes[0].stop()
+
+
+def test_streams_of_one_client_go_on_each_for_itself(data: Path) -> None:
+    nodes = [rendering(data), rendering(data)]
+    for node in nodes:
+        node.wait_until_serving()
+    answers: list[list[AvatarFrame]] = [[], []]
+
+    def faces() -> Iterator[DriverFace]:
+        for index in range(60):
+            time.sleep(0.02)
+            yield DriverFace(face(index, 0.4))
+
+    def drive(own: list[AvatarFrame]) -> None:
+        own.extend(streams.render("anna", faces(), every_frame=True, same_person=True))
+
+    with AvatarStreams([node.address for node in nodes]) as streams, ThreadPoolExecutor() as pool:
+        driving = [pool.submit(drive, own) for own in answers]
+        time.sleep(0.7)
+        nodes[0].process.send_signal(signal.SIGTERM)
+        for task in driving:
+            task.result()
+    for own in answers:
+        assert [answer.frame_index for answer in own] == list(range(60))
+        assert_own(own)
+    assert [node.stop() for node in nodes] == [0, 0]
 
 
 def test_pictures_come_as_a_caller_with_faces_asks(data: Path) -> None:

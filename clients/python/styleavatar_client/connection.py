@@ -64,21 +64,20 @@ class Connection:
             addresses: ``host:port`` of each node.
             credentials: Shown to all of them.
         """
-        self.addresses = tuple(addresses)
+        self.addresses = tuple(addresses)  # beginning with the node in use
         self.metadata = credentials.metadata()
         self._credentials = credentials
-        self._place = 0
         self.channel = credentials.open_channel(self.address)
 
     @property
     def address(self) -> str:
         """The node in use."""
-        return self.addresses[self._place]
+        return self.addresses[0]
 
     def turn(self) -> None:
         """Goes over to the next node; with one only, connects to it afresh."""
         self.channel.close()
-        self._place = (self._place + 1) % len(self.addresses)
+        self.addresses = (*self.addresses[1:], self.addresses[0])
         self.channel = self._credentials.open_channel(self.address)
 
     def close(self) -> None:

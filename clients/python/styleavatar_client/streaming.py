@@ -40,7 +40,7 @@ AVATAR_HEADER = "x-avatar-id"
 
 
 class AvatarStreams:
-    """Connection to tracking services, or to rendering services if faces are sent.
+    """Streams to tracking services, or to rendering services if faces are sent.
 
     Closed at the end of a ``with`` block.
     """
@@ -59,8 +59,9 @@ class AvatarStreams:
             credentials: API key and TLS, where the services ask for them.
             reconnect_timeout_s: How long a stream that has begun looks for a node to go on with.
         """
-        addresses = (address,) if isinstance(address, str) else tuple(address)
-        self._connection = Connection(addresses, credentials or Credentials())
+        self._addresses = (address,) if isinstance(address, str) else tuple(address)
+        self._credentials = credentials or Credentials()
+        self._connections: set[Connection] = set()  # one for each stream
         self._reconnect_timeout_s = reconnect_timeout_s
 
     def __enter__(self) -> AvatarStreams:
@@ -70,8 +71,9 @@ class AvatarStreams:
         self.close()
 
     def close(self) -> None:
-        """Ends all streams and the connection."""
-        self._connection.close()
+        """Ends all streams."""
+        for connection in tuple(self._connections):
+            connection.close()
 
     def drive(
         self,
@@ -130,12 +132,15 @@ class AvatarStreams:
         self, config: rendering_service_pb2.RenderConfig, source: FrameSource, rpc: Rpc
     ) -> Iterator[AvatarFrame]:
         """Yields the answers of all nodes, one after the other, until all is answered."""
-        patience = Patience(len(self._connection.addresses), self._reconnect_timeout_s)
+        patience = Patience(len(self._addresses), self._reconnect_timeout_s)
+        # Of its own: to look for another node it is closed, and all calls on it end.
+        connection = Connection(self._addresses, self._credentials)
+        self._connections.add(connection)
         try:
             while True:
-                with grpc_errors(self._connection.address):
+                with grpc_errors(connection.address):
                     try:
-                        for answer in self._one_call(config, source, rpc):
+                        for answer in _one_call(connection, config, source, rpc):
                             patience.renew()
                             yield answer
                         if source.is_done:
@@ -144,31 +149,38 @@ class AvatarStreams:
                         if not patience.allows(error):
                             raise
                         time.sleep(patience.pause_s(error))
-                logger.info("going on elsewhere", extra={"left": self._connection.address})
-                self._connection.turn()
+                logger.info("going on elsewhere", extra={"left": connection.address})
+                connection.turn()
+                self._addresses = connection.addresses  # new streams begin where this one goes on
         finally:
             source.stop()
+            self._connections.discard(connection)
+            connection.close()
         if source.error is not None:
             raise source.error
 
-    def _one_call(
-        self, config: rendering_service_pb2.RenderConfig, source: FrameSource, rpc: Rpc
-    ) -> Iterator[AvatarFrame]:
-        """Yields the answers of one node until it has answered all that it was sent."""
-        begin = rpc.open(self._connection.channel)
-        metadata = (*self._connection.metadata, (AVATAR_HEADER, config.avatar_id))
-        ended = threading.Event()
-        call = begin(source.requests(config, ended), metadata=metadata)
-        try:
-            for response in call:
-                if response.WhichOneof("response") == "config":
-                    continue
-                if response.frame.going_away:
-                    ended.set()
-                yield source.answer(response)
-        finally:
-            ended.set()
-            call.cancel()
+
+def _one_call(
+    connection: Connection,
+    config: rendering_service_pb2.RenderConfig,
+    source: FrameSource,
+    rpc: Rpc,
+) -> Iterator[AvatarFrame]:
+    """Yields the answers of one node until it has answered all that it was sent."""
+    begin = rpc.open(connection.channel)
+    metadata = (*connection.metadata, (AVATAR_HEADER, config.avatar_id))
+    ended = threading.Event()
+    call = begin(source.requests(config, ended), metadata=metadata)
+    try:
+        for response in call:
+            if response.WhichOneof("response") == "config":
+                continue
+            if response.frame.going_away:
+                ended.set()
+            yield source.answer(response)
+    finally:
+        ended.set()
+        call.cancel()
 
 
 def _config(

@@ -111,9 +111,9 @@ class RenderPool:
         """Whether any worker is there now."""
         return any(worker.supervisor.is_ready for worker in self._workers)
 
-    def is_loaded(self, avatar_id: str) -> bool:
-        """Whether any worker holds the avatar ready."""
-        return any(worker.holds(avatar_id) for worker in self._workers)
+    def is_loaded(self, entry: AvatarEntry) -> bool:
+        """Whether any worker holds the avatar ready, as it is now."""
+        return any(worker.holds(entry.key) for worker in self._workers)
 
     async def warm_up(self, entries: Sequence[AvatarEntry]) -> None:
         """Loads avatars everywhere, which measures what their frames cost; a bad one is skipped."""
@@ -192,7 +192,7 @@ class RenderPool:
     ) -> AsyncIterator[Lane]:
         """Reserves time at one worker; one that cannot take the avatar now is added to ``full``."""
         worker = await self.admission.require_room(entry, frames_per_second, full)
-        self._metrics.avatar_uses.labels("hit" if worker.holds(entry.avatar_id) else "miss").inc()
+        self._metrics.avatar_uses.labels("hit" if worker.holds(entry.key) else "miss").inc()
         try:
             with Lane(worker, entry, frames_per_second, self.admission.find_refuge).held() as lane:
                 try:

@@ -78,9 +78,9 @@ class PoolWorker:
         self._loads = EngineLoads(self._load)
         self._least_bytes: dict[str, int] = {}  # by preset
 
-    def holds(self, avatar_id: str) -> bool:
-        """Whether the present process has the avatar ready."""
-        return self.supervisor.is_ready and any(key[0] == avatar_id for key in self.shelf)
+    def holds(self, key: EngineKey) -> bool:
+        """Whether the present process has an engine ready."""
+        return self.supervisor.is_ready and key in self.shelf
 
     @property
     def utilization(self) -> float:

@@ -14,6 +14,7 @@ from services.common.image_codec import decode_image
 from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import identity_from_body, parameters_to_body
 from services.tracking.h264 import H264Decoder
+from services.tracking.pool import STREAM_NOT_OPEN
 from styleavatar_core.errors import AssetError, InvalidInputError, RenderError
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters
 
@@ -120,7 +121,7 @@ class Runner:
         """
         stream = self._streams.get(body["stream_id"])
         if stream is None:
-            raise RenderError("The stream is not open here.", reason="STREAM_NOT_OPEN")
+            raise RenderError("The stream is not open here.", reason=STREAM_NOT_OPEN)
         started = time.perf_counter()
         frame = stream.decode(self._arena, body)
         decoded = time.perf_counter()

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 
@@ -30,6 +33,16 @@ def test_a_lower_quality_is_smaller() -> None:
     assert len(encode_image(gradient(), "jpeg", 20)) < len(encode_image(gradient(), "jpeg", 95))
 
 
+def png_header(width_px: int, height_px: int) -> bytes:
+    """What says how large a picture is, without the picture."""
+    size = struct.pack(">II", width_px, height_px) + bytes([8, 2, 0, 0, 0])
+    chunks = ((b"IHDR", size), (b"IDAT", b""), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
+    )
+
+
 @pytest.mark.parametrize(
     ("data", "name", "size", "reason"),
     [
@@ -43,6 +56,7 @@ def test_a_lower_quality_is_smaller() -> None:
         (encode_image(gradient(), "png")[:90], "png", (0, 0), "UNREADABLE_IMAGE"),
         (encode_image(gradient(), "jpeg"), "jpeg", (41, 40), "WRONG_IMAGE_SIZE"),
         (encode_image(gradient()[:8], "png"), "png", (0, 0), "WRONG_IMAGE_SIZE"),
+        (png_header(20_000, 20_000), "png", (0, 0), "WRONG_IMAGE_SIZE"),
     ],
 )
 def test_unusable_bytes_are_refused(

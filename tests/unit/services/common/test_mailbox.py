@@ -8,6 +8,7 @@ import asyncio
 import pytest
 
 from services.common.mailbox import FrameMailbox
+from styleavatar_core.errors import InvalidInputError
 
 
 def mailbox(*, latest_only: bool) -> FrameMailbox[str]:
@@ -90,5 +91,18 @@ def test_who_is_called_for_each_frame_takes_it_in_the_turn_in_which_it_was_left(
         await box.close()
         assert taken == [("a", False), ("b", False), ("c", False), (None, True)]
         assert box.take_superseded_count() == 0
+
+    asyncio.run(scenario())
+
+
+def test_an_end_that_is_read_after_an_error_does_not_hide_it() -> None:
+    async def scenario() -> None:
+        box = mailbox(latest_only=False)
+        await box.put("a")
+        await box.close(InvalidInputError("the server stops"))
+        await box.close()
+        assert await box.get() == "a"
+        with pytest.raises(InvalidInputError, match="the server stops"):
+            await box.get()
 
     asyncio.run(scenario())

@@ -51,9 +51,11 @@ def test_health_is_told_of_later_changes_too(tmp_path: Path) -> None:
         store = StaleStore(tmp_path)
         write_fake_bundle(tmp_path / "anna", 1)
         told: asyncio.Queue[tuple[str, bool | None]] = asyncio.Queue()
-        health = AvatarHealth(
-            AvatarCatalog(store), lambda avatar_id: True, lambda *what: told.put_nowait(what)
-        )
+        catalog = AvatarCatalog(store)
+        store.is_gone = False
+        catalog.get("anna")
+        store.is_gone = True
+        health = AvatarHealth(catalog, lambda entry: True, lambda *what: told.put_nowait(what))
         async with running(health.keep_telling()), asyncio.timeout(30):
             health.change("anna")
             assert await told.get() == ("avatar/anna", True)

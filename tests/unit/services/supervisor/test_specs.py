@@ -74,7 +74,7 @@ def test_free_ports_differ_and_taken_ones_are_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ConflictError, match=f"port {port} .*--gateway-port"):
+        with pytest.raises(ConflictError, match=f"port {port} .*STYLEAVATAR_SERVE_GATEWAY_PORT"):
             choose_ports("127.0.0.1", {"gateway_port": port})
 
 

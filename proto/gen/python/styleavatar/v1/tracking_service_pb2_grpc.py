@@ -65,7 +65,7 @@ class TrackingServiceServicer:
 
     def Reenact(self, request_iterator, context):
         """Tracks a stream of frames and answers the avatar that they drive, through the rendering service. A frame
-        without a face is answered by the avatar as it was (`held`).
+        without a face is answered by the avatar with the last one (`held`), which fades to rest within a second.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
