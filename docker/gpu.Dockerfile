@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Rendering and training on NVIDIA GPUs. The CUDA build of torch brings its own CUDA libraries; the
 # driver comes from the host through the NVIDIA container runtime.
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm AS full
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 \
     STYLEAVATAR_DATA=/data XDG_CACHE_HOME=/var/cache/styleavatar \
     NUMBA_CACHE_DIR=/var/cache/styleavatar/numba MPLCONFIGDIR=/var/cache/styleavatar/matplotlib \

@@ -59,7 +59,7 @@ def test_a_process_that_dies_is_started_again(supervisor: Supervisor) -> None:
 
 def test_a_taken_port_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
     taken = supervisor.settings.gateway_port
-    with pytest.raises(ConflictError, match=f"port {taken} .*--gateway-port"):
+    with pytest.raises(ConflictError, match=f"port {taken} .*STYLEAVATAR_SERVE_GATEWAY_PORT"):
         Supervisor(settings(tmp_path, gateway_port=taken))
 
 

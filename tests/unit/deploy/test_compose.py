@@ -96,14 +96,19 @@ def test_serve_starts_the_same_command_with_the_same_variables(name: str) -> Non
 
 def test_prometheus_scrapes_every_service_where_it_listens() -> None:
     config = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
-    targets = {
-        job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]
-    }
+    targets = {}
+    for job in config["scrape_configs"]:
+        if "dns_sd_configs" in job:
+            (found,) = job["dns_sd_configs"]
+            (host,), port = found["names"], found["port"]
+        else:
+            ((target,),) = (at["targets"] for at in job["static_configs"])
+            host, port = target.split(":")
+        targets[job["job_name"]] = host, int(port)
     assert set(targets) == set(OUR_SERVICES)
-    for name, (target,) in targets.items():
-        host, port = target.split(":")
+    for name, (host, port) in targets.items():
         assert host == name
-        assert int(port) in default_ports(name)
+        assert port in default_ports(name)
 
 
 @pytest.mark.parametrize("dockerfile", sorted((ROOT / "docker").glob("*.Dockerfile")), ids=str)
