@@ -103,8 +103,7 @@ class Child:
                 self.spec.name,
                 extra={"exit_code": code, "in_s": round(self._backoff_s, 1)},
             )
-            self._next_start_time = now + self._backoff_s
-            self._backoff_s = min(2 * self._backoff_s, _BACKOFF_LIMIT_S)
+            self._wait_longer(now)
         if now >= self._next_start_time:
             self._start_again(now)
 
@@ -113,10 +112,13 @@ class Child:
             self.start()
         except OSError as error:  # no memory or process left just now
             logger.error("%s cannot be started", self.spec.name, extra={"reason": str(error)})
-            self._next_start_time = now + self._backoff_s
-            self._backoff_s = min(2 * self._backoff_s, _BACKOFF_LIMIT_S)
+            self._wait_longer(now)
         else:
             self.restart_count += 1
+
+    def _wait_longer(self, now: float) -> None:
+        self._next_start_time = now + self._backoff_s
+        self._backoff_s = min(2 * self._backoff_s, _BACKOFF_LIMIT_S)
 
     def ask_to_end(self) -> None:
         """Sends SIGTERM, if the process runs."""

@@ -202,10 +202,11 @@ def _render_request(
 def _answer(
     response: rendering_service_pb2.StreamFramesResponse, sent: SentFrame
 ) -> tracking_service_pb2.ReenactResponse:
-    answer = response.failure if response.HasField("failure") else response.frame
-    answer.dropped.superseded_count += sent.dropped.superseded_count
-    answer.dropped.worker_lost_count += sent.dropped.worker_lost_count
-    if response.HasField("failure"):
+    has_failed = response.HasField("failure")
+    dropped = (response.failure if has_failed else response.frame).dropped
+    dropped.superseded_count += sent.dropped.superseded_count
+    dropped.worker_lost_count += sent.dropped.worker_lost_count
+    if has_failed:
         return tracking_service_pb2.ReenactResponse(failure=response.failure)
     frame = response.frame
     durations = frame.stage_durations

@@ -121,15 +121,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with safe_globals([argparse.Namespace]):
         try:
             foreign = get_unsafe_globals_in_checkpoint(path) if is_archive else []
-            if foreign:
-                raise AssetError(
-                    f"{path.name} holds more than tensors and plain values ({', '.join(foreign)}): "
-                    "loading it could run somebody's code, so it is refused",
-                    reason="CHECKPOINT_UNSAFE",
-                )
-            values = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-        except AssetError:
-            raise
+            values = None
+            if not foreign:
+                values = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
         except Exception as error:  # the reader's errors have no common base
             # Not what torch says: it advises to load the file in a way that could run code.
             raise AssetError(
@@ -137,6 +131,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
                 "kind of file, damaged, or holds what is never loaded here because it could run "
                 "somebody's code"
             ) from error
+    if foreign:
+        raise AssetError(
+            f"{path.name} holds more than tensors and plain values ({', '.join(foreign)}): "
+            "loading it could run somebody's code, so it is refused",
+            reason="CHECKPOINT_UNSAFE",
+        )
     if not isinstance(values, Mapping):
         raise AssetError(f"{path.name} holds no dict of networks; is it a published checkpoint?")
     return dict(values)

@@ -104,7 +104,8 @@ def load_checkpoint(
             "train in another folder"
         )
     # Adam's moments are one vector, in the order in which the weights lie in memory.
-    if metadata.get("layout", _layout(modules)) != _layout(modules):
+    layout = _layout(modules)
+    if metadata.get("layout", layout) != layout:
         raise ConflictError(
             f"checkpoint {path.name} was trained on another kind of device, a GPU or a CPU: go on "
             "there, or train in another folder; --from takes what it has learned"

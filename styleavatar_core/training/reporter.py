@@ -166,8 +166,9 @@ class TrainingReporter:
         self._preview_count += 1
         clip.refresh()
         shown = spread_evenly(clip.dataset.watched_indices, frame_count)
-        write_sheet(clip.dataset, clip, shown, self._folder / SAMPLES_NAME)
-        return encode_jpeg(contact_sheet([[clip(index)[0] for index in shown]], _PREVIEW_PX))
+        drawn = {index: clip(index) for index in shown}
+        write_sheet(clip.dataset, drawn.__getitem__, shown, self._folder / SAMPLES_NAME)
+        return encode_jpeg(contact_sheet([[image for image, _ in drawn.values()]], _PREVIEW_PX))
 
     def _log(self, figures: dict[str, float]) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}

@@ -20,6 +20,8 @@ from styleavatar_client.errors import ClientError
 from styleavatar_client.frames import AvatarFrame, DriverFrame
 from styleavatar_client.streaming import AvatarStreams
 
+_LABEL = "Synthetic: an avatar made by StyleAvatar, no camera saw this"
+
 
 class DriverKind(StrEnum):
     """Who drives."""
@@ -126,9 +128,6 @@ def _with_progress(
         for answer in answers:
             progress.update(task, completed=answer.frame_index + 1)
             yield answer
-
-
-_LABEL = "Synthetic: an avatar made by StyleAvatar, no camera saw this"
 
 
 class _Recorder:
