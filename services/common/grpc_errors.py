@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from services.common.errors import describe_error
+from services.common.silence import read_in_time
 from styleavatar_core.errors import InvalidInputError
 
 FIRST_MESSAGE_WAIT_S = 0.05
@@ -19,6 +20,14 @@ FIRST_MESSAGE_WAIT_S = 0.05
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Turns errors of our handlers into statuses, so that no servicer does it by hand."""
+
+    def __init__(self, idle_timeout_s: float) -> None:
+        """Notes the limit.
+
+        Args:
+            idle_timeout_s: A stream whose caller does not take an answer for so long is ended.
+        """
+        self._idle_timeout_s = idle_timeout_s
 
     async def intercept_service(
         self,
@@ -35,7 +44,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         }
         if handler.stream_stream is not None:
             return grpc.stream_stream_rpc_method_handler(
-                _guarded_stream(handler.stream_stream), **coders
+                _guarded_stream(handler.stream_stream, self._idle_timeout_s), **coders
             )
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
@@ -57,14 +66,15 @@ def _guarded_unary(behavior: Callable[..., Awaitable[Any]]) -> Callable[..., Awa
 
 
 def _guarded_stream(
-    behavior: Callable[..., AsyncGenerator[Any, None]],
-) -> Callable[..., AsyncIterator[Any]]:
-    async def guarded(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    behavior: Callable[..., AsyncGenerator[Any, None]], idle_timeout_s: float
+) -> Callable[..., Awaitable[None]]:
+    async def guarded(requests: AsyncIterator[Any], context: Any) -> None:
         incoming = _Incoming(requests)
         try:
             async with contextlib.aclosing(behavior(incoming.messages(), context)) as responses:
                 async for response in responses:
-                    yield response
+                    async with read_in_time(idle_timeout_s):
+                        await context.write(response)
         except grpc.aio.AbortError:
             raise
         except Exception as error:

@@ -92,6 +92,7 @@ class GrpcServer:
         service_names: Sequence[str],
         security: ServerSecurity,
         keepalive_s: float,
+        idle_timeout_s: float,
     ) -> None:
         """Makes the server without listening.
 
@@ -101,8 +102,9 @@ class GrpcServer:
             security: Who may call.
             keepalive_s: Silence after which a caller is asked whether he lives, and let go if he
                 does not answer.
+            idle_timeout_s: A stream whose caller does not take an answer for so long is ended.
         """
-        interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor()]
+        interceptors: list[grpc.aio.ServerInterceptor] = [ErrorInterceptor(idle_timeout_s)]
         if security.api_keys is not None:
             interceptors.append(ApiKeyInterceptor(security.api_keys))
         options = _server_options(keepalive_s)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends streams whose callers have fallen silent: they hold a place that others wait for."""
+"""Ends streams whose callers send or read nothing more: they hold a place that others wait for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from services.common.mailbox import FrameMailbox
@@ -31,7 +32,7 @@ async def config_in_time(reading: Awaitable[ConfigT], idle_timeout_s: float) -> 
         async with asyncio.timeout(timeout_s):
             return await reading
     except TimeoutError as error:
-        raise _idle("config", timeout_s) from error
+        raise _idle("no config came", timeout_s) from error
 
 
 async def end_when_silent(mailbox: FrameMailbox[Any], idle_timeout_s: float) -> None:
@@ -41,10 +42,27 @@ async def end_when_silent(mailbox: FrameMailbox[Any], idle_timeout_s: float) -> 
         await asyncio.sleep(left_s)
         left_s = idle_timeout_s - mailbox.idle_s
     if not mailbox.is_closed:
-        await mailbox.close(_idle("frame", idle_timeout_s))
+        await mailbox.close(_idle("no frame came", idle_timeout_s))
+
+
+@asynccontextmanager
+async def read_in_time(idle_timeout_s: float) -> AsyncIterator[None]:
+    """Limits how long an answer that is written inside the block may wait for its reader.
+
+    Args:
+        idle_timeout_s: The limit.
+
+    Raises:
+        ConflictError: When it has passed.
+    """
+    try:
+        async with asyncio.timeout(idle_timeout_s):
+            yield
+    except TimeoutError as error:
+        raise _idle("no answer was read", idle_timeout_s) from error
 
 
 def _idle(missed: str, timeout_s: float) -> ConflictError:
     return ConflictError(
-        f"The stream was ended: no {missed} came for {timeout_s:g} s.", reason="IDLE_TIMEOUT"
+        f"The stream was ended: {missed} for {timeout_s:g} s.", reason="IDLE_TIMEOUT"
     )

@@ -70,7 +70,9 @@ async def run(settings: RenderingSettings) -> None:
     catalog = AvatarCatalog(AvatarStore(settings.avatars_folder))
     security = ServerSecurity.from_settings(settings)
     address = f"{settings.host}:{settings.port}"
-    server = GrpcServer(address, (SERVICE_NAME,), security, settings.keepalive_s)
+    server = GrpcServer(
+        address, (SERVICE_NAME,), security, settings.keepalive_s, settings.idle_timeout_s
+    )
     health = AvatarHealth(catalog, pool.is_loaded, server.tell_health)
     pool.on_change = catalog.on_change = health.change
     servicer = RenderingServicer(

@@ -73,7 +73,9 @@ class RenderingSettings(GrpcSettings):
         default=0, ge=0, description="A worker that takes more memory is replaced; 0: no limit."
     )
     idle_timeout_s: float = Field(
-        default=300.0, gt=0, description="A stream that sends no frame for so long is ended."
+        default=300.0,
+        gt=0,
+        description="A stream that sends no frame or reads no answer for so long is ended.",
     )
     render_timeout_s: float = Field(
         default=2.0,

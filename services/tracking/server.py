@@ -52,7 +52,9 @@ async def run(settings: TrackingSettings) -> None:
     options_of_channel = (*channel_options(settings.keepalive_s), *_RECONNECTION)
     channel = open_channel(settings.rendering_address, settings, options_of_channel)
     address = f"{settings.host}:{settings.port}"
-    server = GrpcServer(address, (SERVICE_NAME,), security, settings.keepalive_s)
+    server = GrpcServer(
+        address, (SERVICE_NAME,), security, settings.keepalive_s, settings.idle_timeout_s
+    )
     servicer = TrackingServicer(
         pool,
         RenderingClient(channel, key_metadata(settings)),

@@ -33,7 +33,9 @@ class TrackingSettings(GrpcSettings):
         default=16, ge=1, le=4096, description="Open streams; more are refused."
     )
     idle_timeout_s: float = Field(
-        default=300.0, gt=0, description="A stream that sends no frame for so long is ended."
+        default=300.0,
+        gt=0,
+        description="A stream that sends no frame or reads no answer for so long is ended.",
     )
     frame_timeout_s: float = Field(
         default=20.0, gt=0, description="A worker that takes longer for a frame is replaced."

@@ -105,6 +105,38 @@ def test_a_caller_that_falls_silent_is_let_go(avatars: Path) -> None:
         assert service.stop() == 0
 
 
+async def last_of(call: grpc.aio.StreamStreamCall) -> None:
+    """Reads what lies ready, up to how the stream ended."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+def test_a_caller_that_sends_but_does_not_read_is_let_go(avatars: Path) -> None:
+    async def scenario(service: ServiceProcess) -> grpc.aio.AioRpcError:
+        async with grpc.aio.insecure_channel(service.address) as channel:
+            call = Stub(channel).StreamFrames(timeout=60)
+            config = render_config("anna", frame_mode=LATEST, image_size_px=512)
+            await call.write(Request(config=config))
+            await call.read()
+            assert open_streams(service) == 1
+            for index in range(200):
+                await call.write(Request(parameters=face(index)))
+                await asyncio.sleep(0.05)
+                if open_streams(service) == 0:
+                    break
+            assert open_streams(service) == 0
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await last_of(call)
+            return caught.value
+
+    with start(avatars, worker_count=1, idle_timeout_s=1.0, stand_by=False) as service:
+        error = asyncio.run(scenario(service))
+        assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert error.details() == "The stream was ended: no answer was read for 1 s."
+        assert dict(error.trailing_metadata()) == {"styleavatar-reason": "IDLE_TIMEOUT"}
+        assert service.stop() == 0
+
+
 def test_a_caller_that_does_not_read_costs_no_memory(service: ServiceProcess) -> None:
     front = psutil.Process(service.process.pid)
 
