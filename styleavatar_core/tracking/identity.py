@@ -123,6 +123,8 @@ class IdentityLearner:
 
     def doubt(self) -> None:
         """Hears that nobody was there for long: who comes next may be somebody else."""
+        if not self._has_begun:
+            return  # there was nobody before
         if len(self._usual) < _USUAL_COUNT // 3:
             self._meet()
         else:

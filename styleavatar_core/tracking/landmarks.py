@@ -16,6 +16,7 @@ import numpy as np
 from styleavatar_core.data.frame_clock import FrameClock
 from styleavatar_core.data.mediapipe_import import import_mediapipe
 from styleavatar_core.errors import AssetError, InvalidInputError
+from styleavatar_core.face3d.camera import from_pixels, to_pixels
 from styleavatar_core.types import ByteArray, FloatArray
 
 mp = import_mediapipe()
@@ -61,6 +62,7 @@ class LandmarkDetector:
         self._follower = self._open_follower()
         self._finder: Backend | None = None  # made when several faces are first looked for
         self._last: FloatArray | None = None
+        self._size = (0, 0)  # width and height of the frame before
         self._clock = FrameClock()
         self._lost_s = 0.0
         self._is_following = False
@@ -83,6 +85,7 @@ class LandmarkDetector:
         self._lost_s += self._clock.step(capture_time_s)
         if self._lost_s > GIVE_UP_S:
             self._last = None
+        self._resize(frame.shape[1], frame.shape[0])
         frame = np.ascontiguousarray(frame)
         found = self._choose(self._follower.landmarks(frame)) if self._is_following else None
         if found is None:
@@ -92,6 +95,12 @@ class LandmarkDetector:
             self._last = found
             self._lost_s = 0.0
         return found
+
+    def _resize(self, width: int, height: int) -> None:
+        """Carries the person's place over into frames of another size: a call changes it."""
+        if self._last is not None and self._size != (width, height):
+            self._last = to_pixels(from_pixels(self._last, *self._size), width, height)
+        self._size = (width, height)
 
     def _find(self, frame: ByteArray) -> FloatArray | None:
         """Chooses among all faces, and makes the follower follow the chosen one."""

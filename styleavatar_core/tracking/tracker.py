@@ -93,9 +93,9 @@ class Tracker:
             The parameters in frame coordinates, or None if there is no face.
         """
         pixels = self._detector.detect(frame_rgb, capture_time_s)
-        step_s = self._clock.step(capture_time_s)
+        # As the detector counts, which may find somebody else in the frame in which it gives up.
+        self._lost_s += self._clock.step(capture_time_s)
         if pixels is None:
-            self._lost_s += step_s
             self._last = None
             if self._filter:
                 self._filter.reset()

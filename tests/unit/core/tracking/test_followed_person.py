@@ -12,6 +12,7 @@ import pytest
 from styleavatar_core.data.video import read_frames
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.looks import FourLooksDetector
+from styleavatar_core.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from styleavatar_core.data.sample_clip import SampleClip
@@ -75,6 +76,55 @@ def test_who_is_hidden_is_waited_for_three_seconds_at_every_rate(
         waiting = [place.of(alone) for _ in range(int(3.5 * fps))]
         assert waiting.index("right") in (3 * fps, 3 * fps + 1)
         assert place.of(beside(frames[1], frames[1])) == "right"
+
+
+def test_who_sat_beside_a_person_that_left_is_another_one(frames: list[np.ndarray]) -> None:
+    tracker, people = Tracker(), []
+
+    def show(left: np.ndarray | None, right: np.ndarray, count: int) -> np.ndarray:
+        picture = beside(left, right[:, 32:224])  # a wider head
+        for _ in range(count):
+            params = tracker.track(picture, 0.04 * (len(people) + 1))
+            people.append(params.person_index if params else None)
+        return tracker.identity.identity
+
+    first = show(frames[0], frames[0], 190)
+    second = show(None, frames[0], 200)
+    tracker.close()
+    assert people[:190] == [0] * 190
+    assert people[190:260] == [None] * 70  # hidden, as far as anybody knows
+    assert people[-1] == 1
+    assert np.abs(second - first).max() > 0.5
+
+
+def test_nobody_came_before_the_first_person_however_late_they_come(
+    frames: list[np.ndarray],
+) -> None:
+    tracker = Tracker()
+    for index in range(1, 90):
+        assert tracker.track(np.zeros((256, 256, 3), np.uint8), index / 25) is None
+    params = tracker.track(frames[0], 3.7)
+    tracker.close()
+    assert params is not None
+    assert params.person_index == 0
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 2.0])
+def test_a_person_is_kept_when_a_call_changes_the_size_of_its_frames(
+    frames: list[np.ndarray], scale: float
+) -> None:
+    with LandmarkDetector() as detector:
+        picture = beside(None, frames[0])
+        before = detector.detect(picture, 0.1)
+        assert before is not None
+        after = detector.detect(cv2.resize(picture, None, fx=scale, fy=scale), 0.14)
+        assert after is not None
+        assert np.abs(after / scale - before)[:, :2].max() < 4
+        # The person is still that one, and not whoever is larger.
+        both = cv2.resize(beside(frames[0], frames[0]), None, fx=0.9, fy=0.9)
+        kept = detector.detect(both, 0.18)
+        assert kept is not None
+        assert kept[:, 0].min() > both.shape[1] / 2
 
 
 def test_a_smaller_face_behind_the_hidden_person_is_not_theirs(frames: list[np.ndarray]) -> None:
