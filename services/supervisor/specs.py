@@ -40,6 +40,11 @@ def redis_url(socket_path: Path) -> str:
     return f"unix://{socket_path}"
 
 
+def address_to_reach(host: str) -> str:
+    """Returns the address of this machine under which what listens on ``host`` is reached."""
+    return "127.0.0.1" if host in ("0.0.0.0", "") else host
+
+
 def service_specs(settings: SupervisorSettings, redis: str) -> list[ChildSpec]:
     """Returns gateway, tracking, rendering and training, in the order in which they start.
 
@@ -48,7 +53,7 @@ def service_specs(settings: SupervisorSettings, redis: str) -> list[ChildSpec]:
         redis: URL of Redis.
     """
     host = settings.host
-    here = "127.0.0.1" if host in ("0.0.0.0", "") else host
+    here = address_to_reach(host)
     tracking = f"{here}:{settings.tracking_port}"
     rendering = f"{here}:{settings.rendering_port}"
     gateway = f"http://{here}:{settings.gateway_port}"

@@ -9,7 +9,9 @@ supervisor.endpoints.gateway_url
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -17,11 +19,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from services.supervisor.child import Child, ChildSpec
 from services.supervisor.settings import SupervisorSettings
-from services.supervisor.specs import redis_answers, redis_spec, redis_url, service_specs
+from services.supervisor.specs import (
+    address_to_reach,
+    redis_answers,
+    redis_spec,
+    redis_url,
+    service_specs,
+)
 from styleavatar_core.errors import ConflictError, EngineUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -62,6 +70,7 @@ class Supervisor:
         self._stop_requested = threading.Event()
         self._thread: threading.Thread | None = None
         self._socket_folder: Path | None = None
+        self._lock: IO[str] | None = None
 
     @property
     def endpoints(self) -> Endpoints:
@@ -75,12 +84,19 @@ class Supervisor:
         return list(self._children)
 
     def start(self) -> None:
-        """Starts everything; returns before it is ready."""
+        """Starts everything; returns before it is ready.
+
+        Raises:
+            ConflictError: It runs already, or another one uses the same data folder.
+        """
         if self._thread is not None:
             raise ConflictError("the supervisor is already running")
         for folder in (self.settings.data_folder, self.settings.log_folder):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
+        if not self.settings.redis_url:
+            self._lock = _lock_redis_folder(self.settings.data_folder)
+        _reach_directly(address_to_reach(self.settings.host))
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._thread.start()
 
@@ -163,7 +179,6 @@ class Supervisor:
         """Starts the embedded Redis and waits until it answers; returns its URL."""
         # Redis changes into this folder: a relative path would be taken twice.
         data_folder = self.settings.data_folder.resolve() / "redis"
-        data_folder.mkdir(parents=True, exist_ok=True)
         # A short path: unix sockets allow about a hundred characters. The folder is ours alone.
         self._socket_folder = Path(tempfile.mkdtemp(prefix="styleavatar-"))
         socket_path = self._socket_folder / "redis.sock"
@@ -172,8 +187,8 @@ class Supervisor:
         while not redis_answers(redis_url(socket_path)):
             if self._children[0].exit_code is not None or time.monotonic() > deadline:
                 raise EngineUnavailableError(
-                    f"the embedded Redis does not start with the data in {data_folder}; is another"
-                    " `styleavatar serve` using the same data folder?"
+                    f"the embedded Redis does not start with the data in {data_folder}; redis.log"
+                    " there says why"
                 )
             if self._stop_requested.wait(0.02):
                 break
@@ -191,7 +206,41 @@ class Supervisor:
         if self._socket_folder is not None:
             with contextlib.suppress(OSError):
                 shutil.rmtree(self._socket_folder)
+        if self._lock is not None:
+            self._lock.close()
 
     def _where_logs_are(self) -> str:
         folder = self.settings.log_folder
         return f"their logs are in {folder}" if folder else "their messages are above"
+
+
+def _lock_redis_folder(data_folder: Path) -> IO[str]:
+    """Takes the embedded Redis's folder for this process until the returned file is closed.
+
+    Two Redis servers would both load its append-only file, and the second one's writes be lost.
+
+    Raises:
+        ConflictError: Another process has it.
+    """
+    folder = data_folder / "redis"
+    folder.mkdir(exist_ok=True)
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it however we end
+    except BlockingIOError as error:
+        lock.close()
+        raise ConflictError(
+            f"the data folder {data_folder} is in use by another `styleavatar serve` or demo: stop"
+            " that one, or choose another folder"
+        ) from error
+    except OSError as error:  # a file system without locks keeps nobody out
+        logger.warning("the data folder cannot be locked", extra={"reason": str(error)})
+    return lock
+
+
+def _reach_directly(host: str) -> None:
+    """Has no proxy asked for the services of this machine, here and in the children."""
+    hosts = [host, "127.0.0.1", "localhost"]
+    for name in ("no_proxy", "NO_PROXY"):
+        known = [each for each in os.environ.get(name, "").split(",") if each]
+        os.environ[name] = ",".join(dict.fromkeys([*known, *hosts]))

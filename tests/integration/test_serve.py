@@ -63,10 +63,25 @@ def test_a_taken_port_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
         Supervisor(settings(tmp_path, gateway_port=taken))
 
 
+def test_a_data_folder_serves_one_supervisor_at_a_time(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    in_use = supervisor.settings.data_folder
+    with pytest.raises(ConflictError, match=f"{in_use} is in use by another"):
+        Supervisor(settings(tmp_path, data_folder=in_use)).start()
+    other = settings(tmp_path)
+    for _ in range(2):  # one after the other may have it
+        with Supervisor(other) as following:
+            following.wait_ready(120)
+
+
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """The command, once it says what runs where, and all its processes."""
-    environment = {k: v for k, v in os.environ.items() if k != "REDIS_URL"}
+    # Nothing on this machine is to be reached through a proxy, whatever is set for the rest.
+    unset = {"REDIS_URL", "no_proxy", "NO_PROXY"}
+    environment = {k: v for k, v in os.environ.items() if k not in unset}
+    environment |= {"http_proxy": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     with (tmp_path / "stderr").open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVE, "--any-ports", "--data", str(tmp_path / "data")],
