@@ -158,10 +158,12 @@ _EYE_CORNERS = (groups.LEFT_EYE_CORNERS, groups.RIGHT_EYE_CORNERS)
 def _figures(series: dict[str, FloatArray], tracked: TrackedVideo) -> dict[str, float]:
     found = np.isfinite(series["mouth"])
     times = series["time_s"]
+    other_share = tracked.other_count / len(times)
     figures: dict[str, float] = {
         "duration_s": float(times[-1] + 1 / max(tracked.fps, 1.0)),
         "frame_count": float(len(times)),
-        "missing_percent": 100 * float(1 - found.mean()),
+        "missing_percent": 100 * float(1 - found.mean() - other_share),
+        "other_person_percent": 100 * other_share,
     }
     for name in ("yaw", "pitch", "gaze_yaw", "gaze_pitch"):
         values = series[f"{name}_deg"][found]
@@ -169,7 +171,8 @@ def _figures(series: dict[str, FloatArray], tracked: TrackedVideo) -> dict[str, 
         figures |= {f"{name}_min_deg": float(low), f"{name}_max_deg": float(high)}
     lids = series["lids"][found]
     closed = lids < _CLOSED_SHARE * np.median(lids)
-    sharpness, usual = series["sharpness"][found], np.nanmedian(series["sharpness"])
+    sharpness = series["sharpness"][found]
+    usual = np.median(sharpness)
     seconds = np.floor(times[found]).astype(int)
     light = np.array([np.mean(series["brightness"][found][seconds == s]) for s in set(seconds)])
     return figures | {
@@ -179,5 +182,5 @@ def _figures(series: dict[str, FloatArray], tracked: TrackedVideo) -> dict[str, 
         "blurred_percent": 100 * float((sharpness < 0.6 * usual).mean()),
         "brightness_level": float(np.median(light)),
         "light_change_percent": 100 * float(np.ptp(light) / np.median(light)),
-        "face_width_px": float(np.nanmedian(series["face_width_px"])),
+        "face_width_px": float(np.median(series["face_width_px"][found])),
     }

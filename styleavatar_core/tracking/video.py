@@ -21,6 +21,7 @@ from styleavatar_core.tracking.looks import FourLooksDetector
 from styleavatar_core.tracking.texture import solve_texture
 from styleavatar_core.tracking.tracker import fit_to_parameters
 from styleavatar_core.tracking.views import ViewSampler
+from styleavatar_core.tracking.visits import frames_of_others
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray, Progress
 
 _IDENTITY_FRAME_COUNT = 50
@@ -40,6 +41,7 @@ class TrackedVideo:
         height: Frame height as displayed, pixels.
         landmarks: (T, 478, 3) float32 pixels, z on the scale of x; NaN where there is no face.
             Mapped from a temporary file, as an hour of them has 600 MB.
+        other_count: Frames that show somebody else, which count as frames without a face.
     """
 
     parameters: list[FaceParameters | None]
@@ -48,6 +50,7 @@ class TrackedVideo:
     width: int
     height: int
     landmarks: FloatArray
+    other_count: int = 0
 
 
 def track_video(
@@ -60,8 +63,9 @@ def track_video(
     """Tracks the face of a video.
 
     Landmarks first, by four looks at each frame; then one identity over frames spread through the
-    clip; then every frame with that identity. Parameters are not filtered: they must lie on the
-    pixels that a network learns from.
+    clip; then every frame with that identity. Of several people, seen one after the other, the one
+    is tracked who is seen most. Parameters are not filtered: they must lie on the pixels that a
+    network learns from.
 
     Args:
         path: The video.
@@ -71,7 +75,7 @@ def track_video(
         on_frame: Shown every frame: its time, the picture, its landmarks in pixels or None.
 
     Raises:
-        InvalidInputError: The file is no usable video.
+        InvalidInputError: The file is no usable video, or shows nobody for most of the time.
         FaceNotFoundError: No frame shows a face.
         TrainingCanceled: ``should_stop`` said so.
     """
@@ -101,11 +105,15 @@ def track_video(
                 "light."
             )
         file.flush()
-        landmarks = np.memmap(file, np.float32, mode="r", shape=(len(times), *_NO_FACE.shape))
+        landmarks = np.memmap(file, np.float32, mode="r+", shape=(len(times), *_NO_FACE.shape))
+    others = frames_of_others(model, landmarks, times, width, height)
+    landmarks[others] = np.nan
     parameters, identity = _solve(model, landmarks, times, sampler.views, (width, height))
     if on_progress:
         on_progress(Progress("tracking", 1.0, f"tracked {len(parameters)} frames"))
-    return TrackedVideo(parameters, identity, info.fps, width, height, landmarks)
+    return TrackedVideo(
+        parameters, identity, info.fps, width, height, landmarks, other_count=len(others)
+    )
 
 
 def _solve(

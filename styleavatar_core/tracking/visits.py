@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whose clip it is, where several people are seen one after the other.
+
+A visit is a part of a clip before and after which nobody was seen for so long that the next face
+may be somebody else's. Whether it is, the shape of the face tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from styleavatar_core.data.spread import spread_evenly
+from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.face3d.camera import from_pixels
+from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.tracking.fitter import FaceFitter
+from styleavatar_core.tracking.identity import fit_identity
+from styleavatar_core.tracking.landmarks import GIVE_UP_S
+from styleavatar_core.types import FloatArray
+
+Indices = npt.NDArray[np.int64]
+
+_SHAPE_FRAME_COUNT = 50
+# Two visits are those of two people if the landmarks at rest are so far apart on average: it was
+# 0.1 to 0.65 mm between parts of one person's clip (at least a quarter of it; up to 1.0 for one
+# second), and 0.95 to 2.2 mm between four people's clips.
+_STRANGER_DISTANCE_MM = 0.8
+_MM_PER_UNIT = 100.0
+
+
+def frames_of_others(
+    model: FaceModel, landmarks: FloatArray, times: Sequence[float], width: int, height: int
+) -> Indices:
+    """Finds the frames that show somebody else than the person whose clip it is.
+
+    Args:
+        model: The face model.
+        landmarks: (T, 478, 3) pixels, NaN where there is no face.
+        times: T capture times, seconds.
+        width: Frame width, pixels.
+        height: Frame height, pixels.
+
+    Returns:
+        (N,) int64 indices; that person is seen in more than half of all frames with a face.
+
+    Raises:
+        InvalidInputError: Nobody is.
+    """
+    visits = sorted(_visits(landmarks, times), key=len, reverse=True)
+    if len(visits) < 2:
+        return np.zeros(0, np.int64)
+    shapes = np.stack([_shape(model, landmarks, visit, width, height) for visit in visits])
+    sizes = np.array([len(visit) for visit in visits])
+    is_left = np.ones(len(visits), bool)
+    while is_left.any():
+        longest = shapes[is_left.argmax()]
+        distances_mm = np.linalg.norm(shapes - longest, axis=-1).mean(axis=-1)
+        is_same = is_left & (distances_mm < _STRANGER_DISTANCE_MM)
+        if 2 * sizes[is_same].sum() > sizes.sum():
+            others = [visit for visit, same in zip(visits, is_same, strict=True) if not same]
+            return np.concatenate([np.zeros(0, np.int64), *others])
+        is_left &= ~is_same
+    raise InvalidInputError(
+        "several people are seen one after the other, and nobody in more than half of the frames "
+        "that show a face. Use a video of one person",
+        reason="SEVERAL_PEOPLE",
+    )
+
+
+def _visits(landmarks: FloatArray, times: Sequence[float]) -> list[Indices]:
+    """Returns the frames with a face, parted where nobody was seen for long."""
+    found = np.flatnonzero(np.isfinite(landmarks[:, 0, 0]))
+    gaps = np.diff(np.asarray(times, np.float64)[found])
+    return np.split(found, np.flatnonzero(gaps > GIVE_UP_S) + 1)
+
+
+def _shape(
+    model: FaceModel, landmarks: FloatArray, visit: Indices, width: int, height: int
+) -> FloatArray:
+    """Returns the face at rest of who is seen in a visit: (478, 3) landmarks, mm, centred."""
+    fitter = FaceFitter(model)
+    chosen = landmarks[spread_evenly(visit, _SHAPE_FRAME_COUNT)]
+    faces = [from_pixels(pixels, width, height).astype(np.float64) for pixels in chosen]
+    fit_identity(fitter, faces)
+    points = _MM_PER_UNIT * model.neutral(fitter.identity)[model.landmark_indices]
+    centred: FloatArray = points - points.mean(axis=0)
+    return centred
