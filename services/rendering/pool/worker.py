@@ -237,8 +237,10 @@ class PoolWorker:
         return self._least_bytes.get(entry.manifest.preset, 0)
 
     async def _evict(self, leaving: Sequence[EngineKey]) -> None:
-        self._metrics.evicted_avatars.inc(len(leaving))
-        await self.unload(*leaving)
+        for key in leaving:
+            if not self.pinned[key]:  # while the one before it left, a stream may have come for it
+                self._metrics.evicted_avatars.inc()
+                await self.unload(key)
 
     def _forget(self, key: EngineKey) -> None:
         self.shelf.discard(key)
