@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 REST_S = 5.0
 # One that stood by and does not answer in this time hangs; another is started.
 PING_TIMEOUT_S = 2.0
+# A start that failed is tried again after so many rests: why it failed may pass.
+RESTS_AFTER_FAILURE = 12
 
 Rehearsal = Callable[[WorkerProcess], Awaitable[None]]
 
@@ -50,18 +52,20 @@ class StandBy:
         Args:
             options: How to start a process.
             rehearse: Makes a process warm before anybody needs it; its errors are logged.
-            rest_s: How long after one was taken the next is started.
+            rest_s: How long after one was taken, or has died, the next is started.
         """
         self._options = options
         self._rehearse = rehearse
         self._rest_s = rest_s
         self._hurry = asyncio.Event()
         self._next: asyncio.Task[WorkerProcess] | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Has a worker stand by from now on."""
         self._hurry = asyncio.Event()
         self._next = asyncio.create_task(self._prepare(self._hurry))
+        self._keeping = asyncio.create_task(self._keep(self._next))
 
     async def take(self) -> WorkerProcess:
         """Returns a running worker: the one that stands by, if it does and lives.
@@ -69,8 +73,9 @@ class StandBy:
         Raises:
             StyleAvatarError: When none can be started.
         """
-        if self._next is None:
+        if self._next is None or self._keeping is None:
             return await start_worker(self._options)
+        self._keeping.cancel()
         self._hurry.set()
         ahead = self._next
         self.begin()
@@ -100,13 +105,27 @@ class StandBy:
 
     async def stop(self) -> None:
         """Ends the worker that stands by."""
-        if self._next is None:
+        if self._next is None or self._keeping is None:
             return
+        self._keeping.cancel()
         self._next.cancel()
         with contextlib.suppress(asyncio.CancelledError, StyleAvatarError, OSError):
             worker = await self._next
             await worker.stop()
         self._next = None
+
+    async def _keep(self, ahead: asyncio.Task[WorkerProcess]) -> None:
+        """Has another worker stand by when one has died, or could not be started."""
+        await asyncio.wait([ahead])
+        if (error := ahead.exception()) is not None:
+            logger.warning("no worker stands by", extra={"reason": str(error)})
+            await asyncio.sleep(RESTS_AFTER_FAILURE * self._rest_s)
+        else:
+            worker = ahead.result()
+            await worker.ended.wait()
+            logger.warning("a worker died while it stood by", extra={"pid": worker.pid})
+            await worker.stop()
+        self.begin()
 
     async def _prepare(self, hurry: asyncio.Event) -> WorkerProcess:
         with contextlib.suppress(TimeoutError):

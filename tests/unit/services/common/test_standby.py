@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable
 import psutil
 import pytest
 
+from services.common.worker import standby as standby_module
 from services.common.worker.options import WorkerOptions
 from services.common.worker.process import WorkerProcess
-from services.common.worker.standby import Rehearsal, StandBy
+from services.common.worker.standby import Rehearsal, StandBy, start_worker
 from services.common.worker.supervisor import WorkerSupervisor
 from styleavatar_core.errors import EngineUnavailableError, RenderError
 
@@ -84,6 +85,37 @@ def test_one_that_died_or_hangs_while_it_stood_by_is_not_given(number: signal.Si
         assert await worker.call("echo", {"a": 1}, timeout_s=5) == {"a": 1}
         await worker.stop()
 
+    with_standby(scenario, rehearsed)
+
+
+def test_another_one_stands_by_when_one_has_died() -> None:
+    rehearsed = Rehearsed()
+
+    async def scenario(standby: StandBy) -> None:
+        dead = await rehearsed.workers.get()
+        os.kill(dead.pid, signal.SIGKILL)
+        next_one = await rehearsed.workers.get()
+        worker = await standby.take()
+        assert worker is next_one
+        await worker.stop()
+
+    with_standby(scenario, rehearsed)
+
+
+def test_a_start_ahead_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts, rehearsed = [], Rehearsed()
+
+    async def start_second(options: WorkerOptions) -> WorkerProcess:
+        attempts.append(options)
+        if len(attempts) == 1:
+            raise EngineUnavailableError("there is no memory now")
+        return await start_worker(options)
+
+    async def scenario(standby: StandBy) -> None:
+        await rehearsed.workers.get()
+        assert len(attempts) == 2
+
+    monkeypatch.setattr(standby_module, "start_worker", start_second)
     with_standby(scenario, rehearsed)
 
 
