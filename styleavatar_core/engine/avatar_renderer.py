@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.avatar.person_window import PersonWindow
@@ -69,6 +69,7 @@ class AvatarRenderer:
         thread_count: Threads of a CPU runtime.
 
     Attributes:
+        digest: Of the bundle that was read, ``AvatarBundle.digest``.
         memory_bytes: By how much the process and its CUDA device grew when the avatar was opened,
             and will with its first picture; at least the size of its bundle. The first of a process
             counts the runtime's libraries. What other processes take of the device meanwhile counts
@@ -94,7 +95,21 @@ class AvatarRenderer:
         host_before, device_before = _resident_bytes(), _device_bytes()
         bundle = read_bundle(path, verify=False)  # what is read is verified then
         self.manifest: AvatarManifest = bundle.manifest
+        self.digest = bundle.digest
         self._engine = open_engine(bundle, backend, precision=precision, thread_count=thread_count)
+        with contextlib.ExitStack() as undo:  # what is left in memory would be missed by others
+            undo.callback(self._engine.close)
+            self._prepare(bundle, undo)
+            undo.pop_all()
+        # What another avatar had left behind may be used again without growing, or given back.
+        grown = max(0, _resident_bytes() - host_before) + max(0, _device_bytes() - device_before)
+        taken = grown + self._engine.coming_bytes
+        if self.manifest.window_reach and not self._engine.moves_windows:
+            taken += _stored_bytes(path)  # what torch will hold beside it
+        self.memory_bytes = max(_stored_bytes(path), taken)
+
+    def _prepare(self, bundle: AvatarBundle, undo: contextlib.ExitStack) -> None:
+        """Makes what renders beside the engine, ready for frames; ``undo`` is to close it."""
         size_px = self._engine.info.rendering_size_px
         model, identity = self.manifest.face_model(), self.manifest.face_identity
         conditioning = ConditioningRenderer(model, identity, size_px)
@@ -103,17 +118,12 @@ class AvatarRenderer:
         self._renderer: FrameRenderer = (DeviceRenderer if on_device else HostRenderer)(
             self._engine, self.manifest, conditioning
         )
+        undo.callback(self._renderer.close)
         self._window = PersonWindow(self.manifest)
         self._moved = MovedRenderer(self._engine, bundle, conditioning)
         memory = CalibrationMemory()
         self.batch_limit = recall_batch_limit(self._engine, self.manifest.preset, memory)
         self._renderer.warm_up(self.batch_limit)
-        # What another avatar had left behind may be used again without growing, or given back.
-        grown = max(0, _resident_bytes() - host_before) + max(0, _device_bytes() - device_before)
-        taken = grown + self._engine.coming_bytes
-        if self.manifest.window_reach and not self._engine.moves_windows:
-            taken += _stored_bytes(path)  # what torch will hold beside it
-        self.memory_bytes = max(_stored_bytes(path), taken)
 
     @property
     def engine_info(self) -> EngineInfo:

@@ -11,10 +11,13 @@ from styleavatar_core.avatar.bundle import read_bundle, write_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.person_window import PersonWindow
 from styleavatar_core.avatar.statistics import ParameterStatistics
+from styleavatar_core.engine import avatar_renderer
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
-from styleavatar_core.engine.base import HOME
+from styleavatar_core.engine.base import HOME, RenderEngine
+from styleavatar_core.engine.host_renderer import HostRenderer
 from styleavatar_core.engine.loading import load_maps
-from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError
+from styleavatar_core.engine.selection import open_engine
+from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError, RenderError
 from styleavatar_core.evaluation.translation import shift_head
 from styleavatar_core.networks import GeneratorConfig, PortraitGenerator, position_code
 from styleavatar_core.training.config import TrainConfig
@@ -51,6 +54,28 @@ def test_parameters_become_a_picture_that_follows_them(bundle_path: Path) -> Non
     assert np.array_equal(frame.image, renderer.render(face()).image)
     assert not np.array_equal(frame.image, renderer.render(face(yaw=0.4)).image)
     renderer.close()
+
+
+def test_an_avatar_that_cannot_be_made_ready_leaves_nothing_in_memory(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, closed = [], []
+
+    def open_one(*arguments: object, **options: object) -> RenderEngine:
+        engine = open_engine(*arguments, **options)
+        opened.append(engine)
+        monkeypatch.setattr(engine, "close", lambda: closed.append(engine))
+        return engine
+
+    def lack_memory(renderer: HostRenderer, batch_limit: int) -> None:
+        raise RenderError("there is no memory for this batch")
+
+    monkeypatch.setattr(avatar_renderer, "open_engine", open_one)
+    monkeypatch.setattr(HostRenderer, "warm_up", lack_memory)
+    with pytest.raises(RenderError):
+        AvatarRenderer(bundle_path, backend="torch", thread_count=1)
+    assert len(opened) == 1
+    assert closed == opened
 
 
 def test_a_batch_gives_each_face_its_picture(bundle_path: Path) -> None:
