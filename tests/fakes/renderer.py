@@ -46,7 +46,9 @@ class FakeRenderer:
         precision: str | None = None,
         thread_count: int = 1,
     ) -> None:
-        self._mark = int(read_bundle(bundle).manifest.style_time)
+        opened = read_bundle(bundle)
+        self.digest = opened.digest
+        self._mark = int(opened.manifest.style_time)
         self._closed = bundle / CLOSED_NAME
         behavior = bundle / BEHAVIOR_NAME
         self._behavior = json.loads(behavior.read_text()) if behavior.exists() else {}

@@ -140,6 +140,31 @@ def test_a_killed_worker_is_replaced_and_its_stream_goes_on(
     assert list(stream) == []
 
 
+def test_a_stream_never_goes_on_with_the_bundle_that_replaced_its_own(
+    stub: Stub, service: ServiceProcess, avatars: Path
+) -> None:
+    write_fake_bundle(avatars / "dora", 72)
+    asked: queue.Queue = queue.Queue()
+    asked.put(rendering_service_pb2.StreamFramesRequest(config=render_config("dora")))
+    stream = stub.StreamFrames(iter(asked.get, None), timeout=60)
+    next(stream)
+    asked.put(rendering_service_pb2.StreamFramesRequest(parameters=face(0)))
+    assert read_mark(pixels(next(stream).frame))[0] == 72
+    write_fake_bundle(avatars / "dora", 73)
+    asked.put(rendering_service_pb2.StreamFramesRequest(parameters=face(1)))
+    assert read_mark(pixels(next(stream).frame))[0] == 72  # the worker holds it still
+    (worker,) = service.workers()
+    worker.send_signal(signal.SIGKILL)
+    asked.put(rendering_service_pb2.StreamFramesRequest(parameters=face(2)))
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stream)
+    asked.put(None)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert reason(caught.value) == "AVATAR_REPLACED"
+    assert read_mark(pixels(answers(stub, "dora", 1)[1].frame))[0] == 73
+    shutil.rmtree(avatars / "dora")
+
+
 def test_a_frame_that_kills_workers_is_given_up(stub: Stub) -> None:
     call = stub.StreamFrames(
         render_requests(render_config("deadly"), map(face, range(5))), timeout=60

@@ -51,7 +51,7 @@ async def load_engine(
     """
     # Loading may take long, so that nobody would notice for long that the worker hangs.
     await worker.call(PING, {}, timeout_s=ping_timeout_s)
-    body = {"engine": entry.key, "path": str(entry.path)}
+    body = {"engine": entry.key, "path": str(entry.path), "digest": entry.digest}
     answer = await worker.call("load", body, timeout_s=load_timeout_s)
     at_rest = Retargeter(ParameterStatistics.from_dict(entry.manifest.statistics))
     parameters = at_rest.hold(0.0).parameters

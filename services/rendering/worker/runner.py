@@ -20,7 +20,7 @@ from services.common.worker.child import lacks_memory
 from services.common.worker.parameters import unpack_parameters
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, FRAME_ABANDONED, frame_late
 from services.rendering.worker.batches import batches
-from styleavatar_core.errors import OverloadedError, RenderError
+from styleavatar_core.errors import EngineUnavailableError, OverloadedError, RenderError
 from styleavatar_core.types import ByteArray, FaceParameters
 
 logger = logging.getLogger(__name__)
@@ -44,10 +44,12 @@ class Renderer(Protocol):
     """One loaded avatar.
 
     Attributes:
+        digest: Of the bundle that was opened, ``AvatarBundle.digest``.
         memory_bytes: What it takes, on whatever device it is.
         batch_limit: Frames that may be rendered at once with next to no delay for the first.
     """
 
+    digest: str
     memory_bytes: int
     batch_limit: int
 
@@ -109,16 +111,27 @@ class Runner:
         """Loads an avatar, unless it is here; what may stay beside it is for the service to say.
 
         Args:
-            body: ``engine``: key to call it by, and ``path`` of the bundle.
+            body: ``engine``: key to call it by; ``path`` and ``digest`` of the bundle.
 
         Returns:
             ``load_s`` and ``size_bytes``.
+
+        Raises:
+            EngineUnavailableError: Another bundle has taken the place of that one.
+            StyleAvatarError: It cannot be opened.
         """
         started = time.perf_counter()
         key = tuple(body["engine"])
         if key not in self._loaded:
             with ending_with_device():
-                self._loaded[key] = self._open(Path(body["path"]))
+                renderer = self._open(Path(body["path"]))
+            if renderer.digest != body["digest"]:  # its caller goes by the manifest of the other
+                renderer.close()
+                raise EngineUnavailableError(
+                    "The avatar was replaced; go on with a new stream, which shows the new one.",
+                    reason="AVATAR_REPLACED",
+                )
+            self._loaded[key] = renderer
         load_s = time.perf_counter() - started
         logger.info("avatar loaded", extra={"avatar_id": key[0], "load_s": load_s})
         return {"load_s": load_s, "size_bytes": int(self._loaded[key].memory_bytes)}

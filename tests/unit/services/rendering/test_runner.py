@@ -14,6 +14,7 @@ from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import pack_parameters
 from services.rendering.pool.frames import FRAME_ABANDONED, FRAME_LATE
 from services.rendering.worker.runner import Runner, renderer_opener
+from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.errors import AssetError, RenderError
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import MEMORY_BYTES, half_mask, read_mark
@@ -39,7 +40,8 @@ def runner(arena: SharedArena, tmp_path: Path) -> Runner:
 
 
 def load(runner: Runner, folder: Path, name: str, revision: str = "1") -> dict:
-    return runner.load({"engine": [name, revision], "path": str(folder / name)})
+    digest = read_bundle(folder / name).digest
+    return runner.load({"engine": [name, revision], "path": str(folder / name), "digest": digest})
 
 
 def ask(arena: SharedArena, name: str, slot: int = 0, revision: str = "1", index: int = 7) -> dict:
