@@ -20,6 +20,8 @@ _FINAL_STATES = ("SUCCEEDED", "FAILED", "CANCELED")
 # Events come at least every 15 s, as comments if nothing happens.
 _TIMEOUT = httpx.Timeout(30.0, read=60.0, write=600.0)
 _RECONNECT_LIMIT_S = 120.0
+# While the gateway restarts a proxy before it says any of them.
+_AWAY_STATUSES = (502, 503, 504)
 _CONNECTED = "connected"  # told by ourselves: from the gateway nothing may come for hours
 
 
@@ -199,10 +201,12 @@ def _check(answer: httpx.Response) -> None:
         problem = answer.json()
     except ValueError:
         problem = {}
-    delay = answer.headers.get("Retry-After")
+    if not isinstance(problem, dict):
+        problem = {}
+    delay = answer.headers.get("Retry-After", "")  # seconds, or a date, which says no delay
     raise ClientError(
         problem.get("detail") or f"the gateway answered {answer.status_code}",
-        code="UNAVAILABLE" if answer.status_code == 503 else str(answer.status_code),
+        code="UNAVAILABLE" if answer.status_code in _AWAY_STATUSES else str(answer.status_code),
         reason=problem.get("reason", ""),
-        retry_delay_s=float(delay) if delay else None,
+        retry_delay_s=float(delay) if delay.isdecimal() else None,
     )

@@ -28,12 +28,16 @@ class Gateway(BaseHTTPRequestHandler):
         after = self.headers.get("Last-Event-ID")
         if self.path.endswith("/job-quiet/events"):
             self.be_quiet()
+        elif self.path.endswith("/job-proxied/events"):
+            self.restart_behind_a_proxy()
         elif self.path.endswith("/events"):
             first = b": ping\r\n\r\n" + event(1, "progress", RUNNING)
             self.answer(200, event(2, "end", DONE) if after == "1" else first)
         elif self.path.endswith("/gone/bundle"):
             problem = {"detail": "there is no avatar 'gone'", "reason": "AVATAR_NOT_FOUND"}
             self.answer(404, json.dumps(problem).encode())
+        elif self.path.endswith("/odd/bundle"):
+            self.answer(404, b"[]")
         elif self.path.endswith("/bundle"):
             self.answer(200, b"zip")
         else:
@@ -56,8 +60,24 @@ class Gateway(BaseHTTPRequestHandler):
         time.sleep(0.5)
         self.close_connection = True
 
-    def answer(self, status: int, body: bytes) -> None:
+    def restart_behind_a_proxy(self) -> None:
+        """Breaks off; a proxy answers twice in its place before it goes on."""
+        self.server.proxied_count += 1
+        date = {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}
+        if self.server.proxied_count == 1:
+            self.answer(200, event(1, "progress", RUNNING))
+        elif self.server.proxied_count == 2:
+            self.answer(502, b"<html>Bad Gateway</html>")
+        elif self.server.proxied_count == 3:
+            self.answer(503, b"<html>Service Unavailable</html>", **date)
+        else:
+            self.answer(200, event(2, "end", DONE))
+            self.server.was_resumed = True
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -69,7 +89,7 @@ class Gateway(BaseHTTPRequestHandler):
 @pytest.fixture
 def client() -> Iterator[GatewayClient]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
-    server.was_resumed, server.quiet_count = False, 0
+    server.was_resumed, server.quiet_count, server.proxied_count = False, 0, 0
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     with GatewayClient(f"http://127.0.0.1:{server.server_port}") as client:
@@ -88,6 +108,12 @@ def test_following_comes_back_though_nothing_had_happened_for_long(
 ) -> None:
     monkeypatch.setattr("styleavatar_client.rest._RECONNECT_LIMIT_S", 0.3)
     assert list(client.follow_job("job-quiet")) == [DONE]
+
+
+def test_following_comes_back_though_a_proxy_answers_while_the_gateway_restarts(
+    client: GatewayClient,
+) -> None:
+    assert list(client.follow_job("job-proxied")) == [RUNNING, DONE]
 
 
 def test_following_ends_when_the_gateway_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +135,11 @@ def test_a_refusal_is_the_gateways_sentence(client: GatewayClient, tmp_path: Pat
         client.fetch_bundle("gone", tmp_path / "gone.zip")
     assert (caught.value.reason, caught.value.code) == ("AVATAR_NOT_FOUND", "404")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_without_a_sentence_is_its_status(client: GatewayClient, tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match="the gateway answered 404"):
+        client.fetch_bundle("odd", tmp_path / "odd.zip")
 
 
 def test_nobody_there() -> None:
