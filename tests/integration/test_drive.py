@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import skimage.data
 from styleavatar_client.errors import ClientError
-from styleavatar_client.streaming import AvatarStreams, DriverFrame
+from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame
 from typer.testing import CliRunner
 
 from styleavatar_core.cli.main import build_app
@@ -126,6 +126,21 @@ def test_a_failing_source_is_raised_where_the_caller_is(
         pytest.raises(OSError, match="the camera is gone"),
     ):
         list(streams.drive("anna", source(), every_frame=True))
+
+
+@pytest.mark.parametrize(("time_s", "has_image"), [(0.2, False), (float("nan"), True)])
+def test_a_frame_that_cannot_be_sent_is_raised_where_the_caller_is(
+    services: list[ServiceProcess], portrait: ByteArray, time_s: float, has_image: bool
+) -> None:
+    good = [DriverFrame(index, 0.04 * index, portrait) for index in range(5)]
+    bad = DriverFrame(5, time_s, portrait if has_image else None)  # as of a camera that lost one
+    answers: list[AvatarFrame] = []
+    with (
+        AvatarStreams(services[0].address) as streams,
+        pytest.raises(ValueError, match="frame 5 cannot be sent"),
+    ):
+        answers.extend(streams.drive("anna", [*good, bad], every_frame=True))
+    assert len(answers) == 5
 
 
 def test_an_unknown_avatar_gets_a_sentence(services: list[ServiceProcess], clip: Path) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from styleavatar.v1 import image_pb2, rendering_service_pb2
@@ -18,6 +19,21 @@ from styleavatar_client.rpcs import REENACT, Request, Response, Rpc
 _POLL_S = 0.1
 
 Sent = DriverFrame | DriverFace
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A frame as it is sent.
+
+    Attributes:
+        frame_index: Of the frame.
+        is_neutral: Whether the frame before is declared neutral.
+        message: The frame's own.
+    """
+
+    frame_index: int
+    is_neutral: bool
+    message: Request
 
 
 class FrameSource:
@@ -41,10 +57,10 @@ class FrameSource:
         self.error: Exception | None = None
         self._frames = frames
         self._room = threading.Semaphore(in_flight_limit) if in_flight_limit else None
-        self._waiting: queue.Queue[Sent] = queue.Queue(maxsize=1)
-        self._handed_back: deque[Sent] = deque()
+        self._waiting: queue.Queue[_Ready] = queue.Queue(maxsize=1)
+        self._handed_back: deque[_Ready] = deque()
         self._lock = threading.Lock()  # a frame belongs to one call, or to none that has ended
-        self._unanswered: dict[int, Sent] = {}
+        self._unanswered: dict[int, _Ready] = {}
         self._sent_s: dict[int, float] = {}
         self._stopped = threading.Event()
         self._read_all = threading.Event()
@@ -81,7 +97,7 @@ class FrameSource:
             elif self._read_all.is_set() and not (self._handed_back or self._waiting.qsize()):
                 return
 
-    def _take(self, ended: threading.Event) -> Sent | None:
+    def _take(self, ended: threading.Event) -> _Ready | None:
         """Takes the next frame for a call; one that came too late for it is for the next call."""
         try:
             frame = (
@@ -99,11 +115,11 @@ class FrameSource:
                 self._unanswered[frame.frame_index] = frame
         return frame
 
-    def _messages(self, frame: Sent) -> Iterator[Request]:
+    def _messages(self, frame: _Ready) -> Iterator[Request]:
         if frame.is_neutral:
             yield self._rpc.neutral()
         self._sent_s[frame.frame_index] = time.perf_counter()
-        yield self._rpc.frame(frame)
+        yield frame.message
 
     def answer(self, response: Response) -> AvatarFrame:
         """Reads an answer and makes room for another frame."""
@@ -122,14 +138,21 @@ class FrameSource:
     def _read(self) -> None:
         try:
             for frame in self._frames:
-                if not self._offer(frame):
+                if not self._offer(self._ready(frame)):
                     return
-        except Exception as error:  # the source failed: raised where the caller sees it
+        except Exception as error:  # the source's or a frame's: raised where the caller is
             self.error = error
         finally:
             self._read_all.set()
 
-    def _offer(self, frame: Sent) -> bool:
+    def _ready(self, frame: Sent) -> _Ready:
+        """Builds a frame's message; in gRPC's thread an error would look like a lost node."""
+        try:
+            return _Ready(frame.frame_index, frame.is_neutral, self._rpc.frame(frame))
+        except Exception as error:
+            raise ValueError(f"frame {frame.frame_index} cannot be sent: {error}") from error
+
+    def _offer(self, frame: _Ready) -> bool:
         """Leaves a frame for the present call; False when nobody wants any more."""
         while self._room is not None and not self._room.acquire(timeout=_POLL_S):
             if self._stopped.is_set():
