@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,13 @@ from styleavatar_client.streaming import (
     AvatarStreams,
     DriverFace,
     DriverFrame,
+    Patience,
     PictureOptions,
 )
 
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import read_mark
+from tests.integration.marked_rendering import measured
 from tests.integration.service_process import ServiceProcess, free_port
 from tests.integration.stream_helpers import face, picture
 
@@ -127,6 +130,35 @@ def test_streams_of_one_client_go_on_each_for_itself(data: Path) -> None:
         assert [answer.frame_index for answer in own] == list(range(60))
         assert_own(own)
     assert [node.stop() for node in nodes] == [0, 0]
+
+
+def test_a_stream_that_looks_for_a_node_ends_when_the_client_is_closed(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking = threading.Event()
+
+    def long_pause_s(*_: object) -> float:
+        looking.set()
+        return 5.0
+
+    monkeypatch.setattr(Patience, "pause_s", long_pause_s)
+    faces = (DriverFace(face(index, 0.4)) for index in range(60))
+
+    def drive() -> None:
+        for answer in streams.render("anna", faces, every_frame=True):
+            if answer.frame_index == 10:
+                lost.process.kill()
+
+    with rendering(data) as lost, rendering(data) as left, ThreadPoolExecutor() as pool:
+        addresses = [node.wait_until_serving().address for node in (lost, left)]
+        with AvatarStreams(addresses) as streams:
+            driving = pool.submit(drive)
+            assert looking.wait(60)
+        with pytest.raises(ClientError, match="closed"):
+            driving.result()
+        with pytest.raises(ClientError, match="closed"):
+            next(streams.render("anna", [DriverFace(face(0))]))
+        assert measured(left)["frames_total"] == 0
 
 
 def test_pictures_come_as_a_caller_with_faces_asks(data: Path) -> None:

@@ -17,7 +17,7 @@ import grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from styleavatar_client.connection import Connection, Credentials
-from styleavatar_client.errors import grpc_errors, is_lost, retry_delay_s
+from styleavatar_client.errors import ClientError, grpc_errors, is_lost, retry_delay_s
 from styleavatar_client.frames import AvatarFrame, DriverFace, DriverFrame, PictureOptions
 from styleavatar_client.rpcs import REENACT, STREAM_FRAMES, Rpc
 from styleavatar_client.sending import FrameSource
@@ -63,6 +63,8 @@ class AvatarStreams:
         self._credentials = credentials or Credentials()
         self._connections: set[Connection] = set()  # one for each stream
         self._reconnect_timeout_s = reconnect_timeout_s
+        self._closed = threading.Event()
+        self._beginning = threading.Lock()  # a call begins before the end and ends then, or never
 
     def __enter__(self) -> AvatarStreams:
         return self
@@ -71,7 +73,9 @@ class AvatarStreams:
         self.close()
 
     def close(self) -> None:
-        """Ends all streams."""
+        """Ends all streams for good, with a ``ClientError`` where they are read."""
+        with self._beginning:
+            self._closed.set()
         for connection in tuple(self._connections):
             connection.close()
 
@@ -140,7 +144,7 @@ class AvatarStreams:
             while True:
                 with grpc_errors(connection.address):
                     try:
-                        for answer in _one_call(connection, config, source, rpc):
+                        for answer in self._one_call(connection, config, source, rpc):
                             patience.renew()
                             yield answer
                         if source.is_done:
@@ -148,7 +152,7 @@ class AvatarStreams:
                     except grpc.RpcError as error:
                         if not patience.allows(error):
                             raise
-                        time.sleep(patience.pause_s(error))
+                        self._closed.wait(patience.pause_s(error))
                 logger.info("going on elsewhere", extra={"left": connection.address})
                 connection.turn()
                 self._addresses = connection.addresses  # new streams begin where this one goes on
@@ -159,28 +163,31 @@ class AvatarStreams:
         if source.error is not None:
             raise source.error
 
-
-def _one_call(
-    connection: Connection,
-    config: rendering_service_pb2.RenderConfig,
-    source: FrameSource,
-    rpc: Rpc,
-) -> Iterator[AvatarFrame]:
-    """Yields the answers of one node until it has answered all that it was sent."""
-    begin = rpc.open(connection.channel)
-    metadata = (*connection.metadata, (AVATAR_HEADER, config.avatar_id))
-    ended = threading.Event()
-    call = begin(source.requests(config, ended), metadata=metadata)
-    try:
-        for response in call:
-            if response.WhichOneof("response") == "config":
-                continue
-            if response.frame.going_away:
-                ended.set()
-            yield source.answer(response)
-    finally:
-        ended.set()
-        call.cancel()
+    def _one_call(
+        self,
+        connection: Connection,
+        config: rendering_service_pb2.RenderConfig,
+        source: FrameSource,
+        rpc: Rpc,
+    ) -> Iterator[AvatarFrame]:
+        """Yields the answers of one node until it has answered all that it was sent."""
+        metadata = (*connection.metadata, (AVATAR_HEADER, config.avatar_id))
+        ended = threading.Event()
+        with self._beginning:
+            if self._closed.is_set():
+                raise ClientError("the streams were closed", code="CANCELLED")
+            begin = rpc.open(connection.channel)
+            call = begin(source.requests(config, ended), metadata=metadata)
+        try:
+            for response in call:
+                if response.WhichOneof("response") == "config":
+                    continue
+                if response.frame.going_away:
+                    ended.set()
+                yield source.answer(response)
+        finally:
+            ended.set()
+            call.cancel()
 
 
 def _config(
