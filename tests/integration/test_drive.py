@@ -77,14 +77,19 @@ def test_every_frame_gives_one_picture(
     assert sum(1 for _ in read_frames(output)) == FRAME_COUNT
 
 
-def test_live_driving_accounts_for_every_frame(services: list[ServiceProcess], clip: Path) -> None:
+def test_live_driving_accounts_for_every_frame(
+    services: list[ServiceProcess], clip: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "avatar.mp4"
     code, stdout, stderr = run(
-        *("--avatar", "anna", "--video", clip, "--tracking", services[0].address, "--json")
+        *("--avatar", "anna", "--video", clip, "--tracking", services[0].address, "--json"),
+        *("-o", output),
     )
     assert code == 0, stderr
     figures = json.loads(stdout)
     assert figures["answers_count"] >= 1
     assert figures["answers_count"] + figures["dropped_count"] == FRAME_COUNT
+    assert sum(1 for _ in read_frames(output)) == FRAME_COUNT
 
 
 def test_answers_keep_index_and_time(services: list[ServiceProcess], portrait: ByteArray) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,8 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from styleavatar_client.connection import Credentials
 from styleavatar_client.drive_report import DriveReport
 from styleavatar_client.errors import ClientError
-from styleavatar_client.frames import AvatarFrame, DriverFrame
+from styleavatar_client.frames import AvatarFrame, ByteArray, DriverFrame
 from styleavatar_client.streaming import AvatarStreams
+
+if TYPE_CHECKING:
+    from styleavatar_core.data.video_writer import VideoWriter
 
 _LABEL = "Synthetic: an avatar made by StyleAvatar, no camera saw this"
 
@@ -36,7 +39,12 @@ def drive(
         Path, typer.Option(exists=True, dir_okay=False, help="Video file of the driver.")
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the pictures to this MP4 file.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the pictures to this MP4 file; a dropped frame repeats the one before.",
+        ),
     ] = None,
     every_frame: Annotated[
         bool,
@@ -79,7 +87,7 @@ def drive(
         credentials = Credentials(api_key=api_key, tls_ca=tls_ca)
         with (
             AvatarStreams(tracking, credentials=credentials) as streams,
-            _Recorder(output, info.fps) as recorder,
+            Recorder(output, info.fps) as recorder,
         ):
             answers = streams.drive(
                 avatar, frames, every_frame=every_frame, same_person=driver is DriverKind.SAME
@@ -130,16 +138,26 @@ def _with_progress(
             yield answer
 
 
-class _Recorder:
-    """Writes pictures to a file, if there is one; a failed frame repeats the last picture."""
+class Recorder:
+    """Writes a film as long as the driver's clip to a file, if there is one.
+
+    For a frame without a picture stands the last one before it, and at the beginning the first.
+    """
 
     def __init__(self, path: Path | None, fps: float) -> None:
+        """Opens the file when the first picture comes.
+
+        Args:
+            path: The MP4 file; None writes nothing.
+            fps: Rate of the clip.
+        """
         self._path = path
         self._fps = fps
-        self._writer = None
-        self._last: AvatarFrame | None = None
+        self._writer: VideoWriter | None = None
+        self._last: ByteArray | None = None
+        self._frame_count = 0  # in the film so far
 
-    def __enter__(self) -> _Recorder:
+    def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -147,15 +165,19 @@ class _Recorder:
             self._writer.close()
 
     def add(self, answer: AvatarFrame) -> None:
-        """Writes one picture."""
-        if answer.image is not None:
-            self._last = answer
-        if self._path is None or self._last is None or self._last.image is None:
+        """Writes the answer's picture at its place in the film."""
+        picture = self._last if answer.image is None else answer.image
+        if self._path is None or picture is None:
             return
         if self._writer is None:
             from styleavatar_core.data.video_writer import VideoWriter
 
-            height, width = self._last.image.shape[:2]
+            height, width = picture.shape[:2]
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = VideoWriter(self._path, self._fps, width, height, note=_LABEL)
-        self._writer.write(self._last.image)
+        before = picture if self._last is None else self._last
+        for _ in range(self._frame_count, answer.frame_index):  # dropped, or lost with a node
+            self._writer.write(before)
+        self._writer.write(picture)
+        self._frame_count = answer.frame_index + 1
+        self._last = picture
