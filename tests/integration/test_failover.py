@@ -16,6 +16,7 @@ from styleavatar_client.errors import ClientError
 from styleavatar_client.streaming import (
     AvatarFrame,
     AvatarStreams,
+    Credentials,
     DriverFace,
     DriverFrame,
     Patience,
@@ -182,3 +183,14 @@ def test_nobody_at_any_address_is_said_at_once() -> None:
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     with AvatarStreams(addresses) as streams, pytest.raises(ClientError, match="styleavatar serve"):
         list(streams.drive("anna", endless()))
+
+
+def test_no_frame_is_read_for_a_stream_that_cannot_connect(tmp_path: Path) -> None:
+    frames = endless()
+    credentials = Credentials(tls_ca=tmp_path / "nowhere.pem")
+    with (
+        AvatarStreams(credentials=credentials) as streams,
+        pytest.raises(FileNotFoundError, match=r"nowhere\.pem"),
+    ):
+        list(streams.drive("anna", frames))
+    assert next(frames).frame_index == 0

@@ -20,7 +20,7 @@ from styleavatar_client.connection import Connection, Credentials
 from styleavatar_client.errors import ClientError, grpc_errors, is_lost, retry_delay_s
 from styleavatar_client.frames import AvatarFrame, DriverFace, DriverFrame, PictureOptions
 from styleavatar_client.rpcs import REENACT, STREAM_FRAMES, Rpc
-from styleavatar_client.sending import FrameSource
+from styleavatar_client.sending import FrameSource, Sent
 
 __all__ = [
     "AvatarFrame",
@@ -109,10 +109,10 @@ class AvatarStreams:
 
         Raises:
             ClientError: When a service refuses, fails or cannot be reached.
+            ValueError: A frame cannot be sent. An error of ``frames`` itself comes as it is.
         """
         config = _config(avatar_id, picture, gains, every_frame=every_frame, own=same_person)
-        limit = IN_FLIGHT_LIMIT if every_frame else None
-        yield from self._stream(config, FrameSource(frames, limit, REENACT), REENACT)
+        yield from self._stream(config, frames, REENACT)
 
     def render(
         self,
@@ -129,16 +129,17 @@ class AvatarStreams:
         Takes its arguments, goes on at another node and fails as ``drive`` does.
         """
         config = _config(avatar_id, picture, gains, every_frame=every_frame, own=same_person)
-        limit = IN_FLIGHT_LIMIT if every_frame else None
-        yield from self._stream(config, FrameSource(faces, limit, STREAM_FRAMES), STREAM_FRAMES)
+        yield from self._stream(config, faces, STREAM_FRAMES)
 
     def _stream(
-        self, config: rendering_service_pb2.RenderConfig, source: FrameSource, rpc: Rpc
+        self, config: rendering_service_pb2.RenderConfig, frames: Iterable[Sent], rpc: Rpc
     ) -> Iterator[AvatarFrame]:
         """Yields the answers of all nodes, one after the other, until all is answered."""
         patience = Patience(len(self._addresses), self._reconnect_timeout_s)
         # Of its own: to look for another node it is closed, and all calls on it end.
         connection = Connection(self._addresses, self._credentials)
+        is_live = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
+        source = FrameSource(frames, None if is_live else IN_FLIGHT_LIMIT, rpc)
         self._connections.add(connection)
         try:
             while True:
