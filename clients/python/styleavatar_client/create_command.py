@@ -44,7 +44,10 @@ def create(
         float | None, typer.Option(help="Training time; the preset's usual one if not given.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Fetch the finished bundle to this zip.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", dir_okay=False, help="Fetch the finished bundle to this zip."
+        ),
     ] = None,
     gateway: Annotated[
         str, typer.Option(help="URL of the gateway.", envvar="STYLEAVATAR_URL")

@@ -43,6 +43,7 @@ def drive(
         typer.Option(
             "--output",
             "-o",
+            dir_okay=False,
             help="Write the pictures to this MP4 file; a dropped frame repeats the one before.",
         ),
     ] = None,

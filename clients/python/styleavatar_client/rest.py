@@ -144,17 +144,21 @@ class GatewayClient:
             time.sleep(0.5)
 
     def fetch_bundle(self, avatar_id: str, path: Path) -> Path:
-        """Writes a ready avatar's bundle to a zip file and returns its path."""
+        """Writes a ready avatar's bundle to a zip file, whole or not at all; returns its path."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         with (
             self._translated(),
             self._http.stream("GET", f"/v1/avatars/{avatar_id}/bundle") as answer,
         ):
             _check(answer)
-            with part.open("wb") as file:
-                for piece in answer.iter_bytes():
-                    file.write(piece)
-        return part.replace(path)
+            try:
+                with part.open("wb") as file:
+                    for piece in answer.iter_bytes():
+                        file.write(piece)
+                return part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
 
     def _events(self, job_id: str, after: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
         headers = {"Last-Event-ID": after} if after else {}

@@ -38,6 +38,8 @@ class Gateway(BaseHTTPRequestHandler):
             self.answer(404, json.dumps(problem).encode())
         elif self.path.endswith("/odd/bundle"):
             self.answer(404, b"[]")
+        elif self.path.endswith("/broken/bundle"):
+            self.break_off(b"zi")
         elif self.path.endswith("/bundle"):
             self.answer(200, b"zip")
         else:
@@ -52,12 +54,16 @@ class Gateway(BaseHTTPRequestHandler):
             self.answer(200, event(1, "end", DONE))
             self.server.was_resumed = True
             return
+        self.break_off(b": ping\r\n\r\n")
+        time.sleep(0.5)
+
+    def break_off(self, begun: bytes) -> None:
+        """Ends the connection before the body is whole."""
         self.send_response(200)
         self.send_header("Content-Length", "1000")
         self.end_headers()
-        self.wfile.write(b": ping\r\n\r\n")
+        self.wfile.write(begun)
         self.wfile.flush()
-        time.sleep(0.5)
         self.close_connection = True
 
     def restart_behind_a_proxy(self) -> None:
@@ -126,8 +132,15 @@ def test_following_ends_when_the_gateway_stays_away(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_bundle_is_fetched_whole(client: GatewayClient, tmp_path: Path) -> None:
-    assert client.fetch_bundle("anna", tmp_path / "anna.zip").read_bytes() == b"zip"
-    assert [path.name for path in tmp_path.iterdir()] == ["anna.zip"]
+    path = client.fetch_bundle("anna", tmp_path / "new" / "anna.zip")
+    assert path.read_bytes() == b"zip"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_of_a_bundle_that_breaks_off_nothing_is_left(client: GatewayClient, tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match="without sending complete"):
+        client.fetch_bundle("broken", tmp_path / "broken.zip")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_refusal_is_the_gateways_sentence(client: GatewayClient, tmp_path: Path) -> None:
