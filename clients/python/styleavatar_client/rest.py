@@ -176,7 +176,15 @@ class GatewayClient:
                     fields = {}
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        return cast("dict[str, Any]", self._request(method, path, **options).json())
+        answer = self._request(method, path, **options)
+        try:
+            return cast("dict[str, Any]", answer.json())
+        except ValueError as error:
+            raise ClientError(
+                f"What answers at {self._url} is no gateway: its answer is not JSON. Say where the"
+                " gateway is with --gateway.",
+                code=str(answer.status_code),
+            ) from error
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         with self._translated():

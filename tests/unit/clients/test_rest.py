@@ -42,6 +42,8 @@ class Gateway(BaseHTTPRequestHandler):
             self.break_off(b"zi")
         elif self.path.endswith("/bundle"):
             self.answer(200, b"zip")
+        elif self.path.endswith("/page"):
+            self.answer(200, b"<html>Log in</html>")
         else:
             state = DONE if self.server.was_resumed else RUNNING
             self.answer(200, json.dumps(state).encode())
@@ -153,6 +155,11 @@ def test_a_refusal_is_the_gateways_sentence(client: GatewayClient, tmp_path: Pat
 def test_a_refusal_without_a_sentence_is_its_status(client: GatewayClient, tmp_path: Path) -> None:
     with pytest.raises(ClientError, match="the gateway answered 404"):
         client.fetch_bundle("odd", tmp_path / "odd.zip")
+
+
+def test_a_web_page_is_no_gateway(client: GatewayClient) -> None:
+    with pytest.raises(ClientError, match="is no gateway"):
+        client.get_avatar("page")
 
 
 def test_nobody_there() -> None:
