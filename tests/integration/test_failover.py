@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -131,6 +132,25 @@ def test_streams_of_one_client_go_on_each_for_itself(data: Path) -> None:
         assert [answer.frame_index for answer in own] == list(range(60))
         assert_own(own)
     assert [node.stop() for node in nodes] == [0, 0]
+
+
+def test_a_silent_node_does_not_use_up_the_search_for_another(data: Path) -> None:
+    faces = (DriverFace(face(index, 0.4)) for index in range(60))
+    answers: list[AvatarFrame] = []
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,  # like a node that has stopped dead
+        rendering(data) as lost,
+        rendering(data) as left,
+    ):
+        first, last = (node.wait_until_serving().address for node in (lost, left))
+        between = f"127.0.0.1:{silent.getsockname()[1]}"
+        with AvatarStreams([first, between, last]) as streams:
+            for answer in streams.render("anna", faces, every_frame=True, same_person=True):
+                answers.append(answer)
+                if len(answers) == 20:
+                    lost.process.kill()
+    assert [answer.frame_index for answer in answers] == list(range(60))
+    assert_own(answers)
 
 
 def test_a_stream_that_looks_for_a_node_ends_when_the_client_is_closed(

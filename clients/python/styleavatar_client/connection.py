@@ -18,6 +18,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.ping_timeout_ms", 10_000),
+    # How long to knock at a node that says nothing (20 s if unsaid): a search has others to ask.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
 )
 
 
