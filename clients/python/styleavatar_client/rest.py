@@ -167,7 +167,7 @@ class GatewayClient:
             _check(answer)
             yield "", _CONNECTED, {}
             fields: dict[str, str] = {}
-            for line in answer.iter_lines():
+            for line in _lines(answer.iter_text()):
                 name, _, value = line.partition(":")
                 if line and name:
                     fields[name] = value.removeprefix(" ")
@@ -202,6 +202,15 @@ class GatewayClient:
                 " or say where it is with --gateway.",
                 code="UNAVAILABLE",
             ) from error
+
+
+def _lines(pieces: Iterator[str]) -> Iterator[str]:
+    """Puts lines together, which end with LF or CR LF alone: the JSON in them may have U+2028."""
+    rest = ""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split("\n")
+        for line in lines:
+            yield line.removesuffix("\r")
 
 
 def _check(answer: httpx.Response) -> None:

@@ -14,11 +14,14 @@ import pytest
 from styleavatar_client.errors import ClientError
 from styleavatar_client.rest import GatewayClient
 
-RUNNING, DONE = {"state": "RUNNING", "n": 1}, {"state": "SUCCEEDED", "n": 2}
+NAME = "me\u2028\x85.mp4"  # has ends of lines, but not of those in a stream of events
+RUNNING = {"state": "RUNNING", "video_name": NAME}
+DONE = {"state": "SUCCEEDED", "video_name": NAME}
 
 
 def event(number: int, name: str, data: dict) -> bytes:
-    return f"id: {number}\r\nevent: {name}\r\ndata: {json.dumps(data)}\r\n\r\n".encode()
+    text = json.dumps(data, ensure_ascii=False)  # as the gateway has it
+    return f"id: {number}\r\nevent: {name}\r\ndata: {text}\r\n\r\n".encode()
 
 
 class Gateway(BaseHTTPRequestHandler):
