@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that ``train`` and ``pretrain`` share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+SEED_LIMIT = 2**32 - 1  # torch takes what every step makes of it, too
 
 PresetOption = Annotated[
     str, typer.Option(help="nano (128 px), lite (256), hd (512), paper or paper+ (1024).")
@@ -19,7 +21,7 @@ PrecisionOption = Annotated[
     Literal["auto", "fp32", "bf16"],
     typer.Option(help="Of the forward passes; auto is bf16 on GPUs that have it, else fp32."),
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=SEED_LIMIT, help="Seed of everything random.")]
 TensorboardOption = Annotated[
     bool, typer.Option(help="Write OUT/training/tensorboard for TensorBoard.")
 ]

@@ -76,6 +76,26 @@ def test_distilling_needs_a_finished_avatar_and_knows_its_presets(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train {clip} {out} --consent 'It is me and I agree.'",
+        "pretrain {clip} {clip} {out} --consent 'We all agree.'",
+        "distill {avatar} {out}",
+        "sample-clip {out}/clip.mp4",
+    ],
+)
+def test_a_seed_out_of_range_is_refused_before_anything_is_made(tmp_path, command, seed):
+    avatar, out, clip = (tmp_path / name for name in ("avatar", "out", "clip.mp4"))
+    write_nano_bundle(avatar)
+    words = shlex.split(command.format(clip=clip, avatar=avatar, out=out))
+    result = CliRunner().invoke(build_app(), [*words, "--seed", str(seed)])
+    assert result.exit_code == 2
+    assert "--seed" in result.output
+    assert not out.exists()
+
+
 def test_bundle_is_found_directly_or_in_the_training_folder(tmp_path):
     (tmp_path / "avatar").mkdir()
     (tmp_path / "avatar" / "avatar.json").touch()
