@@ -22,7 +22,7 @@ from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import ConflictError, FaceNotFoundError, NotFoundError
 from styleavatar_core.evaluation.charts import HEIGHT, WIDTH, Line, line_chart
 from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth
-from styleavatar_core.evaluation.page import Driven, ReportContent, write_page
+from styleavatar_core.evaluation.page import _LOSSES, Driven, ReportContent, write_page
 from tests.fakes.nano_bundle import write_nano_bundle
 from tests.fakes.prepared_clip import write_prepared_clip
 
@@ -120,6 +120,26 @@ def test_what_was_not_measured_has_neither_card_nor_chart(trained: Path, tmp_pat
         assert "<span>mouth opening</span>" in section
         assert "<span>smile</span>" not in section
         assert "<span>lids</span>" not in section
+
+
+def test_every_loss_has_a_colour_of_its_own(trained: Path, tmp_path: Path) -> None:
+    dataset = AvatarDataset(trained / "dataset")
+    evaluation = evaluate_frames(
+        dataset, lambda index: (held_out_truth(dataset, index), np.zeros((128, 128), np.uint8))
+    )
+    manifest = read_bundle(trained / "avatar").manifest
+    log = [{"elapsed_s": 30.0 * k, **dict.fromkeys(_LOSSES, 0.1 * k)} for k in range(3)]
+    content = ReportContent("Ada", manifest, evaluation, {}, *[b"jpeg"] * 4, training_log=log)
+    page = write_page(content, tmp_path / "page.html").read_text()
+    losses = page.split("<figcaption>weighted losses")[1].split("</figure>")[0]
+    for kind, used in (("line-", r'class="line line-(\d+)"'), ("k", r'class="key k(\d+)"')):
+        places = set(re.findall(used, losses))
+        assert len(places) == len(_LOSSES)
+        rules = [re.search(rf"\.{kind}{place} {{ \w+: var\((--c\d+)\)", page) for place in places]
+        colours = {rule[1] for rule in rules if rule is not None}
+        assert len(colours) == len(_LOSSES)
+        for colour in colours:  # by day and by night
+            assert page.count(f"{colour}: #") == 2
 
 
 def test_evaluate_refuses_what_does_not_belong_together(trained: Path, tmp_path: Path) -> None:
