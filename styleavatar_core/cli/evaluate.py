@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from styleavatar_core.cli.bundle_path import beside_bundle, find_bundle
-from styleavatar_core.errors import ConflictError, NotFoundError
+from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from styleavatar_core.avatar.manifest import AvatarManifest
@@ -70,6 +70,17 @@ def evaluate(
     if not has_dataset and driver is None:
         raise NotFoundError(
             f"there is no dataset in {avatar}; give the folder that `styleavatar train` wrote"
+        )
+    of_dataset = {
+        "--html": html_path,
+        "--lpips-weights": lpips_weights,
+        "--fid-weights": fid_weights,
+    }
+    given = [name for name, path in of_dataset.items() if path is not None]
+    if given and not has_dataset:
+        raise InvalidInputError(
+            f"there is no dataset in {avatar}; {', '.join(given)}: only with the folder that "
+            "`styleavatar train` wrote"
         )
     learned = LearnedMetrics(lpips_weights=lpips_weights, fid_weights=fid_weights)
     page = html_path or avatar / "evaluation.html"

@@ -19,7 +19,12 @@ from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.video_writer import VideoWriter
-from styleavatar_core.errors import ConflictError, FaceNotFoundError, NotFoundError
+from styleavatar_core.errors import (
+    ConflictError,
+    FaceNotFoundError,
+    InvalidInputError,
+    NotFoundError,
+)
 from styleavatar_core.evaluation.charts import HEIGHT, WIDTH, Line, line_chart
 from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth
 from styleavatar_core.evaluation.page import _LOSSES, Driven, ReportContent, write_page
@@ -181,3 +186,17 @@ def test_figures_of_a_driven_bundle_go_beside_it(
     assert {path.name for path in tmp_path.iterdir()} == {name, "ada.control.json"}
     assert json.loads((tmp_path / "ada.control.json").read_text()) == {"yaw_r": 0.5}
     assert not list(bundle.glob("*control.json"))
+
+
+@pytest.mark.parametrize("option", ["--html", "--lpips-weights", "--fid-weights"])
+def test_what_only_a_dataset_gives_is_refused_for_a_bundle_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    bundle = write_nano_bundle(tmp_path / "ada.zip")
+    monkeypatch.setattr(evaluate, "_drive", lambda *_: Driven("a", {"yaw_r": 0.5}, {}, b""))
+    arguments = ["evaluate", str(bundle), "--backend", "torch", "--driver", "a.mp4"]
+    with pytest.raises(InvalidInputError, match=rf"{option}: only with the folder that .*train"):
+        CliRunner().invoke(
+            build_app(), [*arguments, option, str(tmp_path / "x")], catch_exceptions=False
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["ada.zip"]
