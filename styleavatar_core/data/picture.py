@@ -44,7 +44,7 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], cell_px: int) -> ByteArr
 
     Args:
         rows: Rows of equal length of (H, W, 3) or (H, W) uint8 pictures.
-        cell_px: Side that each picture is scaled to.
+        cell_px: Side that each picture is scaled to fit in; what is not square has black bars.
 
     Returns:
         (rows * cell, columns * cell, 3) uint8 RGB, with thin gaps.
@@ -55,9 +55,14 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], cell_px: int) -> ByteArr
 
 def _cell(picture: np.ndarray, cell_px: int) -> ByteArray:
     side = cell_px - _GAP_PX
-    shrinks = picture.shape[0] > side
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    scaled = cv2.resize(picture, (side, side), interpolation=method)
+    scale = side / max(picture.shape[:2])
+    height, width = (max(1, round(scale * length)) for length in picture.shape[:2])
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(picture, (width, height), interpolation=method)
     if scaled.ndim == 2:
-        scaled = np.repeat(scaled[..., None], 3, axis=2)
-    return np.pad(scaled, ((0, _GAP_PX), (0, _GAP_PX), (0, 0)), constant_values=255)
+        scaled = scaled[..., None]
+    top, left = (side - height) // 2, (side - width) // 2
+    cell = np.full((cell_px, cell_px, 3), 255, np.uint8)
+    cell[:side, :side] = 0
+    cell[top : top + height, left : left + width] = scaled
+    return cell
