@@ -34,7 +34,7 @@ from benchmarks.engine_parts.peak import peak_gflops
 from benchmarks.engine_parts.to_jpeg import jpeg_figures, to_jpeg_figures
 from benchmarks.engine_parts.untrained import Untrained, frozen_errors
 from benchmarks.engine_parts.work import frozen_work, roofline_figures, rule_ms, trained_gflop
-from benchmarks.report import build_report, print_report, write_report
+from benchmarks.report import build_report, print_report, refuse_repeats, write_report
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.engine.backends import BACKENDS, automatic_backends, available_backends
 from styleavatar_core.engine.gate import PRECISIONS
@@ -187,7 +187,8 @@ def plain(value: object) -> object:
     return value.name if isinstance(value, Path) else value
 
 
-def main() -> None:
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; ``--quick`` makes everything cheap."""
     parser = argparse.ArgumentParser(description=__doc__)
     backends = automatic_backends()
     if DEVICE == "cuda":
@@ -208,9 +209,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="a few frames of the smallest preset")
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    presets = [read_bundle(path, verify=False).manifest.preset for path in options.avatar]
+    names = [f"{name}.{path.stem}" for name, path in zip(presets, options.avatar, strict=True)]
+    refuse_repeats(parser, "--avatar", names)
     if options.quick:
         options.presets, options.frames, options.seconds = ["nano"], 3, 1.0
+    return options
+
+
+def main() -> None:
+    """Measures step after step."""
+    options = read_options()
     figures: Figures = {}
     used = {name: plain(value) for name, value in vars(options).items() if name != "json"}
     for step in measure_all(options):

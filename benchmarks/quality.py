@@ -6,7 +6,8 @@ ablation too with ``--variants all``; with ``--variants published`` every varian
 thing as the published networks do, with ``--variants tried`` every change to them that was given
 up; equal steps instead of equal time with ``--steps``. Sheets go to
 ``out/quality`` or ``--folder``, where avatars stay too: ``ablations.jpg`` (as Fig. 7) and
-``translation.jpg`` (as Fig. 4: heads moved across, down and diagonally).
+``translation.jpg`` (as Fig. 4: heads moved across, down and diagonally). Figures of a clip are
+printed as soon as it is done, and ``--json`` is written anew then.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from benchmarks.quality_parts.variants import (
     evaluate_variant,
     train_variant,
 )
-from benchmarks.report import build_report, print_report, write_report
+from benchmarks.report import build_report, print_report, refuse_repeats, write_report
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.sample_clip import make_sample_clip
@@ -94,6 +95,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options.variants = list(dict.fromkeys(chain.from_iterable(wanted)))
     if unknown := set(options.variants) - {*TRAINED_VARIANTS, *BASELINES}:
         parser.error(f"--variants: unknown: {', '.join(sorted(unknown))}; choose of {names}")
+    refuse_repeats(parser, "--clips", [clip.stem for clip in options.clips])
     return options
 
 
@@ -114,6 +116,8 @@ def main() -> None:
         lpips_weights=read.lpips_weights,
         fid_weights=read.fid_weights,
     )
+    described = {"preset": options.preset, "minutes": read.minutes, "steps": read.steps}
+    described |= {"quick": read.quick, "variants": read.variants}
     with TemporaryDirectory() as temporary:
         work = read.folder or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
@@ -124,13 +128,11 @@ def main() -> None:
         for clip in clips:
             sheets = (read.folder or _SHEETS_FOLDER) / clip.stem
             measured = measure_clip(clip, work / clip.stem, sheets, options)
-            figures |= {f"{clip.stem}.{name}": value for name, value in measured.items()}
-    described = {"preset": options.preset, "minutes": read.minutes, "steps": read.steps}
-    described |= {"quick": read.quick, "variants": read.variants}
-    report = build_report("quality", figures, described)
-    print_report(report)
-    if read.json is not None:
-        write_report(report, read.json)
+            of_clip = {f"{clip.stem}.{name}": value for name, value in measured.items()}
+            figures |= of_clip
+            print_report(build_report("quality", dict(of_clip)))
+            if read.json is not None:
+                write_report(build_report("quality", figures, described), read.json)
 
 
 def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict[str, float]:

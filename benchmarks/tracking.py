@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.report import build_report, print_report, write_report
+from benchmarks.report import build_report, print_report, refuse_repeats, write_report
 from benchmarks.tracking_parts.accuracy import (
     clip_figures,
     cross_figures,
@@ -27,14 +28,22 @@ from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.tracking.video import track_video
 
 
-def main() -> None:
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--clips", type=Path, nargs="*", default=[], help="default: the sample clip"
     )
     parser.add_argument("--json", type=Path, help="report; the noise plot goes beside it")
     parser.add_argument("--quick", action="store_true", help="cheap figures, for tests only")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    refuse_repeats(parser, "--clips", [clip.stem for clip in options.clips])
+    return options
+
+
+def main() -> None:
+    """Measures clips, noise, cost and service."""
+    options = read_options()
     seconds = 6.0 if options.quick else 16.0
     figures: dict[str, float | None] = sample_figures(seconds)
     with tempfile.TemporaryDirectory() as folder:

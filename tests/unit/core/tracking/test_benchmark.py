@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.tracking import read_options
 from benchmarks.tracking_parts.accuracy import liveliest, noise_curve, plot_noise
 from benchmarks.tracking_parts.cost import with_vertices
 from benchmarks.tracking_parts.stillness import filter_figures
@@ -66,6 +67,13 @@ def test_errors_grow_gently_with_noise_and_are_drawn(tmp_path: Path) -> None:
         assert max(after - before for before, after in pairwise(curve[name])) < limit
     plot_noise(json.loads(json.dumps(curve)), tmp_path / "noise.png")
     assert (tmp_path / "noise.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_two_clips_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(read_options(["--clips", "anna.mp4", "ben.mp4"]).clips) == 2
+    with pytest.raises(SystemExit):
+        read_options(["--clips", "anna/video.mp4", "ben/video.mp4"])
+    assert "more than one is called video;" in capsys.readouterr().err
 
 
 def test_the_liveliest_driver_is_chosen() -> None:

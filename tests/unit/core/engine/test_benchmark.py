@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How ``python -m benchmarks.engine`` is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.engine import read_options
+from tests.fakes.nano_bundle import write_nano_bundle
+
+
+def test_two_avatars_of_one_preset_and_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (write_nano_bundle(tmp_path / name / "avatar") for name in ("anna", "ben"))
+    large = write_nano_bundle(tmp_path / "large" / "avatar", preset="lite")
+    assert read_options(["--avatar", str(first), str(large)]).avatar == [first, large]
+    with pytest.raises(SystemExit):
+        read_options(["--avatar", str(first), str(large), str(second)])
+    assert "more than one is called nano.avatar;" in capsys.readouterr().err
