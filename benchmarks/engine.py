@@ -3,12 +3,13 @@
 
 Weights are untrained: they cost the same as trained ones. The generator run eagerly, not frozen, is
 the baseline of the speed-up and the truth of the PSNR, once with the memory that it frees kept
-(``eager``), once with the allocator as it comes (``eager_malloc``); ``naive`` is its plain export,
-in ONNX Runtime. ``--baselines compiled`` is the frozen generator by torch.compile, which takes a
-minute and needs a C++ compiler. Each engine runs in a process of its own, on the GPU where there is
-one, and so do the avatars that render beside it (``--streams``) and the way from parameters to
-JPEG. Shares of the peak count the frozen graph's convolutions as if each were computed directly: an
-engine that does with less can exceed what the machine can compute.
+(``eager``), once with the allocator as it comes (``eager_malloc``); ``naive`` is its plain export
+in ONNX Runtime on the CPU, left out where engines have a GPU. ``--baselines compiled`` is the
+frozen generator by torch.compile, which takes a minute and needs a C++ compiler. Each engine runs
+in a process of its own, on the GPU where there is one, and so do the avatars that render beside it
+(``--streams``) and the way from parameters to JPEG. Shares of the peak count the frozen graph's
+convolutions as if each were computed directly: an engine that does with less can exceed what the
+machine can compute.
 
 ``--only live`` drives an avatar end to end instead: frames to tracking to rendering through gRPC,
 side by side on this machine.
@@ -198,8 +199,9 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clip", type=Path, help="driver of the live part; else the sample clip")
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["nano", "lite"])
     parser.add_argument("--backends", nargs="+", choices=backends, default=backends)
-    baselines = [name for name in BASELINES if name != "compiled"]  # that one needs a compiler
-    parser.add_argument("--baselines", nargs="*", choices=list(BASELINES), default=baselines)
+    baselines = [name for name in BASELINES if DEVICE == "cpu" or name != "naive"]
+    usual = [name for name in baselines if name != "compiled"]  # that one needs a compiler
+    parser.add_argument("--baselines", nargs="*", choices=baselines, default=usual)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1])
     parser.add_argument("--frames", type=int, default=100, help="at most; seven at least")

@@ -20,3 +20,14 @@ def test_two_avatars_of_one_preset_and_name_are_refused(
     with pytest.raises(SystemExit):
         read_options(["--avatar", str(first), str(large), str(second)])
     assert "more than one is called nano.avatar;" in capsys.readouterr().err
+
+
+def test_no_engine_on_a_gpu_is_compared_with_a_baseline_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.engine.DEVICE", "cpu")
+    assert read_options([]).baselines == ["eager", "eager_malloc", "naive"]
+    monkeypatch.setattr("benchmarks.engine.DEVICE", "cuda")
+    assert read_options([]).baselines == ["eager", "eager_malloc"]
+    with pytest.raises(SystemExit):
+        read_options(["--baselines", "naive"])
