@@ -19,6 +19,8 @@ from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID
 from styleavatar_core.types import FaceParameters
 
 STREAM_TIMEOUT_S = 600
+# Pictures of a stream that are not counted: it finds its pace.
+FIRST_COUNT = 6
 
 Request = rendering_service_pb2.StreamFramesRequest
 
@@ -91,17 +93,34 @@ class LiveResult:
 
     Attributes:
         arrivals_s: ``time.perf_counter()`` of each picture.
+        began_s: The same of the first face that was sent; None when there was none.
+        ended_s: The same of the last.
         refused_s: Time until it was refused; None when it was served.
         retry_delay_s: When to try again, as the refusal said.
     """
 
     arrivals_s: list[float] = field(default_factory=list)
+    began_s: float | None = None
+    ended_s: float | None = None
     refused_s: float | None = None
     retry_delay_s: float = 0.0
 
     def intervals_ms(self) -> list[float]:
-        """Times between pictures, without the first ones."""
-        return [1e3 * float(step) for step in np.diff(self.arrivals_s[5:])]
+        """Times between pictures, without the first; of the last until no more faces were sent."""
+        if self.began_s is None or self.ended_s is None:
+            return []
+        moments = [self.began_s, *self.arrivals_s]
+        counted = moments[min(FIRST_COUNT, len(moments) - 1) :]
+        if counted[-1] < self.ended_s:
+            counted.append(self.ended_s)
+        return [1e3 * float(step) for step in np.diff(counted)]
+
+    def pictures_per_second(self) -> float:
+        """Rate over all those times; 0 when it was refused."""
+        count = len(self.arrivals_s) - FIRST_COUNT
+        if self.refused_s is not None or count <= 0:
+            return 0.0
+        return 1e3 * count / sum(self.intervals_ms())
 
 
 def own_connection(address: str) -> grpc.aio.Channel:
@@ -124,9 +143,10 @@ async def live_stream(
     )
 
     async def send() -> None:
-        begun = time.perf_counter()
+        begun = result.began_s = time.perf_counter()
         for index in range(round(seconds * frames_per_second)):
             await call.write(face_request(index))
+            result.ended_s = time.perf_counter()
             due = begun + (index + 1) / frames_per_second
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
         await call.done_writing()

@@ -19,15 +19,14 @@ RATE_SHARE = 0.97
 
 
 def interval_ms_p99(results: Sequence[LiveResult]) -> float:
-    """99th percentile of the time between pictures, over all streams that were served."""
+    """99th percentile of the time between pictures, over all streams that began."""
     intervals = [step for result in results for step in result.intervals_ms()]
     return float(np.percentile(intervals, 99)) if intervals else float("inf")
 
 
 def slowest_rate(results: Sequence[LiveResult]) -> float:
-    """Pictures per second of the stream that got the fewest; 0 when one got none."""
-    steps = [result.intervals_ms() for result in results]
-    return min(1e3 * len(mine) / sum(mine) if mine else 0.0 for mine in steps)
+    """Pictures per second of the stream that got the fewest; 0 when one got none or was refused."""
+    return min(result.pictures_per_second() for result in results)
 
 
 def measure_capacity(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -35,18 +35,6 @@ WARM_UP_COUNT = 10
 IN_FLIGHT = 3
 # The bare engine and the service are timed alternately, so many times each.
 TURNS = 10
-
-
-def durations_ms(work: Callable[[int], object], count: int) -> list[float]:
-    """Times ``work(index)``, after a warm-up."""
-    for index in range(WARM_UP_COUNT):
-        work(index)
-    times = []
-    for index in range(count):
-        started = time.perf_counter()
-        work(index)
-        times.append(1e3 * (time.perf_counter() - started))
-    return times
 
 
 def measure_throughput(
@@ -205,11 +193,12 @@ def percentiles(name: str, values_ms: list[float]) -> dict[str, float]:
 
 def measure_first_frames(channel: grpc.Channel, avatar_id: str, count: int) -> float:
     """Milliseconds from opening a stream to its first frame, the avatar being loaded; median."""
-
-    def one(index: int) -> None:
+    waits_ms: list[float] = []
+    for index in range(WARM_UP_COUNT + count):
+        begun = time.perf_counter()
         stream = Stream(channel, avatar_id)
         stream.send(index)
         stream.receive()
+        waits_ms.append(1e3 * (time.perf_counter() - begun))
         stream.close()
-
-    return float(np.percentile(durations_ms(one, count), 50))
+    return float(np.percentile(waits_ms[WARM_UP_COUNT:], 50))

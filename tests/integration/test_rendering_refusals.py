@@ -8,12 +8,15 @@ import math
 import queue
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 from styleavatar.v1 import rendering_service_pb2
 
+from benchmarks.streaming_parts import overload
+from benchmarks.streaming_parts.callers import LiveResult, Stream, run_streams
 from benchmarks.streaming_parts.overload import measure_overload
 from tests.integration.live_stream import drive
 from tests.integration.marked_rendering import (
@@ -136,7 +139,27 @@ def test_overload_is_measured_on_all_who_are_served_and_all_who_are_not(
 ) -> None:
     figures = measure_overload(service.address, "anna", seconds=2, frames_per_second=10, most=6)
     assert figures["overload.admitted_streams"] == 4  # the limit
+    assert figures["overload.admitted_then_refused"] == 0
     assert figures["overload.refusals"] >= 8
     assert 0 < figures["overload.refusal_ms_p50"] <= figures["overload.refusal_ms_max"]
     gaps = ("interframe_ms_p99_ratio", "alone_again_ms_p99_ratio")
     assert all(0 < figures[f"overload.{name}"] < math.inf for name in gaps)
+
+
+def test_overload_has_no_gaps_where_one_who_was_admitted_is_refused(
+    service: ServiceProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[Stream] = []
+
+    def run_then_take_a_place(*arguments: Any) -> list[LiveResult]:
+        results = run_streams(*arguments)
+        if not held:
+            held.append(Stream(service.channel, "anna"))
+        return results
+
+    monkeypatch.setattr(overload, "run_streams", run_then_take_a_place)
+    figures = measure_overload(service.address, "anna", seconds=1, frames_per_second=10, most=6)
+    held[0].close()
+    assert figures["overload.admitted_streams"] == 4
+    assert figures["overload.admitted_then_refused"] >= 3  # alone, among others, alone again
+    assert not [name for name in figures if "interframe" in name]

@@ -6,13 +6,22 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import grpc
 import psutil
 import pytest
 
 from benchmarks.streaming import PARTS, read_options
-from benchmarks.streaming_parts.capacity import capacity_table
+from benchmarks.streaming_parts.callers import LiveResult
+from benchmarks.streaming_parts.capacity import (
+    capacity_table,
+    holds,
+    interval_ms_p99,
+    slowest_rate,
+)
 from benchmarks.streaming_parts.malformed import KINDS
+from benchmarks.streaming_parts.overhead import measure_first_frames
 from benchmarks.streaming_parts.soak import Watched
 
 # Takes a megabyte for every line that it is told; ten for the first five.
@@ -30,6 +39,60 @@ def test_parts_run_by_name_and_all_by_default() -> None:
     assert read_options(["--only", "soak", "identity"]).only == ["soak", "identity"]
     with pytest.raises(SystemExit):
         read_options(["--only", "soap"])
+
+
+def test_a_stream_that_stops_early_has_neither_its_rate_nor_small_gaps() -> None:
+    def seen(count: int) -> LiveResult:
+        """So many pictures of the 150 that five seconds ask for, each 20 ms after its face."""
+        arrivals_s = [index / 30 + 0.02 for index in range(count)]
+        return LiveResult(arrivals_s, began_s=0.0, ended_s=149 / 30)
+
+    whole = seen(150)
+    assert slowest_rate([whole]) == pytest.approx(30)
+    assert interval_ms_p99([whole]) == pytest.approx(1000 / 30)
+    assert holds(slowest_rate([whole]), interval_ms_p99([whole]), 30)
+    for count, longest_ms, rate in ((148, 47, 29.7), (10, 4647, 0.84), (2, 4913, 0), (0, 4967, 0)):
+        short = seen(count)
+        assert max(short.intervals_ms()) == pytest.approx(longest_ms, abs=1)
+        assert slowest_rate([whole, short]) == pytest.approx(rate, abs=0.01)
+
+
+def test_a_stream_that_is_refused_midway_is_not_served() -> None:
+    arrivals_s = [index / 30 for index in range(30)]
+    assert slowest_rate([LiveResult(arrivals_s, began_s=0.0, ended_s=1.0, refused_s=1.0)]) == 0
+    assert slowest_rate([LiveResult(refused_s=0.1)]) == 0
+    assert LiveResult(refused_s=0.1).intervals_ms() == []
+
+
+def test_the_time_to_the_first_frame_does_not_have_that_of_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock_s = 0.0
+
+    class SlowToEnd:
+        """Takes 10 ms to begin, 20 for a frame and a second to end."""
+
+        def __init__(self, *_: object) -> None:
+            self._pass(0.01)
+
+        def send(self, _: int) -> None:
+            pass
+
+        def receive(self) -> None:
+            self._pass(0.02)
+
+        def close(self) -> None:
+            self._pass(1.0)
+
+        def _pass(self, seconds: float) -> None:
+            nonlocal clock_s
+            clock_s += seconds
+
+    overhead = "benchmarks.streaming_parts.overhead"
+    monkeypatch.setattr(f"{overhead}.Stream", SlowToEnd)
+    monkeypatch.setattr(f"{overhead}.time", SimpleNamespace(perf_counter=lambda: clock_s))
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        assert measure_first_frames(channel, "anna", 5) == pytest.approx(30)
 
 
 def test_the_table_of_capacity_says_who_holds() -> None:
