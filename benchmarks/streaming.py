@@ -97,10 +97,12 @@ def capacity(bench: Bench) -> dict[str, float]:
 
 
 def loading(bench: Bench) -> dict[str, float]:
-    """A stream while other avatars are loaded."""
+    """A stream while its worker loads other avatars."""
     options = bench.options
     new_ids = write_new_avatars(bench.data_folder(PRESET) / "avatars")
-    with bench.service(PRESET, stand_by=False) as service:
+    # Of its own accord the service would load the newest at start, and others on an idle worker.
+    settings = {"worker_count": 1, "warm_avatars": 0, "stand_by": False}
+    with bench.service(PRESET, **settings) as service:
         return measure_loading(service, MAIN, new_ids, options.seconds, options.fps)
 
 

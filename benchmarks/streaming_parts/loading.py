@@ -39,7 +39,7 @@ def measure_loading(
     """Streams alone, then while avatars are loaded one after the other.
 
     Args:
-        service: With one worker.
+        service: With one worker, which has not loaded them.
         avatar_id: Of the stream.
         new_ids: Avatars that are loaded.
         seconds: Of each.
@@ -47,7 +47,11 @@ def measure_loading(
 
     Returns:
         Gaps between pictures in both, and what a load took.
+
+    Raises:
+        RuntimeError: The stream's worker is not the one that loads them.
     """
+    require_own_loads(service, new_ids)
     loads_s: list[float] = []
 
     async def load() -> None:
@@ -73,3 +77,16 @@ def measure_loading(
         figures[f"loading.interframe_{name}_ms_p99"] = float(np.percentile(steps_ms, 99))
         figures[f"loading.interframe_{name}_ms_max"] = max(steps_ms)
     return {**figures, "loading.load_s_max": max(loads_s)}
+
+
+def require_own_loads(service: RunningService, new_ids: Sequence[str]) -> None:
+    """Raises unless a stream's worker will have to load these avatars itself."""
+    if service.worker_count != 1:
+        raise RuntimeError(
+            f"loads are measured with one worker, not {service.worker_count}: another loads them"
+        )
+    stub = rendering_service_pb2_grpc.RenderingServiceStub(service.channel)
+    answer = stub.ListAvatars(rendering_service_pb2.ListAvatarsRequest())
+    loaded = {avatar.avatar_id for avatar in answer.avatars if avatar.loaded} & set(new_ids)
+    if loaded:
+        raise RuntimeError(f"loaded before they were asked for: {', '.join(sorted(loaded))}")
