@@ -18,6 +18,7 @@ from services.common.security import ApiKeys
 from services.common.storage import AvatarStore, JobFolders, new_id
 from services.gateway.dependencies import Parts, require_key
 from services.gateway.errors import answer_error, install_error_handlers
+from services.gateway.other_sites import refuse_other_sites
 from services.gateway.routers import avatars, jobs, system
 from services.gateway.settings import GatewaySettings
 from styleavatar_core import __version__
@@ -71,7 +72,8 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
     app.state.parts = parts
     app.include_router(system.router)
     for router in (avatars.router, jobs.router):
-        app.include_router(router, dependencies=[Depends(require_key)])
+        guards = [Depends(refuse_other_sites), Depends(require_key)]
+        app.include_router(router, dependencies=guards)
     install_error_handlers(app)
     app.add_middleware(RequestObserver, metrics=parts.metrics)
     return app

@@ -14,7 +14,12 @@ from services.common.errors import describe_error
 from services.common.logging import request_id
 
 # More exact than the status of the error's type.
-_STATUS_BY_REASON = {"UPLOAD_TOO_LARGE": 413, "NOT_MULTIPART": 415}
+_STATUS_BY_REASON = {
+    "UPLOAD_TOO_LARGE": 413,
+    "NOT_MULTIPART": 415,
+    "OTHER_SITE": 403,
+    "UNKNOWN_HOST": 403,
+}
 
 
 def install_error_handlers(app: FastAPI) -> None:

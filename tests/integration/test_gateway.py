@@ -138,7 +138,7 @@ def test_a_caller_who_hangs_up_in_the_middle_of_an_upload(system: JobSystem) -> 
     before = refused()
     with socket.create_connection(("127.0.0.1", system.gateway_port)) as connection:
         connection.sendall(
-            b"POST /v1/avatars HTTP/1.1\r\nHost: here\r\nContent-Length: 100000\r\n"
+            b"POST /v1/avatars HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n"
             b"Content-Type: multipart/form-data; boundary=xx\r\n\r\n--xx\r\n"
         )
     wait_for(lambda: refused() == before + 1)
@@ -151,7 +151,7 @@ def ask(app: ASGIApp, path: str) -> httpx.Response:
 
     async def get() -> httpx.Response:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get(path)
 
     return asyncio.run(get())
