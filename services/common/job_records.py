@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
 _DELETED = "styleavatar:deleted-jobs"
+# There while Redis' append-only file may hold jobs that were deleted.
+_REWRITE_DUE = "styleavatar:rewrite-due"
 # Hash of what has happened to jobs since the beginning, also to those that are gone.
 _TOTALS = "styleavatar:job-totals"
 _RESUMED = "resumed"
@@ -191,11 +193,19 @@ class JobRecords:
             pipeline.sadd(_DELETED, job_id)
             pipeline.delete(_KEY + job_id, events_key(job_id), f"{_KEY}{job_id}:preview")
             pipeline.zrem(_INDEX, job_id)
+            pipeline.set(_REWRITE_DUE, 1)
             pipeline.execute()
+        self.forget_deleted()
+
+    def forget_deleted(self) -> None:
+        """Has Redis write its append-only file anew if deleted jobs may still be in it."""
+        if not self._redis.delete(_REWRITE_DUE):
+            return
         try:
             if cast("dict[str, int]", self._redis.info("persistence"))["aof_enabled"]:
                 self._redis.bgrewriteaof()
-        except ResponseError as error:  # it is just at it, or does not let us
+        except ResponseError as error:  # it is just at it, or does not let us: another time
+            self._redis.set(_REWRITE_DUE, 1)
             logger.info("the append-only file is not rewritten now", extra={"why": str(error)})
 
     def deleted(self) -> set[str]:

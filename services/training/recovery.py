@@ -43,13 +43,14 @@ def recover(queue: Queue, records: JobRecords) -> None:
 
 
 def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStore) -> None:
-    """Removes files of deleted jobs, and what broken deletions and uploads left behind.
+    """Removes what is left of deleted jobs, broken deletions and broken uploads.
 
     Args:
         records: The job records.
         folders: Files of jobs.
         store: Finished avatars.
     """
+    records.forget_deleted()
     present = folders.list()  # before the records: an upload has its record first
     deleted, known = records.deleted(), {job.job_id for job in records.list()}
     for job_id in present:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from services.common.job_records import JobRecords, StaleAttemptError
 from services.common.jobs import JobState, TrainingJob
+from services.common.storage import AvatarStore, JobFolders
+from services.training.recovery import remove_leftovers
 from services.training.server import job_metrics
 from styleavatar_core.errors import NotFoundError
 from styleavatar_core.provenance.consent import make_consent
@@ -115,13 +118,22 @@ def test_a_finished_job_keeps_no_picture(records: JobRecords) -> None:
 
 
 def test_what_was_deleted_leaves_the_append_only_file(records: JobRecords, tmp_path: Path) -> None:
-    def kept() -> bool:
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        return any(
-            b"avatar-of-job-secret" in path.read_bytes() for path in files if path.suffix != ".log"
-        )
+    def kept() -> set[str]:
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".log"]
+        found = [re.findall(rb":job:(job-\w+)", path.read_bytes()) for path in files]
+        return {name.decode() for names in found for name in names}
 
-    create(records, "job-secret")
-    assert kept()
-    records.delete("job-secret")
-    wait_for(lambda: not kept())
+    names = {f"job-secret{number}" for number in range(3)}
+    for name in names:
+        create(records, name)
+    assert kept() == names
+    for name in names:  # Redis is at it still when the second is deleted
+        records.delete(name)
+
+    def are_forgotten() -> bool:
+        remove_leftovers(records, JobFolders(tmp_path / "jobs"), AvatarStore(tmp_path / "avatars"))
+        return not kept()
+
+    for folder in ("jobs", "avatars"):
+        (tmp_path / folder).mkdir()
+    wait_for(are_forgotten)
