@@ -46,7 +46,7 @@ class TrainConfig:
         static_share: Share of the budget after which the feature generators are frozen.
         adversarial_start: Share of the budget after which the discriminator joins; 1 leaves it out.
         r1_weight: Of the gradient penalty.
-        r1_interval: Steps between penalties.
+        r1_interval: Steps between penalties; of several clips, each one's own steps.
         checkpoint_interval_s: Seconds of training between checkpoints.
         preview_interval_s: Seconds between pictures.
         evaluation_share: Share of the budget between quick looks at the watched frames.

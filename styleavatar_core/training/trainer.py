@@ -177,7 +177,10 @@ class Trainer:
         Where its gradients are no numbers it stays as it is.
         """
         config = self._config
-        is_penalized = number % config.r1_interval == 0
+        # In every so many turns of each clip; those of different clips lie apart.
+        clip_count = self.networks.clip_count
+        turn, apart = number // clip_count, batch.clip * config.r1_interval // clip_count
+        is_penalized = (turn + apart) % config.r1_interval == 0
         real = (batch.image * batch.valid).requires_grad_(is_penalized)
         judge = self._parallel_judge
         # The penalty squares gradients of gradients: those are fp32 always.

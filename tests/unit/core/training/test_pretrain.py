@@ -8,12 +8,16 @@ from safetensors.torch import load_file
 
 from styleavatar_core.errors import InvalidInputError, TrainingCanceled
 from styleavatar_core.networks import get_preset
+from styleavatar_core.training import losses
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.batches import BatchSampler
 from styleavatar_core.training.clips import Clip
+from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.pretrain import pretrain
+from styleavatar_core.training.schedule import phase_at
+from styleavatar_core.training.trainer import Trainer
 from tests.fakes.prepared_clip import write_prepared_clip
 
 CONFIG = TrainConfig(
@@ -43,6 +47,26 @@ def test_clips_take_turns_and_share_an_identity_in_some_steps(
     # Neighbouring turns of a clip go on in its order of frames: an epoch shows each frame once.
     times = torch.cat([sampler.at_step(step).style_time for step in range(1, 21, 2)])
     assert times.max() < 20 / 25  # the other clip's training part
+
+
+@pytest.mark.parametrize("clip_count", [2, 6])
+def test_the_gradient_penalty_sees_all_clips_alike(
+    tiny_dataset, tiny_config, monkeypatch, clip_count
+):
+    penalized, penalty = [], losses.gradient_penalty
+
+    def record(scores, image):
+        penalized.append(batch.clip)
+        return penalty(scores, image)
+
+    monkeypatch.setattr(losses, "gradient_penalty", record)
+    config = TrainConfig(step_count=100, batch_size=1, adversarial_start=0.0, r1_interval=4)
+    trainer = Trainer(tiny_config, config, clip_count=clip_count)
+    sampler = BatchSampler([Clip(tiny_dataset)] * clip_count, tiny_config, config)
+    for step in range(8 * clip_count):
+        batch = sampler.at_step(step)
+        trainer.step(batch, None, phase_at(Clock(step=step), config), step)
+    assert sorted(penalized) == sorted([*range(clip_count)] * 2)
 
 
 def test_each_clip_has_maps_of_its_own(tiny_config):
