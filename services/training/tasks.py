@@ -151,7 +151,9 @@ class TrainingRun:
         return self._publish(job, bundle)
 
     def _publish(self, job: TrainingJob, bundle: Path) -> bool:
-        self._records.update(job.job_id, fence=job.attempt)  # the last look before it is public
+        # The last look before it is public.
+        if self._records.update(job.job_id, fence=job.attempt).cancel_requested:
+            return self._finish(job, JobState.CANCELED)
         self._store.publish(bundle, job.avatar_id)
         self._finish(job, JobState.SUCCEEDED)
         self._folders.delete(job.job_id)

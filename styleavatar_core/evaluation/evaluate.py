@@ -53,6 +53,7 @@ def evaluate_held_out(
     render: RenderIndex,
     *,
     frame_limit: int | None = None,
+    on_output: Callable[[int, ByteArray], None] | None = None,
     sheet_path: Path | None = None,
 ) -> dict[str, float]:
     """Compares rendered held-out frames with the truth.
@@ -61,12 +62,13 @@ def evaluate_held_out(
         dataset: The clip.
         render: The avatar.
         frame_limit: Most frames to look at; None takes all.
+        on_output: Shown each frame's index and picture, in order.
         sheet_path: Where a contact sheet goes: input, renderings, mask, output, truth.
 
     Returns:
         ``HeldOutEvaluation.figures``.
     """
-    evaluation = evaluate_frames(dataset, render, frame_limit=frame_limit)
+    evaluation = evaluate_frames(dataset, render, frame_limit=frame_limit, on_output=on_output)
     if sheet_path is not None:
         write_sheet(dataset, render, evaluation.indices, sheet_path)
     return evaluation.figures

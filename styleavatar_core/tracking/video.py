@@ -106,9 +106,10 @@ def track_video(
             )
         file.flush()
         landmarks = np.memmap(file, np.float32, mode="r+", shape=(len(times), *_NO_FACE.shape))
-    others = frames_of_others(model, landmarks, times, width, height)
+    size = (width, height)
+    others = frames_of_others(model, landmarks, times, *size)
     landmarks[others] = np.nan
-    parameters, identity = _solve(model, landmarks, times, sampler.views, (width, height))
+    parameters, identity = _solve(model, landmarks, times, sampler.views, size, should_stop)
     if on_progress:
         on_progress(Progress("tracking", 1.0, f"tracked {len(parameters)} frames"))
     return TrackedVideo(
@@ -122,12 +123,15 @@ def _solve(
     times: list[float],
     views: list[tuple[int, ByteArray]],
     size: tuple[int, int],
+    should_stop: Callable[[], bool] | None = None,
 ) -> tuple[list[FaceParameters | None], FaceIdentity]:
     """Solves who is seen and every frame, keeping no more of a frame than its parameters."""
     fitter = _identified(model, landmarks, *size)
     seen, shown = dict(views), []
     parameters: list[FaceParameters | None] = []
     for index, fit in enumerate(_fits(fitter, landmarks, *size)):
+        if should_stop and should_stop():
+            raise TrainingCanceled("Tracking was stopped.")
         if fit is None:
             parameters.append(None)
             continue

@@ -16,7 +16,8 @@ from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.spread import spread_evenly
-from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr
+from styleavatar_core.errors import TrainingCanceled
+from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr, pick_frames
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.training.avatar_networks import AvatarNetworks
@@ -27,7 +28,7 @@ from styleavatar_core.training.loop import load_average
 from styleavatar_core.training.parallel import own_device
 from styleavatar_core.training.reporter import NetworkRenderer
 from styleavatar_core.training.schedule import stopped_by
-from styleavatar_core.types import FaceParameters
+from styleavatar_core.types import ByteArray, FaceParameters, Progress
 
 SHEET_NAME = "evaluation.jpg"
 FIGURES_NAME = "evaluation.json"
@@ -44,7 +45,10 @@ def write_avatar(
     checkpoint: Path,
     generator_config: GeneratorConfig,
     make_manifest: Callable[[Clock, float, dict[str, float]], AvatarManifest],
-) -> float:
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> None:
     """Chooses z_tmp, measures on the held-out frames and writes the bundle.
 
     Args:
@@ -54,18 +58,35 @@ def write_avatar(
         checkpoint: What came of it.
         generator_config: The preset.
         make_manifest: Takes how far the training came, the z_tmp of inference and the figures.
+        on_progress: Told how far it is.
+        should_stop: Asked before each picture.
 
-    Returns:
-        The PSNR on the held-out frames, dB.
+    Raises:
+        TrainingCanceled: ``should_stop`` said so; there is no bundle, or the one before.
     """
+    report = on_progress or (lambda _: None)
     networks, clock = load_average(checkpoint, generator_config)
     networks.to(own_device())
     renderer = NetworkRenderer(dataset, networks)
-    style_time = choose_style_time(dataset, renderer)
+
+    def render(index: int, style_time: float) -> tuple[ByteArray, ByteArray]:
+        if should_stop is not None and should_stop():
+            raise TrainingCanceled
+        return renderer(index, style_time)
+
+    report(Progress("export", 0.0, "choosing z_tmp"))
+    style_time = choose_style_time(dataset, render)
+    measured_indices = pick_frames(dataset, _EVALUATED_FRAME_LIMIT)
+
+    def tell(index: int, _picture: ByteArray) -> None:
+        number, count = measured_indices.index(index) + 1, len(measured_indices)
+        report(Progress("export", number / (count + 1), f"held-out frame {number} of {count}"))
+
     metrics = evaluate_held_out(
         dataset,
-        lambda index: renderer(index, style_time),
+        lambda index: render(index, style_time),
         frame_limit=_EVALUATED_FRAME_LIMIT,
+        on_output=tell,
         sheet_path=folder / SHEET_NAME,
     )
     measured = {name: value for name, value in metrics.items() if np.isfinite(value)}
@@ -77,18 +98,20 @@ def write_avatar(
         make_manifest(clock, style_time, told),
         generator=_arrays(networks),
         features=_feature_arrays(networks),
-        preview_jpeg=encode_jpeg(renderer(middle, style_time)[0]),
+        preview_jpeg=encode_jpeg(render(middle, style_time)[0]),
         held_out=faces_in_window(dataset, dataset.held_out_indices),
     )
-    return metrics["psnr_db"]
+    report(Progress("export", 1.0, "the avatar is ready", psnr_db=metrics["psnr_db"]))
 
 
-def choose_style_time(dataset: AvatarDataset, renderer: NetworkRenderer) -> float:
+def choose_style_time(
+    dataset: AvatarDataset, render: Callable[[int, float], tuple[ByteArray, ByteArray]]
+) -> float:
     """Selects the z_tmp of inference (Sec. 3.4) on the watched frames."""
     frames = spread_evenly(dataset.watched_indices, _STYLE_FRAME_COUNT)
 
     def score(time: float) -> float:
-        return mean_psnr(dataset, lambda index: renderer(index, time), frames)
+        return mean_psnr(dataset, lambda index: render(index, time), frames)
 
     # Codes of frames near the scored ones would win by memory, not by merit.
     until = 0.8 * len(dataset.train_indices) / len(dataset)

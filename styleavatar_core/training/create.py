@@ -105,10 +105,8 @@ def create_avatar(
         should_stop=should_stop,
     )
     if own_rank() == 0:
-        report = on_progress or (lambda _: None)
-        report(Progress("export", 0.0, "measuring on the held-out frames"))
         loss = read_perceptual_loss(checkpoint)
-        psnr_db = write_avatar(
+        write_avatar(
             bundle_path,
             folder,
             dataset,
@@ -117,8 +115,9 @@ def create_avatar(
             lambda *measured: _manifest(
                 dataset, generator_config, settings, consent, loss, *measured
             ),
+            on_progress=on_progress,
+            should_stop=should_stop,
         )
-        report(Progress("export", 1.0, "the avatar is ready", psnr_db=psnr_db))
     wait_for_all()
     return bundle_path
 

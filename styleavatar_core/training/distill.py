@@ -84,7 +84,7 @@ def distill(
         on_progress=on_progress,
         should_stop=should_stop,
     )
-    psnr_db = write_avatar(
+    write_avatar(
         bundle_path,
         folder,
         dataset,
@@ -93,9 +93,9 @@ def distill(
         lambda *measured: _manifest(
             teacher, student, settings, read_perceptual_loss(checkpoint), *measured
         ),
+        on_progress=on_progress,
+        should_stop=should_stop,
     )
-    if on_progress is not None:
-        on_progress(Progress("export", 1.0, "the avatar is ready", psnr_db=psnr_db))
     return bundle_path
 
 

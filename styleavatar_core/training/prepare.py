@@ -87,7 +87,7 @@ def prepare_dataset(
     parameters = [tracked.parameters[index] for index in chosen]
     train = chosen[: int(len(chosen) * _TRAIN_SHARE)]
     window = _choose_window(tracked, train)
-    identity = _fit_head(video, model, tracked, train, window, matting_weights)
+    identity = _fit_head(video, model, tracked, train, window, matting_weights, should_stop)
     matting = ForegroundMatting(matting_weights)
     info = DatasetInfo(
         source_name=video.name,
@@ -141,6 +141,7 @@ def _fit_head(
     train: list[int],
     window: CropBox,
     matting_weights: Path | None,
+    should_stop: ShouldStop | None,
 ) -> FloatArray:
     """Returns the identity with hair and neck fitted to the outline in frames of all headings."""
     known = {index: params for index in train if (params := tracked.parameters[index]) is not None}
@@ -150,6 +151,8 @@ def _fit_head(
     matting = ForegroundMatting(matting_weights)
     try:
         for index, _, frame in read_frames(video):
+            if should_stop is not None and should_stop():
+                raise TrainingCanceled
             if index in picked:
                 mask = crop_image(matting.matte(frame), window, _OUTLINE_SIZE_PX)
                 masks.append(np.rint(mask * 255).astype(np.uint8))

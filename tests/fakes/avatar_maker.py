@@ -6,8 +6,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from services.common.job_records import JobRecords, connect_redis
 from services.common.jobs import TrainingJob
 from services.training.reporting import JobReporter
+from services.training.settings import TrainingSettings
 from styleavatar_core.errors import FaceNotFoundError, TrainingCanceled
 from styleavatar_core.types import Progress
 from tests.fakes.bundle import write_fake_bundle
@@ -37,6 +39,14 @@ def count_steps(job: TrainingJob, video: Path, work: Path, reporter: JobReporter
             Progress("training", step / STEP_COUNT, step=step, preview_jpeg=picture)
         )
     return write_fake_bundle(work / "bundle", mark=1, consent=job.consent)
+
+
+def cancel_late(job: TrainingJob, video: Path, work: Path, reporter: JobReporter) -> Path:
+    """Is canceled when nobody asks any more."""
+    bundle = write_fake_bundle(work / "bundle", mark=1, consent=job.consent)
+    records = JobRecords(connect_redis(TrainingSettings().redis_url))
+    records.update(job.job_id, cancel_requested=True)
+    return bundle
 
 
 def find_no_face(job: TrainingJob, video: Path, work: Path, reporter: JobReporter) -> Path:

@@ -89,6 +89,17 @@ def test_cancel_and_retry(system: JobSystem, clip: Path) -> None:
     assert (finished.state, finished.resume_count) == (JobState.SUCCEEDED, 0)
 
 
+def test_what_is_canceled_at_the_last_moment_is_not_published(
+    system: JobSystem, clip: Path
+) -> None:
+    system.maker = "tests.fakes.avatar_maker:cancel_late"
+    system.start_trainer()
+    job_id, avatar_id = start_job(system, clip)
+    canceled = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert canceled.state is JobState.CANCELED
+    assert system.http.get(f"/v1/avatars/{avatar_id}/bundle").json()["reason"] == "AVATAR_NOT_READY"
+
+
 def test_cancel_before_it_begins(system: JobSystem, clip: Path) -> None:
     job_id, _ = start_job(system, clip)
     answer = system.http.post(f"/v1/training-jobs/{job_id}:cancel")

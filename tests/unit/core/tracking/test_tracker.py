@@ -21,10 +21,11 @@ from styleavatar_core.errors import (
     TrainingCanceled,
 )
 from styleavatar_core.face3d.arkit import ARKIT_INDEX
+from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import rotation_vector_from_quaternion as to_vector
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.tracker import Tracker
-from styleavatar_core.tracking.video import TrackedVideo, track_video
+from styleavatar_core.tracking.video import TrackedVideo, _solve, track_video
 from styleavatar_core.types import Progress
 
 if TYPE_CHECKING:
@@ -198,6 +199,13 @@ def test_tracking_can_be_stopped_and_tells_how_far_it_is(sample_clip: SampleClip
         track_video(sample_clip.path, on_progress=seen.append, should_stop=lambda: len(seen) >= 2)
     assert [p.stage for p in seen] == ["tracking", "tracking"]
     assert 0 < seen[0].fraction < seen[1].fraction < 1
+
+
+def test_solving_can_be_stopped_between_frames(tracked: TrackedVideo) -> None:
+    times, size = [0.0] * len(tracked.landmarks), (tracked.width, tracked.height)
+    answers = iter([False, False, True])
+    with pytest.raises(TrainingCanceled):
+        _solve(builtin_model(), tracked.landmarks, times, [], size, lambda: next(answers))
 
 
 def test_a_longer_video_takes_hardly_more_memory(frames: list[np.ndarray], tmp_path: Path) -> None:

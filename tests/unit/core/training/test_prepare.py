@@ -2,6 +2,7 @@
 """What is held out has no say in what is trained on; what was prepared otherwise is not reused."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 
 from styleavatar_core.data.matting import ForegroundMatting
 from styleavatar_core.data.portrait import choose_window
-from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.errors import InvalidInputError, TrainingCanceled
 from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.tracking.video import TrackedVideo
-from styleavatar_core.training.prepare import _choose_window, prepare_dataset
+from styleavatar_core.training import prepare
+from styleavatar_core.training.prepare import _choose_window, _fit_head, prepare_dataset
 from styleavatar_core.types import FaceIdentity
 from tests.fakes.prepared_clip import name_source, write_prepared_clip
 
@@ -33,6 +35,34 @@ def test_the_window_is_where_the_training_frames_have_the_face() -> None:
     landmarks[80:] += [150, 40, 0]  # the person moves aside once training is over
     assert chosen() == wanted
     assert choose_window(landmarks, 640, 360) != wanted
+
+
+def test_fitting_the_head_can_be_stopped_between_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = write_prepared_clip(tmp_path)
+    landmarks = np.zeros((len(clip), 478, 3), np.float32)
+    nobody = FaceIdentity(clip.info.model_id, clip.info.face_identity.identity, np.zeros(1))
+    tracked = TrackedVideo(clip.parameters, nobody, 25.0, 64, 64, landmarks)
+    read = []
+
+    def read_frames(_: Path) -> Iterator[tuple[int, float, np.ndarray]]:
+        for index in range(len(clip)):
+            read.append(index)
+            yield index, index / 25.0, np.asarray(clip.frames[index])
+
+    monkeypatch.setattr(prepare, "read_frames", read_frames)
+    with pytest.raises(TrainingCanceled):
+        _fit_head(
+            tmp_path / "clip.mp4",
+            clip.info.face_model(),
+            tracked,
+            list(clip.train_indices),
+            clip.info.crop,
+            None,
+            lambda: len(read) > 3,
+        )
+    assert read == [0, 1, 2, 3]
 
 
 class Nobody(torch.nn.Module):
