@@ -50,7 +50,7 @@ class Clock:
             it won.
         budget_factor: Factor on the budget; less than 1 once quality has stopped rising.
         next_evaluation_share: Share of the budget at which watched frames are looked at next.
-        psnr_history: What these looks gave, dB.
+        psnr_history: What these looks gave under this budget, dB.
         started_from: Name of the file that it started from, if it was another avatar's.
         health: Whether it goes well.
         recoveries: What went wrong until now.

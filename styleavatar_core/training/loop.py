@@ -38,6 +38,7 @@ from styleavatar_core.training.schedule import (
     budget_share,
     evaluation_is_due,
     phase_at,
+    under_budget,
 )
 from styleavatar_core.training.start import start_from_avatar
 from styleavatar_core.training.trainer import Trainer
@@ -134,7 +135,7 @@ def _train(
     if is_new:
         save_checkpoint(path, clock, *state)
     else:
-        clock = load_checkpoint(path, *state)
+        clock = under_budget(load_checkpoint(path, *state), config)
         if budget_share(clock, config) < 1.0:
             clock = replace(clock, resume_count=clock.resume_count + 1)
             logger.info("training resumed", extra={"step": clock.step})
@@ -149,7 +150,8 @@ def _train(
             result = trainer.step(given.batch, given.noise, phase, clock.step)
             clock = replace(clock, health=observe(clock.health, result))
             if trouble := find_trouble(clock.health, result):
-                clock = recover(load_checkpoint(good.path, *state), clock, trouble)
+                saved = under_budget(load_checkpoint(good.path, *state), config)
+                clock = recover(saved, clock, trouble)
                 trainer.forget_maps()
                 save_checkpoint(path, clock, *state)
                 good.after_recovery(clock.step)

@@ -77,8 +77,27 @@ def after_evaluation(clock: Clock, psnr_db: float, config: TrainConfig) -> Clock
     clock = replace(clock, psnr_history=(*clock.psnr_history, psnr_db))
     if share < config.static_share and not clock.has_plateaued and _is_level(clock, config):
         clock = replace(clock, budget_factor=share / config.static_share)
+    return replace(clock, next_evaluation_share=_next_look(clock, config))
+
+
+def under_budget(clock: Clock, config: TrainConfig) -> Clock:
+    """Returns a checkpoint's clock for the budget that it goes on with; of the same, unchanged.
+
+    With another, larger budget the rate rises again and quality falls at first: what the looks
+    under the one before gave, and the cut that followed, say nothing of it.
+    """
+    if config.plateau_gain_db is None:
+        clock = replace(clock, budget_factor=1.0)
+    if _next_look(clock, config) >= clock.next_evaluation_share:
+        return clock
+    clock = replace(clock, budget_factor=1.0, psnr_history=())
+    return replace(clock, next_evaluation_share=_next_look(clock, config))
+
+
+def _next_look(clock: Clock, config: TrainConfig) -> float:
+    """Returns the share of the budget at which the look after the present one is due."""
     done = math.floor(budget_share(clock, config) / config.evaluation_share)
-    return replace(clock, next_evaluation_share=(done + 1) * config.evaluation_share)
+    return (done + 1) * config.evaluation_share
 
 
 def _is_level(clock: Clock, config: TrainConfig) -> bool:

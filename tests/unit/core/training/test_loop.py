@@ -65,6 +65,16 @@ def test_a_stopped_and_resumed_run_gives_the_same_numbers(
     assert stopped_by(clock, config) == reason
 
 
+def test_a_training_goes_on_with_a_larger_budget_and_looks_again(
+    tiny_dataset, tiny_config, tmp_path
+):
+    train([tiny_dataset], tiny_config, CONFIG, tmp_path)
+    config = replace(CONFIG, step_count=18)
+    _, clock = load_average(train([tiny_dataset], tiny_config, config, tmp_path), tiny_config)
+    assert (clock.step, clock.resume_count) == (18, 1)
+    assert len(clock.psnr_history) == 2  # at half of it and at its end
+
+
 def test_feature_generators_freeze_after_their_share(tiny_dataset, tiny_config, tmp_path):
     def trained(share):
         config = replace(CONFIG, static_share=share, adversarial_start=1.0)

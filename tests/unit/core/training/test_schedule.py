@@ -12,6 +12,7 @@ from styleavatar_core.training.schedule import (
     learning_rate,
     phase_at,
     stopped_by,
+    under_budget,
 )
 
 CONFIG = TrainConfig(
@@ -23,9 +24,9 @@ CONFIG = TrainConfig(
 )
 
 
-def look_until(quality, config=CONFIG):
+def look_until(quality, config=CONFIG, clock=None):
     """Lets a training of 64 steps run whose PSNR after a step is ``quality(step)``."""
-    clock, looks = Clock(), []
+    clock, looks = clock or Clock(), []
     while budget_share(clock, config) < 1.0:
         clock = replace(clock, step=clock.step + 1)
         if evaluation_is_due(clock, config):
@@ -72,6 +73,38 @@ def test_what_comes_in_the_final_part_cuts_nothing():
 def test_it_can_be_switched_off():
     clock, _ = look_until(lambda _: 20.0, replace(CONFIG, plateau_gain_db=None))
     assert clock.step == 64
+
+
+def test_switched_off_afterwards_it_gives_the_whole_budget():
+    cut, _ = look_until(lambda _: 20.0)
+    assert cut.has_plateaued
+    assert under_budget(cut, CONFIG) == cut
+    config = replace(CONFIG, plateau_gain_db=None)
+    clock = under_budget(cut, config)
+    assert budget_share(clock, config) == cut.step / 64
+    clock, looks = look_until(lambda _: 20.0, config, clock)
+    assert looks == [step for step in range(4, 65, 4) if step > cut.step]
+    assert stopped_by(clock, config) == "steps"
+
+
+def test_a_larger_budget_is_judged_by_its_own_looks():
+    config = replace(CONFIG, step_count=192)
+    done, _ = look_until(lambda step: 20 + step / 10)
+    # The rate is high again: it takes some time until quality is what it was before.
+    clock, looks = look_until(lambda step: 12 + step / 10, config, under_budget(done, config))
+    assert looks == [*range(72, 193, 12)]
+    assert (clock.step, stopped_by(clock, config)) == (192, "steps")
+
+
+@pytest.mark.parametrize("quality", [20.0, 30.0])
+def test_the_same_budget_changes_nothing(quality):
+    clock = Clock()
+    while budget_share(clock, CONFIG) < 1.0:
+        assert under_budget(clock, CONFIG) == clock
+        clock = replace(clock, step=clock.step + 1)
+        if evaluation_is_due(clock, CONFIG):
+            clock = after_evaluation(clock, min(clock.step / 2, quality), CONFIG)
+    assert under_budget(clock, CONFIG) == clock
 
 
 def test_the_discriminator_joins_by_its_share():
