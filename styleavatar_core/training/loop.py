@@ -143,8 +143,8 @@ def _train(
     saved_s = clock.elapsed_s
 
     with closing(Feeder(clips, generator_config, config, own_device())) as feeder:
+        started = time.monotonic()
         while budget_share(clock, config) < 1.0:
-            started = time.monotonic()
             phase = phase_at(clock, config)
             given = feeder.at_step(clock.step)
             result = trainer.step(given.batch, given.noise, phase, clock.step)
@@ -161,13 +161,15 @@ def _train(
                 clock = after_evaluation(clock, reporter.evaluate(), config)
             losses = result.losses | result.judge
             reporter.after_step(clock, budget_share(clock, config), phase.rate, losses)
-            elapsed_s = told_by_first_rank(clock.elapsed_s + time.monotonic() - started)
+            # Writing a checkpoint, or going back to one, counts with the step after it.
+            now = time.monotonic()
+            elapsed_s, started = told_by_first_rank(clock.elapsed_s + now - started), now
             clock = replace(clock, elapsed_s=elapsed_s)
             stops = bool(told_by_first_rank(should_stop is not None and should_stop()))
             if stops or clock.elapsed_s - saved_s >= config.checkpoint_interval_s:
                 save_checkpoint(path, clock, *state)
                 good.after_save(clock.step)
-                saved_s = clock.elapsed_s
+                saved_s = told_by_first_rank(clock.elapsed_s + time.monotonic() - started)
             if stops:
                 raise TrainingCanceled
     save_checkpoint(path, clock, *state)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import copy
+import itertools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from safetensors.torch import load_file
 
 from styleavatar_core.data.picture import decode_jpeg
 from styleavatar_core.errors import AssetError, ConflictError, TrainingCanceled, TrainingError
+from styleavatar_core.training import loop
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
-from styleavatar_core.training.checkpoint import CHECKPOINT_NAME
+from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, save_checkpoint
 from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.schedule import stopped_by
@@ -162,6 +165,22 @@ def test_a_damaged_checkpoint_is_refused(tiny_config, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
     with pytest.raises(AssetError, match="cannot be read"):
         load_average(tmp_path / "checkpoint.safetensors", tiny_config)
+
+
+def test_saving_is_part_of_the_budget(tiny_dataset, tmp_path, monkeypatch):
+    ticks = itertools.count()
+    seconds = [0.0]  # that saving took until now
+
+    def save(*arguments):
+        seconds[0] += 9.0
+        save_checkpoint(*arguments)
+
+    # A look at the clock takes a second, of which there is one in a step; a checkpoint nine more.
+    now = SimpleNamespace(monotonic=lambda: next(ticks) + seconds[0])
+    monkeypatch.setattr(loop, "time", now)
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    clock = long_training(tiny_dataset, tmp_path, step_count=None, minutes=1.0)
+    assert (clock.step, clock.elapsed_s) == (7, 67.0)
 
 
 def test_a_rate_that_is_too_high_is_halved_and_then_given_up(tiny_dataset, tiny_config, tmp_path):
