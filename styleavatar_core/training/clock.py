@@ -54,6 +54,7 @@ class Clock:
         started_from: Name of the file that it started from, if it was another avatar's.
         health: Whether it goes well.
         recoveries: What went wrong until now.
+        given_up_count: How many of these there were when it was last given up, after the latest.
     """
 
     step: int = 0
@@ -67,6 +68,12 @@ class Clock:
     started_from: str = ""
     health: Health = Health()
     recoveries: tuple[Recovery, ...] = ()
+    given_up_count: int = 0
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether what went wrong last was once too often; the next try may err as often again."""
+        return 0 < self.given_up_count == len(self.recoveries)
 
     @property
     def has_plateaued(self) -> bool:

@@ -30,7 +30,7 @@ from styleavatar_core.training.feeder import Feeder
 from styleavatar_core.training.good_checkpoint import GoodCheckpoint
 from styleavatar_core.training.parallel import own_device, require_even_shares, told_by_first_rank
 from styleavatar_core.training.perceptual import STRUCTURE_LOSS, VGG19_LOSS
-from styleavatar_core.training.recovery import find_trouble, observe, recover
+from styleavatar_core.training.recovery import find_trouble, observe, recover, require_another_try
 from styleavatar_core.training.rehearsal import is_out_of_memory, too_large_batch
 from styleavatar_core.training.reporter import TrainingReporter
 from styleavatar_core.training.schedule import (
@@ -81,7 +81,8 @@ def train(
         ConflictError: The folder's checkpoint is of another video, face model, preset,
             seed or perceptual loss.
         TrainingCanceled: ``should_stop`` said so.
-        TrainingError: The training diverged again and again, or memory does not suffice.
+        TrainingError: The training diverged again and again, and the good checkpoint is now the
+            last; or memory does not suffice.
     """
     require_even_shares(config.batch_size)
     keep_freed_memory()
@@ -155,6 +156,7 @@ def _train(
                 trainer.forget_maps()
                 save_checkpoint(path, clock, *state)
                 good.after_recovery(clock.step)
+                require_another_try(clock)
                 continue
             clock = replace(clock, step=clock.step + 1)
             if evaluation_is_due(clock, config):

@@ -3,8 +3,9 @@
 
 Three things go wrong: numbers that are none, a reconstruction that gets worse and worse, and a
 discriminator so sure that the networks learn nothing from it. The training then goes back to its
-last good checkpoint, see ``good_checkpoint``. A rate that was too high is halved. A
-discriminator that wins learns half as fast and counts half; the third time it is left out.
+last good checkpoint, see ``good_checkpoint``. A rate that was too high is halved; the fourth time
+the training is given up, and goes on from there when a person runs it again. A discriminator that
+wins learns half as fast and counts half; the third time it is left out.
 """
 
 from __future__ import annotations
@@ -74,22 +75,19 @@ def recover(saved: Clock, now: Clock, trouble: Trouble) -> Clock:
         saved: Of the checkpoint. Its step is gone back to; time that is spent stays spent.
         now: When the trouble was found.
         trouble: What it is.
-
-    Raises:
-        TrainingError: Gentler settings did not help.
     """
-    causes = [recovery.cause for recovery in now.recoveries]
+    recoveries = (*now.recoveries, Recovery(str(trouble), now.step, saved.step))
+    causes = [recovery.cause for recovery in recoveries]
     rate_factor, judge_factor = now.rate_factor, now.judge_factor
+    given_up_count = now.given_up_count
     if trouble is Trouble.JUDGE_WON:
-        is_last = causes.count(trouble) >= _MAX_GENTLER_JUDGES
+        is_last = causes.count(trouble) > _MAX_GENTLER_JUDGES
         judge_factor = 0.0 if is_last else judge_factor / 2
-    elif len(causes) - causes.count(Trouble.JUDGE_WON) >= _MAX_DIVERGENCES:
-        raise TrainingError(
-            f"the training diverged {_MAX_DIVERGENCES + 1} times, the last time at step {now.step} "
-            f"({trouble}); use a smaller learning rate"
-        )
     else:
         rate_factor /= 2
+        tried = causes[given_up_count:]
+        if len(tried) - tried.count(Trouble.JUDGE_WON) > _MAX_DIVERGENCES:
+            given_up_count = len(recoveries)
     logger.warning(
         "training goes back to a good checkpoint",
         extra={"cause": str(trouble), "step": now.step, "back_to_step": saved.step},
@@ -100,5 +98,23 @@ def recover(saved: Clock, now: Clock, trouble: Trouble) -> Clock:
         rate_factor=rate_factor,
         judge_factor=judge_factor,
         health=Health(),
-        recoveries=(*now.recoveries, Recovery(str(trouble), now.step, saved.step)),
+        recoveries=recoveries,
+        given_up_count=given_up_count,
+    )
+
+
+def require_another_try(clock: Clock) -> None:
+    """Refuses to go on with a training that is given up.
+
+    Raises:
+        TrainingError: Gentler settings did not help.
+    """
+    if not clock.is_given_up:
+        return
+    last = clock.recoveries[-1]
+    raise TrainingError(
+        f"the training diverged {_MAX_DIVERGENCES + 1} times, the last time at step {last.step} "
+        f"({last.cause}): run the same again to go on from step {last.back_to_step} with a learning"
+        f" rate that is {clock.rate_factor:g} of the usual one; if that does not help, use a larger"
+        " --batch-size, on a GPU --precision fp32, or another clip"
     )

@@ -15,6 +15,7 @@ from styleavatar_core.errors import AssetError, ConflictError, TrainingCanceled,
 from styleavatar_core.training import loop
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
 from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, save_checkpoint
+from styleavatar_core.training.clock import Health
 from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.schedule import stopped_by
@@ -185,11 +186,11 @@ def test_saving_is_part_of_the_budget(tiny_dataset, tmp_path, monkeypatch):
 
 def test_a_rate_that_is_too_high_is_halved_and_then_given_up(tiny_dataset, tiny_config, tmp_path):
     config = replace(CONFIG, learning_rate=1e30, warm_up_share=0.01)
-    with pytest.raises(TrainingError, match=r"diverged 4 times.* smaller learning rate"):
+    with pytest.raises(TrainingError, match=r"diverged 4 times.*run the same again"):
         train([tiny_dataset], tiny_config, config, tmp_path)
     networks, clock = load_average(tmp_path / "checkpoint.safetensors", tiny_config)
-    assert clock.rate_factor == 1 / 8
-    assert [recovery.cause for recovery in clock.recoveries] == ["not finite"] * 3
+    assert clock.rate_factor == 1 / 16
+    assert [recovery.cause for recovery in clock.recoveries] == ["not finite"] * 4
     assert all(recovery.back_to_step == 0 for recovery in clock.recoveries)
     assert all(torch.isfinite(value).all() for value in networks.state_dict().values())
 
@@ -219,6 +220,31 @@ def test_a_loss_that_rises_leads_back_to_before_it_rose(tmp_path):
     # Later checkpoints were written while the loss was rising already.
     assert 50 <= recovery.back_to_step < 102
     assert (clock.step, clock.rate_factor) == (150, 0.5)
+
+
+def test_a_training_that_was_given_up_goes_on_from_a_good_checkpoint(tmp_path, monkeypatch):
+    dataset, going_back = write_prepared_clip(tmp_path / "dataset", train_count=16), loop.recover
+    clean, spoiled = dataset.renderings, np.full(dataset.renderings.shape, np.nan, np.float32)
+    well_steps = iter([60, 5, 5, 5, 20, 100])  # before what is spoiled, and after each return
+
+    def recover(*arguments):
+        nonlocal steps
+        steps, dataset.renderings = iter(range(next(well_steps))), clean
+        return going_back(*arguments)
+
+    def spoil() -> bool:
+        if next(steps, None) is None:
+            dataset.renderings = spoiled
+        return False
+
+    steps = iter(range(next(well_steps)))
+    monkeypatch.setattr(loop, "recover", recover)
+    with pytest.raises(TrainingError, match=r"diverged 4 times.*run the same again"):
+        long_training(dataset, tmp_path, spoil, step_count=80, adversarial_start=1.0)
+    _, clock = load_average(tmp_path / CHECKPOINT_NAME, smallest_config())
+    assert (clock.step, clock.health, len(clock.recoveries)) == (0, Health(), 4)
+    clock = long_training(dataset, tmp_path, spoil, step_count=80, adversarial_start=1.0)
+    assert (clock.step, len(clock.recoveries)) == (80, 5)
 
 
 def test_a_discriminator_that_wins_leads_back_and_becomes_gentler(tiny_dataset, tmp_path):

@@ -10,7 +10,13 @@ from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.clock import Clock, Health
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.good_checkpoint import GoodCheckpoint
-from styleavatar_core.training.recovery import Trouble, find_trouble, observe, recover
+from styleavatar_core.training.recovery import (
+    Trouble,
+    find_trouble,
+    observe,
+    recover,
+    require_another_try,
+)
 from styleavatar_core.training.schedule import phase_at
 from styleavatar_core.training.trainer import StepResult, Trainer
 
@@ -75,9 +81,16 @@ def test_divergence_halves_the_rate_until_it_is_given_up():
         now = recover(Clock(), now, Trouble.LOSS_ROSE)
         assert now.rate_factor == factor
     now = recover(Clock(), now, Trouble.JUDGE_WON)  # does not count as a divergence
-    assert now.rate_factor == 0.125
-    with pytest.raises(TrainingError, match="4 times"):
-        recover(Clock(), now, Trouble.NOT_FINITE)
+    assert (now.rate_factor, now.is_given_up) == (0.125, False)
+    now = recover(Clock(step=7), replace(now, step=9), Trouble.NOT_FINITE)
+    assert now.is_given_up
+    told = r"4 times, the last time at step 9 .* from step 7 with a learning rate that is 0.0625 of"
+    with pytest.raises(TrainingError, match=told):
+        require_another_try(now)
+    for _ in range(3):  # when it is tried again
+        now = recover(Clock(), now, Trouble.NOT_FINITE)
+        assert not now.is_given_up
+    assert recover(Clock(), now, Trouble.NOT_FINITE).is_given_up
 
 
 def judged_step(dataset, tiny_config, **changes):
