@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from styleavatar_core.data.dataset_info import DATASET_NAME, DatasetInfo, read_info
@@ -102,14 +103,20 @@ class DatasetWriter:
             info: What it is.
             parameters: One per frame, in source frame coordinates.
             valid: (S, S) uint8, 1 where the canvas lies inside the source frame.
+
+        Raises:
+            TrainingError: The disk has no room for what comes last.
         """
-        for array in self._arrays.values():
-            array.flush()
-        np.save(self._folder / "valid.npy", valid)
-        save_file(stack_parameters(parameters), self._folder / _PARAMETERS_NAME)
-        incoming = self._folder / f".{DATASET_NAME}"
-        incoming.write_text(json.dumps(asdict(info), indent=2) + "\n")
-        incoming.replace(self._folder / DATASET_NAME)
+        try:
+            for array in self._arrays.values():
+                array.flush()
+            np.save(self._folder / "valid.npy", valid)
+            save_file(stack_parameters(parameters), self._folder / _PARAMETERS_NAME)
+            incoming = self._folder / f".{DATASET_NAME}"
+            incoming.write_text(json.dumps(asdict(info), indent=2) + "\n")
+            incoming.replace(self._folder / DATASET_NAME)
+        except (OSError, SafetensorError) as error:
+            raise cannot_write("the end of a dataset", self._folder, error) from error
 
 
 class AvatarDataset:

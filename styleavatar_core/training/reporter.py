@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.parallel import told_by_first_rank
 from styleavatar_core.training.pictures import image_array
 from styleavatar_core.types import ByteArray, Progress
+
+logger = logging.getLogger(__name__)
 
 LOG_NAME = "training.jsonl"
 SAMPLES_NAME = "samples.jpg"
@@ -70,6 +74,8 @@ class NetworkRenderer:
 class TrainingReporter:
     """Tells about a training, at intervals of time so that it costs little; the first rank only.
 
+    Where log or pictures cannot be written, as on a full disk, the training goes on without.
+
     Args:
         datasets: The clips.
         networks: The averaged networks.
@@ -94,6 +100,7 @@ class TrainingReporter:
         self._on_progress = on_progress or (lambda _: None)
         self._next_event = self._next_preview = 0.0
         self._psnr_db: float | None = None
+        self._unwritten: set[str] = set()  # names of files that could not be written last time
 
     def after_step(self, clock: Clock, share: float, rate: float, losses: dict[str, float]) -> None:
         """Reports if it is time to."""
@@ -167,10 +174,26 @@ class TrainingReporter:
         clip.refresh()
         shown = spread_evenly(clip.dataset.watched_indices, frame_count)
         drawn = {index: clip(index) for index in shown}
-        write_sheet(clip.dataset, drawn.__getitem__, shown, self._folder / SAMPLES_NAME)
+        with self._going_on_without(SAMPLES_NAME):
+            write_sheet(clip.dataset, drawn.__getitem__, shown, self._folder / SAMPLES_NAME)
         return encode_jpeg(contact_sheet([[image for image, _ in drawn.values()]], _PREVIEW_PX))
 
     def _log(self, figures: dict[str, float]) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
-        with (self._folder / LOG_NAME).open("a") as file:
+        with self._going_on_without(LOG_NAME), (self._folder / LOG_NAME).open("a") as file:
             file.write(json.dumps(rounded) + "\n")
+
+    @contextmanager
+    def _going_on_without(self, name: str) -> Iterator[None]:
+        """Lets the block fail to write a file; says so once until it can be written again."""
+        try:
+            yield
+        except OSError as error:
+            if name not in self._unwritten:
+                logger.warning(
+                    "the training goes on without a file that cannot be written",
+                    extra={"file": name, "error": str(error)},
+                )
+            self._unwritten.add(name)
+        else:
+            self._unwritten.discard(name)

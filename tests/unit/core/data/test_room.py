@@ -3,18 +3,27 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import nn
 
 from styleavatar_core.data.dataset import DatasetWriter
+from styleavatar_core.data.dataset_info import read_info
 from styleavatar_core.errors import TrainingError
+from styleavatar_core.training import reporter
+from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.checkpoint import save_checkpoint
 from styleavatar_core.training.clock import Clock
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.types import Progress
+from tests.fakes.prepared_clip import write_prepared_clip
+from tests.fakes.tiny_bundle import tiny_config
 
 
 @contextmanager
@@ -39,6 +48,40 @@ def test_without_room_there_is_no_dataset(tmp_path: Path) -> None:
     with nearly_full_disk(), pytest.raises(TrainingError, match=r"dataset of 0\.00 GB.*make room"):
         DatasetWriter(tmp_path, 40, 64, 32)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dataset_without_room_for_its_end_is_none(tmp_path: Path) -> None:
+    clip, folder = write_prepared_clip(tmp_path / "clip"), tmp_path / "dataset"
+    writer, valid = DatasetWriter(folder, 20, 128, 64), np.ones((128, 128), np.uint8)
+    with nearly_full_disk(), pytest.raises(TrainingError, match=r"end of a.*make room") as caught:
+        writer.finish(clip.info, clip.parameters, valid)
+    assert caught.value.reason == "NOT_WRITTEN"
+    assert read_info(folder) is None
+
+
+def test_without_room_a_training_goes_on_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reporter, "_EVENT_INTERVAL_S", 0.0)
+    clip, networks = write_prepared_clip(tmp_path / "clip"), AvatarNetworks(tiny_config()).eval()
+    told: list[Progress] = []
+    config = TrainConfig(preview_interval_s=0.0)
+    reports = reporter.TrainingReporter([clip], networks, config, tmp_path, told.append)
+    log = tmp_path / reporter.LOG_NAME
+    log.write_text("{}\n" * 3334)  # as long as files may be here
+
+    def report() -> None:
+        reports.after_step(Clock(step=1), 0.5, 1e-3, {"l1": 1.0})
+
+    for count in (2, 4):
+        with nearly_full_disk():
+            report()
+            report()
+        assert [record.levelname for record in caplog.records] == ["WARNING"] * count
+        report()
+        assert json.loads(log.read_text().splitlines()[-1])["step"] == 1
+        log.write_text("{}\n" * 3334)
+    assert len(told) == 6
 
 
 def test_without_room_the_checkpoint_before_stays(tmp_path: Path) -> None:
