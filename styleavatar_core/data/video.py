@@ -17,6 +17,7 @@ from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.types import ByteArray
 
 MIN_DURATION_S = 5.0
+MIN_FACE_FRAMES = 60  # with a face, for a training
 MAX_SIDE_PX = 4096
 _USUAL_FPS = 25.0
 # What is in one file. Playlists are not among them: they name others, which a stranger's upload
@@ -84,6 +85,23 @@ def probe(path: Path | str, min_duration_s: float = MIN_DURATION_S) -> VideoInfo
             reason="VIDEO_TOO_LARGE",
         )
     return VideoInfo(width, height, fps, duration_s, frame_count, codec)
+
+
+def probe_for_training(path: Path | str) -> VideoInfo:
+    """Does what :func:`probe` does, and refuses a clip of too few frames whatever they show.
+
+    Raises:
+        NotFoundError: There is no such file.
+        InvalidInputError: Not a video, no picture in it, damaged, or too short.
+    """
+    info = probe(path)
+    if info.frame_count < MIN_FACE_FRAMES:
+        raise InvalidInputError(
+            f"{Path(path).name} has {info.frame_count} frames, {info.fps:.3g} per second; an avatar"
+            f" needs at least {MIN_FACE_FRAMES} with a face: film longer, or at a higher rate",
+            reason="VIDEO_TOO_SHORT",
+        )
+    return info
 
 
 def read_frames(path: Path | str) -> Iterator[tuple[int, float, ByteArray]]:

@@ -17,7 +17,7 @@ from styleavatar_core.data.dataset_info import DatasetInfo, read_info
 from styleavatar_core.data.matting import RVM, SELFIE, ForegroundMatting
 from styleavatar_core.data.portrait import CANVAS_FACTOR, choose_window
 from styleavatar_core.data.spread import spread_evenly
-from styleavatar_core.data.video import probe, read_frames
+from styleavatar_core.data.video import MIN_FACE_FRAMES, probe_for_training, read_frames
 from styleavatar_core.errors import FaceNotFoundError, TrainingCanceled
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.face3d.library import find_face_model
@@ -35,7 +35,6 @@ OnProgress = Callable[[Progress], None]
 ShouldStop = Callable[[], bool]
 
 DEFAULT_FRAME_CAP = 3000
-MIN_FACE_FRAMES = 60
 CAPTURE_FOLDER = "capture"
 _TRAIN_SHARE = 0.8  # Sec. 4.1
 _OUTLINE_FRAME_COUNT = 16
@@ -78,7 +77,7 @@ def prepare_dataset(
         logger.info("dataset reused", extra={"folder": str(folder)})
         return AvatarDataset(folder)
     (folder / "dataset.json").unlink(missing_ok=True)
-    probe(video)
+    probe_for_training(video)
     report = on_progress or (lambda _: None)
     observer = FrameObserver()
     tracked = track_video(video, model, report, should_stop, observer.see)

@@ -90,6 +90,11 @@ def test_two_seconds_of_video(system: JobSystem, tmp_path: Path) -> None:
     assert "2.0 s" in refuse(system, video, "VIDEO_TOO_SHORT")
 
 
+def test_fewer_frames_than_a_training_needs(system: JobSystem, tmp_path: Path) -> None:
+    video = write_clip(tmp_path / "few.mp4", seconds=5.5)
+    assert "55 frames" in refuse(system, video, "VIDEO_TOO_SHORT")
+
+
 def test_a_truncated_file(system: JobSystem, clip: Path, tmp_path: Path) -> None:
     data = clip.read_bytes()
     path = tmp_path / "cut.mp4"

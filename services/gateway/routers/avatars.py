@@ -23,7 +23,7 @@ from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.schemas import Accepted, AvatarState, AvatarView
 from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, broken_off, too_large
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.data.video import probe
+from styleavatar_core.data.video import probe_for_training
 from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError, StyleAvatarError
 from styleavatar_core.provenance.consent import make_consent
 
@@ -165,7 +165,7 @@ def _accept(parts: Parts, reader: UploadReader, folder: Path) -> TrainingJob:
         raise InvalidInputError(
             "there is no video in the form: send it as the field 'video'", reason="VIDEO_MISSING"
         )
-    probe(reader.file_path)
+    probe_for_training(reader.file_path)
     job = TrainingJob(
         job_id=new_id("job"),
         avatar_id=new_id("avatar"),

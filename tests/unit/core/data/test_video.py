@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from styleavatar_core.data.decoded import upright
-from styleavatar_core.data.video import probe, read_frames
+from styleavatar_core.data.video import probe, probe_for_training, read_frames
 from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 
@@ -69,6 +69,16 @@ def test_short_video_says_what_is_needed(tmp_path):
     with pytest.raises(InvalidInputError, match=r"2\.0 s long.*at least 5 s") as caught:
         probe(tmp_path / "short.mp4")
     assert caught.value.reason == "VIDEO_TOO_SHORT"
+
+
+def test_few_frames_are_too_short_for_a_training_alone(tmp_path):
+    write_video(tmp_path / "slow.mp4", seconds=59.0, fps=1)
+    write_video(tmp_path / "clip.mp4", seconds=60.0, fps=1)
+    with pytest.raises(InvalidInputError, match=r"59 frames, 1 per second.*at least 60") as caught:
+        probe_for_training(tmp_path / "slow.mp4")
+    assert caught.value.reason == "VIDEO_TOO_SHORT"
+    assert probe(tmp_path / "slow.mp4").frame_count == 59
+    assert probe_for_training(tmp_path / "clip.mp4").frame_count == 60
 
 
 def test_audio_file_is_refused(tmp_path):

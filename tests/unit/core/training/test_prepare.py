@@ -11,6 +11,7 @@ import torch
 
 from styleavatar_core.data.matting import ForegroundMatting
 from styleavatar_core.data.portrait import choose_window
+from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import InvalidInputError, TrainingCanceled
 from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.tracking.video import TrackedVideo
@@ -63,6 +64,18 @@ def test_fitting_the_head_can_be_stopped_between_frames(
             lambda: len(read) > 3,
         )
     assert read == [0, 1, 2, 3]
+
+
+def test_a_clip_of_few_frames_is_refused_before_it_is_tracked(
+    tiny_config: GeneratorConfig, tmp_path: Path
+) -> None:
+    video = tmp_path / "clip.mp4"
+    with VideoWriter(video, fps=10, width=64, height=64) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(InvalidInputError, match="50 frames, 10 per second") as caught:
+        prepare_dataset(video, tmp_path / "dataset", tiny_config)
+    assert caught.value.reason == "VIDEO_TOO_SHORT"
 
 
 class Nobody(torch.nn.Module):
