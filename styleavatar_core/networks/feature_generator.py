@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from styleavatar_core.networks.config import FeatureGeneratorConfig
@@ -38,11 +39,13 @@ class FeatureGenerator(nn.Module):
 
     Args:
         config: ``GeneratorConfig.face`` or ``GeneratorConfig.background``.
+        person_count: How many persons' maps it gives, told apart by the code.
     """
 
-    def __init__(self, config: FeatureGeneratorConfig) -> None:
+    def __init__(self, config: FeatureGeneratorConfig, person_count: int = 1) -> None:
         super().__init__()
         self.config = config
+        self._person_count = person_count
         style = config.style
         self.mapping = MappingNetwork(style.style_dim, style.mapping_layer_count)
         self.input = ConstantInput(config.base_channels, config.base_size)
@@ -76,4 +79,11 @@ class FeatureGenerator(nn.Module):
             x = conv(up(x, mapped), mapped)
             pixels = to_rgb(x, mapped, pixels)
         assert pixels is not None
-        return FeatureMaps(self.norm(x), bands_of(pixels))
+        return FeatureMaps(self._normalized(x), bands_of(pixels))
+
+    def _normalized(self, x: torch.Tensor) -> torch.Tensor:
+        norm = self.norm
+        if isinstance(norm, nn.BatchNorm2d) and self._person_count > 1 and not self.training:
+            # By the map's own statistics, as in training: running ones mix those of all persons.
+            return F.batch_norm(x, None, None, norm.weight, norm.bias, training=True)
+        return norm(x)

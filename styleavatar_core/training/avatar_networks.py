@@ -45,8 +45,8 @@ class AvatarNetworks(nn.Module):
         super().__init__()
         self.config = config
         self.clip_count = clip_count
-        self.face = FeatureGenerator(config.face)
-        self.background = FeatureGenerator(config.background)
+        self.face = FeatureGenerator(config.face, clip_count)
+        self.background = FeatureGenerator(config.background, clip_count)
         self.generator = PortraitGenerator(config)
         for name, part in zip(STARTS, (config.face, config.background), strict=True):
             self.register_buffer(name, torch.zeros(clip_count, 12, part.size, part.size))

@@ -84,6 +84,23 @@ def test_each_clip_has_maps_of_its_own(tiny_config):
     assert torch.equal(only, shared[0])  # a new avatar starts from nobody in particular
 
 
+def test_a_person_is_drawn_as_in_training_whoever_else_was_trained_on(tiny_published_config):
+    def drawn(networks, clip=0):
+        with torch.no_grad():
+            return [maps.feature for maps in networks.static_maps(clip)]
+
+    several = AvatarNetworks(tiny_published_config, clip_count=2)
+    wanted = [drawn(several, clip) for clip in (0, 1, 0, 1)]
+    several.eval()
+    for clip in (0, 1):
+        torch.testing.assert_close(drawn(several, clip), wanted[clip])
+    # One person has running statistics, as published weights do.
+    one = AvatarNetworks(tiny_published_config).eval()
+    before = drawn(one)
+    one.face.norm.running_var.fill_(4.0)
+    assert not torch.allclose(drawn(one)[0], before[0])
+
+
 def test_the_checkpoint_shows_both_rooms(checkpoint):
     starts = load_file(checkpoint)["module/average/background_start"]
     assert len(starts) == 2
