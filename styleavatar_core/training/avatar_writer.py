@@ -15,6 +15,7 @@ from styleavatar_core.avatar.bundle import write_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
+from styleavatar_core.data.room import cannot_write
 from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.errors import TrainingCanceled
 from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr, pick_frames
@@ -63,6 +64,7 @@ def write_avatar(
 
     Raises:
         TrainingCanceled: ``should_stop`` said so; there is no bundle, or the one before.
+        TrainingError: The disk has no room; likewise.
     """
     report = on_progress or (lambda _: None)
     networks, clock = load_average(checkpoint, generator_config)
@@ -82,15 +84,18 @@ def write_avatar(
         number, count = measured_indices.index(index) + 1, len(measured_indices)
         report(Progress("export", number / (count + 1), f"held-out frame {number} of {count}"))
 
-    metrics = evaluate_held_out(
-        dataset,
-        lambda index: render(index, style_time),
-        frame_limit=_EVALUATED_FRAME_LIMIT,
-        on_output=tell,
-        sheet_path=folder / SHEET_NAME,
-    )
-    measured = {name: value for name, value in metrics.items() if np.isfinite(value)}
-    (folder / FIGURES_NAME).write_text(json.dumps(measured, indent=2) + "\n")
+    try:
+        metrics = evaluate_held_out(
+            dataset,
+            lambda index: render(index, style_time),
+            frame_limit=_EVALUATED_FRAME_LIMIT,
+            on_output=tell,
+            sheet_path=folder / SHEET_NAME,
+        )
+        measured = {name: value for name, value in metrics.items() if np.isfinite(value)}
+        (folder / FIGURES_NAME).write_text(json.dumps(measured, indent=2) + "\n")
+    except OSError as error:
+        raise cannot_write("what was measured", folder, error) from error
     told = {name: round(value, 4) for name, value in measured.items()}
     middle = dataset.held_out_indices[len(dataset.held_out_indices) // 2]
     write_bundle(

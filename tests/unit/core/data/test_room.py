@@ -18,9 +18,11 @@ from styleavatar_core.data.dataset_info import read_info
 from styleavatar_core.errors import TrainingError
 from styleavatar_core.training import reporter
 from styleavatar_core.training.avatar_networks import AvatarNetworks
+from styleavatar_core.training.avatar_writer import write_avatar
 from styleavatar_core.training.checkpoint import save_checkpoint
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.loop import train
 from styleavatar_core.types import Progress
 from tests.fakes.prepared_clip import write_prepared_clip
 from tests.fakes.tiny_bundle import tiny_config
@@ -82,6 +84,17 @@ def test_without_room_a_training_goes_on_and_says_so_once(
         assert json.loads(log.read_text().splitlines()[-1])["step"] == 1
         log.write_text("{}\n" * 3334)
     assert len(told) == 6
+
+
+def test_without_room_for_what_is_measured_there_is_no_avatar(tmp_path: Path) -> None:
+    clip, work = write_prepared_clip(tmp_path / "clip"), tmp_path / "work"
+    config = TrainConfig(step_count=1, batch_size=1, adversarial_start=1.0)
+    checkpoint = train([clip], tiny_config(), config, work)
+    told = pytest.raises(TrainingError, match=r"what was measured cannot be written.*make room")
+    with nearly_full_disk(), told as caught:
+        write_avatar(work / "avatar", work, clip, checkpoint, tiny_config(), lambda *_: None)
+    assert caught.value.reason == "NOT_WRITTEN"
+    assert not (work / "avatar").exists()
 
 
 def test_without_room_the_checkpoint_before_stays(tmp_path: Path) -> None:
