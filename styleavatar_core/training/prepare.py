@@ -118,7 +118,10 @@ def prepare_dataset(
 
 def _report_capture(capture: CaptureReport, folder: Path, report: OnProgress) -> None:
     """Says before the training what the clip lacks; it stops nothing."""
-    write_capture_report(capture, folder / CAPTURE_FOLDER)
+    try:
+        write_capture_report(capture, folder / CAPTURE_FOLDER)
+    except OSError as error:  # on a full disk the dataset says what to do
+        logger.warning("the capture report cannot be written", extra={"reason": str(error)})
     if not capture.findings:
         message = "the clip shows all that an avatar needs"
     else:

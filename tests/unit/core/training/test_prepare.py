@@ -17,8 +17,9 @@ from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.tracking.video import TrackedVideo
 from styleavatar_core.training import prepare
 from styleavatar_core.training.prepare import _choose_window, _fit_head, prepare_dataset
-from styleavatar_core.types import FaceIdentity
+from styleavatar_core.types import FaceIdentity, Progress
 from tests.fakes.prepared_clip import name_source, write_prepared_clip
+from tests.unit.core.tracking.test_capture import film, lively
 
 
 def test_the_window_is_where_the_training_frames_have_the_face() -> None:
@@ -105,3 +106,10 @@ def test_a_dataset_of_another_matting_is_prepared_anew(
     assert reused.info.matting == matting.name
     with pytest.raises(InvalidInputError):
         prepare_dataset(video, folder, tiny_config, frame_cap=cap, matting_weights=other)
+
+
+def test_a_capture_report_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("this is no folder")
+    said: list[Progress] = []
+    prepare._report_capture(film(lively), tmp_path / "taken", said.append)
+    assert [progress.message for progress in said] == ["the clip shows all that an avatar needs"]
