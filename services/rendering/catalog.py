@@ -88,8 +88,8 @@ class AvatarCatalog:
     def vanished(self) -> list[AvatarEntry]:
         """Returns the bundles that were deleted or replaced and are not let go yet."""
         for avatar_id in tuple(self._entries):
-            with contextlib.suppress(NotFoundError):
-                self.revision(avatar_id)
+            with contextlib.suppress(StyleAvatarError):
+                self.get(avatar_id)
         return list(self._vanished)
 
     def let_go(self, entry: AvatarEntry) -> None:

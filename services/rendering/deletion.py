@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from styleavatar_core.engine.cache import EngineCache
@@ -20,9 +20,17 @@ logger = logging.getLogger(__name__)
 SWEEP_INTERVAL_S = 5.0
 
 
-async def keep_forgetting(
-    catalog: AvatarCatalog, unload: Callable[[str], Awaitable[None]], cache: EngineCache
-) -> None:
+class Workers(Protocol):
+    """What holds loaded avatars."""
+
+    async def forget(self, avatar_id: str) -> None:
+        """Unloads an avatar everywhere, because it was deleted."""
+
+    async def release(self, entry: AvatarEntry) -> bool:
+        """Unloads a bundle that was replaced, but where it is streamed; whether it is nowhere."""
+
+
+async def keep_forgetting(catalog: AvatarCatalog, workers: Workers, cache: EngineCache) -> None:
     """Sweeps until it is cancelled."""
     is_first = True
     while True:
@@ -30,7 +38,7 @@ async def keep_forgetting(
             if is_first:
                 await asyncio.to_thread(forget_deleted_before, catalog, cache)
                 is_first = False
-            await forget_deleted(catalog, unload, cache)
+            await forget_deleted(catalog, workers, cache)
         except OSError as error:
             logger.error("the store cannot be read", extra={"reason": str(error)})
         await asyncio.sleep(SWEEP_INTERVAL_S)
@@ -53,29 +61,35 @@ def forget_deleted_before(catalog: AvatarCatalog, cache: EngineCache) -> None:
         cache.forget(digest)
 
 
-async def forget_deleted(
-    catalog: AvatarCatalog, unload: Callable[[str], Awaitable[None]], cache: EngineCache
-) -> None:
+async def forget_deleted(catalog: AvatarCatalog, workers: Workers, cache: EngineCache) -> None:
     """Lets go of every bundle that was deleted or replaced; what fails is tried again next time.
 
     Args:
         catalog: Knows the avatars that were seen.
-        unload: Takes an avatar out of the workers.
+        workers: Hold avatars.
         cache: Where engines derived from bundles are kept.
     """
     await asyncio.to_thread(_mark, catalog.seen(), cache)
     for entry in await asyncio.to_thread(catalog.vanished):
         try:
             await asyncio.to_thread(cache.forget, entry.digest)
-            try:
-                await asyncio.to_thread(catalog.revision, entry.avatar_id)
-            except NotFoundError:
-                await unload(entry.avatar_id)
+            if not await _is_unloaded(entry, catalog, workers):
+                continue
         except (StyleAvatarError, OSError) as error:
             extra = {"avatar_id": entry.avatar_id, "reason": str(error)}
             logger.error("a deleted avatar is not gone yet", extra=extra)
         else:
             catalog.let_go(entry)
+
+
+async def _is_unloaded(entry: AvatarEntry, catalog: AvatarCatalog, workers: Workers) -> bool:
+    """Has workers let a bundle go; streams of one that was replaced keep it to their end."""
+    try:
+        await asyncio.to_thread(catalog.revision, entry.avatar_id)
+    except NotFoundError:
+        await workers.forget(entry.avatar_id)
+        return True
+    return await workers.release(entry)
 
 
 def _mark(entries: list[AvatarEntry], cache: EngineCache) -> None:

@@ -94,7 +94,7 @@ async def run(settings: RenderingSettings) -> None:
         await pool.warm_up(entries)
         is_warm.set()
 
-    sweeping = keep_forgetting(catalog, pool.forget, EngineCache())
+    sweeping = keep_forgetting(catalog, pool, EngineCache())
     serving = keep_serving_while(lambda: pool.is_usable, server.set_serving, is_warm)
     try:
         async with running(sweeping, health.keep_telling(), serving):

@@ -15,8 +15,10 @@ import grpc
 import pytest
 from styleavatar.v1 import rendering_service_pb2
 
+from services.rendering.deletion import SWEEP_INTERVAL_S
 from tests.fakes.bundle import write_fake_bundle
-from tests.fakes.renderer import read_mark
+from tests.fakes.renderer import CLOSED_NAME, read_mark
+from tests.integration.faulty_rendering import eventually
 from tests.integration.marked_rendering import (
     ANNA,
     BEN,
@@ -163,6 +165,25 @@ def test_a_stream_never_goes_on_with_the_bundle_that_replaced_its_own(
     assert reason(caught.value) == "AVATAR_REPLACED"
     assert read_mark(pixels(answers(stub, "dora", 1)[1].frame))[0] == 73
     shutil.rmtree(avatars / "dora")
+
+
+def test_a_bundle_that_was_replaced_is_let_go_whether_anybody_asks_or_not(
+    stub: Stub, avatars: Path
+) -> None:
+    write_fake_bundle(avatars / "ella", 74, {"tell_closed": True})
+    asked: queue.Queue = queue.Queue()
+    asked.put(rendering_service_pb2.StreamFramesRequest(config=render_config("ella")))
+    stream = stub.StreamFrames(iter(asked.get, None), timeout=60)
+    next(stream)
+    write_fake_bundle(avatars / "ella", 75)
+    time.sleep(SWEEP_INTERVAL_S + 1)
+    asked.put(rendering_service_pb2.StreamFramesRequest(parameters=face(0)))
+    assert read_mark(pixels(next(stream).frame))[0] == 74  # a stream keeps it
+    assert not (avatars / "ella" / CLOSED_NAME).exists()
+    asked.put(None)
+    assert list(stream) == []
+    assert eventually((avatars / "ella" / CLOSED_NAME).exists)
+    shutil.rmtree(avatars / "ella")
 
 
 def test_a_frame_that_kills_workers_is_given_up(stub: Stub) -> None:

@@ -210,6 +210,13 @@ class RenderPool:
         for worker in self._workers:
             await worker.forget(avatar_id)
 
+    async def release(self, entry: AvatarEntry) -> bool:
+        """Unloads a bundle that was replaced, but where it is streamed; whether it is nowhere."""
+        for worker in self._workers:
+            if entry.key in worker.shelf and not worker.pinned[entry.key]:
+                await worker.unload(entry.key)
+        return not any(entry.key in worker.shelf for worker in self._workers)
+
     def _changed(self, avatar_id: str) -> None:
         self.on_change(avatar_id)
 

@@ -227,8 +227,6 @@ class PoolWorker:
             await self.unload(entry.key)
             raise
         await self._evict(leaving)
-        older = [key for key in self.shelf if key[0] == entry.avatar_id and key != entry.key]
-        await self.unload(*(key for key in older if not self.pinned[key]))
         self._on_change(entry.avatar_id)
         return worker
 

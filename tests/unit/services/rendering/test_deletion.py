@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from services.common.storage import AvatarStore
-from services.rendering.catalog import AvatarCatalog
+from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.deletion import forget_deleted, forget_deleted_before
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.cache_key import CacheKey
@@ -16,13 +16,29 @@ from styleavatar_core.errors import WorkerLostError
 from tests.fakes.bundle import write_fake_bundle
 
 
+class Workers:
+    """Notes what they are to let go of; streams hold some of it."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+        self.released: list[str] = []
+        self.streamed: set[str] = set()
+        self.errors: list[Exception] = []
+
+    async def forget(self, avatar_id: str) -> None:
+        self.forgotten.append(avatar_id)
+        if self.errors:
+            raise self.errors.pop()
+
+    async def release(self, entry: AvatarEntry) -> bool:
+        self.released.append(entry.avatar_id)
+        return entry.avatar_id not in self.streamed
+
+
 def test_deleted_and_replaced_bundles_leave_memory_and_cache(tmp_path: Path) -> None:
     catalog = AvatarCatalog(AvatarStore(tmp_path / "avatars"))
     cache = EngineCache(tmp_path / "engines")
-    unloaded: list[str] = []
-
-    async def unload(avatar_id: str) -> None:
-        unloaded.append(avatar_id)
+    workers = Workers()
 
     def kept() -> set[str]:
         """Names of the avatars whose engines are in the cache."""
@@ -34,16 +50,18 @@ def test_deleted_and_replaced_bundles_leave_memory_and_cache(tmp_path: Path) -> 
         write_fake_bundle(tmp_path / "avatars" / name, mark)
         keys[name] = CacheKey(catalog.get(name).digest, "onnxruntime", "1.0")
         cache.replace(keys[name], b"weights of " + name.encode())
-    asyncio.run(forget_deleted(catalog, unload, cache))
+    asyncio.run(forget_deleted(catalog, workers, cache))
     assert kept() == {"anna", "bob", "carla"}
-    assert unloaded == []
+    assert (workers.forgotten, workers.released) == ([], [])
 
     shutil.rmtree(tmp_path / "avatars" / "anna")  # and nobody asks for it
     write_fake_bundle(tmp_path / "avatars" / "bob", 9)
-    catalog.get("bob")
-    asyncio.run(forget_deleted(catalog, unload, cache))
-    assert kept() == {"carla"}
-    assert unloaded == ["anna"]
+    workers.streamed = {"bob"}  # what it was made of goes, the engine at work stays for now
+    for released in (["bob"], ["bob", "bob"], ["bob", "bob"]):
+        asyncio.run(forget_deleted(catalog, workers, cache))
+        assert kept() == {"carla"}
+        assert (workers.forgotten, workers.released) == (["anna"], released)
+        workers.streamed = set()
 
 
 def test_what_cannot_be_let_go_now_is_let_go_later(tmp_path: Path) -> None:
@@ -52,16 +70,11 @@ def test_what_cannot_be_let_go_now_is_let_go_later(tmp_path: Path) -> None:
         write_fake_bundle(tmp_path / "avatars" / name, mark)
         catalog.get(name)
     shutil.rmtree(tmp_path / "avatars")
-    asked: list[str] = []
-
-    async def unload(avatar_id: str) -> None:
-        asked.append(avatar_id)
-        if asked == ["anna"]:
-            raise WorkerLostError("the worker is being replaced")
-
+    workers = Workers()
+    workers.errors = [WorkerLostError("the worker is being replaced")]
     for expected in (["anna", "bob"], ["anna", "bob", "anna"], ["anna", "bob", "anna"]):
-        asyncio.run(forget_deleted(catalog, unload, EngineCache(tmp_path / "engines")))
-        assert asked == expected
+        asyncio.run(forget_deleted(catalog, workers, EngineCache(tmp_path / "engines")))
+        assert workers.forgotten == expected
 
 
 def test_what_is_deleted_while_no_service_runs_is_forgotten_at_the_next_start(
@@ -75,10 +88,9 @@ def test_what_is_deleted_while_no_service_runs_is_forgotten_at_the_next_start(
         keys[name] = CacheKey(catalog.get(name).digest, "onnxruntime", "1.0")
         cache.replace(keys[name], b"weights of " + name.encode())
 
-    async def unload(avatar_id: str) -> None:
-        raise AssertionError("nothing was deleted yet")
-
-    asyncio.run(forget_deleted(catalog, unload, cache))
+    workers = Workers()
+    asyncio.run(forget_deleted(catalog, workers, cache))
+    assert (workers.forgotten, workers.released) == ([], [])
     another = CacheKey("f" * 64, "onnxruntime", "1.0")  # of a bundle that is in no store
     cache.replace(another, b"weights of somebody who runs an avatar without services")
     shutil.rmtree(tmp_path / "avatars" / "anna")
