@@ -87,6 +87,10 @@ def test_cancel_and_retry(system: JobSystem, clip: Path) -> None:
     assert system.http.post(f"{url}:retry").status_code == 202
     finished = system.wait_until(job_id, lambda job: job.state.is_final)
     assert (finished.state, finished.resume_count) == (JobState.SUCCEEDED, 0)
+    told = [(name, job["state"]) for _, name, job in events(system, job_id)]
+    assert ("progress", "CANCELED") in told
+    assert [state for name, state in told if name == "end"] == ["SUCCEEDED"]
+    assert told[-1] == ("end", "SUCCEEDED")
 
 
 def test_what_is_canceled_at_the_last_moment_is_not_published(

@@ -90,11 +90,12 @@ async def follow(
     parts: PartsDependency,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Follows a job by server-sent events: ``progress`` until ``end``; resumable.
+    """Follows a job by server-sent events: ``progress`` until ``end`` or ``deleted``; resumable.
 
-    The data of each event is the job as ``GET /v1/training-jobs/{job_id}`` shows it. A client
-    that comes back with ``Last-Event-ID`` gets what it missed. After the final state the stream
-    ends; coming back then is answered with 204, which tells browsers to stop.
+    The data of each event is the job as ``GET /v1/training-jobs/{job_id}`` shows it; ``deleted``
+    has none. A client that comes back with ``Last-Event-ID`` gets what it missed of the last 2,000
+    events. After the final state the stream ends; coming back then is answered with 204, which
+    tells browsers to stop.
     """
     after = last_event_id or "0"
     if not _EVENT_ID.fullmatch(after):
@@ -109,18 +110,21 @@ async def _events(parts: Parts, job_id: str, after: str) -> AsyncIterator[Server
     parts.metrics.event_streams.inc()
     try:
         while True:
-            for entry_id, fields in await _entries(parts, job_id, after, block=_WAIT_MS):
-                after = entry_id.decode()
-                job = TrainingJob.model_validate_json(fields[b"job"])
-                name = "end" if job.state.is_final else "progress"
-                yield ServerSentEvent(JobView.of(job).model_dump_json(), event=name, id=after)
-            # A retried job has final states in its past: only the last entry tells.
+            entries = await _entries(parts, job_id, after, block=_WAIT_MS)
+            after = entries[-1][0].decode() if entries else after
             try:
                 current = await run_in_threadpool(parts.records.get, job_id)
             except NotFoundError:
                 yield ServerSentEvent("{}", event="deleted")
                 return
-            if current.state.is_final and not await _entries(parts, job_id, after, block=1):
+            # A retried job has final states in its past, too.
+            is_over = current.state.is_final and not await _entries(parts, job_id, after, block=1)
+            for entry_id, fields in entries:
+                job = TrainingJob.model_validate_json(fields[b"job"])
+                name = "end" if is_over and entry_id == entries[-1][0] else "progress"
+                view = JobView.of(job).model_dump_json()
+                yield ServerSentEvent(view, event=name, id=entry_id.decode())
+            if is_over:
                 return
     finally:
         parts.metrics.event_streams.dec()
