@@ -41,8 +41,8 @@ $(STAMP):
 	@touch $@
 	@echo "Installed into $(VENV). Try: make demo"
 
-demo: install ## Video in, live avatar out: VIDEO=file.mp4 (default: sample clip) OUT=folder EXIT=1 (stop when done)
-	$(BIN)/styleavatar demo $(if $(VIDEO),"$(VIDEO)") --out "$(OUT)" $(if $(EXIT),--exit) $(DEMO_OPTIONS)
+demo: install ## Video in, live avatar out: VIDEO=file.mp4 CONSENT="..." (default: sample clip) OUT=folder EXIT=1 (stop when done)
+	$(BIN)/styleavatar demo $(if $(VIDEO),"$(VIDEO)") $(if $(CONSENT),--consent "$(CONSENT)") --out "$(OUT)" $(if $(EXIT),--exit) $(DEMO_OPTIONS)
 
 serve: install ## Start all services on this machine (Ctrl-C stops them)
 	$(BIN)/styleavatar serve

@@ -43,7 +43,8 @@ def demo(
     ] = "nano",
     minutes: Annotated[float, typer.Option(help="Minutes of training.", min=0.01)] = 5.0,
     consent: Annotated[
-        str | None, typer.Option(help="Statement of consent of the person shown in VIDEO.")
+        str | None,
+        typer.Option(help="Statement of consent of the person shown in VIDEO, which needs one."),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Length of the sample clip.")] = SAMPLE_SECONDS,
     exit_when_done: Annotated[

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from services.supervisor.demo_progress import StageBars
 from styleavatar_core.data.native_stderr import native_stderr_to
+from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.types import Progress
 
 SAMPLE_SECONDS = 24.0
@@ -74,12 +75,18 @@ def _stderr_in(log: Path) -> Iterator[None]:
 
 
 def users_video(video: Path, consent: str | None) -> DemoInput:
-    """Returns a video of the user's, with the consent that they gave or state by running this."""
+    """Returns a video of the user's, with the consent that they state.
+
+    Raises:
+        InvalidInputError: They state none.
+    """
+    if consent is None:
+        raise InvalidInputError(
+            'an avatar needs the consent of the person in the video; say --consent "I am the person'
+            ' shown and agree to an avatar of me.", or who else agreed to what',
+            reason="CONSENT_MISSING",
+        )
     person = getpass.getuser()
-    statement = consent or (
-        f"{person}, who ran this demo on their own machine, states that the person shown agreed to "
-        "an avatar being made of them."
-    )
     return DemoInput(
-        video, statement, "the person in the video", person, f"{video.name}, given by {person}"
+        video, consent, "the person in the video", person, f"{video.name}, given by {person}"
     )

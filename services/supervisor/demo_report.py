@@ -11,13 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from styleavatar_core.data.picture import encode_jpeg
+from styleavatar_core.data.picture import SYNTHETIC_NOTE, encode_jpeg
 from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.types import ByteArray
 
 PANEL_PX = 384
 SHEET_COLUMNS = 6
-_LABEL_BAR_PX = 28
+_LABEL_BAR_PX, _BAR_GRAY = 28, 24
+_AVATAR_LABEL = "avatar - synthetic, made by StyleAvatar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,8 @@ def side_by_side(driver: ByteArray, avatar: ByteArray) -> ByteArray:
     Returns:
         (PANEL_PX + bar, 2 * PANEL_PX, 3) uint8 RGB.
     """
-    panel = np.full((PANEL_PX + _LABEL_BAR_PX, 2 * PANEL_PX, 3), 24, np.uint8)
-    for index, (picture, label) in enumerate(
-        ((driver, "driver"), (avatar, "avatar - synthetic, made by StyleAvatar"))
-    ):
+    panel = np.full((PANEL_PX + _LABEL_BAR_PX, 2 * PANEL_PX, 3), _BAR_GRAY, np.uint8)
+    for index, (picture, label) in enumerate(((driver, "driver"), (avatar, _AVATAR_LABEL))):
         scale = PANEL_PX / max(picture.shape[:2])
         size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
@@ -56,17 +55,14 @@ def side_by_side(driver: ByteArray, avatar: ByteArray) -> ByteArray:
         left = index * PANEL_PX + (PANEL_PX - size[0]) // 2
         top = (PANEL_PX - size[1]) // 2
         panel[top : top + size[1], left : left + size[0]] = small
-        cv2.putText(
-            panel,
-            label,
-            (index * PANEL_PX + 10, PANEL_PX + 19),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.45,
-            (235, 235, 235),
-            1,
-            cv2.LINE_AA,
-        )
+        _write_label(panel, label, index * PANEL_PX, PANEL_PX)
     return panel
+
+
+def _write_label(picture: ByteArray, text: str, left: int, top: int) -> None:
+    """Writes into the bar whose corner is there."""
+    place, font = (left + 10, top + 19), cv2.FONT_HERSHEY_SIMPLEX
+    cv2.putText(picture, text, place, font, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
 
 
 class ContactSheet:
@@ -80,7 +76,7 @@ class ContactSheet:
     def add(self, driver: ByteArray, avatar: ByteArray) -> None:
         """Takes a pair now and then, spread evenly over the clip."""
         if self._seen % self._step == self._step // 2 and len(self._columns) < SHEET_COLUMNS:
-            panel = side_by_side(driver, avatar)[:PANEL_PX]
+            panel = side_by_side(driver, avatar)[:PANEL_PX]  # the sheet has one label for all
             upper, lower = panel[:, :PANEL_PX], panel[:, PANEL_PX:]
             column = np.concatenate([upper, lower])
             half = (PANEL_PX // 2, PANEL_PX)
@@ -88,9 +84,12 @@ class ContactSheet:
         self._seen += 1
 
     def write(self, path: Path) -> None:
-        """Writes the drivers above the avatars, as one JPEG."""
+        """Writes the drivers above the avatars, and which is which, as one JPEG."""
         if self._columns:
-            path.write_bytes(encode_jpeg(np.concatenate(self._columns, axis=1)))
+            rows = np.concatenate(self._columns, axis=1)
+            bar = np.full((_LABEL_BAR_PX, rows.shape[1], 3), _BAR_GRAY, np.uint8)
+            _write_label(bar, f"above: driver; below: {_AVATAR_LABEL}", 0, 0)
+            path.write_bytes(encode_jpeg(np.concatenate([rows, bar])))
 
 
 def write_demo_video(
@@ -99,7 +98,7 @@ def write_demo_video(
     """Writes driver and avatar beside each other; returns the number of frames."""
     count = 0
     size = (2 * PANEL_PX, PANEL_PX + _LABEL_BAR_PX)
-    with VideoWriter(path, fps, *size, note="Synthetic: made by StyleAvatar") as writer:
+    with VideoWriter(path, fps, *size, note=SYNTHETIC_NOTE) as writer:
         for driver, avatar in pairs:
             writer.write(side_by_side(driver, avatar))
             sheet.add(driver, avatar)

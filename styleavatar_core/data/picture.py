@@ -11,14 +11,19 @@ import numpy as np
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.types import ByteArray
 
+SYNTHETIC_NOTE = "Synthetic: made by StyleAvatar"
+
 _GAP_PX = 2
+_START_OF_IMAGE, _COMMENT = b"\xff\xd8", b"\xff\xfe"  # JPEG's markers
 
 
 def encode_jpeg(image: ByteArray, quality: int = 92) -> bytes:
-    """Encodes an (H, W, 3) uint8 RGB picture."""
+    """Encodes an (H, W, 3) uint8 RGB picture with an avatar in it, as its comment says."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()
+    note = SYNTHETIC_NOTE.encode()
+    comment = _COMMENT + (2 + len(note)).to_bytes(2, "big") + note
+    return _START_OF_IMAGE + comment + data.tobytes().removeprefix(_START_OF_IMAGE)
 
 
 def encode_png(image: ByteArray) -> bytes:

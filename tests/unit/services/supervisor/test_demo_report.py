@@ -8,8 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
+from PIL import Image
 from rich.console import Console
 
+from services.supervisor.demo_input import users_video
 from services.supervisor.demo_progress import StageBars, note_of
 from services.supervisor.demo_report import (
     PANEL_PX,
@@ -22,6 +25,7 @@ from services.supervisor.demo_report import (
     write_markdown,
 )
 from styleavatar_core.data.video import read_frames
+from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.evaluation.figures import build_report, write_report
 
 RED = np.full((90, 160, 3), (200, 0, 0), np.uint8)
@@ -43,9 +47,20 @@ def test_film_and_sheet_hold_the_pairs(tmp_path: Path) -> None:
     assert count == 12
     assert len(list(read_frames(tmp_path / "demo.mp4"))) == 12
     picture = cv2.imread(str(tmp_path / "sheet.jpg"))
-    assert picture.shape == (PANEL_PX, SHEET_COLUMNS * PANEL_PX // 2, 3)
+    height, width = picture.shape[:2]
+    assert (height - PANEL_PX, width) == (28, SHEET_COLUMNS * PANEL_PX // 2)
     assert picture[PANEL_PX // 4, 50].argmax() == 2  # BGR: the driver is red, above
     assert picture[PANEL_PX * 3 // 4, 50].argmax() == 0
+    assert (picture[PANEL_PX:] > 200).any()  # what is synthetic is written below
+    with Image.open(tmp_path / "sheet.jpg") as file:
+        assert file.info["comment"] == b"Synthetic: made by StyleAvatar"
+
+
+def test_a_video_without_a_statement_of_consent_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="--consent") as caught:
+        users_video(tmp_path / "me.mp4", None)
+    assert caught.value.reason == "CONSENT_MISSING"
+    assert users_video(tmp_path / "me.mp4", "I agree.").statement == "I agree."
 
 
 def test_curve_is_drawn_with_and_without_psnr(tmp_path: Path) -> None:
