@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from av.sidedata.sidedata import Type
 
 from styleavatar_core.data.coding import BT709
 from styleavatar_core.data.tone import HLG, PQ, to_screen
@@ -49,10 +50,29 @@ def square_width(width: int, pixel_aspect: float) -> int:
     return round(width * pixel_aspect)
 
 
-def upright(image: ByteArray, rotation_degrees: int) -> ByteArray:
-    """Turns a decoded picture by its display rotation (counter-clockwise degrees)."""
+def upright(image: ByteArray, rotation_degrees: int, *, is_mirrored: bool) -> ByteArray:
+    """Turns a decoded picture as its display matrix says.
+
+    Args:
+        image: (H, W, 3) of ``picture_of``.
+        rotation_degrees: Counter-clockwise, as FFmpeg reads them off the matrix.
+        is_mirrored: Whether the matrix mirrors, see ``mirrors``.
+    """
+    if is_mirrored:
+        image, rotation_degrees = image[:, ::-1], rotation_degrees + 180
     quarter_turns = round(rotation_degrees / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+    if not quarter_turns and not is_mirrored:
+        return image
+    return np.ascontiguousarray(np.rot90(image, quarter_turns))
+
+
+def mirrors(frame: av.VideoFrame) -> bool:
+    """Whether a frame is to be shown mirrored; keeps it in memory until garbage is collected."""
+    for data in frame.side_data:
+        if data.type == Type.DISPLAYMATRIX:
+            a, b, _, c, d = np.frombuffer(data, "<i4").astype(float)[:5]
+            return bool(a * d < b * c)
+    return False
 
 
 def fitted(image: ByteArray, height: int, width: int) -> ByteArray:

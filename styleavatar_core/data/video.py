@@ -12,7 +12,7 @@ from pathlib import Path
 
 import av
 
-from styleavatar_core.data.decoded import fitted, picture_of, square_width, upright
+from styleavatar_core.data.decoded import fitted, mirrors, picture_of, square_width, upright
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.types import ByteArray
 
@@ -127,12 +127,15 @@ def read_frames(path: Path | str) -> Iterator[tuple[int, float, ByteArray]]:
         pixel_aspect, nominal_fps = _pixel_aspect(stream), _nominal_fps(stream)
         start_s: float | None = None
         size: tuple[int, int] | None = None
+        is_mirrored = False
         index = 0
         try:
             for frame in container.decode(stream):
                 time_s = frame.time if frame.time is not None else index / nominal_fps
                 start_s = time_s if start_s is None else start_s
-                picture = upright(picture_of(frame, pixel_aspect), frame.rotation)
+                is_mirrored = mirrors(frame) if index == 0 else is_mirrored
+                picture = picture_of(frame, pixel_aspect)
+                picture = upright(picture, frame.rotation, is_mirrored=is_mirrored)
                 size = picture.shape[:2] if size is None else size
                 yield index, time_s - start_s, fitted(picture, *size)
                 index += 1

@@ -44,6 +44,11 @@ ONE, UNIT = 1 << 16, 1 << 30
         ((0, ONE, 0, -ONE, 0, 0, HEIGHT * ONE, 0, UNIT), (HEIGHT, WIDTH), (0, 1)),
         ((0, -ONE, 0, ONE, 0, 0, 0, WIDTH * ONE, UNIT), (HEIGHT, WIDTH), (1, 0)),
         ((-ONE, 0, 0, 0, -ONE, 0, WIDTH * ONE, HEIGHT * ONE, UNIT), (WIDTH, HEIGHT), (1, 1)),
+        # Mirrored: from left to right, from top to bottom, and a phone's selfie.
+        ((-ONE, 0, 0, 0, ONE, 0, WIDTH * ONE, 0, UNIT), (WIDTH, HEIGHT), (0, 1)),
+        ((ONE, 0, 0, 0, -ONE, 0, 0, HEIGHT * ONE, UNIT), (WIDTH, HEIGHT), (1, 0)),
+        ((0, ONE, 0, ONE, 0, 0, 0, 0, UNIT), (HEIGHT, WIDTH), (0, 0)),
+        ((0, -ONE, 0, -ONE, 0, 0, HEIGHT * ONE, WIDTH * ONE, UNIT), (HEIGHT, WIDTH), (1, 1)),
     ],
 )
 def test_a_turned_phone_video_is_upright(

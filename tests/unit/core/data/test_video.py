@@ -42,11 +42,13 @@ def test_channels_are_rgb(tmp_path):
 def test_rotation_metadata_turns_the_picture():
     picture = np.zeros((2, 4, 3), np.uint8)
     picture[0, 3] = 255  # top right
-    turned = upright(picture, 90)  # a quarter counter-clockwise brings it to the top left
+    turned = upright(
+        picture, 90, is_mirrored=False
+    )  # a quarter counter-clockwise brings it to the top left
     assert turned.shape == (4, 2, 3)
     assert turned[0, 0, 0] == 255
-    assert upright(picture, -90)[3, 1, 0] == 255
-    assert upright(picture, 0) is picture
+    assert upright(picture, -90, is_mirrored=False)[3, 1, 0] == 255
+    assert upright(picture, 0, is_mirrored=False) is picture
 
 
 def test_ten_bit_and_odd_size_decode(tmp_path):
