@@ -21,6 +21,7 @@ from rq.worker import Worker
 
 from services.common.job_queue import enqueue_training
 from services.common.job_records import JobRecords
+from services.common.jobs import JobState
 from services.common.processes import is_alive
 from services.common.storage import AvatarStore, JobFolders
 
@@ -43,7 +44,7 @@ def recover(queue: Queue, records: JobRecords) -> None:
 
 
 def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStore) -> None:
-    """Removes what is left of deleted jobs, broken deletions and broken uploads.
+    """Removes what is left of deleted and finished jobs, broken deletions and broken uploads.
 
     Args:
         records: The job records.
@@ -52,12 +53,12 @@ def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStor
     """
     records.forget_deleted()
     present = folders.list()  # before the records: an upload has its record first
-    deleted, known = records.deleted(), {job.job_id for job in records.list()}
+    deleted, states = records.deleted(), {job.job_id: job.state for job in records.list()}
     for job_id in present:
-        if job_id in deleted:
-            logger.info("removing files of a deleted job", extra={"job_id": job_id})
+        if job_id in deleted or states.get(job_id) is JobState.SUCCEEDED:
+            logger.info("removing files that no job needs any more", extra={"job_id": job_id})
             folders.delete(job_id)
-        elif job_id not in known:
+        elif job_id not in states:
             # Another Redis, or one that lost its data: nobody asked to delete these.
             logger.warning(
                 "files of a job that Redis does not know; if nobody misses it, remove the folder",

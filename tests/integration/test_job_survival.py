@@ -195,23 +195,12 @@ def test_redis_away_for_a_while(system: JobSystem, clip: Path) -> None:
     assert finished.state is JobState.SUCCEEDED
 
 
-def test_files_go_with_their_deleted_job_and_with_no_other(system: JobSystem) -> None:
-    folders = JobFolders(system.data_folder / "jobs")
-    for job_id in ("job-deleted", "job-unknown"):
-        folders.accept_upload(folders.new_upload_folder(), job_id)
-    system.records.delete("job-deleted")
-    trainer = system.start_trainer()
-    assert folders.list() == ["job-unknown"]
-    assert "job-unknown" in system.log_path.read_text()
-    assert trainer.poll() is None
-    folders.delete("job-unknown")
-
-
-def test_a_picture_of_a_deleted_job_is_not_kept(system: JobSystem) -> None:
+def record(system: JobSystem, job_id: str, state: JobState = JobState.QUEUED) -> None:
+    """Writes a job's record, as if it had come to a state."""
     consent = make_consent(CONSENT, subject=None, given_by=None, source_description="")
     job = TrainingJob(
-        job_id="job-shown",
-        avatar_id="avatar-shown",
+        job_id=job_id,
+        avatar_id=f"avatar-of-{job_id}",
         preset="nano",
         minutes=1,
         consent=consent,
@@ -219,10 +208,33 @@ def test_a_picture_of_a_deleted_job_is_not_kept(system: JobSystem) -> None:
         created_time=datetime.now(UTC),
     )
     system.records.create(job)
-    system.records.update(job.job_id, preview_jpeg=b"before")
-    assert system.records.get_preview(job.job_id) == b"before"
-    system.records.delete(job.job_id)
+    system.records.update(job_id, state=state)
+
+
+def test_files_go_with_their_deleted_or_finished_job_and_with_no_other(system: JobSystem) -> None:
+    folders = JobFolders(system.data_folder / "jobs")
+    for job_id in ("job-deleted", "job-done", "job-failed", "job-unknown"):
+        folders.accept_upload(folders.new_upload_folder(), job_id)
+    system.records.delete("job-deleted")
+    # Its trainer died between telling of its success and removing its files.
+    record(system, "job-done", JobState.SUCCEEDED)
+    record(system, "job-failed", JobState.FAILED)
+    trainer = system.start_trainer()
+    assert folders.list() == ["job-failed", "job-unknown"]
+    assert "job-unknown" in system.log_path.read_text()
+    assert trainer.poll() is None
+    for job_id in ("job-failed", "job-unknown"):
+        folders.delete(job_id)
+    for job_id in ("job-done", "job-failed"):
+        system.records.delete(job_id)
+
+
+def test_a_picture_of_a_deleted_job_is_not_kept(system: JobSystem) -> None:
+    record(system, "job-shown")
+    system.records.update("job-shown", preview_jpeg=b"before")
+    assert system.records.get_preview("job-shown") == b"before"
+    system.records.delete("job-shown")
     with pytest.raises(NotFoundError, match="no training job"):
-        system.records.update(job.job_id, preview_jpeg=b"after")
+        system.records.update("job-shown", preview_jpeg=b"after")
     with pytest.raises(NotFoundError, match="no preview"):
-        system.records.get_preview(job.job_id)
+        system.records.get_preview("job-shown")
