@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
+from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis as AsyncRedis
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,6 +18,7 @@ from services.common.metrics import GatewayMetrics
 from services.common.security import ApiKeys
 from services.common.storage import AvatarStore, JobFolders, new_id
 from services.gateway.dependencies import Parts, require_key
+from services.gateway.description import describe_problems
 from services.gateway.errors import answer_error, install_error_handlers
 from services.gateway.other_sites import refuse_other_sites
 from services.gateway.routers import avatars, jobs, system
@@ -66,14 +68,20 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
         await parts.async_redis.aclose()
         redis.close()
 
-    app = FastAPI(
-        title="StyleAvatar", version=__version__, description=_DESCRIPTION, lifespan=lifespan
+    # The pages of the description come from here: no network of others, nor their scripts.
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="StyleAvatar",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
     )
     app.state.parts = parts
     app.include_router(system.router)
     for router in (avatars.router, jobs.router):
         guards = [Depends(refuse_other_sites), Depends(require_key)]
         app.include_router(router, dependencies=guards)
+    describe_problems(app)
     install_error_handlers(app)
     app.add_middleware(RequestObserver, metrics=parts.metrics)
     return app

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from services.common.job_records import JobRecords
 from services.common.metrics import GatewayMetrics
-from services.common.security import KEY_HEADER, KEY_PREFIX, ApiKeys
+from services.common.security import ApiKeys
 from services.common.storage import AvatarStore, JobFolders
 from services.gateway.settings import GatewaySettings
 
@@ -50,11 +51,15 @@ def get_parts(request: Request) -> Parts:
 PartsDependency = Annotated[Parts, Depends(get_parts)]
 
 
-def require_key(request: Request, parts: PartsDependency) -> None:
+_bearer = HTTPBearer(auto_error=False, description="An API key, where the gateway asks for one.")
+KeyDependency = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def require_key(parts: PartsDependency, shown: KeyDependency) -> None:
     """Lets callers with a valid key pass, where keys are asked for.
 
     Raises:
         AuthenticationError: The key is missing or not known.
     """
     if parts.api_keys is not None:
-        parts.api_keys.check(request.headers.get(KEY_HEADER, "").removeprefix(KEY_PREFIX))
+        parts.api_keys.check(shown.credentials if shown else "")

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from services.common.metrics import GatewayMetrics
 from services.common.storage import AvatarStore
 from services.gateway.app import make_app
+from services.gateway.routers.avatars import TEXT_FIELDS
 from services.gateway.settings import GatewaySettings
 from tests.fakes.bundle import write_fake_bundle
 from tests.integration.job_system import CONSENT, JobSystem, wait_for, write_audio, write_clip
@@ -276,3 +277,19 @@ def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
         assert system.stack_traces() == ""
     finally:
         system.stop()
+
+
+def test_the_description_names_the_form_the_key_and_the_problems(system: JobSystem) -> None:
+    described = system.http.get("/openapi.json").json()
+    upload = described["paths"]["/v1/avatars"]["post"]
+    form = upload["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["video", "consent"]
+    assert set(form["properties"]) == {"video", *TEXT_FIELDS}
+    assert upload["security"] == [{"HTTPBearer": []}]
+    assert set(upload["responses"]) == {"202", "default"}
+    assert "application/problem+json" in upload["responses"]["default"]["content"]
+    # Its page asks nobody else for anything.
+    page = system.http.get("/docs").text
+    assert re.findall(r"https?://", page) == []
+    assert "/static-offline-docs/swagger-ui-bundle.js" in page
+    assert system.http.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200

@@ -20,6 +20,7 @@ from services.common.jobs import JobState, TrainingJob
 from services.common.storage import MANIFEST_NAME, new_id
 from services.gateway.bundle_response import BundleResponse
 from services.gateway.dependencies import Parts, PartsDependency
+from services.gateway.description import UPLOAD_FORM
 from services.gateway.schemas import Accepted, AvatarState, AvatarView
 from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, broken_off, too_large
 from styleavatar_core.avatar.manifest import AvatarManifest
@@ -45,7 +46,7 @@ _STATES = {
 }
 
 
-@router.post("", status_code=202, response_model=Accepted)
+@router.post("", status_code=202, response_model=Accepted, openapi_extra=UPLOAD_FORM)
 async def create(request: Request, parts: PartsDependency) -> Accepted:
     """Takes a portrait video and the consent of the person in it; trains an avatar.
 
@@ -112,7 +113,7 @@ def delete_avatar(avatar_id: str, parts: PartsDependency) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/{avatar_id}/bundle", response_class=BundleResponse)
+@router.get("/{avatar_id}/bundle", response_class=BundleResponse, status_code=200)
 def get_bundle(avatar_id: str, parts: PartsDependency) -> BundleResponse:
     """Fetches a ready avatar as one zip file."""
     return BundleResponse(_ready_path(parts, avatar_id), f"{avatar_id}.zip", SYNTHETIC)
