@@ -14,7 +14,7 @@ from typing import Any, cast
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.client import Pipeline
-from redis.exceptions import ResponseError, WatchError
+from redis.exceptions import RedisError, WatchError
 from redis.retry import Retry
 
 from services.common.jobs import JobState, TrainingJob
@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
 _DELETED = "styleavatar:deleted-jobs"
-# There while Redis' append-only file may hold jobs that were deleted.
-_REWRITE_DUE = "styleavatar:rewrite-due"
+# The job that was deleted last, and the one after whose deletion Redis' append-only file was last
+# begun anew.
+_LATEST_DELETED = "styleavatar:latest-deleted-job"
+_REWRITTEN_AFTER = "styleavatar:rewritten-after-job"
 # Hash of what has happened to jobs since the beginning, also to those that are gone.
 _TOTALS = "styleavatar:job-totals"
 _RESUMED = "resumed"
@@ -193,19 +195,28 @@ class JobRecords:
             pipeline.sadd(_DELETED, job_id)
             pipeline.delete(_KEY + job_id, events_key(job_id), f"{_KEY}{job_id}:preview")
             pipeline.zrem(_INDEX, job_id)
-            pipeline.set(_REWRITE_DUE, 1)
+            pipeline.set(_LATEST_DELETED, job_id)
             pipeline.execute()
         self.forget_deleted()
 
     def forget_deleted(self) -> None:
-        """Has Redis write its append-only file anew if deleted jobs may still be in it."""
-        if not self._redis.delete(_REWRITE_DUE):
+        """Has Redis write its append-only file anew if deleted jobs may still be in it.
+
+        To be called again, later: Redis does not begin while it is at it, and may fail.
+        """
+        latest = self._redis.get(_LATEST_DELETED)
+        if latest is None:
             return
         try:
-            if cast("dict[str, int]", self._redis.info("persistence"))["aof_enabled"]:
-                self._redis.bgrewriteaof()
-        except ResponseError as error:  # it is just at it, or does not let us: another time
-            self._redis.set(_REWRITE_DUE, 1)
+            state = cast("dict[str, Any]", self._redis.info("persistence"))
+            if not state["aof_enabled"] or state["aof_rewrite_in_progress"]:
+                return
+            is_begun = self._redis.get(_REWRITTEN_AFTER) == latest
+            if is_begun and state["aof_last_bgrewrite_status"] == "ok":
+                return
+            self._redis.bgrewriteaof()
+            self._redis.set(_REWRITTEN_AFTER, latest)
+        except RedisError as error:  # it is away just now, or does not let us
             logger.info("the append-only file is not rewritten now", extra={"why": str(error)})
 
     def deleted(self) -> set[str]:
