@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from services.common.worker.messages import PING
@@ -19,8 +20,11 @@ logger = logging.getLogger(__name__)
 REST_S = 5.0
 # One that stood by and does not answer in this time hangs; another is started.
 PING_TIMEOUT_S = 2.0
-# A start that failed is tried again after so many rests: why it failed may pass.
+# A start that failed, or a worker that soon died, is followed by another after so many rests: why
+# may pass, and until then trying costs those who serve.
 RESTS_AFTER_FAILURE = 12
+# One that stood by for so long did not die of its start or its rehearsal.
+HEALTHY_AFTER_S = 30.0
 
 Rehearsal = Callable[[WorkerProcess], Awaitable[None]]
 
@@ -117,14 +121,16 @@ class StandBy:
     async def _keep(self, ahead: asyncio.Task[WorkerProcess]) -> None:
         """Has another worker stand by when one has died, or could not be started."""
         await asyncio.wait([ahead])
+        ready_s = time.monotonic()
         if (error := ahead.exception()) is not None:
             logger.warning("no worker stands by", extra={"reason": str(error)})
-            await asyncio.sleep(RESTS_AFTER_FAILURE * self._rest_s)
         else:
             worker = ahead.result()
             await worker.ended.wait()
             logger.warning("a worker died while it stood by", extra={"pid": worker.pid})
             await worker.stop()
+        if time.monotonic() - ready_s < HEALTHY_AFTER_S:
+            await asyncio.sleep(RESTS_AFTER_FAILURE * self._rest_s)
         self.begin()
 
     async def _prepare(self, hurry: asyncio.Event) -> WorkerProcess:

@@ -102,6 +102,21 @@ def test_another_one_stands_by_when_one_has_died() -> None:
     with_standby(scenario, rehearsed)
 
 
+def test_workers_that_die_of_their_rehearsal_come_slowly() -> None:
+    pids: list[int] = []
+
+    async def die(worker: WorkerProcess) -> None:
+        pids.append(worker.pid)
+        os.kill(worker.pid, signal.SIGKILL)
+        await worker.call("echo", {}, timeout_s=5)
+
+    async def scenario(standby: StandBy) -> None:
+        await asyncio.sleep(3)
+        assert len(pids) == 1
+
+    with_standby(scenario, die, rest_s=0.5)
+
+
 def test_a_start_ahead_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts, rehearsed = [], Rehearsed()
 
