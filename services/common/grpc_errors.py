@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of our handlers as gRPC statuses, in one place for all servicers."""
+"""Errors of our handlers as gRPC statuses, and how long their answers wait, for all servicers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ FIRST_MESSAGE_WAIT_S = 0.05
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns errors of our handlers into statuses, so that no servicer does it by hand."""
+    """Turns errors of our handlers into statuses, and lets go of callers who do not read.
+
+    No servicer does either by hand.
+    """
 
     def __init__(self, idle_timeout_s: float) -> None:
         """Notes the limit.
@@ -75,7 +78,7 @@ def _guarded_stream(
                 async for response in responses:
                     async with read_in_time(idle_timeout_s):
                         await context.write(response)
-        except grpc.aio.AbortError:
+        except grpc.aio.BaseError:  # the call has ended: gRPC's own affair
             raise
         except Exception as error:
             await incoming.await_first()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -124,8 +125,9 @@ def _telling(
     def show(event: Progress) -> None:
         nonlocal told
         if event.stage == "rendering" and not told:
-            typer.echo(capture_report.read_text())
             told = True
+            with contextlib.suppress(OSError):  # it could not be written, as the log says
+                typer.echo(capture_report.read_text())
         on_progress(event)
 
     return show

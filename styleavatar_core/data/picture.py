@@ -14,7 +14,8 @@ from styleavatar_core.types import ByteArray
 SYNTHETIC_NOTE = "Synthetic: made by StyleAvatar"
 
 _GAP_PX = 2
-_START_OF_IMAGE, _COMMENT = b"\xff\xd8", b"\xff\xfe"  # JPEG's markers
+_COMMENT = b"\xff\xfe"  # JPEG's marker
+_HEADER_START = 4  # where the length of JFIF's header stands, behind two markers
 
 
 def encode_jpeg(image: ByteArray, quality: int = 92) -> bytes:
@@ -23,7 +24,9 @@ def encode_jpeg(image: ByteArray, quality: int = 92) -> bytes:
     _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     note = SYNTHETIC_NOTE.encode()
     comment = _COMMENT + (2 + len(note)).to_bytes(2, "big") + note
-    return _START_OF_IMAGE + comment + data.tobytes().removeprefix(_START_OF_IMAGE)
+    written = data.tobytes()
+    header_end = _HEADER_START + int.from_bytes(written[_HEADER_START : _HEADER_START + 2], "big")
+    return written[:header_end] + comment + written[header_end:]
 
 
 def encode_png(image: ByteArray) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,6 +120,7 @@ def prepare_dataset(
 def _report_capture(capture: CaptureReport, folder: Path, report: OnProgress) -> None:
     """Says before the training what the clip lacks; it stops nothing."""
     try:
+        shutil.rmtree(folder / CAPTURE_FOLDER, ignore_errors=True)  # of another clip
         write_capture_report(capture, folder / CAPTURE_FOLDER)
     except OSError as error:  # on a full disk the dataset says what to do
         logger.warning("the capture report cannot be written", extra={"reason": str(error)})

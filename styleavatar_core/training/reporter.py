@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -180,8 +181,15 @@ class TrainingReporter:
 
     def _log(self, figures: dict[str, float]) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
-        with self._going_on_without(LOG_NAME), (self._folder / LOG_NAME).open("a") as file:
-            file.write(json.dumps(rounded) + "\n")
+        path = self._folder / LOG_NAME
+        with self._going_on_without(LOG_NAME):
+            length = path.stat().st_size if path.exists() else 0
+            try:
+                with path.open("a") as file:
+                    file.write(json.dumps(rounded) + "\n")
+            except OSError:
+                os.truncate(path, length)  # half a line would spoil the next
+                raise
 
     @contextmanager
     def _going_on_without(self, name: str) -> Iterator[None]:

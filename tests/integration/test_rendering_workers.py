@@ -17,7 +17,7 @@ from styleavatar.v1 import rendering_service_pb2
 
 from services.rendering.deletion import SWEEP_INTERVAL_S
 from tests.fakes.bundle import write_fake_bundle
-from tests.fakes.renderer import CLOSED_NAME, read_mark
+from tests.fakes.renderer import CLOSED_NAME, GATE_NAME, read_mark
 from tests.integration.faulty_rendering import eventually
 from tests.integration.marked_rendering import (
     ANNA,
@@ -184,6 +184,26 @@ def test_a_bundle_that_was_replaced_is_let_go_whether_anybody_asks_or_not(
     assert list(stream) == []
     assert eventually((avatars / "ella" / CLOSED_NAME).exists)
     shutil.rmtree(avatars / "ella")
+
+
+def test_a_bundle_that_is_replaced_while_it_is_loaded_is_let_go_too(
+    stub: Stub, avatars: Path
+) -> None:
+    write_fake_bundle(avatars / "fred", 76, {"load_gate": True, "tell_closed": True})
+    asked: queue.Queue = queue.Queue()
+    asked.put(rendering_service_pb2.StreamFramesRequest(config=render_config("fred")))
+    stream = stub.StreamFrames(iter(asked.get, None), timeout=60)
+    time.sleep(1)  # the worker has read the bundle, and waits for its gate
+    write_fake_bundle(avatars / "fred", 77)
+    time.sleep(SWEEP_INTERVAL_S + 1)
+    (avatars / "fred" / GATE_NAME).touch()
+    next(stream)
+    asked.put(rendering_service_pb2.StreamFramesRequest(parameters=face(0)))
+    assert read_mark(pixels(next(stream).frame))[0] == 76
+    asked.put(None)
+    assert list(stream) == []
+    assert eventually((avatars / "fred" / CLOSED_NAME).exists)
+    shutil.rmtree(avatars / "fred")
 
 
 def test_a_frame_that_kills_workers_is_given_up(stub: Stub) -> None:

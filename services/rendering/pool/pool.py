@@ -215,7 +215,7 @@ class RenderPool:
         for worker in self._workers:
             if entry.key in worker.shelf and not worker.pinned[entry.key]:
                 await worker.unload(entry.key)
-        return not any(entry.key in worker.shelf for worker in self._workers)
+        return not any(worker.has_or_loads(entry.key) for worker in self._workers)
 
     def _changed(self, avatar_id: str) -> None:
         self.on_change(avatar_id)

@@ -82,6 +82,10 @@ class PoolWorker:
         """Whether the present process has an engine ready."""
         return self.supervisor.is_ready and key in self.shelf
 
+    def has_or_loads(self, key: EngineKey) -> bool:
+        """Whether the present process has an engine, or will have it when its load is done."""
+        return key in self.shelf or key in self._loads
+
     @property
     def utilization(self) -> float:
         """Share of the worker's time that its streams need; those not measured yet need none."""

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from styleavatar_core.data.picture import contact_sheet
+from styleavatar_core.data.picture import SYNTHETIC_NOTE, contact_sheet, decode_jpeg, encode_jpeg
 
 
 @pytest.mark.parametrize("shape", [(128, 256, 3), (256, 128, 3), (128, 256), (60, 80, 3)])
@@ -24,3 +27,11 @@ def test_a_picture_that_is_not_square_keeps_its_shape_in_a_sheet(shape: tuple[in
         assert places.mean() == pytest.approx(48.5, abs=1)
     assert (sheet[:98, 100:198] == 9).all()
     assert (sheet[98:] == 255).all()
+
+
+def test_a_picture_of_an_avatar_says_so_and_is_a_jpeg_as_any_other() -> None:
+    data = encode_jpeg(np.full((16, 24, 3), (200, 30, 30), np.uint8))
+    assert data[6:10] == b"JFIF"
+    with Image.open(io.BytesIO(data)) as picture:
+        assert picture.info["comment"] == SYNTHETIC_NOTE.encode()
+    assert np.abs(decode_jpeg(data).astype(int) - (200, 30, 30)).max() < 8
