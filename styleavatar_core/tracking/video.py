@@ -21,7 +21,7 @@ from styleavatar_core.tracking.looks import FourLooksDetector
 from styleavatar_core.tracking.texture import solve_texture
 from styleavatar_core.tracking.tracker import fit_to_parameters
 from styleavatar_core.tracking.views import ViewSampler
-from styleavatar_core.tracking.visits import frames_of_others
+from styleavatar_core.tracking.visits import find_others
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray, Progress
 
 _IDENTITY_FRAME_COUNT = 50
@@ -107,13 +107,13 @@ def track_video(
         file.flush()
         landmarks = np.memmap(file, np.float32, mode="r+", shape=(len(times), *_NO_FACE.shape))
     size = (width, height)
-    others = frames_of_others(model, landmarks, times, *size)
-    landmarks[others] = np.nan
+    others = find_others(model, landmarks, times, *size)
+    landmarks[others.strangers] = landmarks[others.unclear] = np.nan
     parameters, identity = _solve(model, landmarks, times, sampler.views, size, should_stop)
     if on_progress:
         on_progress(Progress("tracking", 1.0, f"tracked {len(parameters)} frames"))
     return TrackedVideo(
-        parameters, identity, info.fps, width, height, landmarks, other_count=len(others)
+        parameters, identity, info.fps, width, height, landmarks, other_count=len(others.strangers)
     )
 
 

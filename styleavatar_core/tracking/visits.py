@@ -8,6 +8,7 @@ may be somebody else's. Whether it is, the shape of the face tells.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +26,32 @@ Indices = npt.NDArray[np.int64]
 
 _SHAPE_FRAME_COUNT = 50
 # Two visits are those of two people if the landmarks at rest are so far apart on average: it was
-# 0.1 to 0.65 mm between parts of one person's clip (at least a quarter of it; up to 1.0 for one
-# second), and 0.95 to 2.2 mm between four people's clips.
+# 0.1 to 0.73 mm between parts of 3 s and more of one person's clip and the whole of it, 0.93 to
+# 2.2 mm between four people's clips, 0.81 to 1.1 mm for the two who look alike.
 _STRANGER_DISTANCE_MM = 0.8
+_TELLING_S = 3.0  # parts of one second were up to 1.26 mm apart: too short to tell a stranger
 _MM_PER_UNIT = 100.0
 
 
-def frames_of_others(
+@dataclass(frozen=True, slots=True)
+class OtherFrames:
+    """Frames of a clip that show a face which is not that of the person whose clip it is.
+
+    Attributes:
+        strangers: (N,) int64 indices of frames that show somebody else.
+        unclear: (M,) int64 indices of frames of visits that are unlike, but too short to tell.
+    """
+
+    strangers: Indices
+    unclear: Indices
+
+
+def find_others(
     model: FaceModel, landmarks: FloatArray, times: Sequence[float], width: int, height: int
-) -> Indices:
+) -> OtherFrames:
     """Finds the frames that show somebody else than the person whose clip it is.
+
+    That person is seen in more than half of the frames with a face that are long enough to tell.
 
     Args:
         model: The face model.
@@ -43,31 +60,36 @@ def frames_of_others(
         width: Frame width, pixels.
         height: Frame height, pixels.
 
-    Returns:
-        (N,) int64 indices; that person is seen in more than half of all frames with a face.
-
     Raises:
-        InvalidInputError: Nobody is.
+        InvalidInputError: There is no such person.
     """
     visits = sorted(_visits(landmarks, times), key=len, reverse=True)
     if len(visits) < 2:
-        return np.zeros(0, np.int64)
+        return OtherFrames(_joined([]), _joined([]))
     shapes = np.stack([_shape(model, landmarks, visit, width, height) for visit in visits])
-    sizes = np.array([len(visit) for visit in visits])
-    is_left = np.ones(len(visits), bool)
+    lengths_s = np.array([times[visit[-1]] - times[visit[0]] for visit in visits])
+    tells = lengths_s >= min(_TELLING_S, lengths_s.max())
+    sizes = tells * np.array([len(visit) for visit in visits])
+    is_left = tells.copy()
     while is_left.any():
-        longest = shapes[is_left.argmax()]
-        distances_mm = np.linalg.norm(shapes - longest, axis=-1).mean(axis=-1)
-        is_same = is_left & (distances_mm < _STRANGER_DISTANCE_MM)
+        distances_mm = np.linalg.norm(shapes - shapes[is_left.argmax()], axis=-1).mean(axis=-1)
+        is_same = distances_mm < _STRANGER_DISTANCE_MM
         if 2 * sizes[is_same].sum() > sizes.sum():
-            others = [visit for visit, same in zip(visits, is_same, strict=True) if not same]
-            return np.concatenate([np.zeros(0, np.int64), *others])
+            pairs = list(zip(visits, ~is_same & tells, ~is_same & ~tells, strict=True))
+            return OtherFrames(
+                _joined([visit for visit, is_stranger, _ in pairs if is_stranger]),
+                _joined([visit for visit, _, is_unclear in pairs if is_unclear]),
+            )
         is_left &= ~is_same
     raise InvalidInputError(
         "several people are seen one after the other, and nobody in more than half of the frames "
         "that show a face. Use a video of one person",
         reason="SEVERAL_PEOPLE",
     )
+
+
+def _joined(visits: Sequence[Indices]) -> Indices:
+    return np.concatenate([np.zeros(0, np.int64), *visits])
 
 
 def _visits(landmarks: FloatArray, times: Sequence[float]) -> list[Indices]:

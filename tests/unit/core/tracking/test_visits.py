@@ -73,6 +73,16 @@ def test_who_comes_back_is_the_same_person(person: Pictures, tmp_path: Path) -> 
     assert tracked.other_count == 0
 
 
+@pytest.mark.parametrize("start", [5, 20, 35])
+def test_a_moment_is_too_short_to_tell_a_stranger(
+    person: Pictures, tmp_path: Path, start: int
+) -> None:
+    moment = reshaped(person[start : start + FPS], 1.33)
+    tracked = track_video(film(tmp_path / "clip.mp4", moment, NOBODY, person))
+    assert tracked.other_count == 0
+    assert sum(params is not None for params in tracked.parameters) == len(person)
+
+
 def test_a_clip_of_three_people_is_nobodys(person: Pictures, tmp_path: Path) -> None:
     others = reshaped(person[:15], 1.33), reshaped(person[:15], 0.75)
     path = film(tmp_path / "clip.mp4", others[0], NOBODY, person[:15], NOBODY, others[1])
