@@ -16,6 +16,7 @@ from styleavatar_core.engine.onnx_engine import OnnxEngine
 from styleavatar_core.engine.onnx_graph import onnx_model, onnx_with_inputs
 from styleavatar_core.engine.precision import number_type, with_precision
 from styleavatar_core.engine.quantizing import quantize
+from styleavatar_core.engine.shared_graph import weight_names
 from styleavatar_core.engine.torch_engine import TorchEngine
 
 
@@ -97,9 +98,11 @@ class Opening:
             label = EngineLabel(case.precision)
             compiled = OpenVinoEngine.compile(*parts, thread_count=case.thread_count, label=label)
             return compiled.exporter()()
-        self._model = self._onnx().SerializeToString()
+        model = self._onnx()
+        self._model = model.SerializeToString()
         if case.backend == "tensorrt":
             from styleavatar_core.engine.tensorrt_build import build_plan
 
-            return build_plan(self._model, is_refitted=case.precision != "int8").plan
+            refitted = () if case.precision == "int8" else weight_names(model)
+            return build_plan(self._model, refitted=refitted).plan
         return self._model

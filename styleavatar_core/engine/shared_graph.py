@@ -59,6 +59,11 @@ def impersonal(model: ModelProto) -> ModelProto:
     )
 
 
+def weight_names(model: ModelProto) -> list[str]:
+    """Returns the names of the initializers that differ between avatars: what a refit puts in."""
+    return [tensor.name for tensor in model.graph.initializer if _is_weight(tensor)]
+
+
 def _is_weight(tensor: TensorProto) -> bool:
     """Whether a constant is the avatar's, and not a number that its preset's graph has anyway."""
     return tensor.data_type in _FLOATS and not tensor.name.startswith(NUMBER_PREFIX)

@@ -15,7 +15,7 @@ from onnx import ModelProto
 
 from styleavatar_core.engine.backends import backend_version, engine_key
 from styleavatar_core.engine.cache_key import CacheKey
-from styleavatar_core.engine.shared_graph import impersonal, structure_digest
+from styleavatar_core.engine.shared_graph import impersonal, structure_digest, weight_names
 from styleavatar_core.errors import AssetError
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
     def build() -> tuple[tensorrt.ICudaEngine, bytes]:
         timings = avatar.cache.open(timing_key, lambda: (b"", b""), bytes)
         graph = impersonal(model) if is_shared else model
-        built = build_plan(graph.SerializeToString(), timings, is_refitted=is_shared)
+        refitted = weight_names(model) if is_shared else ()
+        built = build_plan(graph.SerializeToString(), timings, refitted)
         avatar.cache.replace(timing_key, built.timing_cache)
         return load_plan(built.plan), built.plan
 

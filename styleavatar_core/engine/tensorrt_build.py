@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import tensorrt
@@ -42,13 +43,16 @@ def process_logger() -> tensorrt.ILogger:
     return tensorrt.Logger(tensorrt.Logger.WARNING)
 
 
-def build_plan(model: bytes, timing_cache: bytes = b"", *, is_refitted: bool = True) -> BuiltPlan:
+def build_plan(
+    model: bytes, timing_cache: bytes = b"", refitted: Collection[str] = ()
+) -> BuiltPlan:
     """Builds a plan on the GPU that will run it.
 
     Args:
-        model: The ONNX model; its weights keep their names for :func:`refit_plan`.
+        model: The ONNX model.
         timing_cache: What an earlier build on this GPU gave, or nothing.
-        is_refitted: Whether other weights will be put in.
+        refitted: Names of the weights that :func:`refit_plan` will put others in for. Of those
+            that TensorRT makes itself no model could give others.
 
     Raises:
         AssetError: TensorRT refuses the model.
@@ -63,8 +67,10 @@ def build_plan(model: bytes, timing_cache: bytes = b"", *, is_refitted: bool = T
     config = builder.create_builder_config()
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, _WORKSPACE_BYTES)
     config.clear_flag(tensorrt.BuilderFlag.TF32)  # on by default; what is fp32 in a graph is meant
-    if is_refitted:
-        config.set_flag(tensorrt.BuilderFlag.REFIT)
+    if refitted:
+        config.set_flag(tensorrt.BuilderFlag.REFIT_INDIVIDUAL)
+        for name in refitted:
+            network.mark_weights_refittable(name)  # False for one that no layer uses
     timings = _attach_timings(config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -122,7 +128,9 @@ def refit_plan(engine: tensorrt.ICudaEngine, model: bytes) -> None:
     refitter = tensorrt.Refitter(engine, process_logger())
     parser_refitter = tensorrt.OnnxParserRefitter(refitter, process_logger())
     if not parser_refitter.refit_from_bytes(model):
-        raise AssetError("the avatar's weights do not fit the engine of its preset")
+        errors = [parser_refitter.get_error(index) for index in range(parser_refitter.num_errors)]
+        reasons = "; ".join(map(str, errors))
+        raise AssetError(f"the avatar's weights do not fit the engine of its preset: {reasons}")
     missing = refitter.get_missing_weights()
     if missing:
         raise AssetError(

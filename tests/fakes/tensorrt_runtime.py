@@ -60,7 +60,9 @@ class NetworkDefinitionCreationFlag(enum.IntEnum):
 
 
 class BuilderFlag(enum.Enum):
-    REFIT = 0
+    """Without ``REFIT``: it takes in weights that the parser makes itself, which no model has."""
+
+    REFIT_INDIVIDUAL = 0
     TF32 = 1
 
 
@@ -105,6 +107,16 @@ class IBuilderConfig:
 class INetworkDefinition:
     model = b""
 
+    def __init__(self) -> None:
+        self.refittable: set[str] = set()
+
+    def mark_weights_refittable(self, name: str) -> bool:
+        graph = onnx.load_from_string(self.model).graph
+        is_used = any(name in node.input for node in graph.node)
+        if is_used:
+            self.refittable.add(name)
+        return is_used
+
 
 class Builder:
     def __init__(self, logger: ILogger) -> None:
@@ -122,7 +134,9 @@ class Builder:
     ) -> memoryview | None:
         assert config.timings is not None
         faults.configs.append(config)
-        kind = {"machine": faults.machine, "refit": BuilderFlag.REFIT in config.flags}
+        is_refittable = BuilderFlag.REFIT_INDIVIDUAL in config.flags
+        refittable = sorted(network.refittable) if is_refittable else []
+        kind = {"machine": faults.machine, "refittable": refittable}
         return memoryview(json.dumps(kind).encode() + b"\n" + network.model)
 
 
@@ -150,12 +164,15 @@ class Runtime:
         kind = json.loads(head)
         if kind["machine"] != faults.machine:
             return None
-        return ICudaEngine(onnx.load_from_string(model), kind["refit"])
+        return ICudaEngine(onnx.load_from_string(model), kind["refittable"])
 
 
 class ICudaEngine:
-    def __init__(self, model: ModelProto, is_refittable: bool) -> None:
-        self.model, self.is_refittable = model, is_refittable
+    def __init__(self, model: ModelProto, refittable: list[str]) -> None:
+        self.model = model
+        self.refittable = {
+            tensor.name: tensor for tensor in model.graph.initializer if tensor.name in refittable
+        }
         ends = (*model.graph.input, *model.graph.output)
         self._shapes = {
             end.name: tuple(d.dim_value for d in end.type.tensor_type.shape.dim) for end in ends
@@ -213,34 +230,32 @@ class Refitter:
         self.weights: dict[str, TensorProto] = {}
 
     def get_missing_weights(self) -> list[str]:
-        return [
-            tensor.name
-            for tensor in self.engine.model.graph.initializer
-            if tensor.name not in self.weights
-        ]
+        return [name for name in self.engine.refittable if name not in self.weights]
 
     def refit_cuda_engine(self) -> bool:
-        for tensor in self.engine.model.graph.initializer:
-            tensor.CopyFrom(self.weights[tensor.name])
+        for name, tensor in self.engine.refittable.items():
+            tensor.CopyFrom(self.weights[name])
         if faults.spoils_refits:
             spoil(self.engine.model)
         return True
 
 
 class OnnxParserRefitter:
+    num_errors = 0
+
     def __init__(self, refitter: Refitter, logger: ILogger) -> None:
         self._refitter = refitter
 
     def refit_from_bytes(self, model: bytes) -> bool:
-        if faults.refuses_refit or not self._refitter.engine.is_refittable:
+        wanted = self._refitter.engine.refittable
+        if faults.refuses_refit or not wanted:
             return False
-        given = onnx.load_from_string(model).graph.initializer
-        wanted = {
-            tensor.name: tuple(tensor.dims)
-            for tensor in self._refitter.engine.model.graph.initializer
-        }
-        self._refitter.weights = {tensor.name: tensor for tensor in given}
-        return {tensor.name: tuple(tensor.dims) for tensor in given} == wanted
+        given = {tensor.name: tensor for tensor in onnx.load_from_string(model).graph.initializer}
+        self._refitter.weights = {name: given[name] for name in wanted if name in given}
+        return all(name in given and given[name].dims == wanted[name].dims for name in wanted)
+
+    def get_error(self, index: int) -> str:
+        raise IndexError(index)
 
 
 def spoil(model: ModelProto) -> None:

@@ -77,7 +77,7 @@ def test_avatars_of_a_preset_share_a_plan_and_keep_their_pictures(
 ) -> None:
     engines = [open_tensorrt(avatar, precision="fp32") for avatar in (bundle, other)]
     assert len(faults.configs) == 1
-    assert BuilderFlag.REFIT in faults.configs[0].flags
+    assert BuilderFlag.REFIT_INDIVIDUAL in faults.configs[0].flags
     for engine, avatar in zip(engines, (bundle, other), strict=True):
         assert_shows(engine, avatar)
         assert engine.info.version == "11.4.0.106 on sm90-A GPU"
@@ -125,7 +125,7 @@ def test_an_avatar_that_cannot_be_put_into_the_plan_gets_its_own(
     reason = {"refuses_refit": "do not fit the engine", "spoils_refits": "less than the 60 dB"}
     assert reason[fault] in engine.info.note
     assert len(faults.configs) == 2
-    assert BuilderFlag.REFIT not in faults.configs[1].flags
+    assert BuilderFlag.REFIT_INDIVIDUAL not in faults.configs[1].flags
     again = open_tensorrt(bundle, precision="fp32")
     assert len(faults.configs) == 2  # its own plan is in the cache
     assert_shows(again, bundle)
@@ -206,7 +206,10 @@ def test_a_plan_of_eight_bits_is_the_avatars_own(
     for avatar in (bundle, other):
         engine = open_tensorrt(avatar, precision="int8")
         assert engine.info.precision == "int8"
-    assert [BuilderFlag.REFIT in config.flags for config in faults.configs] == [False, False]
+    assert [BuilderFlag.REFIT_INDIVIDUAL in config.flags for config in faults.configs] == [
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("captures", [True, False])
