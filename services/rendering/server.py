@@ -17,7 +17,13 @@ from services.common.worker.options import WorkerOptions
 from services.rendering.catalog import AvatarCatalog
 from services.rendering.deletion import keep_forgetting
 from services.rendering.health import AvatarHealth, keep_serving_while
-from services.rendering.pool.devices import device_names, device_reader, device_workers
+from services.rendering.pool.devices import (
+    device_names,
+    device_reader,
+    device_workers,
+    engine_bytes,
+    open_nvml,
+)
 from services.rendering.pool.limits import PoolLimits
 from services.rendering.pool.pool import RenderPool
 from services.rendering.servicer import RenderingServicer
@@ -33,7 +39,8 @@ SLOT_COUNT = 4
 
 async def run(settings: RenderingSettings) -> None:
     """Serves until SIGTERM or SIGINT; health says SERVING once the workers are ready."""
-    read_devices = device_reader()
+    nvml = open_nvml()
+    read_devices = device_reader(nvml)
     metrics = RenderingMetrics(read_devices=read_devices)
     stop_metrics = serve_metrics(settings.host, settings.metrics_port)
     options = WorkerOptions(
@@ -49,9 +56,10 @@ async def run(settings: RenderingSettings) -> None:
         slot_bytes=SLOT_BYTES,
         memory_limit_bytes=1_000_000 * settings.worker_memory_limit_mb,
     )
+    names = device_names(settings.devices, [index for index, _, _ in read_devices()])
     devices = device_workers(
         options,
-        device_names(settings.devices, [index for index, _, _ in read_devices()]),
+        names,
         usable_core_count(),
         settings.worker_count,
         settings.threads_per_worker,
@@ -59,7 +67,7 @@ async def run(settings: RenderingSettings) -> None:
     pool = RenderPool(
         devices,
         PoolLimits(
-            settings.engine_bytes_per_worker,
+            settings.engine_bytes_per_worker or engine_bytes(nvml, names, settings.worker_count),
             load_s=settings.load_timeout_s,
             render_s=settings.render_timeout_s,
         ),

@@ -52,8 +52,11 @@ class RenderingSettings(GrpcSettings):
         description="Threads that an engine may use on the CPU; unset: the cores, shared among all"
         " workers.",
     )
-    engine_bytes_per_worker: int = Field(
-        default=2_000_000_000, ge=1, description="Memory that a worker's avatars may take."
+    engine_bytes_per_worker: int | None = Field(
+        default=None,
+        ge=1,
+        description="Memory that a worker's avatars may take; unset: 2 GB on a CPU, 70 % of a GPU's"
+        " for all its workers.",
     )
     stream_limit: int = Field(
         default=16, ge=1, le=4096, description="Open streams; more are refused."

@@ -92,7 +92,9 @@ class AvatarRenderer:
         thread_count: int = 2,
     ) -> None:
         path = Path(bundle_path)
-        host_before, device_before = _resident_bytes(), _device_bytes()
+        # The device first: asking it may begin with libraries that no avatar brought.
+        device_before = _device_bytes()
+        host_before = _resident_bytes()
         bundle = read_bundle(path, verify=False)  # what is read is verified then
         self.manifest: AvatarManifest = bundle.manifest
         self.digest = bundle.digest

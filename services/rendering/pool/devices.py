@@ -22,6 +22,9 @@ CPU = "cpu"
 # More would take more memory than they are worth: each is a process with torch and its avatars.
 MOST_CPU_WORKERS = 8
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
+# What the avatars of a worker may take together: of a GPU's memory this share, for all its workers;
+# the rest is CUDA's, and for what a frame takes while it is computed.
+CPU_ENGINE_BYTES, GPU_ENGINE_SHARE = 2_000_000_000, 0.7
 
 # Index of a GPU, its used bytes, and the share of the time that it was busy of late; None of either
 # that it does not tell, as the latter where it is divided (MIG).
@@ -104,6 +107,35 @@ def device_workers(
     return devices
 
 
+def engine_bytes(nvml: Any | None, names: Sequence[str], workers_per_device: int | None) -> int:
+    """Returns what the avatars of a worker may take, where nobody says it.
+
+    Args:
+        nvml: What ``open_nvml`` gave.
+        names: Of the devices, as ``device_names`` returns them; the smallest decides.
+        workers_per_device: How many each has; None for one on a GPU.
+    """
+    sizes = [_memory_bytes(nvml, name) for name in names if nvml and is_gpu(name)]
+    known = [size for size in sizes if size is not None]
+    if not known or CPU in names:
+        return CPU_ENGINE_BYTES
+    return round(GPU_ENGINE_SHARE * min(known) / (workers_per_device or 1))
+
+
+def _memory_bytes(nvml: Any, name: str) -> int | None:
+    """Returns the memory of a GPU, or of a part of one; None if it does not tell."""
+    try:
+        handle = (
+            nvml.nvmlDeviceGetHandleByIndex(int(name))
+            if name.isdecimal()
+            else nvml.nvmlDeviceGetHandleByUUID(name)
+        )
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError as error:
+        logger.info("a GPU does not tell its memory", extra={"reason": str(error)})
+        return None
+
+
 def open_nvml() -> Any | None:
     """Returns NVIDIA's management library, if it and a driver are here."""
     try:
@@ -142,7 +174,10 @@ def device_loads(nvml: Any) -> Iterator[DeviceLoad]:
         )
 
 
-def device_reader() -> Callable[[], Sequence[DeviceLoad]]:
-    """Returns what reads the load of all GPUs; of none where they cannot be asked."""
-    nvml = open_nvml()
+def device_reader(nvml: Any | None) -> Callable[[], Sequence[DeviceLoad]]:
+    """Returns what reads the load of all GPUs; of none where they cannot be asked.
+
+    Args:
+        nvml: What ``open_nvml`` gave.
+    """
     return lambda: list(device_loads(nvml)) if nvml else []

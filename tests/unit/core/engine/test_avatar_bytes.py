@@ -24,6 +24,27 @@ def test_every_avatar_counts_also_where_memory_is_used_again(
         renderer.close()
 
 
+def test_what_cuda_brings_to_the_process_is_no_avatars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    resident_gb = 1
+
+    def ask_device() -> tuple[int, int]:
+        nonlocal resident_gb
+        resident_gb = 3  # the first question makes a context
+        return 70 * 10**9, 80 * 10**9
+
+    monkeypatch.setattr(avatar_renderer.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(avatar_renderer.torch.cuda, "mem_get_info", ask_device)
+    monkeypatch.setattr(avatar_renderer, "_resident_bytes", lambda: resident_gb * 10**9)
+    renderer = AvatarRenderer(
+        write_nano_bundle(tmp_path / "avatar"), backend="onnxruntime", thread_count=1
+    )
+    assert renderer.memory_bytes < 1e9
+    renderer.close()
+
+
 def test_all_that_is_taken_of_a_gpu_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     free_gb = iter((10, 7))  # torch itself knows of none of it

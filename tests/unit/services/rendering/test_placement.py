@@ -4,11 +4,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from services.common.worker.options import WorkerOptions
-from services.rendering.pool.devices import device_loads, device_names, device_workers
+from services.rendering.pool.devices import (
+    CPU_ENGINE_BYTES,
+    device_loads,
+    device_names,
+    device_workers,
+    engine_bytes,
+)
 from services.rendering.pool.placement import Place, choose_place, choose_refuge
 from styleavatar_core.errors import InvalidInputError
 
@@ -153,6 +160,44 @@ class NvmlOfTwo:
 
 def test_the_load_of_gpus_is_told_for_those_that_answer() -> None:
     assert list(device_loads(NvmlOfTwo())) == [(1, 3_000, 0.25)]
+
+
+class NvmlOfThree:
+    """Two GPUs, one of them divided; a third does not answer."""
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        if index == 2:
+            raise self.NVMLError("gone")
+        return (80, 40)[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
+        return {"MIG-1": 10}[uuid]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(total=handle * 10**9)
+
+
+@pytest.mark.parametrize(
+    ("names", "per_device", "expected_gb"),
+    [
+        (["0"], None, 56),
+        (["0", "1"], None, 28),
+        (["0"], 4, 14),
+        (["MIG-1"], None, 7),
+        (["0", "2"], None, 56),
+        (["2"], None, 2),
+        (["cpu"], None, 2),
+        (["cpu"], 4, 2),
+    ],
+)
+def test_avatars_may_fill_most_of_a_gpu(
+    names: list[str], per_device: int | None, expected_gb: float
+) -> None:
+    assert engine_bytes(NvmlOfThree(), names, per_device) == expected_gb * 10**9
+    assert engine_bytes(None, names, per_device) == CPU_ENGINE_BYTES
 
 
 class NvmlOfDivided(NvmlOfTwo):
