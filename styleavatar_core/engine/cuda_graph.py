@@ -59,7 +59,7 @@ class CapturedModule:
     def _frame(self, size: int) -> DeviceFrame:
         """Returns the places and the graph of a batch size; made when they are first asked for."""
         if size not in self._frames:
-            self._stream.launch(lambda: self._make(size))
+            self._stream.warm_up(lambda: self._make(size))
             self._frames[size].capture()
         return self._frames[size]
 

@@ -23,7 +23,8 @@ Result = TypeVar("Result")
 Work = Callable[[], None]
 Tensors = tuple[torch.Tensor, ...]
 
-# One thread of the process launches or captures at a time: avatars are loaded beside rendering.
+# One thread of the process launches frames or captures at a time: avatars are loaded beside
+# rendering.
 _LAUNCHING = threading.RLock()
 
 
@@ -79,6 +80,11 @@ class CudaStream:
         """Launches work on the stream, and does not wait for it."""
         with _LAUNCHING, torch.cuda.stream(self._stream):
             return work()
+
+    def warm_up(self, work: Work) -> None:
+        """Runs work on the stream beside what others launch, for it may take long."""
+        with torch.cuda.stream(self._stream):
+            work()
 
     def bring_back(self, sources: Tensors, results: Tensors) -> Work:
         """Launches copies to the host: behind what was launched, beside what will be.

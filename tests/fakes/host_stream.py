@@ -37,6 +37,9 @@ class HostStream(CudaStream):
     def launch(self, work: Callable[[], Result]) -> Result:
         return work()
 
+    def warm_up(self, work: Work) -> None:
+        work()
+
     def bring_back(self, sources: Tensors, results: Tensors) -> Work:
         def wait() -> None:
             for source, result in zip(sources, results, strict=True):

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a CUDA graph needs of a frozen generator, and what can be seen of it without a GPU."""
 
+import contextlib
 import copy
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from styleavatar_core.engine.base import (
@@ -18,6 +21,7 @@ from styleavatar_core.engine.base import (
     joined,
 )
 from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded_count
+from styleavatar_core.engine.cuda_stream import CudaStream
 from styleavatar_core.engine.freeze import FrozenGenerator, freeze
 from styleavatar_core.engine.frozen_composition import _doubling
 from styleavatar_core.engine.precision import with_precision
@@ -156,3 +160,39 @@ def test_fp32_on_a_gpu_is_not_rounded_to_tf32(precision: str, is_exact: bool) ->
         assert torch.backends.cuda.matmul.allow_tf32 != is_exact
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+class SlowToBegin(nn.Module):
+    """Takes its time, as libraries do that choose their kernels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+    def forward(self, values: torch.Tensor) -> tuple[torch.Tensor]:
+        self.has_begun.set()
+        assert self.may_end.wait(30)
+        return (values + 1,)
+
+
+def test_frames_are_launched_while_another_avatar_is_warmed_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Stream(HostStream):
+        """With the real one's order between threads."""
+
+        warm_up, launch = CudaStream.warm_up, CudaStream.launch
+        _stream = None
+
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    module = SlowToBegin()
+    loading = CapturedModule(module, [((3,), torch.float32)], Stream())
+    loader = threading.Thread(target=loading.prepare, args=(1,))
+    loader.start()
+    assert module.has_begun.wait(30)
+    launched = threading.Event()
+    renderer = threading.Thread(target=lambda: Stream().launch(launched.set), daemon=True)
+    renderer.start()
+    assert launched.wait(30)
+    module.may_end.set()
+    loader.join()
