@@ -39,7 +39,8 @@ class Continuity:
         Args:
             step_s: Time since the frame before.
         """
-        if self._last is None:
+        if self._last is None:  # nobody has come yet; to whoever does the way leads from rest
+            self._shown, self._returned_s = self._rest, 0.0
             return self._rest
         self._lost_s += step_s
         share = float(np.clip((self._lost_s - _HOLD_S) / _FADE_S, 0.0, 1.0))
@@ -50,7 +51,8 @@ class Continuity:
 
     def change(self) -> None:
         """Hears that the next face is another's: the way to it leads from what is shown now."""
-        if self._lost_s == 0.0:  # else it leads from what is shown instead of a face
+        # Without a face, it leads from what is shown instead of one.
+        if self._last is not None and self._lost_s == 0.0:
             self._shown, self._returned_s = self._last, 0.0
 
     def found(self, params: FaceParameters, step_s: float) -> FaceParameters:

@@ -80,6 +80,8 @@ class DriverGains:
                 expression[columns] = rest[columns] + gain * (expression[columns] - rest[columns])
         usual = statistics.rotation.mean
         turned = usual + self.head * (rotation_vector_from_quaternion(params.rotation) - usual)
+        # Half a turn on, a rotation would be one the other way.
+        turned *= min(1.0, _TURN_MAX / max(float(np.linalg.norm(turned)), 1e-9))
         return replace(
             params,
             rotation=quaternion_from_rotation_vector(turned),
@@ -88,4 +90,5 @@ class DriverGains:
         )
 
 
+_TURN_MAX = 3.0  # radians
 _UNCHANGED = DriverGains()

@@ -6,6 +6,7 @@ Numpy only. All groups of parameters are one vector here: this runs before every
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -66,7 +67,7 @@ class TrainedRange:
         """
         groups = split_parameters(wanted)
         values = np.concatenate([groups[name] for name in self._parts])
-        room = self._reach / wanted.scale
+        room = self._reach / self._held_scale(wanted.scale)
         inside = np.minimum(np.maximum(values, self._minimum - room), self._maximum + room)
         beyond = values - inside
         if not np.count_nonzero(beyond):
@@ -87,6 +88,13 @@ class TrainedRange:
             eye_rotation=parts["eye_rotation"].reshape(2, 2).astype(np.float32),
         )
         return parameters, bool(np.count_nonzero(np.abs(beyond) > self._margin))
+
+    def _held_scale(self, wanted: float) -> float:
+        """Returns the scale that will be drawn, of which the reach is a share."""
+        part = self._parts["scale"]
+        margin = float(self._margin[part][0])
+        inside = min(max(wanted, float(self._minimum[part][0])), float(self._maximum[part][0]))
+        return inside + margin * math.tanh((wanted - inside) / margin)
 
     def _coefficients(self, expression: FloatArray) -> FloatArray:
         return np.minimum(np.maximum(expression, 0.0), self._expression_max).astype(np.float32)

@@ -51,3 +51,14 @@ def test_gains_change_how_much_is_taken_over() -> None:
 def test_absurd_gains_are_refused(value: float) -> None:
     with pytest.raises(InvalidInputError, match="gain of mouth"):
         DriverGains(mouth=value)
+
+
+def test_however_large_its_gain_a_head_never_turns_to_the_other_side() -> None:
+    retargeter = Retargeter(STATISTICS, "same_person", DriverGains(head=3.0))
+    driver, yaws = person(1, scale=0.6, rest=0.05, seed=0)[0], []
+    for yaw in np.linspace(0.2, 1.5, 27):
+        turned = replace(driver, rotation=quaternion_from_rotation_vector(np.array([0, yaw, 0])))
+        shown = retargeter.retarget(turned).parameters
+        yaws.append(rotation_vector_from_quaternion(shown.rotation)[1])
+    assert (np.diff(yaws) > -1e-3).all()
+    assert min(yaws) > 0

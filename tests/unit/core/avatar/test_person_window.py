@@ -100,6 +100,17 @@ def test_windows_reach_as_far_as_training_moved_them(known: AvatarManifest, reac
         assert PersonWindow(known).place(head(3.0))[1] == (0, 0)
 
 
+@pytest.mark.parametrize("scale", [SCALE / 2, 2 * SCALE])
+def test_a_head_of_an_unseen_size_goes_as_far_as_the_one_that_is_drawn(scale: float) -> None:
+    held = TrainedRange(STATISTICS, window_reach=0.25)
+    kept, _ = held.hold(replace(head(5.0), scale=scale))
+    usual, _ = held.hold(head(5.0))
+    assert kept.scale == pytest.approx(SCALE, abs=0.02)
+    assert kept.translation[0] == pytest.approx(usual.translation[0], rel=0.05)
+    placed, _ = PersonWindow(manifest()).place(kept)
+    assert abs(placed.translation[0]) <= SEEN + TEXEL + 0.2
+
+
 def test_heads_may_go_as_far_as_windows_reach_and_no_further() -> None:
     room = 0.25 * 2 / SCALE
     held = TrainedRange(STATISTICS, window_reach=0.25)

@@ -141,6 +141,18 @@ def test_a_face_that_is_found_again_takes_over_without_a_jump(
     assert back[-1].frame_index == after[-1].frame_index
 
 
+def test_the_first_face_of_a_stream_that_began_without_one_takes_over_without_a_jump() -> None:
+    retargeter = Retargeter(STATISTICS, "same_person")
+    turned = replace(AVATAR[0], rotation=quaternion_from_rotation_vector(np.array([0.0, 0.3, 0.0])))
+    shown = [retargeter.hold(index / 25).parameters for index in range(1, 10)]
+    shown += [
+        retargeter.retarget(replace(turned, capture_time_s=index / 25)).parameters
+        for index in range(10, 22)
+    ]
+    steps = [distance(*pair) for pair in pairwise(shown)]
+    assert max(steps) < 0.4 * distance(shown[0], shown[-1])
+
+
 def distance(a: FaceParameters, b: FaceParameters) -> float:
     turn = rotation_vector_from_quaternion(a.rotation) - rotation_vector_from_quaternion(b.rotation)
     # Blinks are as fast as they are: what may not jump is pose, jaw and smile.
