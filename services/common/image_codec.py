@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import Literal
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.types import ByteArray
@@ -17,6 +18,17 @@ ImageFormatName = Literal["jpeg", "png", "raw_rgb"]
 
 SIDE_PX_MIN = 16
 SIDE_PX_MAX = 4096
+
+_EXIF, _EXIF_WITHIN_BYTES = b"Exif\0\0", 4096  # it stands among the first segments
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def encode_image(image: ByteArray, image_format: ImageFormatName, jpeg_quality: int = 90) -> bytes:
@@ -48,7 +60,7 @@ def decode_image(
     Args:
         data: The bytes.
         image_format: How they are stored.
-        width_px: Declared width; needed for raw images, otherwise 0 or the true one.
+        width_px: Declared width as shown; needed for raw images, otherwise 0 or the true one.
         height_px: Declared height, likewise.
 
     Returns:
@@ -102,11 +114,22 @@ def _decode_jpeg(data: bytes | memoryview) -> ByteArray:
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         check_size(width, height)
-        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+        return _upright(simplejpeg.decode_jpeg(data, colorspace="RGB"), data)
     except ValueError as error:
         raise InvalidInputError(
             "The frame is not a readable JPEG image.", reason="UNREADABLE_IMAGE"
         ) from error
+
+
+def _upright(image: ByteArray, data: bytes | memoryview) -> ByteArray:
+    """Turns a photograph as its camera says that it was held (EXIF)."""
+    if _EXIF not in bytes(data[:_EXIF_WITHIN_BYTES]):
+        return image
+    turn = None
+    with contextlib.suppress(Exception):  # a camera's note that cannot be read turns nothing
+        notes = Image.open(io.BytesIO(data)).getexif()
+        turn = _TURNS.get(notes.get(ExifTags.Base.Orientation))
+    return image if turn is None else np.asarray(Image.fromarray(image).transpose(turn))
 
 
 def _decode_png(data: bytes | memoryview) -> ByteArray:

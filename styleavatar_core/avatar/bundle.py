@@ -233,7 +233,7 @@ def pack_bundle(folder: Path, zip_path: Path) -> Path:
 
 def _parse_manifest(path: Path, data: bytes) -> AvatarManifest:
     try:
-        values = json.loads(data)
+        values = json.loads(data, parse_constant=_refuse_constant)
         version = values["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise AssetError(
@@ -255,6 +255,11 @@ def _parse_manifest(path: Path, data: bytes) -> AvatarManifest:
         if Path(name).name != name:
             raise AssetError(f"{MANIFEST_NAME} in {path.name} names a file outside it: {name}")
     return manifest
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuses NaN and Infinity, which JSON does not have and no manifest of ours."""
+    raise ValueError(f"{name} is no number")
 
 
 def _contiguous(tensors: Tensors) -> Tensors:

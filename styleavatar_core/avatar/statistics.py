@@ -6,6 +6,7 @@ Travels in the bundle's manifest. All parameters here are in the coordinates of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -31,6 +32,8 @@ _LEAST_STD = {
     "eye_rotation": 0.05,
 }
 _GROUPS = tuple(_LEAST_STD)
+# Values of each group; the face model decides how many an expression has.
+_LENGTHS = {"rotation": 3, "translation": 2, "scale": 1, "eye_rotation": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class ParameterStatistics:
                 name: Spread(**{k: np.array(v, np.float32) for k, v in values[name].items()})
                 for name in _GROUPS
             }
-            return cls(
+            statistics = cls(
                 model_id=str(values["model_id"]),
                 window=CropBox(*(float(v) for v in values["window"])),
                 neutral_expression=np.array(values["neutral_expression"], np.float32),
@@ -150,8 +153,24 @@ class ParameterStatistics:
                 closed_lip_gap=float(values.get("closed_lip_gap", 0.0)),
                 **spreads,
             )
+            statistics._check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AssetError(f"The avatar's parameter statistics are damaged: {error!r}") from error
+        return statistics
+
+    def _check(self) -> None:
+        """Raises ``ValueError`` for what no training gives."""
+        lengths = {**_LENGTHS, "expression": len(self.neutral_expression)}
+        for name in _GROUPS:
+            for part in Spread.__slots__:
+                numbers: FloatArray = getattr(getattr(self, name), part)
+                if numbers.shape != (lengths[name],) or not np.isfinite(numbers).all():
+                    raise ValueError(f"{name}.{part} is not {lengths[name]} finite numbers")
+        scale = float(self.scale.mean[0])
+        if not (math.isfinite(sum(self.neutral_expression)) and scale > 0):
+            raise ValueError("a face at rest that is none, or a scale that is not positive")
+        if not (self.window.half_size > 0 and math.isfinite(self.window.half_size)):
+            raise ValueError("a window without size")
 
 
 def measure_closed_lip_gap(parameters: Sequence[FaceParameters]) -> float:

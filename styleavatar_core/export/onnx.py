@@ -48,10 +48,15 @@ def export_onnx(bundle_path: Path | str, output: Path | str, *, batch_size: int 
         "consent": bundle.manifest.consent.model_dump_json(),
         "bundle_digest": bundle.digest,
     }
-    write_onnx(generator, output, batch_size=batch_size, properties=properties)
-    parity = compare_engines(TorchEngine(generator), OnnxEngine(output), count=batch_size)
-    if max(parity.image_error, parity.mask_error) > _ERROR_LIMIT:
-        raise AssetError(
-            f"{output.name} differs from torch by {parity.image_error} of 255; it must not be used"
-        )
+    unchecked = output.with_name(f".{output.name}.unchecked")
+    try:
+        write_onnx(generator, unchecked, batch_size=batch_size, properties=properties)
+        parity = compare_engines(TorchEngine(generator), OnnxEngine(unchecked), count=batch_size)
+        if max(parity.image_error, parity.mask_error) > _ERROR_LIMIT:
+            raise AssetError(
+                f"{output.name} differs from torch by {parity.image_error} of 255; it was not kept"
+            )
+        unchecked.replace(output)
+    finally:
+        unchecked.unlink(missing_ok=True)
     return parity

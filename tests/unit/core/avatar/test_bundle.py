@@ -201,3 +201,13 @@ def test_files_that_hold_no_tensors_are_refused(folder, header):
 def test_files_that_end_early_are_refused(folder, data):
     with pytest.raises(AssetError, match="cannot be read"):
         parse_tensors(folder, "generator.safetensors", np.frombuffer(data, np.uint8))
+
+
+def test_a_manifest_with_what_is_no_number_is_refused(tmp_path, manifest):
+    path = tmp_path / "avatar"
+    write_bundle(path, manifest, generator=GENERATOR, features=FEATURES, preview_jpeg=b"")
+    text = (path / "avatar.json").read_text()
+    assert text.count('"style_time": 0.5') == 1
+    (path / "avatar.json").write_text(text.replace('"style_time": 0.5', '"style_time": NaN'))
+    with pytest.raises(AssetError, match="damaged"):
+        read_bundle(path)

@@ -35,6 +35,23 @@ def test_statistics_survive_json() -> None:
         ParameterStatistics.from_dict(values)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("window", [0.0, 0.0, 0.0]),
+        ("window", [0.0, 0.0, float("nan")]),
+        ("scale", {"mean": [], "std": [], "minimum": [], "maximum": []}),
+        ("scale", {"mean": [-1.0], "std": [0.1], "minimum": [-1.0], "maximum": [1.0]}),
+        ("translation", dict.fromkeys(("mean", "std", "minimum", "maximum"), [float("nan")] * 2)),
+        ("neutral_expression", [0.0] * 51),
+        ("neutral_expression", [float("inf")] * 52),
+    ],
+)
+def test_statistics_that_no_training_gives_are_refused(name: str, value: object) -> None:
+    with pytest.raises(AssetError, match="statistics are damaged"):
+        ParameterStatistics.from_dict({**STATISTICS.to_dict(), name: value})
+
+
 def test_there_must_be_frames() -> None:
     with pytest.raises(InvalidInputError, match="no tracked frames"):
         ParameterStatistics.from_parameters([], WINDOW)

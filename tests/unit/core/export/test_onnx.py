@@ -79,5 +79,10 @@ def test_file_that_differs_from_torch_is_refused(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export, "compare_engines", lambda *_, **__: Parity(9, 0.5, 0))
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    (folder / "avatar.onnx").write_bytes(b"an earlier one")
     with pytest.raises(AssetError, match="differs from torch by 9"):
-        export.export_onnx(bundle_path, tmp_path / "avatar.onnx")
+        export.export_onnx(bundle_path, folder / "avatar.onnx")
+    assert [path.name for path in folder.iterdir()] == ["avatar.onnx"]
+    assert (folder / "avatar.onnx").read_bytes() == b"an earlier one"

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image, ImageOps
 
 from services.common.image_codec import decode_image, encode_image, resize_square
 from styleavatar_core.errors import InvalidInputError
@@ -27,6 +29,22 @@ def test_jpeg_keeps_colors_and_order_of_channels() -> None:
     decoded = decode_image(encode_image(gradient(), "jpeg", 95), "jpeg")
     error = np.abs(decoded.astype(int) - gradient()).mean()
     assert error < 3.0  # 4:2:0 at quality 95; swapped channels would give tens
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_shown_as_its_camera_was_held(orientation: int) -> None:
+    photo = Image.new("RGB", (40, 24), "black")
+    photo.paste("white", (0, 0, 20, 12))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(buffer.getvalue())))
+    width, height = upright.size
+    shown = decode_image(buffer.getvalue(), "jpeg", width, height)
+    assert np.abs(shown.astype(int) - np.asarray(upright)).max() < 8
+    spoiled = buffer.getvalue().replace(b"II*\0", b"XX*\0").replace(b"MM\0*", b"XX\0*")
+    assert decode_image(spoiled, "jpeg").shape == (24, 40, 3)
 
 
 def test_a_lower_quality_is_smaller() -> None:
