@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_INTERVAL_S = 0.2
 _REDIS_START_LIMIT_S = 20.0
+_TLS_VARIABLE = "STYLEAVATAR_TLS_CERTIFICATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,16 @@ class Supervisor:
         """Starts everything; returns before it is ready.
 
         Raises:
-            ConflictError: It runs already, or another one uses the same data folder.
+            ConflictError: It runs already, another one uses the same data folder, or its services
+                are to encrypt what they say to each other.
         """
         if self._thread is not None:
             raise ConflictError("the supervisor is already running")
+        if os.environ.get(_TLS_VARIABLE):
+            raise ConflictError(
+                f"{_TLS_VARIABLE} is set, and the services of one machine are asked in the clear"
+                " whether they live: unset it here, and put a proxy with TLS before them"
+            )
         for folder in (self.settings.data_folder, self.settings.log_folder):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -63,6 +63,14 @@ def test_a_taken_port_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
         Supervisor(settings(tmp_path, gateway_port=taken))
 
 
+def test_with_a_certificate_it_says_at_once_that_it_cannot_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEAVATAR_TLS_CERTIFICATE", str(tmp_path / "server.pem"))
+    with pytest.raises(ConflictError, match="STYLEAVATAR_TLS_CERTIFICATE is set"):
+        Supervisor(settings(tmp_path)).start()
+
+
 def test_a_data_folder_serves_one_supervisor_at_a_time(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:

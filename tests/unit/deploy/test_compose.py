@@ -41,9 +41,10 @@ def default_ports(name: str) -> set[int]:
     return {fields[field].default for field in ("port", "metrics_port") if field in fields}
 
 
-def test_compose_file_is_valid() -> None:
+@pytest.mark.parametrize("name", ["docker-compose.yml", "deploy/gpu/compose.yml"])
+def test_compose_files_are_valid(name: str) -> None:
     command = [str(Path(sys.executable).with_name("check-jsonschema"))]
-    command += ["--builtin-schema", "vendor.compose-spec", "docker-compose.yml"]
+    command += ["--builtin-schema", "vendor.compose-spec", name]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
 
@@ -118,6 +119,18 @@ def test_dockerfiles_pass_the_linter(dockerfile: Path) -> None:
         [hadolint, str(dockerfile)], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout
+
+
+def test_gpus_are_given_to_those_who_compute_in_an_image_of_their_own() -> None:
+    added = yaml.safe_load((ROOT / "deploy" / "gpu" / "compose.yml").read_text())["services"]
+    assert set(added) == {"rendering", "trainer"}
+    images = {service(name)["image"] for name in OUR_SERVICES}
+    for changes in added.values():
+        assert changes["image"] not in images
+        dockerfile = (ROOT / changes["build"]["dockerfile"]).read_text()
+        assert f" AS {changes['build']['target']}\n" in dockerfile
+        (device,) = changes["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
 
 @pytest.mark.parametrize("name", OUR_SERVICES)
