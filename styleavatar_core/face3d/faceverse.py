@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from styleavatar_core.errors import AssetError
 from styleavatar_core.face3d.alignment import Similarity, align
@@ -29,7 +30,8 @@ from styleavatar_core.face3d.pickled_arrays import read_pickled_dict
 from styleavatar_core.types import FloatArray
 
 _COMMON = {"meanshape", "meantex", "idBase", "texBase", "tri"}
-_IGNORED = {"point_buf", "parsing", "face_mask", "skinmask", "keypoints_name_list"}
+_FACE_MASK = "face_mask"
+_IGNORED = {"point_buf", "parsing", _FACE_MASK, "skinmask", "keypoints_name_list"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,7 @@ def _assemble(
         landmark_indices=landmarks.astype(np.int32),
         eye_vertices=eyes,
         expression_max=expression_max,
+        is_face=_is_face(data, count, name),
     )
 
 
@@ -183,6 +186,19 @@ def _eye_ranges(ends: Any, shape: FloatArray) -> tuple[tuple[int, int], tuple[in
     # Left is the subject's, at x > 0.
     is_left_first = shape[slice(*one), 0].mean() > shape[slice(*other), 0].mean()
     return (one, other) if is_left_first else (other, one)
+
+
+def _is_face(data: dict[str, Any], count: int, name: str) -> npt.NDArray[np.uint8] | None:
+    """Returns what the file says of each vertex; eyeballs, which follow the head, are face."""
+    if _FACE_MASK not in data or "ver_inds" not in data:
+        return None
+    head = int(np.asarray(data["ver_inds"]).ravel()[0])
+    given = np.asarray(data[_FACE_MASK]).ravel()
+    if len(given) < head:
+        raise AssetError(f"{name}: its face mask has {len(given)} of {head} vertices of the head.")
+    is_face = np.ones(count, np.uint8)
+    is_face[:head] = given[:head] > 0
+    return None if is_face.all() else is_face
 
 
 def _uv(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ VERTEX_ARRAYS = (
     "uv_coordinates",
 )
 _ARRAYS = (*VERTEX_ARRAYS[:5], "faces", "uv_coordinates", "landmark_indices")
+_IS_FACE = "is_face"  # not every model says it
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,8 @@ class FaceModel:
             eyeball turns about the mean of its vertices.
         mouth_vertices: Vertex range of the mouth's inside, (0, 0) where a model has none.
         expression_max: Largest coefficient, inf where there is no limit; the least is 0.
+        is_face: (V,) uint8, 1 where a vertex is one of the face and not of scalp or neck, which are
+            drawn, but not in the face mask; None where all that is drawn is in it.
         digest: sha256 of what its file holds; empty when it was made in memory.
     """
 
@@ -66,6 +70,7 @@ class FaceModel:
     eye_vertices: tuple[tuple[int, int], tuple[int, int]]
     mouth_vertices: tuple[int, int] = (0, 0)
     expression_max: float = 1.0
+    is_face: npt.NDArray[np.uint8] | None = None
     digest: str = ""
 
     def neutral(self, identity: FloatArray) -> FloatArray:
@@ -97,6 +102,10 @@ class FaceModel:
         colors = self.mean_texture + combine(self.texture_basis, texture)
         return np.clip(colors, 0.0, 1.0)
 
+    def face_triangles(self) -> npt.NDArray[np.uint8] | None:
+        """Returns (F,) uint8, 1 where a triangle touches the face; None where all count."""
+        return None if self.is_face is None else self.is_face[self.faces].max(axis=1)
+
     def require_sound(self) -> None:
         """Makes sure that its arrays fit together: the rasterizers look up without asking.
 
@@ -119,6 +128,8 @@ class FaceModel:
                 raise ValueError(f"{name} is of the shape {shapes[name]}, not {shape}")
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"{name} holds what is no number")
+        if self.is_face is not None and self.is_face.shape != (count,):
+            raise ValueError(f"is_face is of the shape {self.is_face.shape}, not {(count,)}")
         for name in ("faces", "landmark_indices"):
             indices = getattr(self, name)
             if indices.dtype.kind != "i" or not (indices.min() >= 0 and indices.max() < count):
@@ -149,6 +160,8 @@ class FaceModel:
             name: array.astype(np.float16) if name.endswith("_basis") else array
             for name, array in arrays.items()
         }
+        if self.is_face is not None:
+            tensors[_IS_FACE] = self.is_face
         metadata = {
             "format": _FORMAT,
             "model_id": self.model_id,
@@ -182,7 +195,8 @@ def load_face_model(path: Path) -> FaceModel:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise AssetError(f"{path.name} is not a face model of format {_FORMAT}.")
-            arrays = {name: file.get_tensor(name) for name in _ARRAYS}
+            stored = file.keys()
+            arrays = {name: file.get_tensor(name) for name in _names(stored)}
     except (OSError, SafetensorError) as error:
         raise AssetError(f"The face model {path.name} cannot be read: {error}") from error
     floats = {n: a.astype(np.float32) if a.dtype.kind == "f" else a for n, a in arrays.items()}
@@ -204,10 +218,15 @@ def load_face_model(path: Path) -> FaceModel:
     return model
 
 
+def _names(stored: Collection[str]) -> list[str]:
+    """Returns the names of a file's arrays, in a certain order."""
+    return [*_ARRAYS, *([_IS_FACE] if _IS_FACE in stored else [])]
+
+
 def _digest(arrays: dict[str, npt.NDArray[np.generic]], metadata: dict[str, str]) -> str:
     """Returns the sha256 of contents; files of equal contents may differ in their order."""
     total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in _ARRAYS:
+    for name in _names(arrays):
         total.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
         total.update(np.ascontiguousarray(arrays[name]).data)
     return total.hexdigest()

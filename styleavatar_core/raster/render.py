@@ -35,7 +35,8 @@ class FaceRendering:
     Attributes:
         texture: (S, S, 3) uint8 RGB, black where there is no face.
         uv: (S, S, 2) float32 in [0, 1], zero where there is no face.
-        mask: (S, S) uint8, 1 where there is a face, an eyeball or the mouth's inside.
+        mask: (S, S) uint8, 1 where there is a face, an eyeball or the mouth's inside; 0 on what is
+            drawn but no face, see ``FaceModel.is_face``.
     """
 
     texture: ByteArray
@@ -64,6 +65,7 @@ class FaceRenderer:
         self._albedo = albedo
         self._size_px = size_px
         self._recessed = recesses(model)
+        self._face_triangles = model.face_triangles()
         self._rasterize = rasterize or choose_rasterizer()
 
     def render(self, vertices: FloatArray, params: FaceParameters) -> FaceRendering:
@@ -79,4 +81,7 @@ class FaceRenderer:
         for (start, stop), recess in self._recessed:
             pixels[start:stop, 2] += recess * params.scale * size / 2
         fragments = self._rasterize(pixels, model.faces, size, size)
-        return FaceRendering(*shade(fragments, model.faces, colors, model.uv_coordinates))
+        texture, uv, mask = shade(fragments, model.faces, colors, model.uv_coordinates)
+        if self._face_triangles is not None:
+            mask &= self._face_triangles[fragments.face_index]
+        return FaceRendering(texture, uv, mask)

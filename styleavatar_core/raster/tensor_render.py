@@ -41,6 +41,7 @@ class TensorFaceRenderer(nn.Module):
     uv_coordinates: torch.Tensor
     recess: torch.Tensor
     light: torch.Tensor
+    face_triangles: torch.Tensor | None
 
     def __init__(self, model: FaceModel, albedo: FloatArray, size_px: int) -> None:
         super().__init__()
@@ -59,6 +60,10 @@ class TensorFaceRenderer(nn.Module):
         }
         for name, array in constants.items():
             self.register_buffer(name, torch.from_numpy(np.array(array)))
+        of_face = model.face_triangles()
+        self.register_buffer(
+            "face_triangles", None if of_face is None else torch.from_numpy(of_face)
+        )
 
     def forward(
         self, vertices: torch.Tensor, pose: torch.Tensor
@@ -85,6 +90,8 @@ class TensorFaceRenderer(nn.Module):
         length = self._list_length(len(points))
         covered = rasterize(points, self.faces, self.size_px, self.size_px, length)
         image, uv, mask = shade(covered.face_index, points, self.faces, colors, self.uv_coordinates)
+        if self.face_triangles is not None:
+            mask = mask * self.face_triangles[covered.face_index.clamp(min=0)]
         room = torch.stack([covered.needed, torch.full_like(covered.needed, length)])
         return image, uv, mask, room
 

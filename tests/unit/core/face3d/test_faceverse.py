@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.errors import AssetError, NotFoundError
@@ -15,6 +16,8 @@ from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.faceverse import convert_faceverse
 from styleavatar_core.face3d.model import FaceModel, load_face_model
 from styleavatar_core.face3d.pickled_arrays import read_pickled_dict
+from styleavatar_core.raster.render import FaceRenderer
+from styleavatar_core.raster.tensor_render import TensorFaceRenderer, pose_numbers
 from styleavatar_core.tracking.fitter import FaceFitter
 from styleavatar_core.tracking.tracker import fit_to_parameters
 from styleavatar_core.types import FaceIdentity
@@ -72,6 +75,35 @@ def test_a_converted_model_tracks_and_renders(tmp_path: Path, version: str) -> N
     drawn = ConditioningRenderer(model, identity, 96).render(fit_to_parameters(model, fit, 0.0, 0))
     assert 0.1 < drawn.face_mask.mean() < 0.9
     assert drawn.texture_rendering[drawn.face_mask > 0].mean() > 40
+
+
+@pytest.mark.parametrize("version", ["v3", "v4"])
+def test_what_the_file_calls_no_face_is_drawn_but_not_in_the_face_mask(
+    tmp_path: Path, version: str
+) -> None:
+    contents = faceverse_contents(version)
+    whole = convert_faceverse(write_faceverse(tmp_path / "whole.npy", contents))
+    assert whole.is_face is None
+    is_low = whole.mean_shape[:, 1] > whole.mean_shape[whole.landmark_indices[9], 1]  # the brows
+    contents["face_mask"] = is_low.astype(float)
+    convert_faceverse(write_faceverse(tmp_path / "part.npy", contents)).save(tmp_path / "part")
+    part = load_face_model(tmp_path / "part")
+    whole.save(tmp_path / "whole")
+    assert part.digest != load_face_model(tmp_path / "whole").digest
+    fit = FaceFitter(whole).fit(0.7 * whole.mean_shape[whole.landmark_indices].astype(np.float64))
+    params = fit_to_parameters(whole, fit, 0.0, 0)
+    vertices = whole.mean_shape
+    albedo = whole.mean_texture
+    known, drawn = (FaceRenderer(m, albedo, 96).render(vertices, params) for m in (whole, part))
+    assert np.array_equal(known.texture, drawn.texture)
+    assert np.array_equal(known.uv, drawn.uv)
+    assert (drawn.mask <= known.mask).all()
+    rows = [int(np.flatnonzero(mask.any(axis=1))[0]) for mask in (known.mask, drawn.mask)]
+    assert rows[1] > rows[0] + 5
+    assert drawn.texture[rows[0] : rows[1] - 1].any()
+    pose = torch.from_numpy(pose_numbers(params))[None]
+    *_, mask, _ = TensorFaceRenderer(part, albedo, 96)(torch.from_numpy(vertices)[None], pose)
+    assert (mask[0].numpy() != drawn.mask).mean() < 0.002
 
 
 @pytest.mark.parametrize(("version", "largest"), [("v2", 1.0), ("v3", 1.0), ("v4", np.inf)])
