@@ -25,14 +25,14 @@ logger = logging.getLogger(__name__)
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
 _DELETED = "styleavatar:deleted-jobs"
-# The job that was deleted last, and the one after whose deletion Redis' append-only file was last
-# begun anew.
+# The job that was deleted last; and the one after whose deletion Redis' append-only file was last
+# begun anew, with the run of Redis that began it.
 _LATEST_DELETED = "styleavatar:latest-deleted-job"
 _REWRITTEN_AFTER = "styleavatar:rewritten-after-job"
 # Hash of what has happened to jobs since the beginning, also to those that are gone.
 _TOTALS = "styleavatar:job-totals"
 _RESUMED = "resumed"
-_EVENTS_KEPT = 2000
+_EVENTS_KEPT, _EVENTS_KEPT_AFTERWARDS = 2000, 20  # each holds the whole job; ended ones are many
 # How long Redis may take to answer; nobody may ask it to hold an answer back for as long.
 ANSWER_LIMIT_S = 5.0
 
@@ -204,18 +204,21 @@ class JobRecords:
 
         To be called again, later: Redis does not begin while it is at it, and may fail.
         """
-        latest = self._redis.get(_LATEST_DELETED)
+        latest = cast("bytes | None", self._redis.get(_LATEST_DELETED))
         if latest is None:
             return
         try:
             state = cast("dict[str, Any]", self._redis.info("persistence"))
             if not state["aof_enabled"] or state["aof_rewrite_in_progress"]:
                 return
-            is_begun = self._redis.get(_REWRITTEN_AFTER) == latest
+            # A server that was started anew knows nothing of how the last rewrite ended.
+            server = cast("dict[str, Any]", self._redis.info("server"))["run_id"]
+            begun = f"{latest.decode()} {server}".encode()
+            is_begun = self._redis.get(_REWRITTEN_AFTER) == begun
             if is_begun and state["aof_last_bgrewrite_status"] == "ok":
                 return
             self._redis.bgrewriteaof()
-            self._redis.set(_REWRITTEN_AFTER, latest)
+            self._redis.set(_REWRITTEN_AFTER, begun)
         except RedisError as error:  # it is away just now, or does not let us
             logger.info("the append-only file is not rewritten now", extra={"why": str(error)})
 
@@ -226,7 +229,8 @@ class JobRecords:
     def _write(self, pipeline: Pipeline, job: TrainingJob) -> None:
         text = job.model_dump_json()
         pipeline.set(_KEY + job.job_id, text)
-        pipeline.xadd(events_key(job.job_id), {"job": text}, maxlen=_EVENTS_KEPT)
+        kept = _EVENTS_KEPT_AFTERWARDS if job.state.is_final else _EVENTS_KEPT
+        pipeline.xadd(events_key(job.job_id), {"job": text}, maxlen=kept, approximate=False)
 
     def _count(self, pipeline: Pipeline, before: TrainingJob, after: TrainingJob) -> None:
         if after.state.is_final and after.state is not before.state:

@@ -8,6 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from services.gateway.schemas import DEFAULT_MINUTES
+
 _PROBLEM = {
     "description": "What was wrong, as a problem document (RFC 9457).",
     "content": {
@@ -33,7 +35,7 @@ _FIELDS = {
     "consent_subject": {"type": "string", "description": "Who is shown."},
     "consent_given_by": {"type": "string", "description": "Who consents."},
     "source": {"type": "string", "description": "Where the video comes from."},
-    "preset": {"type": "string", "enum": ["nano", "lite", "hd", "paper", "paper+"]},
+    "preset": {"type": "string", "enum": list(DEFAULT_MINUTES)},
     "minutes": {"type": "number", "description": "Of training."},
 }
 UPLOAD_FORM: dict[str, Any] = {

@@ -11,6 +11,9 @@ from pydantic import BaseModel, Field
 from services.common.jobs import JobError, JobProgress, JobState, TrainingJob
 from styleavatar_core.provenance.consent import ConsentRecord
 
+# How long each preset is trained if nobody says.
+DEFAULT_MINUTES = {"nano": 5.0, "lite": 25.0, "hd": 240.0, "paper": 720.0, "paper+": 720.0}
+
 
 class AvatarState(StrEnum):
     """Whether an avatar can be driven."""

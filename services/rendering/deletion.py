@@ -36,8 +36,8 @@ async def keep_forgetting(catalog: AvatarCatalog, workers: Workers, cache: Engin
     while True:
         try:
             if is_first:
-                await asyncio.to_thread(forget_deleted_before, catalog, cache)
                 is_first = False
+                await asyncio.to_thread(forget_deleted_before, catalog, cache)
             await forget_deleted(catalog, workers, cache)
         except OSError as error:
             logger.error("the store cannot be read", extra={"reason": str(error)})
@@ -54,11 +54,15 @@ def forget_deleted_before(catalog: AvatarCatalog, cache: EngineCache) -> None:
         cache: Where engines derived from bundles are kept.
 
     Raises:
-        OSError: The store or the cache cannot be read.
+        OSError: The store cannot be read.
     """
     present = {entry.digest for entry in catalog.list()}
     for digest in cache.served() - present:
-        cache.forget(digest)
+        try:
+            cache.forget(digest)
+        except OSError as error:
+            extra = {"folder": str(cache.folder), "reason": str(error)}
+            logger.error("engines of a deleted avatar cannot be removed", extra=extra)
 
 
 async def forget_deleted(catalog: AvatarCatalog, workers: Workers, cache: EngineCache) -> None:
@@ -72,8 +76,10 @@ async def forget_deleted(catalog: AvatarCatalog, workers: Workers, cache: Engine
     await asyncio.to_thread(_mark, catalog.seen(), cache)
     for entry in await asyncio.to_thread(catalog.vanished):
         try:
-            await asyncio.to_thread(cache.forget, entry.digest)
-            if not await _is_unloaded(entry, catalog, workers):
+            is_unloaded = await _is_unloaded(entry, catalog, workers)
+            if entry.digest not in {other.digest for other in catalog.seen()}:  # put back as it was
+                await asyncio.to_thread(cache.forget, entry.digest)
+            if not is_unloaded:
                 continue
         except (StyleAvatarError, OSError) as error:
             extra = {"avatar_id": entry.avatar_id, "reason": str(error)}

@@ -7,8 +7,7 @@ import logging
 import threading
 import time
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
 from services.common.job_records import JobRecords, StaleAttemptError
 from services.common.jobs import JobProgress, TrainingJob
@@ -19,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 _REPORT_INTERVAL_S = 0.5
 _LOOK_INTERVAL_S = 1.0
-_REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 
 
 class JobReporter:
     """Connects one attempt of a job to its record: ``on_progress`` and ``should_stop``.
 
-    Redis being away for a while must not end hours of work: what cannot be written is left out.
+    Redis being away for a while, or taking no writes, must not end hours of work: what cannot be
+    written is left out.
 
     Attributes:
         is_abandoned: The record belongs to a newer attempt, or was deleted.
@@ -67,8 +66,8 @@ class JobReporter:
             self._write(progress)
         except (StaleAttemptError, NotFoundError):
             self.is_abandoned = True
-        except _REDIS_AWAY as error:
-            logger.warning("progress not reported: Redis is away", extra={"error": str(error)})
+        except RedisError as error:
+            logger.warning("progress not reported: Redis fails", extra={"error": str(error)})
 
     def should_stop(self) -> bool:
         """Says whether to stop: told to end, canceled, or replaced; asks Redis once a second."""
@@ -88,7 +87,7 @@ class JobReporter:
             job = self._records.get(self._job.job_id)
         except NotFoundError:
             self.is_abandoned = True
-        except _REDIS_AWAY as error:
+        except RedisError as error:
             logger.warning("cannot ask for cancellation", extra={"error": str(error)})
         else:
             self.is_abandoned = job.attempt != self._job.attempt

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import RedisSettings
@@ -39,3 +41,13 @@ class TrainingSettings(RedisSettings):
         pattern=r"^[\w.]+:\w+$",
         description="module:name of what makes an avatar from a video; tests put another one here.",
     )
+
+    @model_validator(mode="after")
+    def _lease_outlasts_heartbeats(self) -> Self:
+        if self.lease_s < 2 * self.heartbeat_interval_s + 1:
+            raise ValueError(
+                f"a lease of {self.lease_s} s is over before two signs of life, which come every "
+                f"{self.heartbeat_interval_s} s: another trainer would take running jobs over; "
+                f"at least {2 * self.heartbeat_interval_s + 1} s are needed"
+            )
+        return self

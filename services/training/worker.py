@@ -26,8 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
@@ -129,11 +128,11 @@ class TrainingWorker(SpawnWorker):
         self._lost = frozenset(lost - self._lost)
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
-        """Gives signs of life; while Redis is away, work goes on without them."""
+        """Gives signs of life; while Redis is away or takes no writes, work goes on without."""
         try:
             super().maintain_heartbeats(job, execution)
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            logger.warning("no sign of life: Redis is away", extra={"error": str(error)})
+        except RedisError as error:
+            logger.warning("no sign of life: Redis fails", extra={"error": str(error)})
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Logs what rq itself could not do; the task catches its own errors."""

@@ -68,7 +68,11 @@ def upright(image: ByteArray, rotation_degrees: int, *, is_mirrored: bool) -> By
 
 def mirrors(frame: av.VideoFrame) -> bool:
     """Whether a frame is to be shown mirrored; keeps it in memory until garbage is collected."""
-    for data in frame.side_data:
+    try:
+        notes = list(frame.side_data)
+    except ValueError:  # PyAV knows not all kinds of them that FFmpeg gives, as with spatial video
+        return False
+    for data in notes:
         if data.type == Type.DISPLAYMATRIX:
             a, b, _, c, d = np.frombuffer(data, "<i4").astype(float)[:5]
             return bool(a * d < b * c)

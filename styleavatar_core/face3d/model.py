@@ -128,8 +128,10 @@ class FaceModel:
                 raise ValueError(f"{name} is of the shape {shapes[name]}, not {shape}")
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"{name} holds what is no number")
-        if self.is_face is not None and self.is_face.shape != (count,):
-            raise ValueError(f"is_face is of the shape {self.is_face.shape}, not {(count,)}")
+        if (marks := self.is_face) is not None and (
+            marks.shape != (count,) or marks.dtype != np.uint8 or marks.max() > 1
+        ):
+            raise ValueError(f"is_face is not {count} times 0 or 1 in uint8")
         for name in ("faces", "landmark_indices"):
             indices = getattr(self, name)
             if indices.dtype.kind != "i" or not (indices.min() >= 0 and indices.max() < count):

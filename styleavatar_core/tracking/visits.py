@@ -68,8 +68,11 @@ def find_others(
         return OtherFrames(_joined([]), _joined([]))
     shapes = np.stack([_shape(model, landmarks, visit, width, height) for visit in visits])
     lengths_s = np.array([times[visit[-1]] - times[visit[0]] for visit in visits])
-    tells = lengths_s >= min(_TELLING_S, lengths_s.max())
-    sizes = tells * np.array([len(visit) for visit in visits])
+    sizes = np.array([len(visit) for visit in visits])
+    tells = lengths_s >= _TELLING_S
+    if 2 * sizes[tells].sum() <= sizes.sum():  # a clip of moments: whose it is they must tell
+        tells[:] = True
+    sizes *= tells
     is_left = tells.copy()
     while is_left.any():
         distances_mm = np.linalg.norm(shapes - shapes[is_left.argmax()], axis=-1).mean(axis=-1)

@@ -4,20 +4,29 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from services.common.job_records import JobRecords, StaleAttemptError
-from services.common.jobs import JobState, TrainingJob
+from services.common.job_records import (
+    _REWRITTEN_AFTER,
+    JobRecords,
+    StaleAttemptError,
+    events_key,
+)
+from services.common.jobs import JobProgress, JobState, TrainingJob
 from services.common.storage import AvatarStore, JobFolders
 from services.training.recovery import remove_leftovers
+from services.training.reporting import JobReporter
 from services.training.server import job_metrics
 from styleavatar_core.errors import NotFoundError
 from styleavatar_core.provenance.consent import make_consent
+from styleavatar_core.types import Progress
 from tests.integration.job_system import CONSENT, JobSystem, wait_for
 
 
@@ -147,3 +156,50 @@ def test_what_was_deleted_leaves_the_append_only_file(
     for folder in ("jobs", "avatars"):
         (tmp_path / folder).mkdir()
     wait_for(are_forgotten)
+
+
+def test_a_redis_that_takes_no_writes_ends_no_training(
+    records: JobRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = records.begin_attempt(create(records, "job-1"))
+    reporter = JobReporter(records, job, threading.Event())
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object, **__: object) -> None:
+            raise ReadOnlyError("You can't write against a read only replica.")
+
+        patch.setattr("redis.client.Pipeline.execute", refuse)
+        reporter.on_progress(Progress("training", 0.5))
+    assert not reporter.should_stop()
+    reporter.on_progress(Progress("export", 1.0))
+    progress = records.get("job-1").progress
+    assert progress is not None
+    assert progress.stage == "export"
+
+
+def test_few_events_of_a_job_stay_once_it_has_ended(records: JobRecords) -> None:
+    job_id = create(records, "job-1")
+    for step in range(60):
+        records.update(job_id, progress=JobProgress.from_core(Progress("training", 0.5, step=step)))
+    events = events_key(job_id)
+    assert records._redis.xlen(events) > 60
+    records.update(job_id, state=JobState.FAILED)
+    assert records._redis.xlen(events) == 20
+    records.update(job_id, state=JobState.QUEUED)
+    assert records._redis.xlen(events) == 21
+
+
+def test_a_rewrite_that_a_restart_broke_off_is_done_again(records: JobRecords) -> None:
+    create(records, "job-1")
+    records.delete("job-1")
+    redis = records._redis
+    wait_for(lambda: redis.info("persistence")["aof_rewrite_in_progress"] == 0)
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("redis.Redis.bgrewriteaof", lambda _: asked.append(1))
+        records.forget_deleted()
+        assert asked == []
+        # As a server finds it that was started after the one that began the rewrite.
+        redis.set(_REWRITTEN_AFTER, "job-1 of-another-run")
+        records.forget_deleted()
+        assert asked == [1]

@@ -21,7 +21,7 @@ from services.common.storage import MANIFEST_NAME, new_id
 from services.gateway.bundle_response import BundleResponse
 from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.description import UPLOAD_FORM
-from services.gateway.schemas import Accepted, AvatarState, AvatarView
+from services.gateway.schemas import DEFAULT_MINUTES, Accepted, AvatarState, AvatarView
 from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, broken_off, too_large
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.data.video import probe_for_training
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
 
 # What there is to choose from, and how long each is trained unless the caller says otherwise.
-DEFAULT_MINUTES = {"nano": 5.0, "lite": 25.0, "hd": 240.0, "paper": 720.0, "paper+": 720.0}
 # Fields of an upload's form beside the video.
 TEXT_FIELDS = ("consent", "consent_subject", "consent_given_by", "source", "preset", "minutes")
 SYNTHETIC = {"X-Synthetic": "true"}

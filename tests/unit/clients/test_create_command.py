@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from styleavatar_client.create_command import Preset
 
-from services.gateway.routers.avatars import DEFAULT_MINUTES
+from services.gateway.schemas import DEFAULT_MINUTES
 from styleavatar_core.networks import PRESETS
 
 

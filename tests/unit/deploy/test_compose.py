@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from services.common.settings import ServiceSettings
+from services.supervisor.redis_server import redis_command
 from services.supervisor.settings import SupervisorSettings
 from services.supervisor.specs import service_specs
 
@@ -121,9 +122,20 @@ def test_dockerfiles_pass_the_linter(dockerfile: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
+def test_redis_keeps_its_data_as_the_embedded_one_does() -> None:
+    def kept(command: list[str]) -> list[str]:
+        names = ("--appendonly", "--appendfsync", "--save")
+        return [command[command.index(name) + 1] for name in names]
+
+    assert kept(service("redis")["command"]) == kept(redis_command(ROOT, ROOT / "redis.sock"))
+
+
 def test_gpus_are_given_to_those_who_compute_in_an_image_of_their_own() -> None:
     added = yaml.safe_load((ROOT / "deploy" / "gpu" / "compose.yml").read_text())["services"]
     assert set(added) == {"rendering", "trainer"}
+    limit = "STYLEAVATAR_RENDERING_ENGINE_BYTES_PER_WORKER"  # they share them
+    assert limit in added["rendering"]["environment"]
+    assert limit in settings_class("rendering").variable_names().values()
     images = {service(name)["image"] for name in OUR_SERVICES}
     for changes in added.values():
         assert changes["image"] not in images

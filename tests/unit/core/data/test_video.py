@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from styleavatar_core.data.decoded import upright
+from styleavatar_core.data.decoded import mirrors, upright
 from styleavatar_core.data.video import probe, probe_for_training, read_frames
 from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import InvalidInputError, NotFoundError
@@ -37,6 +37,15 @@ def test_channels_are_rgb(tmp_path):
     _, _, frame = next(iter(read_frames(tmp_path / "red.mp4")))
     assert frame[16, 16, 0] > 200
     assert frame[16, 16, 2] < 60
+
+
+def test_a_frame_with_notes_that_are_not_known_is_not_mirrored() -> None:
+    class Spatial:
+        @property
+        def side_data(self) -> None:
+            raise ValueError("37 is not a valid Type")
+
+    assert not mirrors(Spatial())
 
 
 def test_rotation_metadata_turns_the_picture():

@@ -83,6 +83,17 @@ def test_a_moment_is_too_short_to_tell_a_stranger(
     assert sum(params is not None for params in tracked.parameters) == len(person)
 
 
+def test_who_is_seen_in_moments_only_loses_the_clip_to_no_stranger(
+    person: Pictures, tmp_path: Path
+) -> None:
+    stranger = reshaped(person[:17], 1.33)
+    parts = [part for _ in range(4) for part in (person[::4], NOBODY)]  # 2.4 s each
+    path = film(tmp_path / "clip.mp4", *parts, stranger)
+    tracked = track_video(path)
+    assert tracked.other_count == len(stranger)
+    assert all(params is None for params in tracked.parameters[-len(stranger) :])
+
+
 def test_a_clip_of_three_people_is_nobodys(person: Pictures, tmp_path: Path) -> None:
     others = reshaped(person[:15], 1.33), reshaped(person[:15], 0.75)
     path = film(tmp_path / "clip.mp4", others[0], NOBODY, person[:15], NOBODY, others[1])

@@ -33,6 +33,12 @@ def test_variables_of_other_services_are_not_ours(monkeypatch: pytest.MonkeyPatc
     assert TrainingSettings().lease_s == 30
 
 
+@pytest.mark.parametrize("wrong", [{"lease_s": 10}, {"heartbeat_interval_s": 30}])
+def test_a_lease_outlasts_two_signs_of_life(wrong: dict[str, int]) -> None:
+    with pytest.raises(InvalidInputError, match="another trainer would take running jobs over"):
+        TrainingSettings(**wrong)
+
+
 def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STYLEAVATAR_GATEWAY_PORT", "70000")
     with pytest.raises(InvalidInputError, match=r"STYLEAVATAR_GATEWAY_PORT.*70000"):

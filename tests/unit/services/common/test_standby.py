@@ -14,7 +14,7 @@ import pytest
 from services.common.worker import standby as standby_module
 from services.common.worker.options import WorkerOptions
 from services.common.worker.process import WorkerProcess
-from services.common.worker.standby import Rehearsal, StandBy, start_worker
+from services.common.worker.standby import RESTS_AFTER_FAILURE, Rehearsal, StandBy, start_worker
 from services.common.worker.supervisor import WorkerSupervisor
 from styleavatar_core.errors import EngineUnavailableError, RenderError
 
@@ -102,19 +102,27 @@ def test_another_one_stands_by_when_one_has_died() -> None:
     with_standby(scenario, rehearsed)
 
 
-def test_workers_that_die_of_their_rehearsal_come_slowly() -> None:
-    pids: list[int] = []
+def test_workers_that_die_of_their_rehearsal_come_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    dying: asyncio.Queue[int] = asyncio.Queue()
+    pauses_s: list[float] = []
+    sleep = asyncio.sleep
 
     async def die(worker: WorkerProcess) -> None:
-        pids.append(worker.pid)
+        dying.put_nowait(worker.pid)
         os.kill(worker.pid, signal.SIGKILL)
         await worker.call("echo", {}, timeout_s=5)
 
-    async def scenario(standby: StandBy) -> None:
-        await asyncio.sleep(3)
-        assert len(pids) == 1
+    async def note(delay_s: float) -> None:
+        pauses_s.append(delay_s)
+        await sleep(0)
 
-    with_standby(scenario, die, rest_s=0.5)
+    async def scenario(standby: StandBy) -> None:
+        first = await dying.get()
+        assert await dying.get() != first
+        assert RESTS_AFTER_FAILURE * 0.01 in pauses_s
+
+    monkeypatch.setattr(standby_module.asyncio, "sleep", note)
+    with_standby(scenario, die, rest_s=0.01)
 
 
 def test_a_start_ahead_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import shutil
 from pathlib import Path
 
+import pytest
+
 from services.common.storage import AvatarStore
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
-from services.rendering.deletion import forget_deleted, forget_deleted_before
+from services.rendering.deletion import forget_deleted, forget_deleted_before, keep_forgetting
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.errors import WorkerLostError
@@ -100,3 +104,42 @@ def test_what_is_deleted_while_no_service_runs_is_forgotten_at_the_next_start(
     left = {path.name for path in (tmp_path / "engines").glob("*.engine")}
     assert left == {keys["carla"].file_name, another.file_name}
     assert cache.served() == {keys["carla"].digest}
+
+
+def test_engines_that_cannot_be_removed_keep_nobody_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(cache: EngineCache, digest: str) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    store, cache = AvatarStore(tmp_path / "avatars"), EngineCache(tmp_path / "engines")
+    for mark, name in enumerate(("anna", "bob")):
+        write_fake_bundle(tmp_path / "avatars" / name, mark)
+    catalog, workers = AvatarCatalog(store), Workers()
+    asyncio.run(forget_deleted(catalog, workers, cache))
+    cache.mark_served("f" * 64)  # of an avatar that was deleted before
+    catalog.list()
+    shutil.rmtree(tmp_path / "avatars" / "anna")
+    monkeypatch.setattr(EngineCache, "forget", refuse)
+
+    async def sweep_a_while() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                await keep_forgetting(catalog, workers, cache)
+
+    asyncio.run(sweep_a_while())
+    assert workers.forgotten == ["anna"]
+
+
+def test_a_bundle_that_is_put_back_as_it_was_keeps_its_engines(tmp_path: Path) -> None:
+    store, cache = AvatarStore(tmp_path / "avatars"), EngineCache(tmp_path / "engines")
+    path = write_fake_bundle(tmp_path / "avatars" / "anna", 1)
+    catalog, workers = AvatarCatalog(store), Workers()
+    key = CacheKey(catalog.get("anna").digest, "onnxruntime", "1.0")
+    cache.replace(key, b"weights")
+    shutil.copytree(path, tmp_path / "copy")
+    shutil.rmtree(path)
+    shutil.move(tmp_path / "copy", path)
+    asyncio.run(forget_deleted(catalog, workers, cache))
+    assert workers.released == ["anna"]
+    assert (tmp_path / "engines" / key.file_name).exists()
