@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -21,6 +22,8 @@ from grpc_health.v1 import health
 
 from services.common.settings import GrpcSettings
 from styleavatar_core.errors import AuthenticationError, InvalidInputError
+
+logger = logging.getLogger(__name__)
 
 KEY_HEADER = "authorization"
 KEY_PREFIX = "Bearer "
@@ -43,20 +46,24 @@ class ApiKeys:
             InvalidInputError: When it cannot be read or a line is no key.
         """
         self._path = path
-        self._version = (0, 0)
-        self._digests: dict[str, str] = {}
+        self._version = (0, 0, 0)
+        self._refused = (0, 0, 0)  # the version that could not be used
+        self._digests: list[str] = []
         self._refresh()
 
     def check(self, key: str) -> None:
-        """Lets a known key pass.
+        """Lets a known key pass; while the file cannot be used, those that were in it before.
 
         Raises:
             AuthenticationError: When the key is not known.
         """
-        self._refresh()
+        try:
+            self._refresh()
+        except InvalidInputError as error:
+            logger.error("API keys stay as they were", extra={"reason": str(error)})
         digest = digest_of(key)
         # All are compared, in constant time each: how long it takes says nothing about any.
-        if not sum(hmac.compare_digest(digest, known) for known in self._digests.values()):
+        if not sum(hmac.compare_digest(digest, known) for known in self._digests):
             raise AuthenticationError(
                 "This call needs a valid API key: send it as 'authorization: Bearer KEY'."
             )
@@ -64,15 +71,17 @@ class ApiKeys:
     def _refresh(self) -> None:
         try:
             status = self._path.stat()
-            if (status.st_ino, status.st_mtime_ns) == self._version:
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if version in (self._version, self._refused):
                 return
-            lines = self._path.read_text().splitlines()
+            lines = self._path.read_text(errors="replace").splitlines()
         except OSError as error:
             raise InvalidInputError(
                 f"The file of API keys {self._path} cannot be read: {error.strerror}.",
                 reason="BAD_SETTING",
             ) from error
-        digests = {}
+        self._refused = version
+        digests = []
         for number, line in enumerate(lines, 1):
             words = line.split()
             if not words or words[0].startswith("#"):
@@ -83,9 +92,8 @@ class ApiKeys:
                     "'python -m services.common.security NAME'.",
                     reason="BAD_SETTING",
                 )
-            digests[words[0]] = words[1].lower()
-        self._digests = digests
-        self._version = (status.st_ino, status.st_mtime_ns)
+            digests.append(words[1].lower())
+        self._digests, self._version, self._refused = digests, version, (0, 0, 0)
 
 
 class ApiKeyInterceptor(grpc.aio.ServerInterceptor):
@@ -208,7 +216,8 @@ def main() -> None:
         sys.stderr.write("usage: python -m services.common.security NAME >> KEYS_FILE\n")
         sys.exit(2)
     key = secrets.token_urlsafe(32)
-    sys.stdout.write(f"{sys.argv[1]} {digest_of(key)}\n")
+    # Begins a line of its own also behind a last line that nobody ended.
+    sys.stdout.write(f"\n{sys.argv[1]} {digest_of(key)}\n")
     sys.stderr.write(f"{key}\n")
 
 

@@ -7,7 +7,6 @@ import asyncio
 
 from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
-from services.common.cores import usable_core_count
 from services.common.grpc_server import GrpcServer, run_until_signal
 from services.common.mailbox import running
 from services.common.metrics import RenderingMetrics, serve_metrics
@@ -28,6 +27,7 @@ from services.rendering.pool.limits import PoolLimits
 from services.rendering.pool.pool import RenderPool
 from services.rendering.servicer import RenderingServicer
 from services.rendering.settings import RenderingSettings
+from styleavatar_core.cores import usable_core_count
 from styleavatar_core.engine.cache import EngineCache
 
 SERVICE_NAME = rendering_service_pb2.DESCRIPTOR.services_by_name["RenderingService"].full_name

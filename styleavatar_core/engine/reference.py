@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from styleavatar_core.cores import usable_core_count
 from styleavatar_core.engine.base import RenderInput, RenderOutput, feed_of, joined
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.cache_key import CacheKey
@@ -48,7 +48,7 @@ def reference_of(frozen: FrozenParts, cache: EngineCache, thread_count: int) -> 
 
     def build() -> tuple[Reference, bytes]:
         inputs = joined(judged_inputs(frozen.bundle, frozen.info, _FRAMES))
-        count = max(thread_count, len(os.sched_getaffinity(0)) // 2)
+        count = max(thread_count, usable_core_count() // 2)
         reference = render_reference(*frozen.either(), inputs, thread_count=count)
         return reference, _to_bytes(reference)
 

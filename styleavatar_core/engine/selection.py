@@ -33,9 +33,16 @@ from styleavatar_core.engine.gate import PRECISIONS, SAFER, Candidate, open_gate
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.reference import reference_of
 from styleavatar_core.engine.verdicts import VerdictMemory
-from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
+from styleavatar_core.errors import (
+    AssetError,
+    EngineUnavailableError,
+    InvalidInputError,
+    RenderError,
+)
 
 logger = logging.getLogger(__name__)
+
+_FAILED_S = 1e9  # what a frame takes a runtime that is installed and does not work
 
 
 def open_engine(
@@ -197,24 +204,37 @@ def _calibrate(
 ) -> tuple[dict[str, float], RenderEngine]:
     """Opens one engine after the other, keeps the fastest and remembers what they took.
 
-    On a busy machine it may be another than on a quiet one: it is asked again some minutes later.
+    On a busy machine it may be another than on a quiet one, and a runtime that fails may be mended:
+    then it is asked again some minutes later.
+
+    Raises:
+        AssetError, RenderError, ImportError, OSError: None can be opened; why the last one cannot.
     """
     times_s: dict[str, float] = {}
     disturbance = Disturbance()
     best: tuple[_Choice, RenderEngine] | None = None
+    failure: Exception | None = None
     for choice in _choices(avatar.thread_count):
         opening = replace(avatar, thread_count=choice.thread_count)
-        engine = BACKENDS[choice.backend].open(opening)
-        with disturbance.noted():
-            times_s[choice.name] = measure_frame_s(engine)
+        try:
+            engine = BACKENDS[choice.backend].open(opening)
+            with disturbance.noted():
+                times_s[choice.name] = measure_frame_s(engine)
+        except (AssetError, RenderError, ImportError, OSError) as error:
+            failure, times_s[choice.name] = error, _FAILED_S
+            extra = {"choice": choice.name, "why": str(error)}
+            logger.warning("a rendering backend that is installed does not work", extra=extra)
+            continue
         if times_s[choice.name] > min(times_s.values()):
             engine.close()
             continue
         if best is not None:
             best[1].close()
         best = choice, engine
-    assert best is not None  # torch is always there
-    memory.remember(_key(avatar), times_s, disturbance.is_calm)
+    if best is None:
+        assert failure is not None
+        raise failure
+    memory.remember(_key(avatar), times_s, disturbance.is_calm and failure is None)
     told = {"chosen": best[0].name, "seconds_per_frame": times_s, "is_calm": disturbance.is_calm}
     logger.info("rendering backend chosen", extra=told)
     return times_s, best[1]

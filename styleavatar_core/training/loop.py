@@ -12,6 +12,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from styleavatar_core.cores import usable_core_count
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.engine.memory import give_back_memory, keep_freed_memory
 from styleavatar_core.errors import TrainingCanceled
@@ -86,6 +89,7 @@ def train(
     """
     require_even_shares(config.batch_size)
     keep_freed_memory()
+    torch.set_num_threads(min(torch.get_num_threads(), usable_core_count()))
     try:
         return _train(
             datasets,

@@ -2,6 +2,7 @@
 """Engines of a real bundle: they agree, are chosen, cached and refused."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from styleavatar_core.engine.freeze import FrozenGenerator
 from styleavatar_core.engine.keeping import wait_until_kept
 from styleavatar_core.engine.loading import load_frozen
 from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.errors import (
     AssetError,
@@ -190,6 +192,28 @@ def test_auto_takes_the_fastest_that_has_the_precision(
     monkeypatch.setattr(selection, "automatic_backends", lambda: ["torch"])
     with pytest.raises(EngineUnavailableError, match=r"precision .bf16.*OpenVINO"):
         open_engine(bundle, precision="bf16", thread_count=1)
+
+
+def test_auto_does_without_a_runtime_that_does_not_work(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(avatar: OpeningAvatar) -> RenderEngine:
+        raise ImportError("libopenvino.so: cannot enable executable stack")
+
+    for name in ("onnxruntime", "openvino"):
+        broken = replace(selection.BACKENDS[name], open=fail)
+        monkeypatch.setitem(selection.BACKENDS, name, broken)
+    for _ in range(2):  # measured, and remembered for a while
+        engine = open_engine(bundle, thread_count=1)
+        assert engine.info.backend == "torch"
+    warned = [record.why for record in caplog.records if "does not work" in record.message]
+    assert warned == ["libopenvino.so: cannot enable executable stack"] * 2
+    monkeypatch.setitem(
+        selection.BACKENDS, "torch", replace(selection.BACKENDS["torch"], open=fail)
+    )
+    monkeypatch.setattr(selection.CalibrationMemory, "recall", lambda *_: None)
+    with pytest.raises(ImportError, match="executable stack"):
+        open_engine(bundle, thread_count=1)
 
 
 def test_auto_really_measures(bundle: AvatarBundle, cache: Path) -> None:

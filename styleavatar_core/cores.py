@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many processor cores a service may use."""
+"""How many processor cores this process may use."""
 
 from __future__ import annotations
 

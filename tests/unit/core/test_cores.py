@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.cores import usable_core_count
+from styleavatar_core.cores import usable_core_count
 
 HERE = len(os.sched_getaffinity(0))
 
