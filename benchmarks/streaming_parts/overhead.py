@@ -25,7 +25,7 @@ from benchmarks.streaming_parts.callers import (
     own_connection,
 )
 from benchmarks.streaming_parts.service import RunningService
-from services.common.cores import usable_core_count
+from styleavatar_core.cores import usable_core_count
 from styleavatar_core.types import FaceParameters
 
 if TYPE_CHECKING:
