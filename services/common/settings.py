@@ -98,7 +98,10 @@ class ServiceSettings(BaseSettings):
         names = cls.variable_names()
         parts = []
         for item in error.errors():
-            field = str(item["loc"][0]) if item["loc"] else ""
+            if not item["loc"]:  # of several together; the input holds all, secrets too
+                parts.append(item["msg"])
+                continue
+            field = str(item["loc"][0])
             parts.append(f"{names.get(field, field)}: {item['msg']} (got {item.get('input')!r})")
         return "settings cannot be used: " + "; ".join(parts)
 

@@ -36,15 +36,14 @@ async def keep_forgetting(catalog: AvatarCatalog, workers: Workers, cache: Engin
     while True:
         try:
             if is_first:
-                is_first = False
-                await asyncio.to_thread(forget_deleted_before, catalog, cache)
+                is_first = not await asyncio.to_thread(forget_deleted_before, catalog, cache)
             await forget_deleted(catalog, workers, cache)
         except OSError as error:
             logger.error("the store cannot be read", extra={"reason": str(error)})
         await asyncio.sleep(SWEEP_INTERVAL_S)
 
 
-def forget_deleted_before(catalog: AvatarCatalog, cache: EngineCache) -> None:
+def forget_deleted_before(catalog: AvatarCatalog, cache: EngineCache) -> bool:
     """Removes what earlier services kept of avatars that are not in the store any more.
 
     Engines of bundles that no service has offered stay: they are of somebody else's.
@@ -53,9 +52,13 @@ def forget_deleted_before(catalog: AvatarCatalog, cache: EngineCache) -> None:
         catalog: Of the store.
         cache: Where engines derived from bundles are kept.
 
+    Returns:
+        Whether all of it is gone.
+
     Raises:
         OSError: The store cannot be read.
     """
+    is_gone = True
     present = {entry.digest for entry in catalog.list()}
     for digest in cache.served() - present:
         try:
@@ -63,6 +66,8 @@ def forget_deleted_before(catalog: AvatarCatalog, cache: EngineCache) -> None:
         except OSError as error:
             extra = {"folder": str(cache.folder), "reason": str(error)}
             logger.error("engines of a deleted avatar cannot be removed", extra=extra)
+            is_gone = False
+    return is_gone
 
 
 async def forget_deleted(catalog: AvatarCatalog, workers: Workers, cache: EngineCache) -> None:

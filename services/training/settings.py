@@ -45,9 +45,10 @@ class TrainingSettings(RedisSettings):
     @model_validator(mode="after")
     def _lease_outlasts_heartbeats(self) -> Self:
         if self.lease_s < 2 * self.heartbeat_interval_s + 1:
+            least_s = 2 * self.heartbeat_interval_s + 1
             raise ValueError(
-                f"a lease of {self.lease_s} s is over before two signs of life, which come every "
-                f"{self.heartbeat_interval_s} s: another trainer would take running jobs over; "
-                f"at least {2 * self.heartbeat_interval_s + 1} s are needed"
+                f"STYLEAVATAR_TRAINING_LEASE_S={self.lease_s} must be {least_s} at least with"
+                f" STYLEAVATAR_TRAINING_HEARTBEAT_INTERVAL_S={self.heartbeat_interval_s}: else"
+                " another trainer would take running jobs over"
             )
         return self

@@ -51,7 +51,8 @@ def find_others(
 ) -> OtherFrames:
     """Finds the frames that show somebody else than the person whose clip it is.
 
-    That person is seen in more than half of the frames with a face that are long enough to tell.
+    That person is seen in more than half of the frames with a face: of those of long visits, or, if
+    these are fewer than the others, of all.
 
     Args:
         model: The face model.
@@ -69,16 +70,16 @@ def find_others(
     shapes = np.stack([_shape(model, landmarks, visit, width, height) for visit in visits])
     lengths_s = np.array([times[visit[-1]] - times[visit[0]] for visit in visits])
     sizes = np.array([len(visit) for visit in visits])
-    tells = lengths_s >= _TELLING_S
-    if 2 * sizes[tells].sum() <= sizes.sum():  # a clip of moments: whose it is they must tell
-        tells[:] = True
+    is_long = lengths_s >= _TELLING_S
+    # Of a clip of moments they must tell whose it is; none of them is called a stranger's.
+    tells = is_long if 2 * sizes[is_long].sum() > sizes.sum() else np.ones_like(is_long)
     sizes *= tells
     is_left = tells.copy()
     while is_left.any():
         distances_mm = np.linalg.norm(shapes - shapes[is_left.argmax()], axis=-1).mean(axis=-1)
         is_same = distances_mm < _STRANGER_DISTANCE_MM
         if 2 * sizes[is_same].sum() > sizes.sum():
-            pairs = list(zip(visits, ~is_same & tells, ~is_same & ~tells, strict=True))
+            pairs = list(zip(visits, ~is_same & is_long, ~is_same & ~is_long, strict=True))
             return OtherFrames(
                 _joined([visit for visit, is_stranger, _ in pairs if is_stranger]),
                 _joined([visit for visit, _, is_unclear in pairs if is_unclear]),

@@ -31,7 +31,6 @@ from styleavatar_core.provenance.consent import make_consent
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
 
-# What there is to choose from, and how long each is trained unless the caller says otherwise.
 # Fields of an upload's form beside the video.
 TEXT_FIELDS = ("consent", "consent_subject", "consent_given_by", "source", "preset", "minutes")
 SYNTHETIC = {"X-Synthetic": "true"}

@@ -34,9 +34,13 @@ def test_variables_of_other_services_are_not_ours(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("wrong", [{"lease_s": 10}, {"heartbeat_interval_s": 30}])
-def test_a_lease_outlasts_two_signs_of_life(wrong: dict[str, int]) -> None:
-    with pytest.raises(InvalidInputError, match="another trainer would take running jobs over"):
+def test_a_lease_outlasts_two_signs_of_life(
+    wrong: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@redis:6379/0")
+    with pytest.raises(InvalidInputError, match="STYLEAVATAR_TRAINING_LEASE_S=") as caught:
         TrainingSettings(**wrong)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
