@@ -116,6 +116,14 @@ def test_a_live_stream_is_sent_away_when_workers_do_not_come_back(
     behavior.unlink()
     assert next(state for state in states if state == STATES.SERVING)
 
+    def is_loaded() -> bool:
+        try:
+            return load(service, "anna")
+        except grpc.RpcError:  # of a load that had begun before
+            return False
+
+    wait_for(is_loaded)
+
 
 def test_a_live_stream_whose_every_frame_kills_is_ended(service: ServiceProcess) -> None:
     driven = live(service, "deadly")
