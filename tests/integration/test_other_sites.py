@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from services.common.metrics import GatewayMetrics
 from services.gateway.app import make_app
 from services.gateway.settings import GatewaySettings
-from tests.integration.job_system import JobSystem, write_clip
+from tests.integration.job_system import JobSystem, serving, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
-    system = JobSystem(tmp_path_factory.mktemp("data"))
-    try:
-        system.start_redis()
-        system.start_gateway()
+    with serving(tmp_path_factory.mktemp("data")) as system:
         yield system
-    finally:
-        system.stop()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.job_system import JobSystem
+from tests.integration.job_system import JobSystem, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 # Without a network of its own, nobody's profile, and three seconds of page time.
@@ -25,13 +25,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[JobSystem]:
-    system = JobSystem(tmp_path)
-    try:
-        system.start_redis()
-        system.start_gateway()
+    with serving(tmp_path) as system:
         yield system
-    finally:
-        system.stop()
 
 
 def shown(system: JobSystem, profile: Path) -> dict[str, str]:
