@@ -44,8 +44,8 @@ class TrainingSettings(RedisSettings):
 
     @model_validator(mode="after")
     def _lease_outlasts_heartbeats(self) -> Self:
-        if self.lease_s < 2 * self.heartbeat_interval_s + 1:
-            least_s = 2 * self.heartbeat_interval_s + 1
+        least_s = 2 * self.heartbeat_interval_s + 1
+        if self.lease_s < least_s:
             raise ValueError(
                 f"STYLEAVATAR_TRAINING_LEASE_S={self.lease_s} must be {least_s} at least with"
                 f" STYLEAVATAR_TRAINING_HEARTBEAT_INTERVAL_S={self.heartbeat_interval_s}: else"
