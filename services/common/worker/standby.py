@@ -23,7 +23,7 @@ PING_TIMEOUT_S = 2.0
 # A start that failed, or a worker that soon died, is followed by another after so many rests: why
 # may pass, and until then trying costs those who serve.
 RESTS_AFTER_FAILURE = 12
-# One that stood by for so long did not die of its start or its rehearsal.
+# A worker that lived this long, serving or standing by, is not in a crash loop.
 HEALTHY_AFTER_S = 30.0
 
 Rehearsal = Callable[[WorkerProcess], Awaitable[None]]

@@ -11,15 +11,13 @@ from collections.abc import Callable
 
 from services.common.worker.options import WorkerOptions
 from services.common.worker.process import KILL_TIMEOUT_S, WorkerProcess
-from services.common.worker.standby import StandBy
+from services.common.worker.standby import HEALTHY_AFTER_S, StandBy
 from styleavatar_core.errors import StyleAvatarError, WorkerLostError
 
 logger = logging.getLogger(__name__)
 
 BACK_OFF_FIRST_S = 0.1
 BACK_OFF_MAX_S = 10.0
-# A worker that lived this long is not in a crash loop.
-HEALTHY_AFTER_S = 30.0
 # Workers in a row that died before they had served anybody, after which callers are refused
 # instead of kept waiting.
 BREAKER_DEATHS = 5
