@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -37,6 +36,7 @@ from benchmarks.engine_parts.untrained import Untrained, frozen_errors
 from benchmarks.engine_parts.work import frozen_work, roofline_figures, rule_ms, trained_gflop
 from benchmarks.report import build_report, print_report, refuse_repeats, write_report
 from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.cores import usable_core_count
 from styleavatar_core.engine.backends import BACKENDS, automatic_backends, available_backends
 from styleavatar_core.engine.gate import PRECISIONS
 from styleavatar_core.networks import PRESETS, get_preset
@@ -157,7 +157,7 @@ def computed_precisions(backend: str) -> Sequence[str]:
     """Returns what a backend computes in on this machine."""
     precisions = BACKENDS[backend].precisions
     if "bf16" in precisions:
-        from styleavatar_core.engine.openvino_engine import computes_in_bf16
+        from styleavatar_core.engine.onnx.openvino_engine import computes_in_bf16
 
         if not computes_in_bf16():
             return [name for name in precisions if name != "bf16"]
@@ -208,7 +208,7 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10.0, help="at most, for the frames")
     parser.add_argument("--streams", type=int, default=1, help="avatars that render side by side")
     parser.add_argument("--avatar", nargs="+", type=Path, default=[], help="trained bundles")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=usable_core_count())
     parser.add_argument("--quick", action="store_true", help="a few frames of the smallest preset")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)

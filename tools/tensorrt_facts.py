@@ -23,8 +23,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = tuple(
-    ROOT / "styleavatar_core" / "engine" / name
-    for name in ("tensorrt_build.py", "tensorrt_engine.py")
+    ROOT / "styleavatar_core" / "engine" / "tensorrt" / name for name in ("build.py", "engine.py")
 )
 FACTS = ROOT / "tests" / "unit" / "core" / "engine" / "tensorrt_facts.json"
 # Names that came or went between versions 10 and 11, or before: they show that looking finds out.

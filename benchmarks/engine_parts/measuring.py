@@ -16,7 +16,7 @@ from benchmarks.engine_parts.opening import Opening
 from benchmarks.engine_parts.side_by_side import more_avatars
 from benchmarks.engine_parts.untrained import Untrained, tensors_of, to_bytes
 from styleavatar_core.engine.base import RenderInput, feed_of
-from styleavatar_core.engine.cuda_graph import compute_exactly
+from styleavatar_core.engine.cuda.graph import compute_exactly
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.evaluation.metrics import psnr
 from styleavatar_core.networks import FeatureMaps

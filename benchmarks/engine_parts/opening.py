@@ -10,13 +10,13 @@ from onnx import ModelProto
 
 from benchmarks.engine_parts.case import DEVICE, Case, Figures
 from benchmarks.engine_parts.untrained import Untrained
-from styleavatar_core.engine.base import EngineLabel, RenderEngine, RenderInput, feed_of
-from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import onnx_model, onnx_with_inputs
-from styleavatar_core.engine.precision import number_type, with_precision
-from styleavatar_core.engine.quantizing import quantize
-from styleavatar_core.engine.shared_graph import weight_names
+from styleavatar_core.engine.base import RenderEngine, RenderInput, feed_of
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen.precision import number_type, with_precision
+from styleavatar_core.engine.onnx.graph import onnx_model, onnx_with_inputs
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx.quantizing import quantize
+from styleavatar_core.engine.tensorrt.shared_graph import weight_names
 from styleavatar_core.engine.torch_engine import TorchEngine
 
 
@@ -49,12 +49,12 @@ class Opening:
                 self._frozen(), device=DEVICE, thread_count=case.thread_count, lookup=lookup
             )
         if case.backend == "openvino":
-            from styleavatar_core.engine.openvino_engine import OpenVinoEngine
+            from styleavatar_core.engine.onnx.openvino_engine import OpenVinoEngine
 
             return OpenVinoEngine.load(
                 self._built,
                 thread_count=case.thread_count,
-                label=EngineLabel(case.precision),
+                precision=case.precision,
                 lookup=lookup,
             )
         if case.backend == "tensorrt":
@@ -63,15 +63,15 @@ class Opening:
 
     def _refitted(self) -> RenderEngine:
         """Loads the plan and puts weights in, as for each avatar of a preset."""
-        from styleavatar_core.engine.tensorrt_build import load_plan, refit_plan
-        from styleavatar_core.engine.tensorrt_engine import TensorRtEngine
+        from styleavatar_core.engine.tensorrt.build import load_plan, refit_plan
+        from styleavatar_core.engine.tensorrt.engine import TensorRtEngine
 
         engine = load_plan(self._built)
         if self._case.precision != "int8":
             start = time.perf_counter()
             refit_plan(engine, self._model)
             self.figures["refit_s"] = time.perf_counter() - start
-        return TensorRtEngine(engine, EngineLabel(self._case.precision))
+        return TensorRtEngine(engine, self._case.precision)
 
     def _frozen(self) -> FrozenGenerator:
         """Returns the frozen avatar in the precision that is asked for."""
@@ -91,17 +91,18 @@ class Opening:
         """Returns what a runtime makes of the avatar once and keeps."""
         case = self._case
         if case.backend == "openvino":
-            from styleavatar_core.engine.openvino_engine import OpenVinoEngine
+            from styleavatar_core.engine.onnx.openvino_engine import OpenVinoEngine
 
             is_int8 = case.precision == "int8"
             parts = (self._onnx(), {}) if is_int8 else onnx_with_inputs(self._frozen())
-            label = EngineLabel(case.precision)
-            compiled = OpenVinoEngine.compile(*parts, thread_count=case.thread_count, label=label)
+            compiled = OpenVinoEngine.compile(
+                *parts, thread_count=case.thread_count, precision=case.precision
+            )
             return compiled.exporter()()
         model = self._onnx()
         self._model = model.SerializeToString()
         if case.backend == "tensorrt":
-            from styleavatar_core.engine.tensorrt_build import build_plan
+            from styleavatar_core.engine.tensorrt.build import build_plan
 
             refitted = () if case.precision == "int8" else weight_names(model)
             return build_plan(self._model, refitted=refitted).plan

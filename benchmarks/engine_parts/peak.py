@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from styleavatar_core.engine.cuda_graph import compute_exactly
+from styleavatar_core.engine.cuda.graph import compute_exactly
 
 _RUNS = 12
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from styleavatar_core.engine.base import RenderInput
-from styleavatar_core.engine.cpu_layers import with_less_work
+from styleavatar_core.engine.cpu.layers import with_less_work
 from styleavatar_core.engine.face_lookup import FaceLookup
-from styleavatar_core.engine.freeze import FrozenGenerator, can_take_samples, freeze
-from styleavatar_core.engine.loading import make_lookup
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator, can_take_samples, freeze
+from styleavatar_core.engine.frozen.loading import make_lookup
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import FeatureGenerator, PortraitGenerator, get_preset

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.onnx_graph import trace_generator
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator
+from styleavatar_core.engine.onnx.graph import trace_generator
 from styleavatar_core.networks import FeatureMaps, GeneratorConfig, PortraitGenerator
 
 # Published by NVIDIA for the H200: dense fp16 and memory; a real network stays well below both.

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from styleavatar_core.cores import processor_kind
 from styleavatar_core.engine.base import RenderEngine
 from styleavatar_core.engine.cache_key import CacheKey
-from styleavatar_core.engine.cuda_stream import gpu_name
+from styleavatar_core.engine.cuda.stream import gpu_name
 from styleavatar_core.engine.keeping import keep_beside
 from styleavatar_core.engine.opening import OpeningAvatar
-from styleavatar_core.engine.processor import processor_kind
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
 
@@ -38,7 +38,7 @@ def _on_host(avatar: OpeningAvatar) -> dict[str, Any]:
     """Returns what engines on the CPU take beside their graph."""
     return {
         "thread_count": avatar.thread_count,
-        "label": avatar.label,
+        "precision": avatar.precision,
         "lookup": avatar.frozen.lookup,
     }
 
@@ -66,7 +66,7 @@ def _open_kept(
 
 
 def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
-    from styleavatar_core.engine.onnx_engine import OnnxEngine
+    from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
 
     def load(contents: bytes) -> OnnxEngine:
         return OnnxEngine(contents, **_on_host(avatar))
@@ -79,7 +79,7 @@ def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
 
 
 def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
-    from styleavatar_core.engine.openvino_engine import OpenVinoEngine
+    from styleavatar_core.engine.onnx.openvino_engine import OpenVinoEngine
 
     def load(contents: bytes) -> OpenVinoEngine:
         return OpenVinoEngine.load(contents, **_on_host(avatar))
@@ -93,7 +93,7 @@ def _open_openvino(avatar: OpeningAvatar) -> RenderEngine:
 
 
 def _open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
-    from styleavatar_core.engine.tensorrt_backend import open_tensorrt
+    from styleavatar_core.engine.tensorrt.backend import open_tensorrt
 
     return open_tensorrt(avatar)
 
@@ -141,7 +141,7 @@ BACKENDS = {
 
 def engine_key(avatar: OpeningAvatar, backend: str) -> CacheKey:
     """Returns the key of an engine of this avatar alone."""
-    version, precision = backend_version(backend), avatar.label.precision
+    version, precision = backend_version(backend), avatar.precision
     if BACKENDS[backend].shares_plans(precision) and not avatar.has_own_plan:
         version += "-refitted"
     if not BACKENDS[backend].is_on_gpu():  # what it compiles, and how well it computes in 8 bits

@@ -16,7 +16,7 @@ from styleavatar_core.types import ByteArray, FloatArray
 if TYPE_CHECKING:
     import torch
 
-    from styleavatar_core.engine.cuda_stream import CudaStream
+    from styleavatar_core.engine.cuda.stream import CudaStream
     from styleavatar_core.engine.face_lookup import FaceLookup
 
 INPUT_NAMES = ("texture_rendering", "uv_rendering", "face_mask")
@@ -24,20 +24,6 @@ SAMPLED_NAMES = ("texture_rendering", "face_feature", "face_pixels")  # the face
 OUTPUT_NAMES = ("image", "mask")
 Pictures = tuple[ByteArray, ByteArray]  # image and mask of a frame, or those of a batch
 HOME: tuple[int, int] = (0, 0)  # the window in the middle of the canvas, where graphs have it
-
-
-@dataclass(frozen=True, slots=True)
-class EngineLabel:
-    """What an engine says of itself beside what its graph tells.
-
-    Attributes:
-        precision: What the network computes in.
-    """
-
-    precision: str = "fp32"
-
-
-FP32 = EngineLabel()
 
 
 @dataclass(frozen=True, slots=True)

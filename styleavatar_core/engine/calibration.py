@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import resource
 import time
 from collections.abc import Iterator
@@ -14,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from styleavatar_core.cores import processor_kind, usable_core_count
 from styleavatar_core.engine.base import RenderEngine, blank_input
 from styleavatar_core.engine.cache import cache_folder
 from styleavatar_core.engine.cache_key import GRAPH_VERSION
+from styleavatar_core.engine.cpu.matrix_code import has_matrix_unit
 from styleavatar_core.engine.keeping import wait_until_kept
-from styleavatar_core.engine.matrix_code import has_matrix_unit
-from styleavatar_core.engine.processor import processor_kind
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +125,7 @@ def calibration_key(preset: str, versions: dict[str, str], thread_count: int) ->
         thread_count: Threads of an engine.
     """
     backends = "+".join(f"{name}{version}" for name, version in sorted(versions.items()))
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_core_count()
     # The matrix unit may be kept from a container.
     processor = f"{processor_kind()}{' with matrix unit' if has_matrix_unit() else ''}/{cores}"
     return f"{processor}/{preset}/v{GRAPH_VERSION}m{_METHOD}/{thread_count}/{backends}"
@@ -134,7 +133,7 @@ def calibration_key(preset: str, versions: dict[str, str], thread_count: int) ->
 
 @dataclass
 class CalibrationMemory:
-    """Measurements of engines, kept beside them: render times and verdicts of the gate.
+    """Measurements of engines, kept beside them: render times and batch limits.
 
     Attributes:
         path: The file.

@@ -18,9 +18,9 @@ from torch import nn
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.engine.base import EngineInfo, Pictures, RenderEngine
-from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded_count
-from styleavatar_core.engine.cuda_stream import Tensors
-from styleavatar_core.engine.transfers import Transfers, Underway
+from styleavatar_core.engine.cuda.graph import CapturedModule, batch_sizes, padded_count
+from styleavatar_core.engine.cuda.stream import Tensors
+from styleavatar_core.engine.cuda.transfers import Transfers, Underway
 from styleavatar_core.errors import RenderError
 from styleavatar_core.raster.tensor_render import POSE_COUNT, TensorFaceRenderer, pose_numbers
 from styleavatar_core.types import FaceParameters, FloatArray

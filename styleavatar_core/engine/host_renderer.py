@@ -13,7 +13,7 @@ from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.engine.backends import get_backend
 from styleavatar_core.engine.base import HOME, Pictures, RenderEngine, RenderInput, joined
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import StyleAvatarError

@@ -10,14 +10,14 @@ import numpy as np
 from onnx import ModelProto
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.base import FP32, EngineLabel, feed_of
+from styleavatar_core.engine.base import feed_of
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.face_lookup import FaceLookup
-from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.frozen_parts import FrozenParts
-from styleavatar_core.engine.onnx_graph import onnx_model, onnx_with_inputs
-from styleavatar_core.engine.precision import number_type, with_precision
-from styleavatar_core.engine.quantizing import quantize
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen.parts import FrozenParts
+from styleavatar_core.engine.frozen.precision import number_type, with_precision
+from styleavatar_core.engine.onnx.graph import onnx_model, onnx_with_inputs
+from styleavatar_core.engine.onnx.quantizing import quantize
 from styleavatar_core.engine.typical_inputs import typical_inputs
 
 _CALIBRATION_FRAMES = 8
@@ -33,14 +33,14 @@ class OpeningAvatar:
         frozen: What is made of its bundle, for all backends that are tried.
         cache: Where derived engines are kept.
         thread_count: Threads of a CPU runtime.
-        label: What the engine says of itself; its precision is what the network computes in.
+        precision: What the network computes in.
         has_own_plan: Whether TensorRT builds a plan for it, instead of one that others share.
     """
 
     frozen: FrozenParts
     cache: EngineCache
     thread_count: int
-    label: EngineLabel = FP32
+    precision: str = "fp32"
     has_own_plan: bool = False
 
     @property
@@ -58,7 +58,7 @@ class OpeningAvatar:
             lookup: Samples the face for one that takes it sampled.
             is_for_gpu: Whether a GPU computes it.
         """
-        precision = number_type(self.label.precision, is_for_gpu=is_for_gpu)
+        precision = number_type(self.precision, is_for_gpu=is_for_gpu)
         seen = self._seen(_RANGE_FRAMES, lookup) if precision == "fp16" else []
         return with_precision(generator, precision, [list(feed.values()) for feed in seen])
 
@@ -73,7 +73,7 @@ class OpeningAvatar:
 
         Those are the generator's own, which is taken for it.
         """
-        if self.label.precision == "int8":
+        if self.precision == "int8":
             return self.onnx(), {}  # of other constants than the generator's
         generator = self.frozen.take_host_generator()
         lookup = self.frozen.lookup
@@ -87,7 +87,7 @@ class OpeningAvatar:
     def _graph(self, generator: FrozenGenerator, lookup: FaceLookup | None) -> ModelProto:
         """Returns the graph of a generator, in eight bits if that is asked for."""
         model = onnx_model(generator)
-        if self.label.precision != "int8":
+        if self.precision != "int8":
             return model
         return quantize(model, self._seen(_CALIBRATION_FRAMES, lookup))
 

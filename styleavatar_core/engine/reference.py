@@ -15,8 +15,8 @@ from styleavatar_core.engine.base import RenderInput, RenderOutput, feed_of, joi
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.cache_key import CacheKey
 from styleavatar_core.engine.face_lookup import FaceLookup
-from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.typical_inputs import judged_inputs
 from styleavatar_core.errors import AssetError
 

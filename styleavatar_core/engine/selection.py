@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle
+from styleavatar_core.cores import usable_core_count
 from styleavatar_core.engine.backends import (
     BACKENDS,
     automatic_backends,
@@ -20,7 +20,7 @@ from styleavatar_core.engine.backends import (
     engine_key,
     get_backend,
 )
-from styleavatar_core.engine.base import EngineLabel, RenderEngine
+from styleavatar_core.engine.base import RenderEngine
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.calibration import (
     CalibrationMemory,
@@ -28,7 +28,7 @@ from styleavatar_core.engine.calibration import (
     calibration_key,
     measure_frame_s,
 )
-from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.gate import PRECISIONS, SAFER, Candidate, open_gated
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.reference import reference_of
@@ -131,10 +131,9 @@ def _candidates(avatar: OpeningAvatar, name: str, precision: str) -> Iterator[Ca
         )
     at: str | None = precision
     while at is not None:
-        label = EngineLabel(at)
         # A plan that others share first, where there are such; then one that is the avatar's own.
         for is_own in (False, True) if backend.shares_plans(at) else (True,):
-            opening = replace(avatar, label=label, has_own_plan=is_own)
+            opening = replace(avatar, precision=at, has_own_plan=is_own)
             yield Candidate(
                 at,
                 functools.partial(backend.open, opening),
@@ -159,7 +158,7 @@ class _Choice(NamedTuple):
 
 def _choices(thread_count: int) -> list[_Choice]:
     """Returns what ``auto`` chooses from; threads beyond the cores would only wait."""
-    most = min(thread_count, len(os.sched_getaffinity(0)))
+    most = min(thread_count, usable_core_count())
     return [
         _Choice(name, count)
         for name in automatic_backends()

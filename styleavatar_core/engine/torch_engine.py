@@ -16,14 +16,14 @@ from styleavatar_core.engine.base import (
     RenderOutput,
     feed_of,
 )
-from styleavatar_core.engine.cpu_layers import missing_bytes, with_less_work, works_in_strips
-from styleavatar_core.engine.cuda_graph import CapturedModule, compute_exactly, padded_count
-from styleavatar_core.engine.cuda_stream import CudaStream, gpu_name
+from styleavatar_core.engine.cpu.layers import missing_bytes, with_less_work, works_in_strips
+from styleavatar_core.engine.cpu.strips import torch_alone
+from styleavatar_core.engine.cuda.graph import CapturedModule, compute_exactly, padded_count
+from styleavatar_core.engine.cuda.stream import CudaStream, gpu_name
+from styleavatar_core.engine.cuda.transfers import Transfers
 from styleavatar_core.engine.face_lookup import FaceLookup
-from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator
 from styleavatar_core.engine.memory import keep_freed_memory
-from styleavatar_core.engine.strips import torch_alone
-from styleavatar_core.engine.transfers import Transfers
 
 
 class TorchEngine(RenderEngine):

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from styleavatar_core.cores import processor_name, usable_core_count
 
 
 def machine() -> dict[str, Any]:
@@ -24,8 +25,8 @@ def machine() -> dict[str, Any]:
         ``memory_gib``.
     """
     return {
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cpu": processor_name(),
+        "cores": usable_core_count(),
         "gpu": _gpu_name(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
     }
@@ -76,13 +77,6 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     for name, value in report["figures"].items():
         table.add_row(name, f"{value:,.3f}")
     console.print(table)
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def _gpu_name() -> str | None:

@@ -25,7 +25,7 @@ from styleavatar_core.avatar.statistics import ParameterStatistics, Spread
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.portrait import WINDOW_FACE_HEIGHTS
 from styleavatar_core.engine.base import blank_input
-from styleavatar_core.engine.freeze import freeze
+from styleavatar_core.engine.frozen.freeze import freeze
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError, NotFoundError
 from styleavatar_core.face3d.builtin import builtin_model

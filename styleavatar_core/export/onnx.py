@@ -6,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from styleavatar_core.avatar.bundle import read_bundle
-from styleavatar_core.engine.loading import load_frozen
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import BATCH_SIZES, write_onnx
+from styleavatar_core.engine.frozen.loading import load_frozen
+from styleavatar_core.engine.onnx.graph import BATCH_SIZES, write_onnx
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.export.parity import Parity, compare_engines

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
-from styleavatar_core.engine.strips import plan_strips, share_strips
+from styleavatar_core.engine.cpu.strips import plan_strips, share_strips
 from styleavatar_core.ops.bias_act import LEAKY_SLOPE
 from styleavatar_core.training import cpu_kernels
 from styleavatar_core.types import FloatArray

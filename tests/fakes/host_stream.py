@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from styleavatar_core.engine.cuda_stream import CudaStream, Result, Tensors, Work
+from styleavatar_core.engine.cuda.stream import CudaStream, Result, Tensors, Work
 
 
 class HostStream(CudaStream):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from styleavatar_core.engine.frozen_composition import FrozenBackground
+from styleavatar_core.engine.frozen.composition import FrozenBackground
 from styleavatar_core.networks import (
     Discriminator,
     FeatureGenerator,

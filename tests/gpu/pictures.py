@@ -7,7 +7,7 @@ import numpy as np
 
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.engine.base import RenderEngine, RenderInput, RenderOutput, joined
-from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.frozen.loading import load_frozen
 from styleavatar_core.engine.reference import render_reference
 from styleavatar_core.export.parity import random_input
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
-from styleavatar_core.engine.cuda_stream import CudaStream
+from styleavatar_core.engine.cuda.stream import CudaStream
 from styleavatar_core.evaluation.metrics import psnr
 from styleavatar_core.evaluation.translation import shift_head
 from tests.unit.core.engine.test_avatar_renderer import face, write_narrow_bundle

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import pytest
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.base import EngineLabel, RenderEngine
+from styleavatar_core.engine.base import RenderEngine
 from styleavatar_core.engine.cache import EngineCache, cache_folder
-from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.selection import open_engine
-from styleavatar_core.engine.tensorrt_backend import open_tensorrt
+from styleavatar_core.engine.tensorrt.backend import open_tensorrt
 from tests.gpu.pictures import assert_same, batch_of, truth_of
 
 Bundles = tuple[AvatarBundle, AvatarBundle]
@@ -28,8 +28,9 @@ def installed() -> None:
 
 def opened(bundle: AvatarBundle, precision: str, *, has_own_plan: bool) -> RenderEngine:
     """Opens a plan without the gate."""
-    label = EngineLabel(precision)
-    return open_tensorrt(OpeningAvatar(FrozenParts(bundle), EngineCache(), 4, label, has_own_plan))
+    return open_tensorrt(
+        OpeningAvatar(FrozenParts(bundle), EngineCache(), 4, precision, has_own_plan)
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

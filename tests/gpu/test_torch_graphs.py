@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
-from styleavatar_core.engine import cuda_stream
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
-from styleavatar_core.engine.freeze import freeze
-from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.cuda import stream
+from styleavatar_core.engine.frozen.freeze import freeze
+from styleavatar_core.engine.frozen.precision import with_precision
 from styleavatar_core.engine.reference import render_reference
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -61,14 +61,12 @@ def test_frames_are_captured_when_an_avatar_is_opened_and_not_later(
     engine = open_engine(bundles[0])
     engine.warm_up(4)
     warnings: list[object] = []
-    monkeypatch.setattr(
-        cuda_stream.logger, "warning", lambda *given, **more: warnings.append(given)
-    )
+    monkeypatch.setattr(stream.logger, "warning", lambda *given, **more: warnings.append(given))
 
     def fail(*given: object) -> None:
         raise AssertionError("a live frame was captured")
 
-    monkeypatch.setattr(cuda_stream.CudaStream, "capture", fail)
+    monkeypatch.setattr(stream.CudaStream, "capture", fail)
     for count in (1, 2, 3, 4):
         inputs = batch_of(engine, count)
         assert_same(engine.render(inputs), truth_of(bundles[0], inputs), "fp16")

@@ -14,7 +14,7 @@ import pytest
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.data.picture import decode_jpeg
-from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.frozen.loading import load_frozen
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError
 from styleavatar_core.export.parity import random_input

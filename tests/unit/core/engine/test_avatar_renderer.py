@@ -14,8 +14,8 @@ from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.engine import avatar_renderer
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.base import HOME, RenderEngine
+from styleavatar_core.engine.frozen.loading import load_maps
 from styleavatar_core.engine.host_renderer import HostRenderer
-from styleavatar_core.engine.loading import load_maps
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError, RenderError
 from styleavatar_core.evaluation.translation import shift_head

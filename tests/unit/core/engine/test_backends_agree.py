@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from styleavatar_core.engine import cpu_layers
 from styleavatar_core.engine.base import RenderEngine, RenderInput
-from styleavatar_core.engine.freeze import can_take_samples, freeze
-from styleavatar_core.engine.loading import make_lookup
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import onnx_model, onnx_with_inputs
-from styleavatar_core.engine.openvino_engine import OpenVinoEngine
+from styleavatar_core.engine.cpu import layers
+from styleavatar_core.engine.frozen.freeze import can_take_samples, freeze
+from styleavatar_core.engine.frozen.loading import make_lookup
+from styleavatar_core.engine.onnx.graph import onnx_model, onnx_with_inputs
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx.openvino_engine import OpenVinoEngine
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.networks import TRIED, GeneratorConfig, sample_noise
 from styleavatar_core.networks.presets import _fast
@@ -60,8 +60,8 @@ def drawn_input(config: GeneratorConfig, rng: np.random.Generator) -> RenderInpu
 @pytest.mark.parametrize("seed", range(6))
 def test_drawn_networks_give_the_same_pictures(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if seed % 2:  # every convolution in tiles that can be
-        monkeypatch.setattr(cpu_layers, "_LEAST_CHANNELS", 1)
-        monkeypatch.setattr(cpu_layers, "_LEAST_FLOP", 1)
+        monkeypatch.setattr(layers, "_LEAST_CHANNELS", 1)
+        monkeypatch.setattr(layers, "_LEAST_FLOP", 1)
     rng = np.random.default_rng(seed)
     config = drawn_config(rng)
     avatar = UntrainedAvatar.make(config, seed=seed)

@@ -3,8 +3,8 @@
 
 import numpy as np
 
-from styleavatar_core.engine.base import FP32, RenderInput
-from styleavatar_core.engine.sample_engine import SampleEngine
+from styleavatar_core.engine.base import RenderInput
+from styleavatar_core.engine.onnx.sample_engine import SampleEngine
 
 SHAPES = {"texture_rendering": (1, 4, 4, 3), "uv_rendering": (1, 2, 2, 2), "image": (1, 4, 4, 3)}
 
@@ -15,7 +15,7 @@ class OnePlaceEngine(SampleEngine):
     runtime = "nothing"
 
     def __init__(self) -> None:
-        super().__init__("tensorrt", SHAPES, FP32)
+        super().__init__("tensorrt", SHAPES, "fp32")
         self.image = np.zeros((1, 4, 4, 3), np.uint8)
         self.mask = np.zeros((1, 4, 4), np.uint8)
 

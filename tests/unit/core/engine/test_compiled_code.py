@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-import styleavatar_core.engine
+import styleavatar_core.engine.cpu
 
-FOLDER = Path(styleavatar_core.engine.__file__).parent
+FOLDER = Path(styleavatar_core.engine.cpu.__file__).parent
 NARROW_PRODUCT = """
 import numpy as np
-from styleavatar_core.engine.block_code import BLOCK_COLUMNS, BLOCK_ROWS
-from styleavatar_core.engine.product_kernels import multiply, multiply_pixels
+from styleavatar_core.engine.cpu.block_code import BLOCK_COLUMNS, BLOCK_ROWS
+from styleavatar_core.engine.cpu.product_kernels import multiply, multiply_pixels
 assert (BLOCK_ROWS, BLOCK_COLUMNS) == (6, 16), BLOCK_COLUMNS
 rng = np.random.default_rng(0)
 sizes = (24, 24), (24, 32), (32,)
@@ -49,7 +49,7 @@ def test_the_text_of_compiled_code_follows_what_it_is_made_from(name: str) -> No
     # Numba compares the text of the file alone: old machine code would read new arrays.
     text = (FOLDER / f"{name}.py").read_text()
     sources, stated = re.search(r"^# Compiled from ([\w. ]+): (\w+)$", text, re.M).groups()
-    imported = set(re.findall(r"^from styleavatar_core\.engine\.(\w+) import", text, re.M))
+    imported = set(re.findall(r"^from styleavatar_core\.engine\.cpu\.(\w+) import", text, re.M))
     assert {f"{module}.py" for module in imported} <= set(sources.split())
     together = b"".join((FOLDER / source).read_bytes() for source in sources.split())
     digest = hashlib.sha256(together).hexdigest()[:8]

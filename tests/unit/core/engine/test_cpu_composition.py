@@ -5,22 +5,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from styleavatar_core.engine import cpu_composition, cpu_pixels
-from styleavatar_core.engine.cpu_composition import (
+from styleavatar_core.engine.cpu import composition, pixels
+from styleavatar_core.engine.cpu.composition import (
     FaceAdder,
     FaceRows,
     SharedBlender,
     SharedCutter,
 )
-from styleavatar_core.engine.cpu_pixels import (
+from styleavatar_core.engine.cpu.pixels import (
     PixelsToImage,
     SharedBytes,
     SharedHalving,
     SharedMaskBytes,
     SharedToRGB,
 )
-from styleavatar_core.engine.freeze import ImageBytes, MaskBytes
-from styleavatar_core.engine.frozen_layers import FrozenToRGB
+from styleavatar_core.engine.frozen.freeze import ImageBytes, MaskBytes
+from styleavatar_core.engine.frozen.layers import FrozenToRGB
 from styleavatar_core.networks.composition import (
     FaceJoiner,
     FaceSampler,
@@ -50,11 +50,11 @@ def test_a_face_in_a_table_is_the_face() -> None:
 def test_pixels_are_put_where_pixel_shuffle_puts_them(
     monkeypatch: pytest.MonkeyPatch, layout: torch.memory_format
 ) -> None:
-    monkeypatch.setattr(cpu_pixels, "_STRIP_BYTES", 1)  # every row a strip
-    pixels = torch.randn(2, 12, 5, 7).to(memory_format=layout)
+    monkeypatch.setattr(pixels, "_STRIP_BYTES", 1)  # every row a strip
+    blocks = torch.randn(2, 12, 5, 7).to(memory_format=layout)
     for least in (1, 10**6):  # with our code, with torch's
-        monkeypatch.setattr(cpu_pixels, "_LEAST_FLOATS", least)
-        assert torch.equal(PixelsToImage()(pixels), F.pixel_shuffle(pixels, 2))
+        monkeypatch.setattr(pixels, "_LEAST_FLOATS", least)
+        assert torch.equal(PixelsToImage()(blocks), F.pixel_shuffle(blocks, 2))
 
 
 @pytest.mark.parametrize("start", [4, 5])
@@ -68,7 +68,7 @@ def test_a_window_is_the_same_in_either_layout(start: int) -> None:
 
 @pytest.fixture
 def small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (cpu_composition, cpu_pixels):
+    for module in (composition, pixels):
         monkeypatch.setattr(module, "_STRIP_BYTES", 64)
 
 
@@ -92,8 +92,8 @@ def test_what_threads_share_is_what_the_networks_define(layout: torch.memory_for
     mask, back = torch.rand(2, 1, 20, 21), torch.randn(1, 3, 20, 21)
     blended = SharedBlender()(mask, canvas, back)
     torch.testing.assert_close(blended, MaskBlender()(mask, canvas, back))
-    pixels = torch.randn(2, 12, 7, 5).to(memory_format=layout)
-    assert torch.equal(SharedBytes()(pixels), ImageBytes()(F.pixel_shuffle(pixels, 2)))
+    blocks = torch.randn(2, 12, 7, 5).to(memory_format=layout)
+    assert torch.equal(SharedBytes()(blocks), ImageBytes()(F.pixel_shuffle(blocks, 2)))
 
 
 @pytest.mark.usefixtures("small_strips")
@@ -107,7 +107,7 @@ def test_an_image_is_halved_as_it_is_defined(sides: tuple[int, int]) -> None:
 @pytest.mark.parametrize("sides", [(5, 4), (1, 1)])
 def test_the_doubled_image_is_added_as_it_is_defined(sides: tuple[int, int]) -> None:
     layer = FrozenToRGB(torch.randn(12, 5, 1, 1), torch.randn(12))
-    x, pixels = torch.randn(2, 5, 2 * sides[0], 2 * sides[1]), torch.randn(2, 12, *sides)
+    x, blocks = torch.randn(2, 5, 2 * sides[0], 2 * sides[1]), torch.randn(2, 12, *sides)
     shared = SharedToRGB(layer)
-    torch.testing.assert_close(shared(x, None, pixels), layer(x, None, pixels))
+    torch.testing.assert_close(shared(x, None, blocks), layer(x, None, blocks))
     assert torch.equal(shared(x, None, None), layer(x, None, None))

@@ -7,23 +7,20 @@ import pytest
 import torch
 
 from benchmarks.engine_parts.untrained import frozen_errors
-from styleavatar_core.engine import cpu_layers, direct_convs, tiled_convs
-from styleavatar_core.engine.block_code import BLOCK_COLUMNS
-from styleavatar_core.engine.cpu_layers import (
+from styleavatar_core.engine.cpu import direct_convs, layers, tiled_convs
+from styleavatar_core.engine.cpu.block_code import BLOCK_COLUMNS
+from styleavatar_core.engine.cpu.direct_convs import DirectConv
+from styleavatar_core.engine.cpu.filtered_convs import FilteredConv
+from styleavatar_core.engine.cpu.layers import (
     MatrixConv,
     SharedConv,
     missing_bytes,
     with_less_work,
     works_in_strips,
 )
-from styleavatar_core.engine.direct_convs import DirectConv
-from styleavatar_core.engine.filtered_convs import FilteredConv
-from styleavatar_core.engine.freeze import FrozenGenerator, freeze
-from styleavatar_core.engine.frozen_composition import FrozenNarrowConv
-from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenPointwise
-from styleavatar_core.engine.matrix_code import SIDE, has_matrix_unit
-from styleavatar_core.engine.strips import plan_strips, share_strips, strip_threads, torch_alone
-from styleavatar_core.engine.tile_forms import (
+from styleavatar_core.engine.cpu.matrix_code import SIDE, has_matrix_unit
+from styleavatar_core.engine.cpu.strips import plan_strips, share_strips, strip_threads, torch_alone
+from styleavatar_core.engine.cpu.tile_forms import (
     DOUBLING,
     DOUBLING_SMALL,
     HALVING,
@@ -34,7 +31,10 @@ from styleavatar_core.engine.tile_forms import (
     TileForm,
     form_for,
 )
-from styleavatar_core.engine.tiled_convs import TiledConv
+from styleavatar_core.engine.cpu.tiled_convs import TiledConv
+from styleavatar_core.engine.frozen.composition import FrozenNarrowConv
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.frozen.layers import FrozenConv, FrozenPointwise
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import sample_noise
@@ -220,7 +220,7 @@ def test_small_images_have_small_kernels(mode: str, sides: tuple[int, int], form
 def test_pictures_of_the_largest_preset_are_within_the_stated_error(
     monkeypatch: pytest.MonkeyPatch, has_unit: bool
 ) -> None:
-    monkeypatch.setattr(cpu_layers, "has_matrix_unit", lambda: has_unit)
+    monkeypatch.setattr(layers, "has_matrix_unit", lambda: has_unit)
     assert frozen_errors("paper")["torch_cpu_max_error_ppm"] < 100
 
 
@@ -245,7 +245,7 @@ def test_a_pointwise_convolution_is_a_product(
     conv = FrozenPointwise(torch.randn(3, 5, 1, 1), torch.randn(3) if has_bias else None)
     x = torch.randn(2, 5, *sides).to(memory_format=layout)
     for least in (1, 10**6):  # with our product, with torch's
-        monkeypatch.setattr(cpu_layers, "_LEAST_FLOATS", least)
+        monkeypatch.setattr(layers, "_LEAST_FLOATS", least)
         torch.testing.assert_close(MatrixConv(conv)(x), conv(x), atol=1e-5, rtol=1e-5)
 
 
@@ -261,24 +261,24 @@ def frozen_noisy_nano() -> FrozenGenerator:
 def test_a_whole_generator_with_less_work_gives_the_same_pictures(
     monkeypatch: pytest.MonkeyPatch, has_unit: bool
 ) -> None:
-    monkeypatch.setattr(cpu_layers, "has_matrix_unit", lambda: has_unit)
+    monkeypatch.setattr(layers, "has_matrix_unit", lambda: has_unit)
     sample = random_input(TorchEngine(frozen_noisy_nano()))
     inputs = [
         torch.from_numpy(array)
         for array in (sample.texture_rendering, sample.uv_rendering, sample.face_mask)
     ]
     expected = frozen_noisy_nano()(*inputs)
-    monkeypatch.setattr(cpu_layers, "_LEAST_CHANNELS", 1)
-    monkeypatch.setattr(cpu_layers, "_LEAST_FLOP", 1)
-    monkeypatch.setattr(cpu_layers, "_LEAST_DIRECT_FLOP", 1)
-    monkeypatch.setattr(cpu_layers, "_MOST", 0.1)
+    monkeypatch.setattr(layers, "_LEAST_CHANNELS", 1)
+    monkeypatch.setattr(layers, "_LEAST_FLOP", 1)
+    monkeypatch.setattr(layers, "_LEAST_DIRECT_FLOP", 1)
+    monkeypatch.setattr(layers, "_MOST", 0.1)
     generator = with_less_work(frozen_noisy_nano())
-    layers = list(generator.modules())
+    modules = list(generator.modules())
     kind = DirectConv if has_unit else TiledConv
     for mode, least in (("same", 5), ("up", 1)):
-        assert sum(isinstance(layer, kind) and layer.mode == mode for layer in layers) > least
+        assert sum(isinstance(layer, kind) and layer.mode == mode for layer in modules) > least
     assert works_in_strips(generator)
-    assert sum(isinstance(layer, SharedConv) for layer in layers) > 1
+    assert sum(isinstance(layer, SharedConv) for layer in modules) > 1
     assert missing_bytes(generator) > 0  # kernels of tiles come with the first picture
     for output, wanted in zip(generator(*inputs), expected, strict=True):
         assert (output.int() - wanted.int()).abs().max() <= 1

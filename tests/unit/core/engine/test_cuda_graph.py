@@ -20,11 +20,11 @@ from styleavatar_core.engine.base import (
     feed_of,
     joined,
 )
-from styleavatar_core.engine.cuda_graph import CapturedModule, batch_sizes, padded_count
-from styleavatar_core.engine.cuda_stream import CudaStream
-from styleavatar_core.engine.freeze import FrozenGenerator, freeze
-from styleavatar_core.engine.frozen_composition import _doubling
-from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.cuda.graph import CapturedModule, batch_sizes, padded_count
+from styleavatar_core.engine.cuda.stream import CudaStream
+from styleavatar_core.engine.frozen.composition import _doubling
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.frozen.precision import with_precision
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.networks import get_preset, sample_noise

@@ -15,12 +15,12 @@ from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.engine import avatar_renderer
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer, RenderedFrame
 from styleavatar_core.engine.base import RenderEngine, joined
+from styleavatar_core.engine.cuda.transfers import Transfers
 from styleavatar_core.engine.device_renderer import DeviceConditioning, DeviceRenderer, _without_rim
-from styleavatar_core.engine.loading import load_frozen
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.frozen.loading import load_frozen
+from styleavatar_core.engine.onnx.graph import onnx_model
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
 from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.engine.transfers import Transfers
 from styleavatar_core.engine.typical_inputs import _without_rim as host_without_rim
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import InvalidInputError, RenderError

@@ -4,13 +4,13 @@
 import pytest
 import torch
 
-from styleavatar_core.engine import direct_levels
-from styleavatar_core.engine.cpu_layers import MatrixConv
-from styleavatar_core.engine.direct_convs import DirectConv
-from styleavatar_core.engine.direct_levels import DirectLevel
-from styleavatar_core.engine.frozen_layers import FrozenConv, FrozenToRGB
-from styleavatar_core.engine.matrix_code import SIDE, has_matrix_unit
-from styleavatar_core.engine.strips import torch_alone
+from styleavatar_core.engine.cpu import direct_levels
+from styleavatar_core.engine.cpu.direct_convs import DirectConv
+from styleavatar_core.engine.cpu.direct_levels import DirectLevel
+from styleavatar_core.engine.cpu.layers import MatrixConv
+from styleavatar_core.engine.cpu.matrix_code import SIDE, has_matrix_unit
+from styleavatar_core.engine.cpu.strips import torch_alone
+from styleavatar_core.engine.frozen.layers import FrozenConv, FrozenToRGB
 from styleavatar_core.ops.upfirdn2d import IMAGE_TAPS
 
 pytestmark = pytest.mark.skipif(

@@ -11,13 +11,15 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
-from styleavatar_core.engine import frozen_parts, onnx_engine, selection
+from styleavatar_core.engine import selection
 from styleavatar_core.engine.backends import automatic_backends
 from styleavatar_core.engine.base import RenderEngine, RenderInput
-from styleavatar_core.engine.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen import parts
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen.loading import load_frozen
 from styleavatar_core.engine.keeping import wait_until_kept
-from styleavatar_core.engine.loading import load_frozen
-from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx import onnx_engine
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.errors import (
@@ -136,7 +138,7 @@ def test_a_cached_engine_opens_without_the_weights(
     def fail(bundle: AvatarBundle) -> None:
         raise AssertionError("the generator was frozen again")
 
-    monkeypatch.setattr(frozen_parts, "load_frozen", fail)
+    monkeypatch.setattr(parts, "load_frozen", fail)
     for name in CACHED:
         assert open_engine(bundle, name).info.backend == name
 
@@ -159,7 +161,7 @@ def test_auto_measures_once_per_machine_and_remembers(
         return times[engine.info.backend][calls.count(engine.info.backend) - 1]
 
     monkeypatch.setattr(selection, "measure_frame_s", measure)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setattr(selection, "usable_core_count", lambda: 2)
     monkeypatch.setattr(onnx_engine, "OnnxEngine", Watched)
     for _ in range(2):
         engine = open_engine(bundle, thread_count=2)

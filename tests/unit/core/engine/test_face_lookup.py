@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from styleavatar_core.engine.freeze import can_take_samples
-from styleavatar_core.engine.loading import make_lookup
+from styleavatar_core.engine.frozen.freeze import can_take_samples
+from styleavatar_core.engine.frozen.loading import make_lookup
 from styleavatar_core.networks import FeatureMaps, get_preset
 from styleavatar_core.networks.composition import FaceSampler
 from tests.unit.core.engine.test_freeze import noisy_nano

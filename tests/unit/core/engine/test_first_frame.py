@@ -11,16 +11,16 @@ import torch
 from styleavatar_core.avatar import bundle, bundle_files
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.manifest import BundleFile
-from styleavatar_core.engine import cpu_layers
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.backends import automatic_backends
 from styleavatar_core.engine.base import RenderEngine, RenderInput, RenderOutput, blank_input
-from styleavatar_core.engine.cpu_layers import with_less_work
-from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.loading import load_frozen
-from styleavatar_core.engine.onnx_graph import trace_generator
+from styleavatar_core.engine.cpu import layers
+from styleavatar_core.engine.cpu.layers import with_less_work
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen.loading import load_frozen
+from styleavatar_core.engine.onnx.graph import trace_generator
+from styleavatar_core.engine.onnx.tracing import TracedGraph
 from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.engine.tracing import TracedGraph
 from styleavatar_core.errors import AssetError
 from styleavatar_core.types import ByteArray
 from tests.fakes.nano_bundle import write_nano_bundle
@@ -95,8 +95,8 @@ def test_resolutions_are_traced_once_for_all_avatars_of_a_preset(
         traced.append(generator)
         return trace_generator(generator)
 
-    monkeypatch.setattr(cpu_layers, "_known", {})
-    monkeypatch.setattr(cpu_layers, "trace_generator", watch)
+    monkeypatch.setattr(layers, "_known", {})
+    monkeypatch.setattr(layers, "trace_generator", watch)
     for preset, seed in (("lite", 0), ("lite", 1), ("nano", 2)):
         path = write_nano_bundle(tmp_path / str(seed), seed=seed, preset=preset)
         with_less_work(load_frozen(read_bundle(path, verify=False)))

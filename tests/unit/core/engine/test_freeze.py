@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from styleavatar_core.engine.freeze import freeze
-from styleavatar_core.engine.frozen_composition import FrozenSampler, enlarge
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import write_onnx
+from styleavatar_core.engine.frozen.composition import FrozenSampler, enlarge
+from styleavatar_core.engine.frozen.freeze import freeze
+from styleavatar_core.engine.onnx.graph import write_onnx
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import compare_engines
 from styleavatar_core.networks import GeneratorConfig, get_preset, sample_noise

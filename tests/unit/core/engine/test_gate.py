@@ -13,18 +13,19 @@ import pytest
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.statistics import ParameterStatistics
-from styleavatar_core.engine import frozen_parts, gate, reference, selection
-from styleavatar_core.engine.base import EngineLabel, RenderOutput, joined
+from styleavatar_core.engine import gate, reference, selection
+from styleavatar_core.engine.base import RenderOutput, joined
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.cache_key import CacheKey
-from styleavatar_core.engine.freeze import FrozenGenerator
-from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.frozen import parts
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator
+from styleavatar_core.engine.frozen.loading import load_frozen
+from styleavatar_core.engine.frozen.parts import FrozenParts
+from styleavatar_core.engine.frozen.precision import with_precision
 from styleavatar_core.engine.gate import Candidate, judge, open_gated
 from styleavatar_core.engine.keeping import wait_until_kept
-from styleavatar_core.engine.loading import load_frozen
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import onnx_model
-from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.onnx.graph import onnx_model
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
 from styleavatar_core.engine.reference import Reference, reference_of, render_reference
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.engine.torch_engine import TorchEngine
@@ -146,13 +147,13 @@ def test_an_avatar_is_frozen_once_for_engine_and_gate(
     bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frozen = []
-    load = frozen_parts.load_frozen
+    load = parts.load_frozen
 
     def watch(*arguments: Any, **more: Any) -> FrozenGenerator:
         frozen.append(arguments)
         return load(*arguments, **more)
 
-    monkeypatch.setattr(frozen_parts, "load_frozen", watch)
+    monkeypatch.setattr(parts, "load_frozen", watch)
     open_engine(bundle, "onnxruntime", precision="fp16", thread_count=1)
     assert len(frozen) == 1
 
@@ -168,9 +169,7 @@ def test_overflow_is_refused(bundle: AvatarBundle) -> None:
     for parameter in broken.generator.synthesis.decoder.parameters():
         parameter.data *= 3e4  # beyond fp16: infinite, then not a number
     inputs = joined(typical_inputs(bundle.manifest, TorchEngine(frozen).info, 2))
-    engine = OnnxEngine(
-        onnx_model(broken).SerializeToString(), thread_count=1, label=EngineLabel("fp16")
-    )
+    engine = OnnxEngine(onnx_model(broken).SerializeToString(), thread_count=1, precision="fp16")
     verdict = judge(engine, render_reference(load_frozen(bundle), None, inputs))
     assert not verdict.is_accepted
     assert verdict.psnr_db < 20

@@ -13,14 +13,14 @@ import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
 from styleavatar_core.engine.base import INPUT_NAMES
-from styleavatar_core.engine.freeze import FrozenGenerator, freeze
-from styleavatar_core.engine.frozen_layers import FrozenConv
-from styleavatar_core.engine.half_range import LARGEST_SEEN, fit_half_range
-from styleavatar_core.engine.onnx_graph import onnx_model
-from styleavatar_core.engine.peaks import seen_peaks
-from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator, freeze
+from styleavatar_core.engine.frozen.half_range import LARGEST_SEEN, fit_half_range
+from styleavatar_core.engine.frozen.layers import FrozenConv
+from styleavatar_core.engine.frozen.peaks import seen_peaks
+from styleavatar_core.engine.frozen.precision import with_precision
+from styleavatar_core.engine.onnx.graph import onnx_model
 from styleavatar_core.engine.selection import open_engine
-from styleavatar_core.engine.tensorrt_support import unsupported_parts
+from styleavatar_core.engine.tensorrt.support import unsupported_parts
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.evaluation.metrics import psnr
 from styleavatar_core.export.parity import random_input
@@ -138,7 +138,7 @@ def test_nothing_is_scaled_where_nothing_is_large(make_config) -> None:
 def test_every_layer_may_be_scaled(make_config, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if fp16 ended at 1: every layer is scaled, each in its own way, and pictures stay."""
     generator, frames = frozen(make_config(), exploded=False)
-    monkeypatch.setattr("styleavatar_core.engine.half_range.LARGEST_SEEN", 2.0**-6)
+    monkeypatch.setattr("styleavatar_core.engine.frozen.half_range.LARGEST_SEEN", 2.0**-6)
     scaled = copy.deepcopy(generator)
     fit_half_range(scaled, seen_peaks(generator, frames))
     for name, layer in generator.generator.named_modules():

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine import gate, openvino_engine
-from styleavatar_core.engine.base import EngineLabel
-from styleavatar_core.engine.freeze import freeze
+from styleavatar_core.engine import gate
+from styleavatar_core.engine.frozen.freeze import freeze
+from styleavatar_core.engine.frozen.precision import with_precision
 from styleavatar_core.engine.gate import judge
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import onnx_model
-from styleavatar_core.engine.openvino_engine import OpenVinoEngine, computes_in_bf16
-from styleavatar_core.engine.precision import with_precision
+from styleavatar_core.engine.onnx import openvino_engine
+from styleavatar_core.engine.onnx.graph import onnx_model
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx.openvino_engine import OpenVinoEngine, computes_in_bf16
 from styleavatar_core.engine.reference import render_reference
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.errors import InvalidInputError
@@ -28,7 +28,7 @@ def test_fp16_graph_is_strongly_typed_with_exact_coordinates() -> None:
     noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))
     frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background, noise=noise)
     model = onnx_model(with_precision(frozen, "fp16"))
-    half = OnnxEngine(model.SerializeToString(), thread_count=1, label=EngineLabel("fp16"))
+    half = OnnxEngine(model.SerializeToString(), thread_count=1, precision="fp16")
     verdict = judge(half, render_reference(frozen, None, random_input(half)))
     assert verdict.is_accepted, verdict.reason
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}

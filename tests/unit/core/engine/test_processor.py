@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from styleavatar_core import cores
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine import processor
+from styleavatar_core.cores import processor_kind
 from styleavatar_core.engine.backends import engine_key
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.opening import OpeningAvatar
-from styleavatar_core.engine.processor import processor_kind
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def as_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def tell(*lines: str) -> str:
         info = tmp_path / "cpuinfo"
         info.write_text("\n".join(lines))
-        monkeypatch.setattr(processor, "_CPU_INFO", info)
+        monkeypatch.setattr(cores, "_CPU_INFO", info)
         processor_kind.cache_clear()
         return processor_kind()
 

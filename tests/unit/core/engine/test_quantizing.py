@@ -7,15 +7,14 @@ import pytest
 from onnx import ModelProto, TensorProto, checker
 
 from styleavatar_core.avatar.bundle import AvatarBundle
-from styleavatar_core.engine.base import EngineLabel
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.engine.frozen_parts import FrozenParts
+from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.gate import judge
-from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
+from styleavatar_core.engine.onnx.openvino_engine import OpenVinoEngine
 from styleavatar_core.engine.opening import OpeningAvatar
-from styleavatar_core.engine.openvino_engine import OpenVinoEngine
 from styleavatar_core.engine.reference import reference_of
-from styleavatar_core.engine.tensorrt_support import unsupported_parts
+from styleavatar_core.engine.tensorrt.support import unsupported_parts
 from styleavatar_core.engine.typical_inputs import typical_inputs
 from styleavatar_core.evaluation.metrics import psnr
 
@@ -23,7 +22,7 @@ from styleavatar_core.evaluation.metrics import psnr
 @pytest.fixture(scope="module")
 def model(bundle: AvatarBundle, tmp_path_factory: pytest.TempPathFactory) -> ModelProto:
     cache = EngineCache(tmp_path_factory.mktemp("engines"))
-    return OpeningAvatar(FrozenParts(bundle), cache, 1, EngineLabel("int8")).device_onnx()
+    return OpeningAvatar(FrozenParts(bundle), cache, 1, "int8").device_onnx()
 
 
 def test_wide_convolutions_are_rounded_and_nothing_else(model: ModelProto) -> None:
@@ -46,9 +45,9 @@ def test_wide_convolutions_are_rounded_and_nothing_else(model: ModelProto) -> No
 
 def test_runtimes_of_cpus_agree_on_what_is_rounded(bundle: AvatarBundle, tmp_path: Path) -> None:
     frozen, cache = FrozenParts(bundle), EngineCache(tmp_path)
-    graph = OpeningAvatar(frozen, cache, 1, EngineLabel("int8")).onnx()
+    graph = OpeningAvatar(frozen, cache, 1, "int8").onnx()
     shown = typical_inputs(bundle.manifest, frozen.info, 1, seed=3)[0]
-    how = {"thread_count": 1, "label": EngineLabel("int8"), "lookup": frozen.lookup}
+    how = {"thread_count": 1, "precision": "int8", "lookup": frozen.lookup}
     pictures = [
         engine.render(shown).image[0].copy()
         for engine in (
@@ -68,6 +67,6 @@ def test_on_a_gpu_all_the_rest_is_fp16(model: ModelProto, bundle: AvatarBundle) 
     weights = {name: kind for name, kind in kinds.items() if name.endswith((".weight", ".bias"))}
     scales = {name: kind for name, kind in kinds.items() if name.endswith((".scale", ".scales"))}
     assert set(weights.values()) == set(scales.values()) == {TensorProto.FLOAT16}
-    engine = OnnxEngine(model.SerializeToString(), thread_count=1, label=EngineLabel("int8"))
+    engine = OnnxEngine(model.SerializeToString(), thread_count=1, precision="int8")
     verdict = judge(engine, reference_of(FrozenParts(bundle), EngineCache(), 1))
     assert verdict.is_accepted, verdict.reason

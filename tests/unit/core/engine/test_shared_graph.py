@@ -8,11 +8,11 @@ import pytest
 import torch
 from onnx import ModelProto, numpy_helper
 
-from styleavatar_core.engine.freeze import freeze
-from styleavatar_core.engine.onnx_engine import OnnxEngine
-from styleavatar_core.engine.onnx_graph import onnx_model
-from styleavatar_core.engine.precision import with_precision
-from styleavatar_core.engine.shared_graph import impersonal, structure_digest
+from styleavatar_core.engine.frozen.freeze import freeze
+from styleavatar_core.engine.frozen.precision import with_precision
+from styleavatar_core.engine.onnx.graph import onnx_model
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
+from styleavatar_core.engine.tensorrt.shared_graph import impersonal, structure_digest
 from styleavatar_core.networks import GeneratorConfig, get_preset, sample_noise
 from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano

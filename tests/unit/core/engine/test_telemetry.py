@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 PROGRAM = """
 import sys
 from pathlib import Path
-from styleavatar_core.engine import onnx_engine
+from styleavatar_core.engine.onnx import onnx_engine
 onnx_engine.onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 """
 

@@ -13,14 +13,14 @@ from onnx import TensorProto, helper
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.engine.backends import engine_key
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.engine.freeze import freeze
-from styleavatar_core.engine.frozen_parts import FrozenParts
-from styleavatar_core.engine.onnx_graph import onnx_model
+from styleavatar_core.engine.frozen.freeze import freeze
+from styleavatar_core.engine.frozen.parts import FrozenParts
+from styleavatar_core.engine.frozen.precision import with_precision
+from styleavatar_core.engine.onnx.graph import onnx_model
 from styleavatar_core.engine.opening import OpeningAvatar
-from styleavatar_core.engine.precision import with_precision
 from styleavatar_core.engine.selection import open_engine
-from styleavatar_core.engine.tensorrt_backend import open_tensorrt, plan_key
-from styleavatar_core.engine.tensorrt_support import unsupported_parts
+from styleavatar_core.engine.tensorrt.backend import open_tensorrt, plan_key
+from styleavatar_core.engine.tensorrt.support import unsupported_parts
 from styleavatar_core.errors import EngineUnavailableError
 from styleavatar_core.networks import (
     FeatureMaps,

@@ -15,11 +15,12 @@ import torch
 from onnx import numpy_helper
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
-from styleavatar_core.engine import backends, peaks, selection
+from styleavatar_core.engine import backends, selection
 from styleavatar_core.engine.base import INPUT_NAMES, RenderEngine, joined
 from styleavatar_core.engine.cache import EngineCache
-from styleavatar_core.engine.frozen_parts import FrozenParts
-from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.frozen import peaks
+from styleavatar_core.engine.frozen.loading import load_frozen
+from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.reference import render_reference
 from styleavatar_core.errors import EngineUnavailableError, RenderError
@@ -34,8 +35,8 @@ from tests.fakes.tensorrt_runtime import BuilderFlag, Faults
 def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
     """A machine with a GPU and TensorRT, as far as our code can see; what goes wrong there."""
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_runtime)
-    for name in ("tensorrt_build", "tensorrt_engine"):
-        module = importlib.import_module(f"styleavatar_core.engine.{name}")
+    for name in ("build", "engine"):
+        module = importlib.import_module(f"styleavatar_core.engine.tensorrt.{name}")
         monkeypatch.setattr(module, "tensorrt", tensorrt_runtime)
     monkeypatch.setattr(module, "CudaStream", HostStream)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -48,9 +49,9 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
 
 def test_a_process_has_one_logger(faults: Faults) -> None:
     """TensorRT keeps a pointer to the first, which must not go with the avatar it came with."""
-    from styleavatar_core.engine import tensorrt_build
+    from styleavatar_core.engine.tensorrt import build
 
-    assert tensorrt_build.process_logger() is tensorrt_build.process_logger()
+    assert build.process_logger() is build.process_logger()
 
 
 def open_tensorrt(bundle: AvatarBundle, precision: str | None = None) -> RenderEngine:
@@ -222,7 +223,7 @@ def test_frames_are_rendered_whether_they_can_be_captured_or_not(
         streams.append(HostStream(captures=captures))
         return streams[-1]
 
-    module = sys.modules["styleavatar_core.engine.tensorrt_engine"]
+    module = sys.modules["styleavatar_core.engine.tensorrt.engine"]
     monkeypatch.setattr(module, "CudaStream", make)
     engine = open_tensorrt(bundle, precision="fp32")
     engine.warm_up()

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from styleavatar_core.engine.onnx_operators import OPERATORS
-from styleavatar_core.engine.tracing import Tracer
+from styleavatar_core.engine.onnx.operators import OPERATORS
+from styleavatar_core.engine.onnx.tracing import Tracer
 from styleavatar_core.errors import EngineError
 
 
@@ -84,8 +84,8 @@ def test_every_operator_name_is_one_of_onnx() -> None:
 def test_tracing_does_not_import_the_compiler_of_torch() -> None:
     program = (
         "import sys, torch\n"
-        "from styleavatar_core.engine.onnx_operators import OPERATORS\n"
-        "from styleavatar_core.engine.tracing import Tracer\n"
+        "from styleavatar_core.engine.onnx.operators import OPERATORS\n"
+        "from styleavatar_core.engine.onnx.tracing import Tracer\n"
         "tracer = Tracer(OPERATORS)\n"
         "with torch.inference_mode(), tracer:\n"
         "    x = tracer.value('x', (1, 3), torch.float32)\n"

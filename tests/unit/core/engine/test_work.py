@@ -24,7 +24,7 @@ from benchmarks.engine_parts.work import (
     trained_gflop,
 )
 from styleavatar_core.avatar.bundle import AvatarBundle, write_bundle
-from styleavatar_core.engine.freeze import freeze
+from styleavatar_core.engine.frozen.freeze import freeze
 from styleavatar_core.networks import get_preset
 from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano

@@ -19,7 +19,7 @@ from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.picture import decode_jpeg
 from styleavatar_core.data.portrait import choose_window
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
-from styleavatar_core.engine.loading import load_frozen
+from styleavatar_core.engine.frozen.loading import load_frozen
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import AssetError, NotFoundError

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.engine.base import joined
-from styleavatar_core.engine.loading import load_frozen
-from styleavatar_core.engine.onnx_engine import OnnxEngine
+from styleavatar_core.engine.frozen.loading import load_frozen
+from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.export import onnx as export

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from styleavatar_core.engine.freeze import freeze
+from styleavatar_core.engine.frozen.freeze import freeze
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks import (
     ABLATIONS,

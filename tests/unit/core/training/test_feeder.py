@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import torch
 
-from styleavatar_core.engine.freeze import freeze
+from styleavatar_core.engine.frozen.freeze import freeze
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.networks import FeatureMaps, fixed_noise, position_code
 from styleavatar_core.training.avatar_networks import AvatarNetworks
