@@ -4,12 +4,12 @@
 Weights are untrained: they cost the same as trained ones. The generator run eagerly, not frozen, is
 the baseline of the speed-up and the truth of the PSNR, once with the memory that it frees kept
 (``eager``), once with the allocator as it comes (``eager_malloc``); ``naive`` is its plain export
-in ONNX Runtime on the CPU, left out where engines have a GPU. ``--baselines compiled`` is the
-frozen generator by torch.compile, which takes a minute and needs a C++ compiler. Each engine runs
-in a process of its own, on the GPU where there is one, and so do the avatars that render beside it
-(``--streams``) and the way from parameters to JPEG. Shares of the peak count the frozen graph's
-convolutions as if each were computed directly: an engine that does with less can exceed what the
-machine can compute.
+in ONNX Runtime on the CPU. Those two are left out where engines have a GPU. ``--baselines
+compiled`` is the frozen generator by torch.compile, which takes a minute and needs a C++ compiler.
+Each engine runs in a process of its own, on the GPU where there is one, and so do the avatars that
+render beside it (``--streams``) and the way from parameters to JPEG; what fails costs its own
+figures, and is told at the end. Shares of the peak count the frozen graph's convolutions as if each
+were computed directly: an engine that does with less can exceed what the machine can compute.
 
 ``--only live`` drives an avatar end to end instead: frames to tracking to rendering through gRPC,
 side by side on this machine.
@@ -19,16 +19,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 
+from benchmarks.engine_parts.apart import Result, apart, failed_steps
 from benchmarks.engine_parts.case import DEVICE, Case, Figures
 from benchmarks.engine_parts.first_frame import first_frame_s
-from benchmarks.engine_parts.live import live_figures
 from benchmarks.engine_parts.measuring import measure
 from benchmarks.engine_parts.peak import peak_gflops
 from benchmarks.engine_parts.to_jpeg import jpeg_figures, to_jpeg_figures
@@ -41,8 +39,6 @@ from styleavatar_core.engine.backends import BACKENDS, automatic_backends, avail
 from styleavatar_core.engine.gate import PRECISIONS
 from styleavatar_core.networks import PRESETS, get_preset
 
-Result = TypeVar("Result")
-
 # By name: what the speed-up over them is called.
 BASELINES = {
     "eager": "eager_fp32",
@@ -54,25 +50,22 @@ BASELINES = {
 GPU_BACKENDS = ("torch", "tensorrt")
 
 
-def apart(function: Callable[..., Result], *arguments: object, **options: object) -> Result:
-    """Calls a function in a fresh process: what it holds on a device is free again afterwards."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as executor:
-        return executor.submit(function, *arguments, **options).result()
-
-
 def measure_preset(
     preset: str, options: argparse.Namespace, peaks: dict[str, float]
 ) -> Iterator[Figures]:
     """Measures one preset: work, baselines, engines, first frames; gives figures as they come."""
     work, config = frozen_work(Untrained(preset).freeze()), get_preset(preset)
     figures: Figures = {"trained_gflop": trained_gflop(config), "frozen_gflop": work.gflop}
-    figures |= roofline_figures(work) | apart(frozen_errors, preset)
+    figures |= roofline_figures(work)
+    if DEVICE == "cpu":  # the layers that it looks at are those of CPUs
+        figures |= apart(frozen_errors, preset) or {}
     yield named(preset, figures | held_out_figures(preset, options.avatar))
     baselines: dict[str, float] = {}
     engines: dict[str, float] = {}
     for case in cases(preset, options):
         measured = apart(measure, case)
+        if measured is None:
+            continue
         milliseconds = measured["ms_p50"]
         assert milliseconds is not None
         if case.backend in BASELINES:
@@ -90,7 +83,7 @@ def measure_preset(
     yield {f"{preset}.{name}.first_frame_s": seconds for name, seconds in first.items()}
     for name in engines:
         limits = (options.frames, options.seconds)
-        yield in_folder(to_jpeg_figures, preset, name, options, *limits)
+        yield in_folder(to_jpeg_figures, preset, name, options, *limits) or {}
     if engines:
         best = min(engines, key=lambda name: engines[name])
         ratios = {
@@ -132,7 +125,7 @@ def in_folder(
     backend: str,
     options: argparse.Namespace,
     *rest: object,
-) -> Result:
+) -> Result | None:
     """Measures an avatar's renderer in a process of its own, with an engine cache of its own."""
     with TemporaryDirectory() as folder:
         return apart(function, preset, backend, folder, options.threads, *rest)
@@ -167,15 +160,17 @@ def computed_precisions(backend: str) -> Sequence[str]:
 def measure_all(options: argparse.Namespace) -> Iterator[Figures]:
     """Measures all that is asked for; gives figures as they come."""
     if "engines" in options.only:
-        peaks = apart(measure_peaks, is_quick=options.quick)
+        peaks = measure_peaks(is_quick=options.quick)
         yield {
             "peak_gflops" if name == "fp32" else f"peak_{name}_gflops": peaks[name]
             for name in peaks
         }
-        yield apart(jpeg_figures)
+        yield apart(jpeg_figures) or {}
         for preset in options.presets:
             yield from measure_preset(preset, options, peaks)
     if "live" in options.only:
+        from benchmarks.engine_parts.live import live_figures  # services, and what they need
+
         backend = options.backends[0] if len(options.backends) == 1 else "auto"
         for preset in options.presets:
             yield live_figures(preset, options.seconds, options.clip, backend)
@@ -199,7 +194,8 @@ def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clip", type=Path, help="driver of the live part; else the sample clip")
     parser.add_argument("--presets", nargs="+", choices=list(PRESETS), default=["nano", "lite"])
     parser.add_argument("--backends", nargs="+", choices=backends, default=backends)
-    baselines = [name for name in BASELINES if DEVICE == "cpu" or name != "naive"]
+    only_on_cpus = ("naive", "eager_malloc")
+    baselines = [name for name in BASELINES if DEVICE == "cpu" or name not in only_on_cpus]
     usual = [name for name in baselines if name != "compiled"]  # that one needs a compiler
     parser.add_argument("--baselines", nargs="*", choices=baselines, default=usual)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["fp32"])
@@ -230,6 +226,8 @@ def main() -> None:
         print_report(build_report("engine", step))
         if options.json:
             write_report(build_report("engine", figures, used), options.json)
+    if failed_steps:
+        sys.exit("could not be measured:\n" + "\n".join(failed_steps))
 
 
 if __name__ == "__main__":

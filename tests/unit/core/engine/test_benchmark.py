@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from benchmarks.engine import read_options
+from benchmarks.engine_parts import apart
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
@@ -28,6 +30,21 @@ def test_no_engine_on_a_gpu_is_compared_with_a_baseline_on_the_cpu(
     monkeypatch.setattr("benchmarks.engine.DEVICE", "cpu")
     assert read_options([]).baselines == ["eager", "eager_malloc", "naive"]
     monkeypatch.setattr("benchmarks.engine.DEVICE", "cuda")
-    assert read_options([]).baselines == ["eager", "eager_malloc"]
+    assert read_options([]).baselines == ["eager"]
     with pytest.raises(SystemExit):
         read_options(["--baselines", "naive"])
+
+
+def _divide(number: int, by: int) -> float:
+    return number / by
+
+
+def test_a_step_that_fails_costs_its_own_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(apart, "failed_steps", [])
+    assert apart.apart(_divide, 1, by=2) == 0.5
+    assert apart.apart(os._exit, 3) is None
+    assert apart.apart(_divide, 1, by=0) is None
+    assert [step.partition(":")[0] for step in apart.failed_steps] == ["_exit(3)", "_divide(1)"]
+    assert "_divide(1): ZeroDivisionError: division by zero" in capsys.readouterr().err
