@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from onnx import helper
 
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.engine.frozen.loading import load_frozen
-from styleavatar_core.engine.onnx.graph import BATCH_SIZES, write_onnx
+from styleavatar_core.engine.onnx.graph import BATCH_SIZES, onnx_model
 from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import AssetError, InvalidInputError
@@ -48,15 +51,17 @@ def export_onnx(bundle_path: Path | str, output: Path | str, *, batch_size: int 
         "consent": bundle.manifest.consent.model_dump_json(),
         "bundle_digest": bundle.digest,
     }
-    unchecked = output.with_name(f".{output.name}.unchecked")
-    try:
-        write_onnx(generator, unchecked, batch_size=batch_size, properties=properties)
-        parity = compare_engines(TorchEngine(generator), OnnxEngine(unchecked), count=batch_size)
-        if max(parity.image_error, parity.mask_error) > _ERROR_LIMIT:
-            raise AssetError(
-                f"{output.name} differs from torch by {parity.image_error} of 255; it was not kept"
-            )
-        unchecked.replace(output)
-    finally:
-        unchecked.unlink(missing_ok=True)
+    model = onnx_model(generator, batch_size=batch_size)
+    helper.set_model_props(model, properties)
+    contents = model.SerializeToString()
+    parity = compare_engines(TorchEngine(generator), OnnxEngine(contents), count=batch_size)
+    if max(parity.image_error, parity.mask_error) > _ERROR_LIMIT:
+        raise AssetError(
+            f"{output.name} differs from torch by {parity.image_error} of 255; it was not written"
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as folder:
+        whole = Path(folder) / output.name
+        whole.write_bytes(contents)
+        whole.replace(output)
     return parity

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import onnx
@@ -122,33 +119,6 @@ def _nodes_and_constants(
         producer_name="styleavatar",
     )
     return model, graph.constants
-
-
-def write_onnx(
-    generator: FrozenGenerator,
-    path: Path,
-    *,
-    batch_size: int = 1,
-    properties: Mapping[str, str] | None = None,
-) -> Path:
-    """Exports a frozen generator; the file appears under its name only when it is complete.
-
-    Args:
-        generator: The frozen generator, on the CPU.
-        path: File to write.
-        batch_size: Samples per call.
-        properties: What the file says of itself (``metadata_props``).
-
-    Returns:
-        ``path``.
-    """
-    model = onnx_model(generator, batch_size=batch_size)
-    helper.set_model_props(model, dict(properties or {}))
-    data = model.SerializeToString()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    incoming = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    incoming.write_bytes(data)
-    return incoming.replace(path)
 
 
 def _attribute(value: Any) -> Any:

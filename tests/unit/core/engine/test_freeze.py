@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from styleavatar_core.engine.frozen.composition import FrozenSampler, enlarge
 from styleavatar_core.engine.frozen.freeze import freeze
-from styleavatar_core.engine.onnx.graph import write_onnx
+from styleavatar_core.engine.onnx.graph import onnx_model
 from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.export.parity import compare_engines
@@ -101,7 +101,7 @@ def test_published_options_survive_export(tmp_path: Path) -> None:
     avatar = UntrainedAvatar.make(noisy_nano())
     noise = sample_noise(avatar.config, generator=torch.Generator().manual_seed(3))
     frozen = freeze(avatar.generator, avatar.style, avatar.face, avatar.background, noise=noise)
-    engine = OnnxEngine(write_onnx(frozen, tmp_path / "avatar.onnx"), thread_count=1)
+    engine = OnnxEngine(onnx_model(frozen).SerializeToString(), thread_count=1)
     parity = compare_engines(TorchEngine(frozen), engine)
     assert parity.image_mean_error < 0.01
     assert parity.mask_error <= 1
