@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,8 +49,8 @@ class FrameRenderer(Protocol):
     def prepare(self, batch: Sequence[FaceParameters]) -> Any:
         """Does the host's part of conditioning, for ``render``."""
 
-    def render(self, prepared: Any) -> list[Pictures]:
-        """Renders what was prepared."""
+    def begin(self, prepared: Any) -> Callable[[], list[Pictures]]:
+        """Begins rendering what was prepared; what it returns gives the pictures."""
 
     def close(self) -> None:
         """Frees what it holds beside the engine."""
@@ -75,6 +75,8 @@ class AvatarRenderer:
             counts the runtime's libraries. What other processes take of the device meanwhile counts
             too: nobody but the device itself knows what graphs and TensorRT take.
         batch_limit: Frames that may be rendered at once with next to no delay for the first.
+        renders_ahead: Whether frames are rendered, on a device, while this process does other work
+            between ``begin_batch`` and what that returns.
 
     Raises:
         NotFoundError: There is no such bundle.
@@ -116,7 +118,7 @@ class AvatarRenderer:
         model, identity = self.manifest.face_model(), self.manifest.face_identity
         conditioning = ConditioningRenderer(model, identity, size_px)
         conditioning.warm_up()
-        on_device = self._engine.stream is not None
+        self.renders_ahead = on_device = self._engine.stream is not None
         self._renderer: FrameRenderer = (DeviceRenderer if on_device else HostRenderer)(
             self._engine, self.manifest, conditioning
         )
@@ -126,6 +128,9 @@ class AvatarRenderer:
         memory = CalibrationMemory()
         self.batch_limit = recall_batch_limit(self._engine, self.manifest.preset, memory)
         self._renderer.warm_up(self.batch_limit)
+        if on_device and self.manifest.window_reach:  # kernels that no graph has take long at first
+            undo.callback(self._moved.close)
+            self._moved.warm_up()
 
     @property
     def engine_info(self) -> EngineInfo:
@@ -148,13 +153,17 @@ class AvatarRenderer:
         return self.render_batch([parameters])[0]
 
     def render_batch(self, batch: Sequence[FaceParameters]) -> list[RenderedFrame]:
-        """Renders several frames at once; each is told the times of all.
+        """Renders several frames at once, as :meth:`begin_batch` does, and waits for them."""
+        return self.begin_batch(batch)()
+
+    def begin_batch(self, batch: Sequence[FaceParameters]) -> Callable[[], list[RenderedFrame]]:
+        """Begins rendering several frames at once; each is told the times of all.
 
         Args:
             batch: At least one, in the coordinates of the avatar's window.
 
         Returns:
-            As many.
+            Waits for the pictures and gives as many; raises as this does.
 
         Raises:
             InvalidInputError: Parameters belong to another face model.
@@ -167,16 +176,19 @@ class AvatarRenderer:
         together = self._renderer.prepare([batch[index] for index in middle]) if middle else None
         alone = [self._moved.prepare(batch[index], *placed[index]) for index in moved]
         conditioned = time.perf_counter()
-        pictures: dict[int, Pictures] = {}
-        if together is not None:
-            pictures.update(zip(middle, self._renderer.render(together), strict=True))
-        pictures.update(zip(moved, map(self._moved.render, alone), strict=True))
-        end = time.perf_counter()
-        timings_ms = {
-            "conditioning": (conditioned - start) * 1e3,
-            "network": (end - conditioned) * 1e3,
-        }
-        return [RenderedFrame(*pictures[index], timings_ms) for index in range(len(batch))]
+        finish_together = self._renderer.begin(together) if middle else list
+
+        def finish() -> list[RenderedFrame]:
+            pictures = dict(zip(middle, finish_together(), strict=True))
+            pictures.update(zip(moved, map(self._moved.render, alone), strict=True))
+            end = time.perf_counter()
+            timings_ms = {
+                "conditioning": (conditioned - start) * 1e3,
+                "network": (end - conditioned) * 1e3,
+            }
+            return [RenderedFrame(*pictures[index], timings_ms) for index in range(len(batch))]
+
+        return finish
 
     def close(self) -> None:
         """Frees the engine; no other call may follow."""

@@ -155,11 +155,18 @@ def backend_version(name: str) -> str:
     "0" if it is not installed.
 
     Raises:
-        EngineUnavailableError: It runs on a GPU only, and there is none.
+        EngineUnavailableError: It runs on a GPU only, and there is none; or its libraries are not
+            here.
     """
     if name == "tensorrt":  # installed under names that depend on the version of CUDA
         gpu = gpu_name()
-        return f"{importlib.import_module('tensorrt').__version__}-{gpu}"
+        try:
+            return f"{importlib.import_module('tensorrt').__version__}-{gpu}"
+        except ImportError as error:
+            raise EngineUnavailableError(
+                f"TensorRT is installed but cannot be loaded: {error}; its libraries come with the "
+                "package tensorrt (its bindings alone are not enough), or choose auto"
+            ) from error
     try:
         version = importlib.metadata.version(BACKENDS[name].package)
     except importlib.metadata.PackageNotFoundError:

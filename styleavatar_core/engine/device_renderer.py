@@ -8,7 +8,8 @@ beside a GPU's engine; written for any device, so that tests hold it to the host
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -106,7 +107,7 @@ class DeviceRenderer:
         vertices = np.zeros((self._vertex_count, 3), np.float32)
         nobody = (vertices, np.zeros(POSE_COUNT, np.float32))
         for size in batch_sizes(batch_limit):
-            self.render([nobody] * size)
+            self.begin([nobody] * size)()
 
     def prepare(self, batch: Sequence[FaceParameters]) -> list[Moved]:
         """Does the host's part: moves the mesh of each frame.
@@ -116,35 +117,48 @@ class DeviceRenderer:
         """
         return [(self._mesh.vertices(face), pose_numbers(face)) for face in batch]
 
-    def render(self, prepared: Sequence[Moved]) -> list[Pictures]:
-        """Renders what was prepared; as one batch if the engine gains by that.
+    def begin(self, prepared: Sequence[Moved]) -> Callable[[], list[Pictures]]:
+        """Begins rendering what was prepared, and does not wait for it.
 
-        Otherwise one frame is rendered while the one before it comes back.
+        As one batch if the engine gains by that; otherwise one frame is rendered while the one
+        before it comes back.
 
         Returns:
-            Image (H, W, 3) and mask (H, W) uint8 of each frame, not copied once more.
+            Waits, and gives image (H, W, 3) and mask (H, W) uint8 of each frame, not copied once
+            more; raises as this does.
 
         Raises:
             RenderError: These frames failed; the renderer lives.
         """
         size = len(prepared) if self._engine.gains_by_batches else 1
-        groups = [prepared[start : start + size] for start in range(0, len(prepared), size)]
+        waiting = deque(prepared[start : start + size] for start in range(0, len(prepared), size))
+        underway: deque[tuple[Sequence[Moved], Underway]] = deque()
+
+        def give() -> None:
+            while waiting and len(underway) < _MOST_UNDERWAY:
+                group = waiting.popleft()
+                underway.append((group, self._give(group)))
+
+        def finish() -> list[Pictures]:
+            outputs: list[Pictures] = []
+            with self._explained():
+                while underway:
+                    outputs.append(self._take(*underway.popleft()))
+                    give()
+            return [pair for images, masks in outputs for pair in zip(images, masks, strict=True)]
+
+        with self._explained():
+            give()
+        return finish
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says of whatever fails that it is these frames."""
         try:
-            outputs = self._render_in_turns(groups)
+            yield
         except Exception as error:  # the runtimes' exceptions have no common base
             runtime = self._engine.runtime
             raise RenderError(f"{runtime} could not render these frames: {error}") from error
-        return [pair for images, masks in outputs for pair in zip(images, masks, strict=True)]
-
-    def _render_in_turns(self, groups: Sequence[Sequence[Moved]]) -> list[Pictures]:
-        """Renders batches, two of them on their way at a time."""
-        outputs: list[Pictures] = []
-        underway: deque[tuple[Sequence[Moved], Underway]] = deque()
-        for group in groups:
-            if len(underway) == _MOST_UNDERWAY:
-                outputs.append(self._take(*underway.popleft()))
-            underway.append((group, self._give(group)))
-        return outputs + [self._take(*one) for one in underway]
 
     def _give(self, group: Sequence[Moved]) -> Underway:
         missing = padded_count(len(group)) - len(group)

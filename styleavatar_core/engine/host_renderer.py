@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.engine.backends import get_backend
-from styleavatar_core.engine.base import HOME, Pictures, RenderEngine, RenderInput, joined
+from styleavatar_core.engine.base import (
+    HOME,
+    Pictures,
+    RenderEngine,
+    RenderInput,
+    blank_input,
+    joined,
+)
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.opening import OpeningAvatar
@@ -50,17 +57,19 @@ class HostRenderer:
         drawn = [self._conditioning.render(parameters) for parameters in batch]
         return joined([to_render_input(one, info, self._manifest) for one in drawn])
 
-    def render(self, prepared: RenderInput) -> list[Pictures]:
-        """Renders what was prepared.
+    def begin(self, prepared: RenderInput) -> Callable[[], list[Pictures]]:
+        """Begins nothing: what is returned renders what was prepared.
 
         Returns:
-            Image (H, W, 3) and mask (H, W) uint8 of each frame.
-
-        Raises:
-            RenderError: These frames failed; the renderer lives.
+            Gives image (H, W, 3) and mask (H, W) uint8 of each frame; raises a ``RenderError`` if
+            these frames failed.
         """
-        output = self._engine.render(prepared)
-        return list(zip(output.image, output.mask, strict=True))
+
+        def finish() -> list[Pictures]:
+            output = self._engine.render(prepared)
+            return list(zip(output.image, output.mask, strict=True))
+
+        return finish
 
     def close(self) -> None:
         """Nothing is held here."""
@@ -70,9 +79,9 @@ class MovedRenderer:
     """Renders frames whose window is not in the middle, one by one. Not thread-safe.
 
     They are rare, and no graph has their window: they come from the host, and where the avatar's
-    engine cannot move its window torch renders them beside it, opened at the first of them. Where
-    that fails, as when another avatar has taken the bundle's place meanwhile, heads stay where
-    training had them, in the avatar's own engine.
+    engine cannot move its window torch renders them beside it, opened when it is warmed up or at
+    the first of them. Where that fails, as when another avatar has taken the bundle's place
+    meanwhile, heads stay where training had them, in the avatar's own engine.
 
     Args:
         engine: The avatar's.
@@ -86,6 +95,12 @@ class MovedRenderer:
         self._engine, self._bundle, self._conditioning = engine, bundle, conditioning
         self._beside: RenderEngine | None = None
         self._has_failed = False
+
+    def warm_up(self) -> None:
+        """Renders once with another window, so that no live frame waits for what that needs."""
+        if self._can_move():
+            engine = self._beside or self._engine
+            engine.render(replace(blank_input(engine.info), window=(1, 0)))
 
     def prepare(
         self, shown: FaceParameters, still: FaceParameters, window: tuple[int, int]

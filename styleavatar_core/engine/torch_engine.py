@@ -85,10 +85,10 @@ class TorchEngine(RenderEngine):
 
     def warm_up(self, batch_limit: int = 1) -> None:
         """Renders once; on a GPU captures what batches need, so that no live frame waits for it."""
-        super().warm_up()
         if self._captured is not None:
             self._generator.move_window(HOME)  # that of the graphs
             self._captured.prepare(batch_limit)
+        super().warm_up()
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
         self._generator.move_window(inputs.window)

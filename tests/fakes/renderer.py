@@ -7,9 +7,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -35,8 +36,11 @@ class FakeRenderer:
     """Marks each picture; a file ``behavior.json`` in the bundle makes it misbehave.
 
     With ``load_gate`` it is not loaded before there is a file ``gate`` in the bundle, with
-    ``tell_closed`` there is a file ``closed`` once it was let go.
+    ``tell_closed`` there is a file ``closed`` once it was let go. Where ``renders_ahead`` is told,
+    ``turns`` notes what is begun and ended.
     """
+
+    turns: ClassVar[list[tuple[object, ...]]] = []
 
     def __init__(
         self,
@@ -64,13 +68,26 @@ class FakeRenderer:
             raise RuntimeError("CUDA error: unspecified launch failure")
         self.memory_bytes = self._behavior.get("memory_bytes", MEMORY_BYTES)
         self.batch_limit = self._behavior.get("batch_limit", 1)
+        self.renders_ahead = self._behavior.get("renders_ahead", False)
         time.sleep(self._behavior.get("load_s", 0.0))
         while self._behavior.get("load_gate") and not (bundle / GATE_NAME).exists():
             time.sleep(0.01)
 
-    def render_batch(self, batch: Sequence[FaceParameters]) -> list[FakeFrame]:
-        time.sleep(self._behavior.get("render_s", 0.0))
-        return [self._draw(parameters) for parameters in batch]
+    def begin_batch(self, batch: Sequence[FaceParameters]) -> Callable[[], list[FakeFrame]]:
+        if batch[0].frame_index == self._behavior.get("begin_fails_at"):
+            raise RenderError("This frame cannot be begun, on purpose.")
+        self._tell_turn("begins", batch)
+
+        def finish() -> list[FakeFrame]:
+            self._tell_turn("ends", batch)
+            time.sleep(self._behavior.get("render_s", 0.0))
+            return [self._draw(parameters) for parameters in batch]
+
+        return finish
+
+    def _tell_turn(self, what: str, batch: Sequence[FaceParameters]) -> None:
+        if "renders_ahead" in self._behavior:
+            self.turns.append((what, *(parameters.frame_index for parameters in batch)))
 
     def _draw(self, parameters: FaceParameters) -> FakeFrame:
         index = parameters.frame_index

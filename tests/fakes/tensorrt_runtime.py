@@ -30,6 +30,7 @@ class Faults:
         refuses_refit: Whether a refit fails.
         spoils_refits: Whether a refit takes weights wrongly without saying so.
         spoils_plans: Whether plans are wrong as they are loaded.
+        lacks_memory: Whether there is no memory for what a plan computes.
         refused_timings: How a timing cache that is not empty is refused, None where it is taken.
         configs: Of each build.
     """
@@ -38,6 +39,7 @@ class Faults:
     refuses_refit: bool = False
     spoils_refits: bool = False
     spoils_plans: bool = False
+    lacks_memory: bool = False
     refused_timings: str | None = None
     configs: list[IBuilderConfig] = field(default_factory=list)
 
@@ -190,7 +192,9 @@ class ICudaEngine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self._shapes[name]
 
-    def create_execution_context(self) -> IExecutionContext:
+    def create_execution_context(self) -> IExecutionContext | None:
+        if faults.lacks_memory:
+            return None
         return IExecutionContext(self.model)
 
 

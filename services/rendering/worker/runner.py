@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from services.common.worker.arena import SharedArena
 from services.common.worker.child import lacks_memory
@@ -26,6 +26,8 @@ from styleavatar_core.types import ByteArray, FaceParameters
 logger = logging.getLogger(__name__)
 
 Body = dict[str, Any]
+
+Finish = Callable[[], list[Body]]  # waits for frames and answers them
 
 DEVICE_FAILED_CODE = 70
 # As torch, ONNX Runtime and TensorRT say it.
@@ -47,14 +49,20 @@ class Renderer(Protocol):
         digest: Of the bundle that was opened, ``AvatarBundle.digest``.
         memory_bytes: What it takes, on whatever device it is.
         batch_limit: Frames that may be rendered at once with next to no delay for the first.
+        renders_ahead: Whether it renders on a device, beside what this process does.
     """
 
     digest: str
     memory_bytes: int
     batch_limit: int
+    renders_ahead: bool
 
-    def render_batch(self, batch: Sequence[FaceParameters]) -> Sequence[Frame]:
-        """Renders parameters given in the coordinates of the avatar's window."""
+    def begin_batch(self, batch: Sequence[FaceParameters]) -> Callable[[], Sequence[Frame]]:
+        """Begins with parameters given in the coordinates of the avatar's window.
+
+        Returns:
+            Waits for the frames.
+        """
 
     def close(self) -> None:
         """Frees what it holds."""
@@ -93,6 +101,10 @@ def ending_with_device() -> Iterator[None]:
         os._exit(DEVICE_FAILED_CODE)
 
 
+def _fail(error: Exception) -> NoReturn:
+    raise error
+
+
 class Runner:
     """The engines of one worker; loading runs in another thread than rendering."""
 
@@ -106,6 +118,7 @@ class Runner:
         self._arena = arena
         self._open = open_renderer
         self._loaded: dict[tuple[str, ...], Renderer] = {}
+        self._busy_until = 0.0  # ``time.perf_counter()`` when the last frames were done
 
     def load(self, body: Body) -> Body:
         """Loads an avatar, unless it is here; what may stay beside it is for the service to say.
@@ -146,6 +159,8 @@ class Runner:
     def render(self, bodies: Sequence[Body]) -> Iterator[tuple[int, Body | Exception]]:
         """Renders all frames that wait, those of an avatar together where that delays nobody.
 
+        While a device renders those of one avatar, those of the next are prepared.
+
         Args:
             bodies: Each with ``engine``; ``slot``, ``byte_count`` and ``model_id`` of a face;
                 ``with_mask``: whether the mask is to lie behind the picture; ``give_up_s`` where
@@ -156,6 +171,7 @@ class Runner:
             lies in the slot of its face now, or why there is none.
         """
         keys = [tuple(body["engine"]) for body in bodies]
+        begun: tuple[list[int], Finish] | None = None
         for batch in batches(keys, self._batch_limit):
             positions = []
             for index in batch:
@@ -166,16 +182,30 @@ class Runner:
                     yield index, refusal
             if not positions:
                 continue
-            together = [bodies[index] for index in positions]
-            try:
-                answers: Sequence[Body | Exception] = self._render_batch(together)
-            except Exception as error:
-                if len(positions) > 1:  # each alone, so that none can harm the others
-                    alone = (answer for body in together for _, answer in self.render([body]))
-                    yield from zip(positions, alone, strict=True)
-                    continue
-                answers = [error]
-            yield from zip(positions, answers, strict=True)
+            before, begun = begun, (positions, self._begin([bodies[index] for index in positions]))
+            if before is not None:
+                yield from self._answers(bodies, *before)
+            renderer = self._loaded.get(keys[positions[0]])
+            if renderer is None or not renderer.renders_ahead:
+                yield from self._answers(bodies, *begun)
+                begun = None
+        if begun is not None:
+            yield from self._answers(bodies, *begun)
+
+    def _answers(
+        self, bodies: Sequence[Body], positions: list[int], finish: Finish
+    ) -> Iterator[tuple[int, Body | Exception]]:
+        """Waits for frames that were begun together; yields as ``render`` does."""
+        try:
+            answers: Sequence[Body | Exception] = finish()
+        except Exception as error:
+            if len(positions) > 1:  # each alone, so that none can harm the others
+                for index in positions:
+                    for _, answer in self.render([bodies[index]]):
+                        yield index, answer
+                return
+            answers = [error]
+        yield from zip(positions, answers, strict=True)
 
     def _refusal(self, body: Body) -> OverloadedError | None:
         """Says why a frame need not be rendered any more, now that its turn has come."""
@@ -188,8 +218,15 @@ class Runner:
     def _batch_limit(self, key: tuple[str, ...]) -> int:
         return self._loaded[key].batch_limit if key in self._loaded else 1
 
-    def _render_batch(self, bodies: Sequence[Body]) -> list[Body]:
-        """Renders frames of one avatar at once."""
+    def _begin(self, bodies: Sequence[Body]) -> Finish:
+        """Begins frames of one avatar; what goes wrong is raised when they are waited for."""
+        try:
+            return self._begin_batch(bodies)
+        except Exception as error:
+            return functools.partial(_fail, error)
+
+    def _begin_batch(self, bodies: Sequence[Body]) -> Finish:
+        """Begins frames of one avatar at once."""
         started = time.perf_counter()
         renderer = self._loaded.get(tuple(bodies[0]["engine"]))
         if renderer is None:
@@ -199,12 +236,25 @@ class Runner:
             for body in bodies
         ]
         with ending_with_device():
-            frames = renderer.render_batch(faces)
+            finish_batch = renderer.begin_batch(faces)
+        return lambda: self._finish(bodies, finish_batch, started)
+
+    def _finish(
+        self,
+        bodies: Sequence[Body],
+        finish_batch: Callable[[], Sequence[Frame]],
+        started: float,
+    ) -> list[Body]:
+        """Waits for frames of one avatar, and lays each into the slot of its face."""
+        with ending_with_device():
+            frames = finish_batch()
         for body, frame in zip(bodies, frames, strict=True):
             self._arena.write_array(body["slot"], frame.image)
             if body["with_mask"]:
                 self._arena.write_array(body["slot"], frame.mask, frame.image.size)
-        busy_s = (time.perf_counter() - started) / len(bodies)
+        done = time.perf_counter()
+        busy_s = (done - max(started, self._busy_until)) / len(bodies)
+        self._busy_until = done
         return [
             {
                 "shape": list(frame.image.shape),

@@ -41,8 +41,11 @@ class CapturedModule:
 
     @torch.inference_mode()
     def prepare(self, batch_limit: int) -> None:
-        """Captures what batches of up to so many samples need."""
-        for size in batch_sizes(batch_limit):
+        """Captures what batches of up to so many samples need.
+
+        The largest first: what smaller ones need fits into what it has left in the pool.
+        """
+        for size in reversed(batch_sizes(batch_limit)):
             self._frame(size)
 
     def launch(self, inputs: Sequence[torch.Tensor]) -> Tensors:

@@ -104,6 +104,9 @@ class CudaStream:
 
         Args:
             work: Has been run before, so that libraries have chosen their kernels.
+
+        Raises:
+            torch.OutOfMemoryError: The device has not enough memory for it.
         """
         graph = torch.cuda.CUDAGraph()
         try:
@@ -117,6 +120,8 @@ class CudaStream:
                 ),
             ):
                 work()
+        except torch.OutOfMemoryError:
+            raise  # later there may be enough; without its graphs the avatar would stay slow
         except RuntimeError as error:
             logger.warning(
                 "frames cannot be captured and are launched kernel by kernel, which is slower",

@@ -34,7 +34,8 @@ class TensorRtEngine(SampleEngine):
         precision: What the network computes in.
 
     Raises:
-        AssetError: The engine is not one of a generator, or there is no memory for it.
+        AssetError: The engine is not one of a generator.
+        MemoryError: There is not enough memory for what it computes.
     """
 
     runtime = "TensorRT"
@@ -48,7 +49,10 @@ class TensorRtEngine(SampleEngine):
         super().__init__("tensorrt", shapes, precision, version=version)
         context = engine.create_execution_context()
         if context is None:
-            raise AssetError("TensorRT could not make room for the engine; its log says why")
+            # Not the plan's fault: no other one is to be built for it.
+            raise MemoryError(
+                "TensorRT failed to allocate memory for the engine; its log says more"
+            )
         self._engine, self._context = engine, context
         self.stream = self._stream = CudaStream()
         places = {

@@ -145,6 +145,18 @@ def test_a_graph_keeps_the_constants_that_it_reads() -> None:
     )
 
 
+def test_the_largest_batch_is_captured_first() -> None:
+    sizes: list[int] = []
+
+    class Module(nn.Module):
+        def forward(self, values: torch.Tensor) -> tuple[torch.Tensor]:
+            sizes.append(len(values))
+            return (values + 1,)
+
+    CapturedModule(Module(), [((3,), torch.float32)], HostStream()).prepare(3)
+    assert list(dict.fromkeys(sizes)) == [4, 2, 1]
+
+
 def test_batches_are_made_as_large_as_the_next_power_of_two() -> None:
     assert [padded_count(count) for count in range(1, 10)] == [1, 2, 4, 4, 8, 8, 8, 8, 16]
     assert [batch_sizes(limit) for limit in (1, 2, 3, 4)] == [[1], [1, 2], [1, 2, 4], [1, 2, 4]]

@@ -17,6 +17,7 @@ from styleavatar_core.engine.avatar_renderer import AvatarRenderer, RenderedFram
 from styleavatar_core.engine.base import RenderEngine, joined
 from styleavatar_core.engine.cuda.transfers import Transfers
 from styleavatar_core.engine.device_renderer import DeviceConditioning, DeviceRenderer, _without_rim
+from styleavatar_core.engine.frozen.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen.loading import load_frozen
 from styleavatar_core.engine.onnx.graph import onnx_model
 from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
@@ -57,7 +58,7 @@ def assert_host_agrees(
     faces: list[FaceParameters],
 ) -> None:
     """Compares with what the engine makes of the host's conditioning."""
-    images, masks = map(np.stack, zip(*renderer.render(renderer.prepare(faces)), strict=True))
+    images, masks = map(np.stack, zip(*renderer.begin(renderer.prepare(faces))(), strict=True))
     host = conditioning(bundle, engine)
     seen = [to_render_input(host.render(one), engine.info, bundle.manifest) for one in faces]
     wanted = engine.render(joined(seen))
@@ -131,7 +132,7 @@ def test_a_batch_that_fails_is_told_and_the_next_one_is_rendered(
     (vertices, pose) = prepared[1]
     broken = [prepared[0], (vertices[:-5], pose), prepared[2]]
     with pytest.raises(RenderError, match="torch could not render these frames"):
-        renderer.render(broken)
+        renderer.begin(broken)
     assert_host_agrees(bundle, engine, renderer, FACES)
 
 
@@ -215,7 +216,13 @@ def test_an_avatar_whose_engine_is_on_a_device_is_drawn_there(
 def test_moved_windows_take_no_graph_and_leave_the_others_theirs(
     narrow_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shown: list[tuple[int, int]] = []
+    move = FrozenGenerator.move_window
+    monkeypatch.setattr(
+        FrozenGenerator, "move_window", lambda frozen, at: (shown.append(at), move(frozen, at))[1]
+    )
     renderer, stream = on_device(monkeypatch, narrow_path, batch_limit=4)
+    assert (1, 0) in shown  # what a moved window needs was there before a live frame
     captured = stream.capture_count
     here = AvatarRenderer(narrow_path, backend="torch", thread_count=1)
     for shares in ([(0.25, -0.125), (0.0, 0.0), (-0.125, 0.0)], [(0.0, 0.0), (0.0, 0.0)]):

@@ -135,6 +135,28 @@ def test_an_avatar_that_cannot_be_put_into_the_plan_gets_its_own(
     assert not [name for name in left if name.startswith(bundle.digest[:32])]
 
 
+def test_no_plan_is_built_because_memory_is_short(
+    bundle: AvatarBundle, other: AvatarBundle, faults: Faults
+) -> None:
+    open_tensorrt(other, precision="fp32")
+    faults.lacks_memory = True
+    with pytest.raises(MemoryError, match="failed to allocate memory"):
+        open_tensorrt(bundle, precision="fp32")
+    assert len(faults.configs) == 1
+    faults.lacks_memory = False
+    assert_shows(open_tensorrt(bundle, precision="fp32"), bundle)
+
+
+def test_bindings_without_their_libraries_are_told(
+    bundle: AvatarBundle, faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11: no such file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt")
+    with pytest.raises(EngineUnavailableError, match=r"cannot be loaded: libnvinfer\.so\.11"):
+        open_tensorrt(bundle)
+
+
 def test_a_refit_is_judged_each_time(bundle: AvatarBundle, faults: Faults) -> None:
     assert "; " not in open_tensorrt(bundle, precision="fp16").info.note
     faults.spoils_refits = True

@@ -17,7 +17,7 @@ from services.rendering.worker.runner import Runner, renderer_opener
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.errors import AssetError, RenderError
 from tests.fakes.bundle import write_fake_bundle
-from tests.fakes.renderer import MEMORY_BYTES, half_mask, read_mark
+from tests.fakes.renderer import MEMORY_BYTES, FakeRenderer, half_mask, read_mark
 from tests.fakes.tracker import FakeTracker
 
 NAMES = ("anna", "ben")
@@ -139,4 +139,32 @@ def test_frames_of_an_avatar_are_rendered_together_and_none_harms_another(tmp_pa
     for position in good:
         name, index = wanted[position]
         assert read_mark(arena.read_array(position, (64, 64, 3))) == (NAMES.index(name), index, 40)
+    arena.close()
+
+
+def test_the_next_avatar_is_begun_while_a_device_renders_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mark, name in enumerate(NAMES):
+        behavior = {"batch_limit": 2, "renders_ahead": True, "fail_at": 3, "begin_fails_at": 6}
+        write_fake_bundle(tmp_path / name, mark, behavior)
+    turns: list[tuple[object, ...]] = []
+    monkeypatch.setattr(FakeRenderer, "turns", turns)
+    arena = SharedArena.create(7, 64 * 64 * 4)
+    runner = Runner(arena, renderer_opener("tests.fakes.renderer:FakeRenderer", "auto", None, 1))
+    for name in NAMES:
+        load(runner, tmp_path, name)
+    wanted = [("anna", 1), ("ben", 2), ("anna", 4), ("ben", 3), ("anna", 6), ("ben", 5)]
+    bodies = [ask(arena, name, slot, index=index) for slot, (name, index) in enumerate(wanted)]
+    answers = list(runner.render(bodies))
+    assert turns[:4] == [("begins", 1, 4), ("begins", 2, 3), ("ends", 1, 4), ("ends", 2, 3)]
+    assert [position for position, _ in answers] == [0, 2, 1, 3, 4, 5]
+    failed = [position for position, answer in answers if isinstance(answer, Exception)]
+    assert failed == [3, 4]  # one while it was rendered, one when it was begun
+    for position, answer in answers:
+        if position not in failed:
+            name, index = wanted[position]
+            mark = read_mark(arena.read_array(position, (64, 64, 3)))
+            assert mark == (NAMES.index(name), index, 40)
+            assert answer["busy_s"] >= 0
     arena.close()
