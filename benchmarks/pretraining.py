@@ -21,9 +21,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.report import build_report, print_report, write_report
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.evaluation.evaluate import mean_psnr, pick_frames
 from styleavatar_core.networks import get_preset
+from styleavatar_core.sample.clip import make_sample_clip
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.prepare import prepare_dataset

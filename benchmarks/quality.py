@@ -35,7 +35,6 @@ from benchmarks.quality_parts.variants import (
 from benchmarks.report import build_report, print_report, refuse_repeats, write_report
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.picture import encode_jpeg
-from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.evaluation.baselines import NearestSample
@@ -44,6 +43,7 @@ from styleavatar_core.evaluation.control import control_fidelity
 from styleavatar_core.evaluation.evaluate import held_out_truth
 from styleavatar_core.evaluation.translation import ShiftResult, translation_sheet
 from styleavatar_core.networks import get_preset
+from styleavatar_core.sample.clip import make_sample_clip
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER
 from styleavatar_core.training.measure import drive_avatar

@@ -24,7 +24,7 @@ from benchmarks.tracking_parts.accuracy import (
 from benchmarks.tracking_parts.cost import stage_figures
 from benchmarks.tracking_parts.service import service_figures
 from benchmarks.tracking_parts.stillness import filter_figures
-from styleavatar_core.data.sample_clip import make_sample_clip
+from styleavatar_core.sample.clip import make_sample_clip
 from styleavatar_core.tracking.video import track_video
 
 

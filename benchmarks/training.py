@@ -22,9 +22,9 @@ import torch
 
 from benchmarks.report import build_report, print_report, write_report
 from benchmarks.training_parts.plain import PlainTrainer
-from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.networks import get_preset
+from styleavatar_core.sample.clip import make_sample_clip
 from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.feeder import Feeder

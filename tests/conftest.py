@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from styleavatar_core.data.sample_clip import SampleClip
+    from styleavatar_core.sample.clip import SampleClip
 
 TESTS = Path(__file__).resolve().parent
 KINDS = ("unit", "integration", "e2e", "gpu")
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def sample_clip(tmp_path_factory: pytest.TempPathFactory) -> SampleClip:
     """A talking head with known parameters: 6 s, 25 frames per second, 256 pixels square."""
-    from styleavatar_core.data.sample_clip import make_sample_clip
+    from styleavatar_core.sample.clip import make_sample_clip
 
     path = tmp_path_factory.mktemp("sample") / "sample.mp4"
     return make_sample_clip(path, seconds=6.0, fps=25, size_px=256, seed=0)

@@ -15,8 +15,8 @@ from styleavatar_client.streaming import AvatarStreams, DriverFrame
 
 from benchmarks.engine_parts.case import Figures
 from benchmarks.streaming_parts.service import RunningService, rendering_service, running_service
-from styleavatar_core.data.sample_clip import make_sample_clip
 from styleavatar_core.data.video import read_frames
+from styleavatar_core.sample.clip import make_sample_clip
 from tests.fakes.nano_bundle import write_nano_bundle
 
 _AVATAR = "live"

@@ -11,9 +11,6 @@ import matplotlib.figure
 import numpy as np
 
 from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
-from styleavatar_core.data.sample_clip import animate, fit_portrait, make_sample_clip
-from styleavatar_core.data.sample_motion import sample_curves
-from styleavatar_core.data.sample_warp import PortraitWarp
 from styleavatar_core.data.video import read_frames
 from styleavatar_core.evaluation.control import control_fidelity, control_series, pearson
 from styleavatar_core.face3d import landmark_groups as groups
@@ -27,6 +24,9 @@ from styleavatar_core.face3d.camera import (
     to_pixels,
 )
 from styleavatar_core.face3d.lip_gap import lip_gap
+from styleavatar_core.sample.clip import animate, fit_portrait, make_sample_clip
+from styleavatar_core.sample.motion import sample_curves
+from styleavatar_core.sample.warp import PortraitWarp
 from styleavatar_core.tracking.fit_prior import FitConfig
 from styleavatar_core.tracking.fitter import FaceFitter
 from styleavatar_core.tracking.landmarks import LandmarkDetector

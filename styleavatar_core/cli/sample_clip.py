@@ -19,7 +19,7 @@ def sample_clip(
     seed: Annotated[int, typer.Option(min=0, max=SEED_LIMIT, help="Of the motion.")] = 0,
 ) -> None:
     """Animate a public-domain NASA portrait: real pixels with known face parameters."""
-    from styleavatar_core.data.sample_clip import SAMPLE_ORIGIN, make_sample_clip
+    from styleavatar_core.sample.clip import SAMPLE_ORIGIN, make_sample_clip
 
     with progress_bars() as show:
         clip = make_sample_clip(output, seconds, size_px=size, seed=seed, on_progress=show)

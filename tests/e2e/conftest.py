@@ -13,7 +13,7 @@ from styleavatar_client.rest import GatewayClient
 
 from services.supervisor.settings import SupervisorSettings
 from services.supervisor.supervisor import Supervisor
-from styleavatar_core.data.sample_clip import SAMPLE_CONSENT, SampleClip
+from styleavatar_core.sample.clip import SAMPLE_CONSENT, SampleClip
 from tests.e2e.readme import block_with
 
 TRAIN_MINUTES = 0.1

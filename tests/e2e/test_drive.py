@@ -12,8 +12,8 @@ from styleavatar_client.errors import ClientError
 from styleavatar_client.streaming import AvatarStreams, DriverFrame
 
 from services.supervisor.supervisor import Supervisor
-from styleavatar_core.data.sample_clip import SampleClip
 from styleavatar_core.data.video import read_frames
+from styleavatar_core.sample.clip import SampleClip
 from tests.e2e.readme import commands, program, python_blocks
 
 pytestmark = pytest.mark.timeout(900)

@@ -13,8 +13,8 @@ import pytest
 
 from services.supervisor.supervisor import Supervisor
 from styleavatar_core.avatar.bundle import read_bundle
-from styleavatar_core.data.sample_clip import SampleClip
 from styleavatar_core.data.video import probe
+from styleavatar_core.sample.clip import SampleClip
 from tests.e2e.readme import block_with, commands, program, python_blocks
 
 pytestmark = pytest.mark.timeout(900)

@@ -27,7 +27,7 @@ from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import EVERY, video_frame
 
 if TYPE_CHECKING:
-    from styleavatar_core.data.sample_clip import SampleClip
+    from styleavatar_core.sample.clip import SampleClip
 
 FRAME_COUNT, STREAM_COUNT, HONEST_COUNT = 120, 27, 40
 CONFIG = tracking_service_pb2.TrackRequest(

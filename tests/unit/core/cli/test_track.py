@@ -18,7 +18,7 @@ from tests.fakes.browser_recording import record_in_a_browser
 from tests.fakes.tiny_bundle import tiny_config
 
 if TYPE_CHECKING:
-    from styleavatar_core.data.sample_clip import SampleClip
+    from styleavatar_core.sample.clip import SampleClip
 
 
 def test_the_rate_of_a_browser_recording_reaches_dataset_and_overlay(

@@ -19,7 +19,7 @@ from styleavatar_core.tracking.video import TrackedVideo
 from styleavatar_core.types import FaceIdentity, FaceParameters
 
 if TYPE_CHECKING:
-    from styleavatar_core.data.sample_clip import SampleClip
+    from styleavatar_core.sample.clip import SampleClip
 
 FPS, COUNT = 10.0, 700
 model = builtin_model()

@@ -15,7 +15,7 @@ from styleavatar_core.tracking.looks import FourLooksDetector
 from styleavatar_core.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from styleavatar_core.data.sample_clip import SampleClip
+    from styleavatar_core.sample.clip import SampleClip
 
 
 @pytest.fixture(scope="module")

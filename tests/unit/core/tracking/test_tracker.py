@@ -29,7 +29,7 @@ from styleavatar_core.tracking.video import TrackedVideo, _solve, track_video
 from styleavatar_core.types import Progress
 
 if TYPE_CHECKING:
-    from styleavatar_core.data.sample_clip import SampleClip
+    from styleavatar_core.sample.clip import SampleClip
 
 BLACK = np.zeros((256, 256, 3), np.uint8)
 

@@ -18,7 +18,7 @@ from styleavatar_core.tracking.capture import FrameObserver, assess_capture
 from styleavatar_core.tracking.video import track_video
 
 if TYPE_CHECKING:
-    from styleavatar_core.data.sample_clip import SampleClip
+    from styleavatar_core.sample.clip import SampleClip
 
 FPS = 5
 NOBODY = [np.zeros((256, 256, 3), np.uint8)] * (4 * FPS)

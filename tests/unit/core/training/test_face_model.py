@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.data.sample_clip import SampleClip
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.errors import AssetError
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.face3d.library import find_face_model, models_folder
 from styleavatar_core.provenance.consent import make_consent
+from styleavatar_core.sample.clip import SampleClip
 from styleavatar_core.training.create import create_avatar
 from styleavatar_core.training.measure import drive_avatar
 from styleavatar_core.types import Progress

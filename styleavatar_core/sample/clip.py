@@ -19,13 +19,13 @@ import numpy as np
 from skimage.data import astronaut
 
 from styleavatar_core.data.matting import ForegroundMatting
-from styleavatar_core.data.sample_motion import MotionCurves, sample_curves
-from styleavatar_core.data.sample_warp import Portrait, PortraitWarp
 from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import FaceNotFoundError, InvalidInputError
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import matrix_from_quaternion, quaternion_from_matrix
 from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.sample.motion import MotionCurves, sample_curves
+from styleavatar_core.sample.warp import Portrait, PortraitWarp
 from styleavatar_core.tracking.fit_prior import FitConfig
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.tracking.tracker import Tracker

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from styleavatar_core.data.sample_clip import SampleClip, fit_portrait, make_sample_clip
-from styleavatar_core.data.sample_layers import IRIS_CENTERS, polygon_alpha
-from styleavatar_core.data.sample_motion import HEAD_RANGE_DEG, sample_curves
-from styleavatar_core.data.sample_warp import Portrait, PortraitWarp
 from styleavatar_core.data.video import read_frames
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
+from styleavatar_core.sample.clip import SampleClip, fit_portrait, make_sample_clip
+from styleavatar_core.sample.layers import IRIS_CENTERS, polygon_alpha
+from styleavatar_core.sample.motion import HEAD_RANGE_DEG, sample_curves
+from styleavatar_core.sample.warp import Portrait, PortraitWarp
 from styleavatar_core.types import ByteArray, FaceParameters
 
 SIZE_PX = 256

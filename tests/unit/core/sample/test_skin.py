@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from styleavatar_core.data.sample_skin import LifelikeSkin
 from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.landmark_groups import LIDS, LIPS, NOSE
+from styleavatar_core.sample.skin import LifelikeSkin
 
 CHEEK, EARS, NOSE_TIP = 425, (234, 454), 1
 

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from scipy.interpolate import RBFInterpolator
 
-from styleavatar_core.data.clean_plate import clean_plate
-from styleavatar_core.data.sample_layers import (
+from styleavatar_core.face3d.camera import matrix_from_quaternion, project, to_pixels
+from styleavatar_core.face3d.landmark_groups import FACE_OVAL
+from styleavatar_core.face3d.model import FaceModel
+from styleavatar_core.raster.software import interpolate, rasterize
+from styleavatar_core.sample.clean_plate import clean_plate
+from styleavatar_core.sample.layers import (
     IRIS_CENTERS,
     LEFT_EYE_RING,
     LOWER_INNER_LIP,
@@ -26,12 +31,7 @@ from styleavatar_core.data.sample_layers import (
     take_mouth,
     upper_lid,
 )
-from styleavatar_core.data.sample_skin import LifelikeSkin
-from styleavatar_core.data.thin_plate import interpolate_thin_plate
-from styleavatar_core.face3d.camera import matrix_from_quaternion, project, to_pixels
-from styleavatar_core.face3d.landmark_groups import FACE_OVAL
-from styleavatar_core.face3d.model import FaceModel
-from styleavatar_core.raster.software import interpolate, rasterize
+from styleavatar_core.sample.skin import LifelikeSkin
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters, FloatArray
 
 _CHIN, _FOREHEAD, _SKIN_POINTS = 152, 10, 468
@@ -210,7 +210,9 @@ class PortraitWarp:
         targets = np.concatenate([target_px[oval, :2], outline_now, self._fixed_px])
         cells = np.linspace(0.0, self._size, _GRID_CELLS + 1)
         grid = np.stack(np.meshgrid(cells, cells), axis=-1).reshape(-1, 2)
-        moved = interpolate_thin_plate(targets / self._size, sources - targets, grid / self._size)
+        # The smoothest surface; a little looser, lest it ring between anchors that nearly meet.
+        surface = RBFInterpolator(targets / self._size, sources - targets, smoothing=1e-4)
+        moved = surface(grid / self._size)  # a thin-plate spline
         coarse = moved.reshape(_GRID_CELLS + 1, _GRID_CELLS + 1, 2).astype(np.float32)
         centers = (np.arange(self._size, dtype=np.float32) + 0.5) * (_GRID_CELLS / self._size)
         at_x, at_y = np.meshgrid(centers, centers)
