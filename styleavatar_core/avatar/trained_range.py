@@ -6,7 +6,6 @@ Numpy only. All groups of parameters are one vector here: this runs before every
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -67,14 +66,16 @@ class TrainedRange:
         """
         groups = split_parameters(wanted)
         values = np.concatenate([groups[name] for name in self._parts])
-        room = self._reach / self._held_scale(wanted.scale)
-        inside = np.minimum(np.maximum(values, self._minimum - room), self._maximum + room)
-        beyond = values - inside
+        part = self._parts["scale"]
+        drawn_scale, _ = _bend(
+            values[part], self._minimum[part], self._maximum[part], self._margin[part]
+        )
+        room = self._reach / drawn_scale
+        held, beyond = _bend(values, self._minimum - room, self._maximum + room, self._margin)
         if not np.count_nonzero(beyond):
             if self._is_within_model:
                 return wanted, False
             return replace(wanted, expression=self._coefficients(wanted.expression)), False
-        held = inside + self._margin * np.tanh(beyond / self._margin)
         parts = {name: held[part] for name, part in self._parts.items()}
         rotation = wanted.rotation
         if beyond[self._parts["rotation"]].any():
@@ -89,12 +90,14 @@ class TrainedRange:
         )
         return parameters, bool(np.count_nonzero(np.abs(beyond) > self._margin))
 
-    def _held_scale(self, wanted: float) -> float:
-        """Returns the scale that will be drawn, of which the reach is a share."""
-        part = self._parts["scale"]
-        margin = float(self._margin[part][0])
-        inside = min(max(wanted, float(self._minimum[part][0])), float(self._maximum[part][0]))
-        return inside + margin * math.tanh((wanted - inside) / margin)
-
     def _coefficients(self, expression: FloatArray) -> FloatArray:
         return np.minimum(np.maximum(expression, 0.0), self._expression_max).astype(np.float32)
+
+
+def _bend(
+    values: np.ndarray, minimum: np.ndarray, maximum: np.ndarray, margin: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns values held back to a margin around their range, and how far beyond it they were."""
+    inside = np.minimum(np.maximum(values, minimum), maximum)
+    beyond = values - inside
+    return inside + margin * np.tanh(beyond / margin), beyond
