@@ -110,6 +110,15 @@ def _stretched_window(config: GeneratorConfig) -> GeneratorConfig:
     return replace(config, window_sampling="linspace")
 
 
+def _noise(config: GeneratorConfig) -> GeneratorConfig:
+    """The decoder's levels from the fused map's size on take noise, which moves with the face."""
+    sizes, size = [], config.feature_size
+    while size < config.image_size_px:
+        sizes.append(size)
+        size *= 2
+    return replace(config, synthesis=replace(config.synthesis, noise_sizes=tuple(sizes)))
+
+
 def _with_all_skips(unet: StyleUNetConfig) -> StyleUNetConfig:
     levels = range(len(unet.encoder_channels) - 1)
     return replace(unet, skip_sizes=tuple(unet.top_size >> level for level in levels))
@@ -151,6 +160,7 @@ PUBLISHED: dict[str, Variant] = {
     "published_sampling": _nearest_texture,
     "published_face": _added_face,
     "published_mask": _mask_from_background,
+    "published_noise": _noise,
     "published_window": _stretched_window,
     "published_style": _unchanged,
     "published_losses": _unchanged,

@@ -18,6 +18,7 @@ from styleavatar_core.networks import (
     GeneratorConfig,
     ablate,
     get_preset,
+    sample_noise,
 )
 from styleavatar_core.networks.layers import NoModulation
 from tests.fakes.networks import UntrainedAvatar
@@ -53,6 +54,7 @@ def test_picture_and_mask_have_their_shapes_and_everything_learns(
         face=avatar.face,
         background=avatar.background,
         window=torch.tensor([[3, -4], [0, avatar.config.maximum_offset]]),
+        noise=sample_noise(avatar.config, 2),
     )
     assert output.image.shape == (2, 3, 128, 128)
     assert output.mask.shape == (2, 1, avatar.config.feature_size, avatar.config.feature_size)
