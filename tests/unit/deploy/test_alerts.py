@@ -46,3 +46,10 @@ def test_promtool_is_content(command: list[str]) -> None:
         ["promtool", *command], cwd=FOLDER, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_service_is_missed_that_is_found_by_its_name_and_has_no_node() -> None:
+    (rule,) = (rule for rule in RULES if rule["alert"] == "ServiceDown")
+    config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
+    found = {job["job_name"] for job in config if "dns_sd_configs" in job}
+    assert set(re.findall(r'absent\(up\{job="(\w+)"\}\)', rule["expr"])) == found

@@ -64,7 +64,7 @@ def test_ports_and_names_are_those_of_the_services() -> None:
     assert (target["address"], target["port_value"]) == ("rendering", PORT)
     assert target["address"] in BASE
     assert ENVOY["listeners"][0]["address"]["socket_address"]["port_value"] == PORT
-    assert COMPOSE["balancer"]["ports"] == [f"{PORT}:{PORT}"]
+    assert COMPOSE["balancer"]["ports"] == BASE["rendering"]["ports"]
     assert COMPOSE["rendering"]["ports"] == []  # else its replicas would fight for one port
 
 

@@ -78,10 +78,19 @@ def test_variables_make_valid_settings(name: str, monkeypatch: pytest.MonkeyPatc
     assert settings.model_dump()["host"] == "0.0.0.0"
 
 
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_what_is_published_only_this_machine_can_call_unless_told(name: str) -> None:
+    for mapping in service(name).get("ports", []):
+        address, here, inside = mapping.rsplit(":", 2)
+        assert address == "${STYLEAVATAR_PUBLISH:-127.0.0.1}"
+        assert here == inside
+
+
 @pytest.mark.parametrize("name", OUR_SERVICES)
-def test_ports_are_the_defaults_of_the_settings(name: str) -> None:
-    published = {int(mapping.split(":")[1]) for mapping in service(name)["ports"]}
-    assert published == default_ports(name)
+def test_callers_reach_the_default_port_and_replicas_fight_for_none(name: str) -> None:
+    published = {int(mapping.split(":")[-1]) for mapping in service(name).get("ports", [])}
+    port = settings_class(name).model_fields.get("port")
+    assert published == ({port.default} if port else set())  # metrics are scraped inside
 
 
 @pytest.mark.parametrize("name", OUR_SERVICES)
