@@ -32,10 +32,15 @@ logger = logging.getLogger(__name__)
 REASON_KEY = "styleavatar-reason"
 RETRY_DELAY_KEY = "styleavatar-retry-delay-s"
 
-# With these, and without a reason of ours, a stream ended that the other service did not end: its
-# node died behind a balancer, which resets the stream, or it ended while it was being written to,
-# and gRPC's client for asyncio forgot how.
-_CUT_OFF = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+# With these, and without a reason of ours, a call ended that the other service did not end: its
+# node died behind a balancer, which resets the stream, is frozen, or was stopped amid the call; or
+# it ended while it was being written to, and gRPC's client for asyncio forgot how.
+_CUT_OFF = (
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
 
 # From the most special type to the most general: the first that fits answers.
 _STATUS: tuple[tuple[type[StyleAvatarError], grpc.StatusCode, int], ...] = (
@@ -145,7 +150,8 @@ def error_from_status(
         return EngineUnavailableError(f"Another service cannot be reached: {message}")
     if reason is None and code in _CUT_OFF:
         return EngineUnavailableError(
-            f"The stream of another service was cut off: {message}", reason="STREAM_ENDED"
+            f"Another service cut the call off or did not answer in time: {message}",
+            reason="STREAM_ENDED",
         )
     for error_type, known_code, _ in _STATUS[1:]:  # without the special case of no face
         if known_code is code:

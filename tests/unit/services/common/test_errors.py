@@ -64,7 +64,7 @@ def test_a_status_becomes_the_error_again() -> None:
     assert type(error_from_status(CODES.INVALID_ARGUMENT, "x", None)) is errors.InvalidInputError
     unreachable = error_from_status(CODES.UNAVAILABLE, "refused", None)
     assert type(unreachable) is errors.EngineUnavailableError
-    for code in (CODES.INTERNAL, CODES.UNKNOWN):
+    for code in (CODES.INTERNAL, CODES.UNKNOWN, CODES.DEADLINE_EXCEEDED, CODES.CANCELLED):
         ended = error_from_status(code, "Received RST_STREAM with error code 2", None)
         assert (type(ended), ended.reason) == (errors.EngineUnavailableError, "STREAM_ENDED")
     broken = error_from_status(CODES.INTERNAL, "no picture", (("styleavatar-reason", "BROKEN"),))
