@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.common.grpc_errors import ErrorInterceptor
 from services.common.health import HealthServicer
+from services.common.mailbox import running
 from services.common.security import ApiKeyInterceptor, ServerSecurity
 from styleavatar_core.errors import ConflictError
 
@@ -26,6 +27,8 @@ MESSAGE_BYTES_LIMIT = 32 * 1024 * 1024
 PING_INTERVAL_MIN_MS = 2000
 # After this share of the grace period streams end by themselves; the rest is for frames under way.
 LAST_CALL_SHARE = 0.5
+# How often it is looked whether there is a worker.
+LOOK_INTERVAL_S = 0.25
 
 
 def channel_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
@@ -164,6 +167,7 @@ class GrpcServer:
 async def run_until_signal(
     server: GrpcServer,
     prepare: Callable[[], Awaitable[None]],
+    is_usable: Callable[[], bool],
     clean_up: Callable[[], Awaitable[None]],
     drain_timeout_s: float,
 ) -> None:
@@ -171,7 +175,8 @@ async def run_until_signal(
 
     Args:
         server: With its servicers added.
-        prepare: Makes ready what the servicers need; health says SERVING afterwards.
+        prepare: Makes ready what the servicers need.
+        is_usable: Whether any worker is there; afterwards health says SERVING while one is.
         clean_up: Frees it.
         drain_timeout_s: How long running calls may go on after the signal.
     """
@@ -191,7 +196,8 @@ async def run_until_signal(
             gc.freeze()
             server.set_serving(True)
             logger.info("ready", extra={"port": server.port})
-        await stopping
+            async with running(_keep_serving_while(is_usable, server.set_serving)):
+                await stopping
         logger.info("stopping", extra={"drain_timeout_s": drain_timeout_s})
     finally:
         stopping.cancel()
@@ -199,3 +205,16 @@ async def run_until_signal(
         await asyncio.gather(stopping, preparing, return_exceptions=True)
         await server.stop(drain_timeout_s)
         await clean_up()
+
+
+async def _keep_serving_while(
+    is_usable: Callable[[], bool], set_serving: Callable[[bool], None]
+) -> None:
+    """Takes the service out of balancers' rotation while no worker is there, until cancelled."""
+    is_serving = True
+    while True:
+        await asyncio.sleep(LOOK_INTERVAL_S)
+        if is_usable() != is_serving:
+            is_serving = not is_serving
+            logger.warning("workers are back" if is_serving else "no worker is left")
+            set_serving(is_serving)

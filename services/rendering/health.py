@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What gRPC's health service tells of the workers, and of each avatar under ``avatar/ID``.
+"""What gRPC's health service tells of each avatar under ``avatar/ID``.
 
-The service serves while it has a worker. An avatar is SERVING when a worker holds it ready, and a
-stream of it begins at once. NOT_SERVING: it is in the store and would have to be loaded, or cannot
-be. What is not in the store is unknown.
+An avatar is SERVING when a worker holds it ready, and a stream of it begins at once. NOT_SERVING:
+it is in the store and would have to be loaded, or cannot be. What is not in the store is unknown.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from styleavatar_core.errors import NotFoundError
 logger = logging.getLogger(__name__)
 
 PREFIX = "avatar/"
-LOOK_INTERVAL_S = 0.25
 
 Tell = Callable[[str, bool | None], None]
 
@@ -59,25 +57,3 @@ class AvatarHealth:
             except OSError as error:  # what the workers hold is known all the same
                 logger.warning("the store cannot be read", extra={"reason": str(error)})
             self._tell(f"{PREFIX}{avatar_id}", serving)
-
-
-async def keep_serving_while(
-    is_usable: Callable[[], bool],
-    set_serving: Callable[[bool], None],
-    is_warm: asyncio.Event,
-) -> None:
-    """Takes the service out of balancers' rotation while no worker is there, until cancelled.
-
-    Args:
-        is_usable: Whether any worker is there.
-        set_serving: Tells health checks.
-        is_warm: Set when the service has been ready for the first time.
-    """
-    await is_warm.wait()
-    is_serving = True
-    while True:
-        await asyncio.sleep(LOOK_INTERVAL_S)
-        if is_usable() != is_serving:
-            is_serving = not is_serving
-            logger.warning("workers are back" if is_serving else "no worker is left")
-            set_serving(is_serving)

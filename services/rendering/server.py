@@ -15,7 +15,7 @@ from services.common.storage import AvatarStore
 from services.common.worker.options import WorkerOptions
 from services.rendering.catalog import AvatarCatalog
 from services.rendering.deletion import keep_forgetting
-from services.rendering.health import AvatarHealth, keep_serving_while
+from services.rendering.health import AvatarHealth
 from services.rendering.pool.devices import (
     device_names,
     device_reader,
@@ -94,18 +94,16 @@ async def run(settings: RenderingSettings) -> None:
     )
     rendering_service_pb2_grpc.add_RenderingServiceServicer_to_server(servicer, server.server)
 
-    is_warm = asyncio.Event()
-
     async def prepare() -> None:
         await pool.start()
         entries = await asyncio.to_thread(catalog.newest, settings.warm_avatars)
         await pool.warm_up(entries)
-        is_warm.set()
 
     sweeping = keep_forgetting(catalog, pool, EngineCache())
-    serving = keep_serving_while(lambda: pool.is_usable, server.set_serving, is_warm)
     try:
-        async with running(sweeping, health.keep_telling(), serving):
-            await run_until_signal(server, prepare, pool.stop, settings.drain_timeout_s)
+        async with running(sweeping, health.keep_telling()):
+            await run_until_signal(
+                server, prepare, lambda: pool.is_usable, pool.stop, settings.drain_timeout_s
+            )
     finally:
         stop_metrics()

@@ -173,6 +173,11 @@ class TrackingPool:
         self._stream_counts[first] = 0
         await first.start()
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether any worker is there now."""
+        return any(supervisor.is_ready for supervisor in self._stream_counts)
+
     async def stop(self) -> None:
         """Ends all workers."""
         present = [supervisor.stop() for supervisor in self._stream_counts]

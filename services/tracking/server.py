@@ -64,7 +64,9 @@ async def run(settings: TrackingSettings) -> None:
     )
     tracking_service_pb2_grpc.add_TrackingServiceServicer_to_server(servicer, server.server)
     try:
-        await run_until_signal(server, pool.start, pool.stop, settings.drain_timeout_s)
+        await run_until_signal(
+            server, pool.start, lambda: pool.is_usable, pool.stop, settings.drain_timeout_s
+        )
     finally:
         await channel.close()
         stop_metrics()

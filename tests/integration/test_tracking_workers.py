@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from styleavatar.v1 import (
     image_pb2,
 )
@@ -21,6 +24,8 @@ from tests.integration.stream_helpers import (
     picture,
     video_frame,
 )
+
+STATES = health_pb2.HealthCheckResponse
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +97,25 @@ def test_a_killed_worker_is_replaced(service: ServiceProcess) -> None:
     responses = list(Stub(service.channel).Track(track_requests(frames()), timeout=60))
     indices = [response.face.parameters.frame_index for response in responses[1:]]
     assert indices == list(range(10))
+
+
+def test_health_says_when_no_worker_is_left_and_when_one_is_back(service: ServiceProcess) -> None:
+    request = health_pb2.HealthCheckRequest(service="styleavatar.v1.TrackingService")
+    answers = health_pb2_grpc.HealthStub(service.channel).Watch(request, timeout=120)
+    states = (answer.status for answer in answers)
+    is_told = threading.Event()
+
+    def strike() -> None:
+        while not is_told.wait(0.05):
+            for worker in service.workers():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
+
+    striking = threading.Thread(target=strike)
+    striking.start()
+    try:
+        assert next(state for state in states if state == STATES.NOT_SERVING)
+    finally:
+        is_told.set()
+        striking.join()
+    assert next(state for state in states if state == STATES.SERVING)
