@@ -14,6 +14,7 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2
 from services.common.errors import describe_error
 from services.common.face_messages import set_duration
 from services.common.metrics import RenderingMetrics
+from services.rendering.encoding import Encoding
 from services.rendering.output import PictureWriter
 from services.rendering.pool.frames import RenderedPicture
 from services.rendering.requests import StreamItem
@@ -40,6 +41,7 @@ class Answers:
     def __init__(
         self,
         writer: PictureWriter,
+        encoding: Encoding,
         metrics: RenderingMetrics,
         is_going_away: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -47,10 +49,12 @@ class Answers:
 
         Args:
             writer: Stores the pictures.
+            encoding: Where those are stored that take long.
             metrics: Where times and drops are counted.
             is_going_away: Says whether this server is about to stop.
         """
         self._writer = writer
+        self._encoding = encoding
         self._metrics = metrics
         self._is_going_away = is_going_away
         self._dropped: Counter[str] = Counter()
@@ -103,7 +107,7 @@ class Answers:
         if self._writer.is_quick(picture.image.shape[0]):
             frame.key_frame = self._writer.write(picture, frame.image)
         else:
-            frame.key_frame = await asyncio.to_thread(self._writer.write, picture, frame.image)
+            frame.key_frame = await self._encoding.run(self._writer.write, picture, frame.image)
         self._tell_dropped(frame.dropped)
         told_s = time.perf_counter()
         stages_s = _stages_s(item.arrival_s, picture, told_s)

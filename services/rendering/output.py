@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 
 import numpy as np
@@ -100,7 +99,7 @@ class PictureWriter:
         return Image.fromarray(self._background).resize((side_px, side_px))
 
 
-async def read_background(config: rendering_service_pb2.RenderConfig) -> ByteArray | None:
+def read_background(config: rendering_service_pb2.RenderConfig) -> ByteArray | None:
     """Decodes the background that a caller sent.
 
     Args:
@@ -120,8 +119,7 @@ async def read_background(config: rendering_service_pb2.RenderConfig) -> ByteArr
         raise InvalidInputError(
             "BACKGROUND_IMAGE needs a background_image stored as JPEG, PNG or raw RGB."
         )
-    size_px = message.width_px, message.height_px
-    return await asyncio.to_thread(decode_image, message.data, name, *size_px)
+    return decode_image(message.data, name, message.width_px, message.height_px)
 
 
 def _crop(pixels: ByteArray, region: rendering_service_pb2.Region) -> ByteArray:

@@ -90,6 +90,7 @@ async def run(settings: RenderingSettings) -> None:
         server.leaving,
         stream_limit=settings.stream_limit,
         frames_per_second=settings.frames_per_second,
+        utilization_limit=settings.utilization_limit,
         idle_timeout_s=settings.idle_timeout_s,
     )
     rendering_service_pb2_grpc.add_RenderingServiceServicer_to_server(servicer, server.server)

@@ -21,6 +21,7 @@ from services.common.worker.messages import OUT_OF_MEMORY
 from services.rendering.answering import Answers
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.convert import avatar_to_message, grant_config, grant_rate
+from services.rendering.encoding import Encoding
 from services.rendering.output import PictureWriter, read_background
 from services.rendering.pool.capacity import retry_delay_s
 from services.rendering.pool.pool import RenderPool
@@ -52,6 +53,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         *,
         stream_limit: int,
         frames_per_second: int = 30,
+        utilization_limit: float = 1.0,
         idle_timeout_s: float = 300.0,
     ) -> None:
         """Connects the parts.
@@ -63,12 +65,14 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             leaving: Says when this server stops.
             stream_limit: Open streams; more are refused.
             frames_per_second: Rate of a stream that does not say its own.
+            utilization_limit: Share of the time of what stores pictures that streams may reserve.
             idle_timeout_s: A stream that sends no config or no frame for so long is ended.
         """
         self._catalog = catalog
         self._pool = pool
         self._metrics = metrics
         self._leaving = leaving
+        self._encoding = Encoding(metrics, utilization_limit)
         self._stream_limit = stream_limit
         self._frames_per_second = frames_per_second
         self._idle_timeout_s = idle_timeout_s
@@ -112,9 +116,10 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         item = StreamItem(
             parameters.frame_index, parameters.capture_time_s, parameters, arrival_s=arrival_s
         )
-        writer = PictureWriter(config, await read_background(request.config))
+        background = await self._encoding.run(read_background, request.config)
+        writer = PictureWriter(config, background)
         async with self._pool.single_lane(entry) as lane:
-            answering = Answers(writer, self._metrics)
+            answering = Answers(writer, self._encoding, self._metrics)
             session = RenderSession(config, lane, answering, with_mask=writer.needs_mask)
             answer = await session.finish(session.begin(item))
             answering.count()
@@ -134,14 +139,17 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             asked = await config_in_time(read_config(request_iterator), self._idle_timeout_s)
             asked_s = time.perf_counter()
             entry, config = await self._grant(asked)
-            writer = PictureWriter(config, await read_background(asked))
+            background = await self._encoding.run(read_background, asked)
+            writer = PictureWriter(config, background)
             latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
+            side_px = entry.manifest.image_size_px
             async with (
+                self._encoding.reserved(config, background, side_px),
                 self._pool.stream_lane(entry, config.frames_per_second) as lane,
                 self._mailbox(latest_only) as mailbox,
             ):
                 yield rendering_service_pb2.StreamFramesResponse(config=config)
-                answering = Answers(writer, self._metrics, self._leaving.has_begun)
+                answering = Answers(writer, self._encoding, self._metrics, self._leaving.has_begun)
                 session = RenderSession(config, lane, answering, with_mask=writer.needs_mask)
                 reading = read_frames(request_iterator, mailbox)
                 watching = self._watch(entry.avatar_id, mailbox)

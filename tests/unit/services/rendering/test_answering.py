@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from services.common.metrics import RenderingMetrics
 from services.rendering.answering import COUNTED_TOGETHER, Answers
+from services.rendering.encoding import Encoding
 from services.rendering.output import PictureWriter
 from services.rendering.pool.frames import RenderedPicture
 from services.rendering.requests import StreamItem
@@ -27,6 +29,13 @@ CONFIG = rendering_service_pb2.RenderConfig(
 PICTURE = RenderedPicture(np.full((16, 16, 3), 7, np.uint8), {"network": 12.5})
 
 
+def answers(
+    registry: CollectorRegistry, is_going_away: Callable[[], bool] = lambda: False
+) -> Answers:
+    metrics = RenderingMetrics(registry)
+    return Answers(PictureWriter(CONFIG), Encoding(metrics), metrics, is_going_away)
+
+
 def answer(answering: Answers, index: int = 3) -> rendering_service_pb2.RenderedFrame:
     now_s = time.perf_counter()
     item = StreamItem(index, -1.25, None, arrival_s=now_s - 1)
@@ -37,7 +46,7 @@ def answer(answering: Answers, index: int = 3) -> rendering_service_pb2.Rendered
 
 def test_an_answer_says_what_became_of_its_frame_and_of_those_before() -> None:
     registry = CollectorRegistry()
-    answering = Answers(PictureWriter(CONFIG), RenderingMetrics(registry), lambda: True)
+    answering = answers(registry, lambda: True)
     answering.drop("late", 2)
     answering.drop("superseded", 0)
     frame = answer(answering)
@@ -59,7 +68,7 @@ def test_an_answer_says_what_became_of_its_frame_and_of_those_before() -> None:
 
 
 def test_a_failure_says_when_its_frame_was_captured_and_what_was_dropped_before() -> None:
-    answering = Answers(PictureWriter(CONFIG), RenderingMetrics(CollectorRegistry()))
+    answering = answers(CollectorRegistry())
     answering.drop("worker_lost", 3)
     failure = answering.failure(StreamItem(4, 2.5, None), RenderError("no")).failure
     assert (failure.frame_index, failure.message) == (4, "no")
@@ -70,7 +79,7 @@ def test_a_failure_says_when_its_frame_was_captured_and_what_was_dropped_before(
 
 def test_answers_are_counted_together_and_the_rest_at_the_end() -> None:
     registry = CollectorRegistry()
-    answering = Answers(PictureWriter(CONFIG), RenderingMetrics(registry))
+    answering = answers(registry)
 
     def counted(name: str, **labels: str) -> float:
         return registry.get_sample_value(f"styleavatar_rendering_{name}", labels) or 0.0

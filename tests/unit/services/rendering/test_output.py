@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from pathlib import Path
 
@@ -119,12 +118,12 @@ def test_h264_decodes_to_the_pictures_one_by_one(granted) -> None:
 def test_an_unreadable_background_is_refused() -> None:
     asked = rendering_service_pb2.RenderConfig(background=rendering_service_pb2.BACKGROUND_IMAGE)
     with pytest.raises(InvalidInputError, match="background_image"):
-        asyncio.run(read_background(asked))
+        read_background(asked)
     asked.background_image.format = image_pb2.IMAGE_FORMAT_JPEG
     with pytest.raises(InvalidInputError):
-        asyncio.run(read_background(asked))
+        read_background(asked)
     asked.background_image.data = encode_image(np.zeros((20, 30, 3), np.uint8), "jpeg")
-    read = asyncio.run(read_background(asked))
+    read = read_background(asked)
     assert read is not None
     assert read.shape == (20, 30, 3)
-    assert asyncio.run(read_background(rendering_service_pb2.RenderConfig())) is None
+    assert read_background(rendering_service_pb2.RenderConfig()) is None

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads that store pictures, and which streams get their time.
+
+They are apart from those that look into the store: large pictures hold up nobody's opening.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import numpy as np
+from styleavatar.v1 import rendering_service_pb2
+
+from services.common.metrics import RenderingMetrics
+from services.rendering.output import PictureWriter
+from services.rendering.pool.capacity import retry_delay_s
+from services.rendering.pool.frames import RenderedPicture
+from styleavatar_core.cores import usable_core_count
+from styleavatar_core.errors import OverloadedError
+from styleavatar_core.types import ByteArray
+
+ResultT = TypeVar("ResultT")
+
+# The first picture is a key frame, or loads a codec: the shorter of two says what each will take.
+_MEASURED_COUNT = 2
+
+
+class Encoding:
+    """As many threads as there are cores; a stream uses one at a time."""
+
+    def __init__(self, metrics: RenderingMetrics, utilization_limit: float = 1.0) -> None:
+        """Starts with no stream.
+
+        Args:
+            metrics: Where refusals are counted.
+            utilization_limit: Share of the threads' time that streams may reserve.
+        """
+        count = usable_core_count()
+        self._threads = ThreadPoolExecutor(count, "encoding")
+        self._limit = utilization_limit * count
+        self._metrics = metrics
+        self._shares: list[float] = []
+
+    async def run(self, work: Callable[..., ResultT], *arguments: object) -> ResultT:
+        """Calls a function in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    @asynccontextmanager
+    async def reserved(
+        self,
+        config: rendering_service_pb2.RenderConfig,
+        background: ByteArray | None,
+        side_px: int,
+    ) -> AsyncIterator[None]:
+        """Measures what a stream's pictures take, and sets that time aside for the context.
+
+        Args:
+            config: What was granted.
+            background: (H, W, 3) uint8 RGB, for ``BACKGROUND_IMAGE``.
+            side_px: Side of the avatar's pictures.
+
+        Raises:
+            OverloadedError: The others leave too little; a stream that is alone is always taken.
+        """
+        writer = PictureWriter(config, background)
+        share = 0.0  # of a thread
+        if not writer.is_quick(side_px):
+            picture_s = await self.run(_picture_s, writer, side_px)
+            share = min(1.0, config.frames_per_second * picture_s)
+        others = sum(self._shares)
+        if share and others and others + share > self._limit:
+            self._metrics.refused_streams.labels("capacity").inc()
+            raise OverloadedError(
+                "Storing the pictures of another stream would take time from those that are open; "
+                "try again later, or ask for smaller pictures, for JPEG, or for fewer a second.",
+                retry_delay_s=retry_delay_s(),
+                reason="NO_CAPACITY",
+            )
+        self._shares.append(share)
+        try:
+            yield
+        finally:
+            self._shares.remove(share)
+
+
+def _picture_s(writer: PictureWriter, side_px: int) -> float:
+    """Returns the processor time that one picture takes to be stored, in seconds."""
+    ramp = np.arange(side_px, dtype=np.uint8)[:, None, None] // 2
+    grain = np.random.default_rng(0).integers(0, 8, (side_px, side_px, 3), dtype=np.uint8)
+    mask = np.full((side_px, side_px), 128, np.uint8) if writer.needs_mask else None
+    picture = RenderedPicture(ramp + grain, {}, mask)
+    taken_s = []
+    for _ in range(_MEASURED_COUNT):
+        begun_s = time.thread_time()
+        writer.write(picture, rendering_service_pb2.RenderedFrame().image)
+        taken_s.append(time.thread_time() - begun_s)
+    return min(taken_s)
