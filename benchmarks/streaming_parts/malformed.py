@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import grpc
+from styleavatar.v1 import rendering_service_pb2
 
 from benchmarks.streaming_parts.bench import Progress
 from benchmarks.streaming_parts.callers import Request, config_request, face_request
@@ -17,8 +18,9 @@ METHOD = "/styleavatar.v1.RenderingService/StreamFrames"
 BEYOND_LIMIT_BYTES = 34_000_000
 TIMEOUT_S = 30
 
-INVALID = {grpc.StatusCode.INVALID_ARGUMENT}
-UNKNOWN = {grpc.StatusCode.NOT_FOUND}
+INVALID: set[grpc.StatusCode | str] = {grpc.StatusCode.INVALID_ARGUMENT}
+UNKNOWN: set[grpc.StatusCode | str] = {grpc.StatusCode.NOT_FOUND}
+FAILED: set[grpc.StatusCode | str] = {"failure"}  # of the frame; the stream goes on
 
 
 class Malformed(NamedTuple):
@@ -26,11 +28,11 @@ class Malformed(NamedTuple):
 
     Attributes:
         messages: Its bytes.
-        right: The statuses that fit.
+        right: The ends that fit: a status that is an error, or the kind of the last answer.
     """
 
     messages: list[bytes]
-    right: set[grpc.StatusCode]
+    right: set[grpc.StatusCode | str]
 
 
 def send_garbage(service: RunningService, avatar_id: str, count: int) -> dict[str, float]:
@@ -57,12 +59,13 @@ def send_garbage(service: RunningService, avatar_id: str, count: int) -> dict[st
 
 
 def _is_answered(call: grpc.StreamStreamMultiCallable, stream: Malformed) -> bool:
-    code = grpc.StatusCode.OK
+    end: grpc.StatusCode | str
     try:
-        list(call(iter(stream.messages), timeout=TIMEOUT_S))
+        *_, last = call(iter(stream.messages), timeout=TIMEOUT_S)
+        end = rendering_service_pb2.StreamFramesResponse.FromString(last).WhichOneof("response")
     except grpc.RpcError as error:
-        code = error.code()
-    return code in stream.right
+        end = error.code()
+    return end in stream.right
 
 
 def _bad_number(chance: random.Random, avatar_id: str) -> Malformed:
@@ -76,14 +79,14 @@ def _bad_number(chance: random.Random, avatar_id: str) -> Malformed:
         face.parameters.expression[0] = float("nan")
     else:
         face.parameters.rotation.w = float("nan")
-    return Malformed(_encoded(config_request(avatar_id), face), INVALID)
+    return Malformed(_encoded(config_request(avatar_id), face), FAILED)
 
 
 def _wrong_length(chance: random.Random, avatar_id: str) -> Malformed:
     face = face_request(0)
     del face.parameters.expression[:]
     face.parameters.expression.extend([0.1] * chance.choice([1, 51, 53, 100_000]))
-    return Malformed(_encoded(config_request(avatar_id), face), INVALID)
+    return Malformed(_encoded(config_request(avatar_id), face), FAILED)
 
 
 def _odd_avatar(chance: random.Random, avatar_id: str) -> Malformed:
@@ -104,7 +107,7 @@ def _absurd_size(chance: random.Random, avatar_id: str) -> Malformed:
 def _absurd_time(chance: random.Random, avatar_id: str) -> Malformed:
     face = face_request(0)
     face.parameters.capture_offset.seconds = chance.choice([2**63 - 1, -(2**63), 10**12])
-    return Malformed(_encoded(config_request(avatar_id), face), INVALID)
+    return Malformed(_encoded(config_request(avatar_id), face), FAILED)
 
 
 def _too_long_or_empty(chance: random.Random, avatar_id: str) -> Malformed:
@@ -129,7 +132,7 @@ def _changed_bits(chance: random.Random, avatar_id: str) -> Malformed:
     changed = bytearray(face)
     for _ in range(chance.randrange(1, 20)):
         changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
-    return Malformed([config, bytes(changed)], INVALID | {grpc.StatusCode.OK})
+    return Malformed([config, bytes(changed)], INVALID | FAILED | {"frame", "config"})
 
 
 def _encoded(*requests: Request) -> list[bytes]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
-from styleavatar.v1 import rendering_service_pb2
+from styleavatar.v1 import face_pb2, rendering_service_pb2
 
 from services.common.face_messages import parameters_from_message, seconds_from_duration
 from services.common.mailbox import FrameMailbox, closing_mailbox
@@ -25,6 +25,7 @@ class StreamItem:
         parameters: The driver's face; None to hold the last one.
         set_neutral: Whether the driver's face before this one is declared neutral.
         arrival_s: ``time.perf_counter()`` of its arrival.
+        error: Why it cannot be used; None if it can.
     """
 
     frame_index: int
@@ -32,6 +33,7 @@ class StreamItem:
     parameters: FaceParameters | None
     set_neutral: bool = False
     arrival_s: float = 0.0
+    error: InvalidInputError | None = None
 
 
 def merge_items(older: StreamItem, newer: StreamItem) -> StreamItem:
@@ -76,22 +78,23 @@ def _read_item(
     request: rendering_service_pb2.StreamFramesRequest, kind: str | None, set_neutral: bool
 ) -> StreamItem:
     arrival_s = time.perf_counter()
+    frame: face_pb2.FaceParameters | rendering_service_pb2.HoldFrame
+    parameters, error, capture_time_s = None, None, 0.0
     if kind == "parameters":
-        parameters = parameters_from_message(request.parameters)
-        return StreamItem(
-            parameters.frame_index,
-            parameters.capture_time_s,
-            parameters,
-            set_neutral,
-            arrival_s,
+        frame = request.parameters
+    elif kind == "hold":
+        frame = request.hold
+    else:
+        raise InvalidInputError(
+            "The config may only be sent once, as the first message."
+            if kind == "config"
+            else "A message of the stream is empty.",
+            reason="BAD_MESSAGE",
         )
-    if kind == "hold":
-        hold = request.hold
-        capture_time_s = seconds_from_duration(hold.capture_offset)
-        return StreamItem(hold.frame_index, capture_time_s, None, set_neutral, arrival_s)
-    raise InvalidInputError(
-        "The config may only be sent once, as the first message."
-        if kind == "config"
-        else "A message of the stream is empty.",
-        reason="BAD_MESSAGE",
-    )
+    try:
+        capture_time_s = seconds_from_duration(frame.capture_offset)
+        if isinstance(frame, face_pb2.FaceParameters):
+            parameters = parameters_from_message(frame)
+    except InvalidInputError as unusable:
+        error = unusable
+    return StreamItem(frame.frame_index, capture_time_s, parameters, set_neutral, arrival_s, error)

@@ -24,6 +24,7 @@ from styleavatar_core.avatar.reenactment import ParameterStatistics, Retargeter
 from styleavatar_core.errors import (
     EngineError,
     EngineUnavailableError,
+    InvalidInputError,
     OverloadedError,
     WorkerLostError,
 )
@@ -43,13 +44,13 @@ class FrameUnderWay:
     Attributes:
         item: The frame.
         clamped: Whether retargeting moved its parameters into the trained range.
-        asked: What the lane was asked for.
+        asked: What the lane was asked for, or why it was not.
         passed_over: Why frames before it were not begun, and how many.
     """
 
     item: StreamItem
     clamped: bool
-    asked: AskedFrame
+    asked: AskedFrame | InvalidInputError
     passed_over: tuple[str, int]
 
 
@@ -108,7 +109,7 @@ class RenderSession:
             A picture or a failure for each frame that was not dropped.
 
         Raises:
-            StyleAvatarError: What ends the stream: unusable input, workers that die too often.
+            StyleAvatarError: What ends the stream: no messages of one, workers that die too often.
         """
         self._mailbox, mailbox.on_change = mailbox, self._begin_waiting
         self._begin_waiting()
@@ -137,7 +138,7 @@ class RenderSession:
                 if item is None:
                     break
                 passed_over = mailbox.take_superseded_count()
-                self._under_way.put_nowait(self.begin(item, passed_over))
+                self._under_way.put_nowait(self._begun(item, passed_over))
                 self._room -= 1
         except Exception as error:  # raised where answers are awaited, after those before it
             self._error = error
@@ -152,8 +153,15 @@ class RenderSession:
         while not self._under_way.empty():
             left.append(self._under_way.get_nowait())
         for frame in left:
-            if frame is not None:
+            if frame is not None and isinstance(frame.asked, AskedFrame):
                 frame.asked.abandon()
+
+    def _begun(self, item: StreamItem, passed_over: int) -> FrameUnderWay:
+        """Begins a frame; one that cannot be used is answered in its turn."""
+        try:
+            return self.begin(item, passed_over)
+        except InvalidInputError as error:
+            return FrameUnderWay(item, False, error, self._passed_over(passed_over))
 
     def begin(self, item: StreamItem, passed_over: int = 0) -> FrameUnderWay:
         """Retargets a frame and asks a worker for its picture.
@@ -166,10 +174,12 @@ class RenderSession:
             The frame under way.
 
         Raises:
-            InvalidInputError: When its parameters cannot be used for this avatar.
+            InvalidInputError: When its parameters cannot be used, or not for this avatar.
         """
         if item.set_neutral:
             self._retargeter.set_neutral()
+        if item.error is not None:
+            raise item.error
         if item.parameters is None:
             retargeted = self._retargeter.hold(item.capture_time_s)
         else:
@@ -179,8 +189,10 @@ class RenderSession:
             parameters = replace(parameters, frame_index=item.frame_index)
         give_up_s = item.arrival_s + self._deadline_s if self._live else math.inf
         asked = self._lane.ask(parameters, with_mask=self._with_mask, give_up_s=give_up_s)
-        reason = "slow_reader" if self._is_reader_slow else "superseded"
-        return FrameUnderWay(item, retargeted.clamped, asked, (reason, passed_over))
+        return FrameUnderWay(item, retargeted.clamped, asked, self._passed_over(passed_over))
+
+    def _passed_over(self, count: int) -> tuple[str, int]:
+        return "slow_reader" if self._is_reader_slow else "superseded", count
 
     async def finish(
         self, frame: FrameUnderWay
@@ -223,12 +235,14 @@ class RenderSession:
             raise
         except EngineUnavailableError:
             raise
-        except EngineError as error:
+        except (EngineError, InvalidInputError) as error:
             return self._answering.failure(frame.item, error)
         self._lost_s = None
         return await self._answering.picture(frame.item, picture, is_clamped=frame.clamped)
 
-    async def _picture(self, asked: AskedFrame) -> RenderedPicture:
+    async def _picture(self, asked: AskedFrame | InvalidInputError) -> RenderedPicture:
+        if isinstance(asked, InvalidInputError):
+            raise asked
         attempts = 1 if self._live else ATTEMPT_LIMIT
         for _ in range(attempts - 1):
             with contextlib.suppress(WorkerLostError):

@@ -42,8 +42,8 @@ def no_message(data: bytes) -> bool:
         return True
 
 
+bad_faces = bad_face.map(lambda fields: [Request(config=render_config("anna")), fields])
 bad_streams = st.one_of(
-    bad_face.map(lambda fields: [Request(config=render_config("anna")), fields]),
     bad_config.map(lambda fields: [Request(config=render_config("anna")), ("config", fields)]),
     st.binary(min_size=1, max_size=300).filter(no_message).map(lambda data: [data]),
     st.sampled_from([[Request(parameters=face(0))], [Request()], [Request(set_neutral={})]]),

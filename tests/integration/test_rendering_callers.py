@@ -16,9 +16,9 @@ import grpc
 import psutil
 import pytest
 from hypothesis import given, settings
-from styleavatar.v1 import image_pb2
+from styleavatar.v1 import image_pb2, rendering_service_pb2
 
-from tests.integration.bad_streams import bad_streams, encoded
+from tests.integration.bad_streams import bad_faces, bad_streams, encoded
 from tests.integration.faulty_rendering import (
     Request,
     Stub,
@@ -165,6 +165,7 @@ def test_a_caller_that_does_not_read_costs_no_memory(service: ServiceProcess) ->
     assert driven.dropped > 20
 
 
+Response = rendering_service_pb2.StreamFramesResponse
 REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
 
 
@@ -182,7 +183,14 @@ def test_malformed_messages_are_refused_and_no_worker_is_lost(service: ServicePr
             list(call(iter(messages), timeout=20))
         assert caught.value.code() in REFUSALS, (caught.value.code(), caught.value.details())
 
+    @settings(max_examples=40, deadline=None)
+    @given(bad_faces)
+    def fail(stream: list) -> None:
+        _, answer = map(Response.FromString, call(iter(list(encoded(stream))), timeout=20))
+        assert answer.failure.reason in ("BAD_PARAMETERS", "INVALID_INPUT")
+
     refuse()
+    fail()
     with pytest.raises(grpc.RpcError) as caught:
         list(call(iter([bytes(34_000_000)]), timeout=20))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -30,6 +30,8 @@ from tests.integration.marked_rendering import (
 )
 from tests.integration.service_process import ServiceProcess
 from tests.integration.stream_helpers import (
+    EVERY,
+    LATEST,
     face,
     render_config,
     render_requests,
@@ -69,17 +71,49 @@ def test_data_before_the_config_is_refused(stub: Stub) -> None:
     assert "config" in error.details()
 
 
+@pytest.mark.parametrize("mode", [EVERY, LATEST])
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("scale", float("nan")), ("scale", -1.0), ("scale", float("inf")), ("expression", [0.5] * 3)],
+    ("field", "value", "told"),
+    [
+        ("scale", float("nan"), "BAD_PARAMETERS"),
+        ("scale", -1.0, "BAD_PARAMETERS"),
+        ("scale", float("inf"), "BAD_PARAMETERS"),
+        ("capture_offset", {"seconds": 2**62}, "BAD_PARAMETERS"),
+        ("expression", [0.5] * 3, "INVALID_INPUT"),
+        ("model_id", "another", "INVALID_INPUT"),
+    ],
 )
-def test_unusable_parameters_are_refused(stub: Stub, field: str, value: object) -> None:
+def test_a_face_that_cannot_be_used_fails_and_the_stream_goes_on(
+    stub: Stub, field: str, value: object, told: str, mode: int
+) -> None:
     bad = face(1)
     bad.ClearField(field)
     bad.MergeFrom(type(bad)(**{field: value}))
-    error = refusal(stub.StreamFrames(render_requests(render_config("anna"), [face(0), bad])))
-    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert len(answers(stub, "anna", 3)) == 4
+    asked: queue.Queue = queue.Queue()
+    call = stub.StreamFrames(iter(asked.get, None), timeout=60)
+    config = render_config("anna", frame_mode=mode)
+    asked.put(rendering_service_pb2.StreamFramesRequest(config=config))
+    next(call)
+    heard = []
+    for parameters in (face(0), bad, face(2)):
+        asked.put(rendering_service_pb2.StreamFramesRequest(parameters=parameters))
+        heard.append(next(call))
+    asked.put(None)
+    assert list(call) == []
+    assert [r.WhichOneof("response") for r in heard] == ["frame", "failure", "frame"]
+    assert (heard[1].failure.frame_index, heard[1].failure.reason) == (1, told)
+
+
+def test_a_single_frame_that_cannot_be_used_is_refused(stub: Stub) -> None:
+    for changes in ({"scale": -1.0}, {"model_id": "another"}):
+        bad = face(1)
+        bad.MergeFrom(type(bad)(**changes))
+        request = rendering_service_pb2.RenderFrameRequest(
+            config=render_config("anna"), parameters=bad
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.RenderFrame(request, timeout=60)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("change", [{"jpeg_quality": 101}, {"image_size_px": 5000}, {"driver": 9}])
