@@ -129,3 +129,12 @@ def test_a_message_beyond_the_limit_is_refused_by_its_size(service: ServiceProce
     messages = [CONFIG.SerializeToString(), huge_message()]
     code, _ = answer_codes(service.channel, messages)
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_face_model_that_is_not_here_is_told(service: ServiceProcess) -> None:
+    config = tracking_service_pb2.TrackConfig(model_id="nobody")
+    messages = [tracking_service_pb2.TrackRequest(config=config).SerializeToString()]
+    assert answer_codes(service.channel, messages) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "FACE_MODEL_MISSING",
+    )

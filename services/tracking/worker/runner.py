@@ -15,7 +15,7 @@ from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import identity_from_body, parameters_to_body
 from services.tracking.h264 import H264Decoder
 from services.tracking.pool import STREAM_NOT_OPEN
-from styleavatar_core.errors import AssetError, InvalidInputError, RenderError
+from styleavatar_core.errors import AssetError, RenderError
 from styleavatar_core.types import ByteArray, FaceIdentity, FaceParameters
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ def open_tracker(model_id: str, identity: FaceIdentity | None, filtered: bool) -
         filtered: Whether parameters are smoothed over time.
 
     Raises:
-        InvalidInputError: There is no such face model here, or the identity is of another one.
+        AssetError: There is no such face model here.
+        InvalidInputError: The identity is of another one.
     """
     from styleavatar_core.face3d.library import find_face_model
     from styleavatar_core.tracking.tracker import Tracker
@@ -56,7 +57,7 @@ def open_tracker(model_id: str, identity: FaceIdentity | None, filtered: bool) -
         model = find_face_model(model_id)
     except AssetError as error:
         logger.warning("face model not found", extra={"cause": str(error)})
-        raise InvalidInputError(
+        raise AssetError(
             f"This service has no face model '{model_id[:64]}'.", reason=error.reason
         ) from error
     return Tracker(model, identity, filtered=filtered)

@@ -10,7 +10,7 @@ from services.common.image_codec import encode_image
 from services.common.worker.arena import SharedArena
 from services.common.worker.parameters import identity_to_body
 from services.tracking.worker.runner import Runner, open_tracker
-from styleavatar_core.errors import InvalidInputError, RenderError
+from styleavatar_core.errors import AssetError, InvalidInputError, RenderError
 from styleavatar_core.types import FaceIdentity
 from tests.fakes.tracker import FakeTracker
 
@@ -68,7 +68,8 @@ def test_frames_are_tracked_by_the_streams_own_tracker() -> None:
     arena.close()
 
 
-def test_a_face_model_that_is_not_here_is_the_callers_error() -> None:
-    with pytest.raises(InvalidInputError, match="no face model 'nobody'") as caught:
+def test_a_face_model_that_is_not_here_is_missing_and_no_folder_is_told() -> None:
+    with pytest.raises(AssetError, match="no face model 'nobody'") as caught:
         open_tracker("nobody", None, True)
     assert caught.value.reason == "FACE_MODEL_MISSING"
+    assert "/" not in str(caught.value)
