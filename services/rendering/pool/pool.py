@@ -207,11 +207,15 @@ class RenderPool:
 
     async def forget(self, avatar_id: str) -> None:
         """Unloads an avatar everywhere, because it was deleted."""
+        if self._latest is not None and self._latest.avatar_id == avatar_id:
+            self._latest = None
         for worker in self._workers:
             await worker.forget(avatar_id)
 
     async def release(self, entry: AvatarEntry) -> bool:
         """Unloads a bundle that was replaced, but where it is streamed; whether it is nowhere."""
+        if self._latest is not None and self._latest.key == entry.key:
+            self._latest = None
         for worker in self._workers:
             if entry.key in worker.shelf and not worker.pinned[entry.key]:
                 await worker.unload(entry.key)
