@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
@@ -17,7 +19,7 @@ from services.common.grpc_errors import ErrorInterceptor
 from services.common.health import HealthServicer
 from services.common.mailbox import running
 from services.common.security import ApiKeyInterceptor, ServerSecurity
-from styleavatar_core.errors import ConflictError
+from styleavatar_core.errors import ConflictError, InvalidInputError, StyleAvatarError
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +93,8 @@ class GrpcServer:
 
     def __init__(
         self,
-        address: str,
+        host: str,
+        port: int,
         service_names: Sequence[str],
         security: ServerSecurity,
         keepalive_s: float,
@@ -100,7 +103,8 @@ class GrpcServer:
         """Makes the server without listening.
 
         Args:
-            address: ``host:port``; port 0 takes a free one.
+            host: Name or address, IPv6 as it is or in brackets.
+            port: 0 takes a free one.
             service_names: Full names of the services, for health and reflection.
             security: Who may call.
             keepalive_s: Silence after which a caller is asked whether he lives, and let go if he
@@ -113,9 +117,10 @@ class GrpcServer:
         options = _server_options(keepalive_s)
         self.server = grpc.aio.server(interceptors=interceptors, options=options)
         self._credentials = security.credentials
-        self.port = 0
+        self.port = port
         self.leaving = Leaving()
-        self._address = address
+        self._host = host.strip("[]")
+        self._address = f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
         self._health = HealthServicer()
         self._service_names = ("", *service_names)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)
@@ -128,6 +133,7 @@ class GrpcServer:
 
         Raises:
             ConflictError: When the port is taken.
+            InvalidInputError: When host, certificate or key cannot be used.
         """
         self.set_serving(False)
         try:
@@ -136,12 +142,27 @@ class GrpcServer:
             else:
                 self.port = self.server.add_secure_port(self._address, self._credentials)
         except RuntimeError as error:
-            raise ConflictError(
-                f"Cannot listen on {self._address}: it is in use, or certificate and key do not "
-                "fit. Stop the other process or choose another port."
-            ) from error
+            raise self._why_not() from error
         await self.server.start()
         logger.info("listening", extra={"address": self._address, "port": self.port})
+
+    def _why_not(self) -> StyleAvatarError:
+        """Finds out why gRPC could not listen, which it does not say."""
+        failed = f"Cannot listen on {self._address}: "
+        try:
+            found = socket.getaddrinfo(self._host, self.port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, address = found[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                advice = "it is in use. Stop the other process or choose another port."
+                return ConflictError(failed + advice, reason="PORT_TAKEN")
+            failed += f"{error.strerror}. Say an address of this machine."
+            return InvalidInputError(failed, reason="BAD_SETTING")
+        failed += "its certificate and its key do not fit together."
+        return InvalidInputError(failed, reason="BAD_SETTING")
 
     def set_serving(self, serving: bool) -> None:
         """Changes what health checks hear, for all services."""

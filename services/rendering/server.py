@@ -42,7 +42,7 @@ async def run(settings: RenderingSettings) -> None:
     nvml = open_nvml()
     read_devices = device_reader(nvml)
     metrics = RenderingMetrics(read_devices=read_devices)
-    stop_metrics = serve_metrics(settings.host, settings.metrics_port)
+    stop_metrics = serve_metrics(settings.host.strip("[]"), settings.metrics_port)
     options = WorkerOptions(
         "services.rendering.worker",
         options={
@@ -77,9 +77,13 @@ async def run(settings: RenderingSettings) -> None:
     )
     catalog = AvatarCatalog(AvatarStore(settings.avatars_folder))
     security = ServerSecurity.from_settings(settings)
-    address = f"{settings.host}:{settings.port}"
     server = GrpcServer(
-        address, (SERVICE_NAME,), security, settings.keepalive_s, settings.idle_timeout_s
+        settings.host,
+        settings.port,
+        (SERVICE_NAME,),
+        security,
+        settings.keepalive_s,
+        settings.idle_timeout_s,
     )
     health = AvatarHealth(catalog, pool.is_loaded, server.tell_health)
     pool.on_change = catalog.on_change = health.change

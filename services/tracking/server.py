@@ -30,7 +30,7 @@ SERVICE_NAME = tracking_service_pb2.DESCRIPTOR.services_by_name["TrackingService
 async def run(settings: TrackingSettings) -> None:
     """Serves until SIGTERM or SIGINT; health says SERVING once the workers are ready."""
     metrics = TrackingMetrics()
-    stop_metrics = serve_metrics(settings.host, settings.metrics_port)
+    stop_metrics = serve_metrics(settings.host.strip("[]"), settings.metrics_port)
     options = WorkerOptions(
         "services.tracking.worker",
         options={
@@ -51,9 +51,13 @@ async def run(settings: TrackingSettings) -> None:
     security = ServerSecurity.from_settings(settings)
     options_of_channel = (*channel_options(settings.keepalive_s), *_RECONNECTION)
     channel = open_channel(settings.rendering_address, settings, options_of_channel)
-    address = f"{settings.host}:{settings.port}"
     server = GrpcServer(
-        address, (SERVICE_NAME,), security, settings.keepalive_s, settings.idle_timeout_s
+        settings.host,
+        settings.port,
+        (SERVICE_NAME,),
+        security,
+        settings.keepalive_s,
+        settings.idle_timeout_s,
     )
     servicer = TrackingServicer(
         pool,

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server listens where it is told, or says what is wrong with that."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services.common.grpc_server import GrpcServer
+from services.common.security import ServerSecurity
+from styleavatar_core.errors import ConflictError, InvalidInputError
+
+TLS = Path(__file__).resolve().parents[3] / "fakes" / "tls"
+OPEN = ServerSecurity(None, None)
+
+
+def server(host: str, port: int = 0, security: ServerSecurity = OPEN) -> GrpcServer:
+    return GrpcServer(host, port, (), security, keepalive_s=30.0, idle_timeout_s=30.0)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]", "127.0.0.1", "localhost"])
+def test_hosts_are_names_and_addresses_of_both_kinds(host: str) -> None:
+    async def scenario() -> int:
+        listening = server(host)
+        await listening.start()
+        listening.set_serving(True)
+        where = f"[::1]:{listening.port}" if ":" in host else f"{host}:{listening.port}"
+        async with grpc.aio.insecure_channel(where) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
+        await listening.stop(0)
+        return answer.status
+
+    assert asyncio.run(scenario()) == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_port_that_is_taken_is_told_from_a_host_that_is_none() -> None:
+    async def scenario(host: str, port: int) -> None:
+        await server(host, port).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ConflictError, match="in use") as caught:
+            asyncio.run(scenario("127.0.0.1", port))
+    assert caught.value.reason == "PORT_TAKEN"
+    for host in ("no-such-host.invalid", "192.0.2.1"):  # the latter is nobody's
+        with pytest.raises(InvalidInputError, match="an address of this machine") as refused:
+            asyncio.run(scenario(host, 0))
+        assert refused.value.reason == "BAD_SETTING"
+
+
+def test_a_key_of_another_certificate_is_told() -> None:
+    pair = (TLS / "client.key").read_bytes(), (TLS / "server.pem").read_bytes()
+
+    async def scenario() -> None:
+        credentials = grpc.ssl_server_credentials([pair])
+        await server("127.0.0.1", security=ServerSecurity(credentials, None)).start()
+
+    with pytest.raises(InvalidInputError, match="do not fit together"):
+        asyncio.run(scenario())
