@@ -17,8 +17,8 @@ import numpy as np
 from styleavatar.v1 import rendering_service_pb2
 
 from services.common.metrics import RenderingMetrics
+from services.common.opening import retry_delay_s
 from services.rendering.output import PictureWriter
-from services.rendering.pool.capacity import retry_delay_s
 from services.rendering.pool.frames import RenderedPicture
 from styleavatar_core.cores import usable_core_count
 from styleavatar_core.errors import OverloadedError

@@ -41,23 +41,6 @@ def merge_items(older: StreamItem, newer: StreamItem) -> StreamItem:
     return replace(newer, set_neutral=newer.set_neutral or older.set_neutral)
 
 
-async def read_config(
-    requests: AsyncIterator[rendering_service_pb2.StreamFramesRequest],
-) -> rendering_service_pb2.RenderConfig:
-    """Reads the first message of a stream.
-
-    Raises:
-        InvalidInputError: When it is no config.
-    """
-    async for request in requests:
-        if request.WhichOneof("request") != "config":
-            break
-        return request.config
-    raise InvalidInputError(
-        "The first message of a stream must be its config.", reason="CONFIG_MISSING"
-    )
-
-
 async def read_frames(
     requests: AsyncIterator[rendering_service_pb2.StreamFramesRequest],
     mailbox: FrameMailbox[StreamItem],

@@ -6,8 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import grpc
 from styleavatar.v1 import image_pb2, rendering_service_pb2, rendering_service_pb2_grpc
@@ -16,16 +16,16 @@ from services.common.face_messages import parameters_from_message
 from services.common.grpc_server import Leaving
 from services.common.mailbox import FrameMailbox, running
 from services.common.metrics import RenderingMetrics
-from services.common.silence import config_in_time, end_when_silent
+from services.common.opening import StreamLimit, first_config
+from services.common.silence import end_when_silent
 from services.common.worker.messages import OUT_OF_MEMORY
 from services.rendering.answering import Answers
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.convert import avatar_to_message, grant_config, grant_rate
 from services.rendering.encoding import Encoding
 from services.rendering.output import PictureWriter, read_background
-from services.rendering.pool.capacity import retry_delay_s
 from services.rendering.pool.pool import RenderPool
-from services.rendering.requests import StreamItem, merge_items, read_config, read_frames
+from services.rendering.requests import StreamItem, merge_items, read_frames
 from services.rendering.session import RenderSession
 from styleavatar_core.errors import (
     EngineUnavailableError,
@@ -73,10 +73,9 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         self._metrics = metrics
         self._leaving = leaving
         self._encoding = Encoding(metrics, utilization_limit)
-        self._stream_limit = stream_limit
+        self._stream_limit = StreamLimit(stream_limit, metrics.refused_streams.labels("limit").inc)
         self._frames_per_second = frames_per_second
         self._idle_timeout_s = idle_timeout_s
-        self._stream_count = 0
         self._mailboxes: set[FrameMailbox[StreamItem]] = set()
         metrics.queued_frames.set_function(self._queued_count)
 
@@ -135,8 +134,8 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         request_iterator: AsyncIterator[rendering_service_pb2.StreamFramesRequest],
         context: grpc.aio.ServicerContext,
     ) -> AsyncGenerator[rendering_service_pb2.StreamFramesResponse, None]:
-        with self._open_stream():
-            asked = await config_in_time(read_config(request_iterator), self._idle_timeout_s)
+        with self._stream_limit.admitted(self._metrics.streams):
+            asked = await first_config(request_iterator, self._idle_timeout_s)
             asked_s = time.perf_counter()
             entry, config = await self._grant(asked)
             background = await self._encoding.run(read_background, asked)
@@ -165,23 +164,6 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
                         if is_first:
                             self._metrics.first_frame.observe(time.perf_counter() - asked_s)
                             is_first = False
-
-    @contextmanager
-    def _open_stream(self) -> Iterator[None]:
-        """Counts a stream, or refuses it."""
-        if self._stream_count >= self._stream_limit:
-            self._metrics.refused_streams.labels("limit").inc()
-            raise OverloadedError(
-                f"All {self._stream_limit} streams of this service are in use; try again later.",
-                retry_delay_s=retry_delay_s(),
-            )
-        self._stream_count += 1
-        self._metrics.streams.inc()
-        try:
-            yield
-        finally:
-            self._stream_count -= 1
-            self._metrics.streams.dec()
 
     async def _grant(
         self, asked: rendering_service_pb2.RenderConfig

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
 import grpc
 from styleavatar.v1 import (
@@ -17,7 +17,8 @@ from styleavatar.v1 import (
 from services.common.face_messages import identity_from_message, parameters_to_message
 from services.common.mailbox import FrameMailbox, running
 from services.common.metrics import TrackingMetrics
-from services.common.silence import config_in_time, end_when_silent
+from services.common.opening import StreamLimit, first_config
+from services.common.silence import end_when_silent
 from services.tracking.pool import TrackerOptions, TrackingPool
 from services.tracking.reenactment import Reenactment, RenderingClient, read_response
 from services.tracking.session import (
@@ -26,10 +27,9 @@ from services.tracking.session import (
     TrackSession,
     frame_mailbox,
     granted_frame_mode,
-    read_config,
     read_frames,
 )
-from styleavatar_core.errors import InvalidInputError, OverloadedError
+from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID
 
 
@@ -57,17 +57,16 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         self._pool = pool
         self._rendering = rendering
         self._metrics = metrics
-        self._stream_limit = stream_limit
+        self._stream_limit = StreamLimit(stream_limit)
         self._idle_timeout_s = idle_timeout_s
-        self._stream_count = 0
 
     async def Track(
         self,
         request_iterator: AsyncIterator[tracking_service_pb2.TrackRequest],
         context: grpc.aio.ServicerContext,
     ) -> AsyncIterator[tracking_service_pb2.TrackResponse]:
-        with self._admitted("Track"):
-            config = (await self._config(request_iterator)).config
+        with self._stream_limit.admitted(self._metrics.streams.labels("Track")):
+            config = await first_config(request_iterator, self._idle_timeout_s)
             config.frame_mode = granted_frame_mode(config.frame_mode)
             options = _track_options(config)
             config.model_id = options.model_id
@@ -84,8 +83,8 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
         request_iterator: AsyncIterator[tracking_service_pb2.ReenactRequest],
         context: grpc.aio.ServicerContext,
     ) -> AsyncIterator[tracking_service_pb2.ReenactResponse]:
-        with self._admitted("Reenact"):
-            asked = (await self._config(request_iterator)).config.rendering
+        with self._stream_limit.admitted(self._metrics.streams.labels("Reenact")):
+            asked = (await first_config(request_iterator, self._idle_timeout_s)).rendering
             frame_mode = granted_frame_mode(asked.frame_mode)
             options = await self._tracker_options(asked)
             # What is dropped is dropped before tracking; what was tracked is rendered.
@@ -103,9 +102,6 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
                         async for answer in Reenactment(session, mailbox, call).answers():
                             yield answer
 
-    async def _config(self, requests: AsyncIterator[Request]) -> Request:
-        return await config_in_time(read_config(requests), self._idle_timeout_s)
-
     def _reading(
         self, requests: AsyncIterator[Request], mailbox: FrameMailbox[FrameItem]
     ) -> AbstractAsyncContextManager[None]:
@@ -119,21 +115,6 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
             return TrackerOptions(identity.model_id)
         # The avatar was trained on unfiltered parameters: offline, stay as close to them as can be.
         return TrackerOptions(identity.model_id, identity, filtered=_is_live(asked.frame_mode))
-
-    @contextmanager
-    def _admitted(self, rpc: str) -> Iterator[None]:
-        if self._stream_count >= self._stream_limit:
-            raise OverloadedError(
-                f"All {self._stream_limit} streams of this service are in use; try again later.",
-                retry_delay_s=2.0,
-            )
-        self._stream_count += 1
-        self._metrics.streams.labels(rpc).inc()
-        try:
-            yield
-        finally:
-            self._stream_count -= 1
-            self._metrics.streams.labels(rpc).dec()
 
 
 def _track_options(config: tracking_service_pb2.TrackConfig) -> TrackerOptions:

@@ -70,21 +70,6 @@ def granted_frame_mode(asked: int) -> int:
     return asked or image_pb2.FRAME_MODE_LATEST_FRAME
 
 
-async def read_config(requests: AsyncIterator[Request]) -> Request:
-    """Reads the first message of a stream.
-
-    Raises:
-        InvalidInputError: When it is no config.
-    """
-    async for request in requests:
-        if request.WhichOneof("request") != "config":
-            break
-        return request
-    raise InvalidInputError(
-        "The first message of a stream must be its config.", reason="CONFIG_MISSING"
-    )
-
-
 async def read_frames(requests: AsyncIterator[Request], mailbox: FrameMailbox[FrameItem]) -> None:
     """Moves frames into the mailbox until the caller is done or sends something unusable."""
     set_neutral = False

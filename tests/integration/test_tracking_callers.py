@@ -70,3 +70,24 @@ def test_a_caller_of_reenact_who_falls_silent_is_let_go(service: ServiceProcess)
 def test_one_who_goes_on_in_time_is_served_to_his_end(service: ServiceProcess) -> None:
     answers = list(Stub(service.channel).Track(track_requests(FRAMES * 3), timeout=60))
     assert kinds(answers) == ["config", "face", "face", "face"]
+
+
+@pytest.mark.parametrize("name", ["Track", "Reenact"])
+def test_those_who_find_no_place_come_back_each_at_another_time(
+    service: ServiceProcess, name: str
+) -> None:
+    stub = Stub(service.channel)
+    held: queue.Queue[object] = queue.Queue()
+    for message in track_requests(FRAMES):
+        held.put(message)
+    holding = stub.Track(iter(held.get, None), timeout=60)
+    next(holding)
+    delays_s = set()
+    for _ in range(5):
+        with pytest.raises(grpc.RpcError) as caught:
+            next(getattr(stub, name)(iter(list[object]()), timeout=60))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        delays_s.add(dict(caught.value.trailing_metadata())["styleavatar-retry-delay-s"])
+    held.put(None)
+    assert kinds(list(holding)) == ["face"]
+    assert len(delays_s) > 1

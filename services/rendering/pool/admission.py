@@ -8,8 +8,8 @@ import contextlib
 from collections.abc import Sequence
 
 from services.common.metrics import RenderingMetrics
+from services.common.opening import retry_delay_s
 from services.rendering.catalog import AvatarEntry
-from services.rendering.pool.capacity import retry_delay_s
 from services.rendering.pool.lane import Lane
 from services.rendering.pool.placement import choose_place, choose_refuge
 from services.rendering.pool.worker import PoolWorker

@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import random
-
 from services.rendering.catalog import AvatarEntry
 
 # A cost is the mean of the last frames: what they wait for others is part of it, or one stream too
 # many would be admitted. One frame that was held up for long says little.
 LAST_SHARE = 0.05
 LONGEST = 2.0
-# When those who are refused may try again: each another time, lest they all come back at once.
-RETRY_DELAYS_S = (1.5, 3.0)
 
 
 class FrameCosts:
@@ -51,8 +47,3 @@ class FrameCosts:
         """
         by_preset = self._by_preset.get(entry.manifest.preset)
         return self._by_avatar.get((entry.avatar_id, entry.revision), by_preset)
-
-
-def retry_delay_s() -> float:
-    """Says in how many seconds one who is refused should try again."""
-    return random.uniform(*RETRY_DELAYS_S)

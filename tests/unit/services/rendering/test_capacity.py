@@ -9,7 +9,7 @@ import pytest
 
 from services.common.storage import AvatarStore
 from services.rendering.catalog import AvatarCatalog
-from services.rendering.pool.capacity import RETRY_DELAYS_S, FrameCosts, retry_delay_s
+from services.rendering.pool.capacity import FrameCosts
 from tests.fakes.bundle import write_fake_bundle
 
 
@@ -47,9 +47,3 @@ def test_a_frame_that_was_held_up_for_long_says_little(tmp_path: Path) -> None:
     costs.calibrate(anna, 0.020)
     costs.observe(anna, 5.0)
     assert costs.frame_s(anna) == pytest.approx(0.021)
-
-
-def test_those_who_are_refused_together_do_not_come_back_together() -> None:
-    delays_s = {retry_delay_s() for _ in range(50)}
-    assert len(delays_s) == 50
-    assert RETRY_DELAYS_S[0] <= min(delays_s) <= max(delays_s) <= RETRY_DELAYS_S[1]
