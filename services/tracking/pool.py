@@ -17,7 +17,7 @@ from styleavatar.v1 import image_pb2
 from services.common.face_messages import IMAGE_FORMAT_NAMES, seconds_from_duration
 from services.common.metrics import TrackingMetrics
 from services.common.worker.options import WorkerOptions
-from services.common.worker.parameters import identity_to_body, parameters_from_body
+from services.common.worker.parameters import identity_to_body, unpack_parameters
 from services.common.worker.process import WorkerProcess
 from services.common.worker.supervisor import WorkerSupervisor
 from styleavatar_core.errors import InvalidInputError, StyleAvatarError, WorkerLostError
@@ -125,8 +125,11 @@ class TrackingLane:
         parts = (*earlier, frame.image.data)
 
         def read(slot: int, answer: dict[str, Any]) -> TrackedFrame:
-            found = answer["parameters"]
-            return TrackedFrame(found and parameters_from_body(found), answer["timings_s"])
+            parameters = None
+            if (byte_count := answer["byte_count"]) > 0:
+                found = worker.arena.read(slot, byte_count)
+                parameters = unpack_parameters(answer["model_id"], found)
+            return TrackedFrame(parameters, answer["timings_s"])
 
         return await worker.call_with_slot(
             "track",

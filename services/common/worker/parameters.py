@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Face parameters and identities for workers: JSON-able, or as bytes where time counts."""
+"""What workers are told: face parameters as bytes, for shared memory, identities JSON-able."""
 
 from __future__ import annotations
 
@@ -12,31 +12,6 @@ from styleavatar_core.types import FaceIdentity, FaceParameters
 
 # Frame index, capture time, scale, confidence and person of a face; its arrays of float32 follow.
 _HEAD = struct.Struct("<qdddI")
-
-
-def parameters_to_body(parameters: FaceParameters) -> dict[str, Any]:
-    """Writes face parameters as JSON-able values; float32 come back exactly."""
-    return {
-        "model_id": parameters.model_id,
-        "rotation": parameters.rotation.tolist(),
-        "translation": parameters.translation.tolist(),
-        "scale": float(parameters.scale),
-        "expression": parameters.expression.tolist(),
-        "eye_rotation": parameters.eye_rotation.tolist(),
-        "confidence": float(parameters.confidence),
-        "capture_time_s": float(parameters.capture_time_s),
-        "frame_index": int(parameters.frame_index),
-        "person_index": int(parameters.person_index),
-    }
-
-
-def parameters_from_body(body: dict[str, Any]) -> FaceParameters:
-    """Reads what ``parameters_to_body`` wrote."""
-    arrays = {
-        name: np.array(body[name], np.float32)
-        for name in ("rotation", "translation", "expression", "eye_rotation")
-    }
-    return FaceParameters(**{**body, **arrays})
 
 
 def pack_parameters(parameters: FaceParameters) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from services.common.image_codec import decode_image
 from services.common.worker.arena import SharedArena
-from services.common.worker.parameters import identity_from_body, parameters_to_body
+from services.common.worker.parameters import identity_from_body, pack_parameters
 from services.tracking.h264 import H264Decoder
 from services.tracking.pool import STREAM_NOT_OPEN
 from styleavatar_core.errors import AssetError, RenderError
@@ -118,7 +118,8 @@ class Runner:
                 ``frame_index``.
 
         Returns:
-            ``parameters`` or None when there is no face; ``timings_s`` by stage.
+            ``model_id`` and ``byte_count`` of the face that lies in the slot now, 0 when there is
+            none; ``timings_s`` by stage.
         """
         stream = self._streams.get(body["stream_id"])
         if stream is None:
@@ -127,10 +128,11 @@ class Runner:
         frame = stream.decode(self._arena, body)
         decoded = time.perf_counter()
         parameters = stream.tracker.track(frame, body["capture_time_s"], body["frame_index"])
+        tracked = time.perf_counter()
+        found = pack_parameters(parameters) if parameters else b""
+        self._arena.write(body["slot"], found)
         return {
-            "parameters": parameters_to_body(parameters) if parameters else None,
-            "timings_s": {
-                "decoding": decoded - started,
-                "tracking": time.perf_counter() - decoded,
-            },
+            "model_id": parameters.model_id if parameters else "",
+            "byte_count": len(found),
+            "timings_s": {"decoding": decoded - started, "tracking": tracked - decoded},
         }

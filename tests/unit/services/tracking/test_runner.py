@@ -8,7 +8,7 @@ import pytest
 
 from services.common.image_codec import encode_image
 from services.common.worker.arena import SharedArena
-from services.common.worker.parameters import identity_to_body
+from services.common.worker.parameters import identity_to_body, unpack_parameters
 from services.tracking.worker.runner import Runner, open_tracker
 from styleavatar_core.errors import AssetError, InvalidInputError, RenderError
 from styleavatar_core.types import FaceIdentity
@@ -55,10 +55,11 @@ def test_frames_are_tracked_by_the_streams_own_tracker() -> None:
     frame = np.full((32, 32, 3), 51, np.uint8)
     for name in ("raw_rgb", "png"):
         answer = track(runner, arena, "a", encode_image(frame, name), name)
-        assert answer["parameters"]["frame_index"] == 3
-        assert answer["parameters"]["expression"][0] == pytest.approx(0.2)
+        found = unpack_parameters(answer["model_id"], arena.read(0, answer["byte_count"]))
+        assert (found.model_id, found.frame_index) == ("builtin-3", 3)
+        assert found.expression[0] == pytest.approx(0.2)
         assert set(answer["timings_s"]) == {"decoding", "tracking"}
-    assert track(runner, arena, "b", bytes(32 * 32 * 3), "raw_rgb")["parameters"] is None
+    assert track(runner, arena, "b", bytes(32 * 32 * 3), "raw_rgb")["byte_count"] == 0
     with pytest.raises(InvalidInputError):
         track(runner, arena, "a", b"short", "raw_rgb")
     runner.close({"stream_id": "a"})
