@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 from styleavatar_client.drive_report import DriveReport
+from styleavatar_client.frames import paced
 from styleavatar_client.streaming import AvatarStreams, DriverFrame
 
 from benchmarks.engine_parts.case import Figures
@@ -67,7 +68,7 @@ def _measure(
     every = _drive(streams, frames, every_frame=True).figures()
     spent_s = {name: _cpu_s(service) - before[name] for name, service in services.items()}
     spent_s["caller"] = time.process_time() - own_s
-    live = _drive(streams, _paced(frames)).figures()
+    live = _drive(streams, paced(frames)).figures()
     prefix = f"{preset}.live"
     return {
         f"{prefix}.frames_per_second": every.get("frames_per_second"),
@@ -91,14 +92,6 @@ def _drive(
 def _frames(clip: Path) -> Iterator[DriverFrame]:
     for index, _, image in read_frames(clip):
         yield DriverFrame(index, index / _CAMERA_FPS, image)
-
-
-def _paced(frames: Iterable[DriverFrame]) -> Iterator[DriverFrame]:
-    """Lets each frame go at its capture time."""
-    begun_s = time.perf_counter()
-    for frame in frames:
-        time.sleep(max(0.0, begun_s + frame.capture_time_s - time.perf_counter()))
-        yield frame
 
 
 def _cpu_s(service: RunningService) -> float:

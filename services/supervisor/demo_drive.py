@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from styleavatar_client.drive_report import DriveReport
+from styleavatar_client.frames import paced
 from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame
 
 from services.supervisor.demo_report import ContactSheet, write_demo_video
@@ -79,8 +79,8 @@ def drive_demo(
         written = write_demo_video(video_out, pairs, fps, sheet)
         sheet.write(video_out.with_name("contact_sheet.jpg"))
         live = DriveReport()
-        paced = streams.drive(avatar_id, _paced(_held_out(video, first)), same_person=True)
-        for _ in _counted(paced, live, expected, 0.5, on_progress):
+        answers = streams.drive(avatar_id, paced(_held_out(video, first)), same_person=True)
+        for _ in _counted(answers, live, expected, 0.5, on_progress):
             pass
     figures = live.figures()
     return DriveFigures(
@@ -103,16 +103,6 @@ def _remembered(
     """Keeps each frame's image until its answer has come; few are under way at a time."""
     for frame in frames:
         shown[frame.frame_index] = frame.image
-        yield frame
-
-
-def _paced(frames: Iterable[DriverFrame]) -> Iterator[DriverFrame]:
-    """Lets each frame go at its capture time, as a camera does."""
-    start_s: float | None = None
-    for frame in frames:
-        if start_s is None:
-            start_s = time.perf_counter() - frame.capture_time_s
-        time.sleep(max(0.0, start_s + frame.capture_time_s - time.perf_counter()))
         yield frame
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from styleavatar_client.connection import Credentials
 from styleavatar_client.drive_report import DriveReport
 from styleavatar_client.errors import ClientError
-from styleavatar_client.frames import AvatarFrame, ByteArray, DriverFrame
+from styleavatar_client.frames import AvatarFrame, ByteArray, DriverFrame, paced
 from styleavatar_client.streaming import AvatarStreams
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def drive(
 
     info = probe(video, min_duration_s=0.0)
     report = DriveReport()
-    frames = _frames(video) if every_frame else _paced(_frames(video))
+    frames = _frames(video) if every_frame else paced(_frames(video))
     console = Console(stderr=True)
     try:
         credentials = Credentials(api_key=api_key, tls_ca=tls_ca)
@@ -113,14 +112,6 @@ def _frames(video: Path) -> Iterator[DriverFrame]:
 
     for frame_index, time_s, image in read_frames(video):
         yield DriverFrame(frame_index, time_s, image)
-
-
-def _paced(frames: Iterator[DriverFrame]) -> Iterator[DriverFrame]:
-    """Lets each frame go at its capture time, as a camera does."""
-    started = time.perf_counter()
-    for frame in frames:
-        time.sleep(max(0.0, started + frame.capture_time_s - time.perf_counter()))
-        yield frame
 
 
 def _with_progress(

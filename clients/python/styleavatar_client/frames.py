@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -123,3 +125,13 @@ class AvatarFrame:
     stage_ms: dict[str, float] = field(default_factory=dict)
     failure: str = ""
     data: bytes = b""
+
+
+def paced(frames: Iterable[DriverFrame]) -> Iterator[DriverFrame]:
+    """Lets each frame go at its capture time, the first one at once, as a camera does."""
+    start_s: float | None = None
+    for frame in frames:
+        if start_s is None:
+            start_s = time.perf_counter() - frame.capture_time_s
+        time.sleep(max(0.0, start_s + frame.capture_time_s - time.perf_counter()))
+        yield frame
