@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import queue
+import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +24,8 @@ from styleavatar_client.streaming import AvatarStreams
 if TYPE_CHECKING:
     from styleavatar_core.data.video_writer import VideoWriter
 
+# Answers that wait to be written: a second of them, 100 MB at 1024 pixels.
+WAITING_LIMIT = 32
 _LABEL = "Synthetic: an avatar made by StyleAvatar, no camera saw this"
 
 
@@ -133,7 +137,8 @@ def _with_progress(
 class Recorder:
     """Writes a film as long as the driver's clip to a file, if there is one.
 
-    For a frame without a picture stands the last one before it, and at the beginning the first.
+    For a frame without a picture stands the last one before it, and at the beginning the first. A
+    thread writes: who reads a live stream must not wait for encoder and disk.
     """
 
     def __init__(self, path: Path | None, fps: float) -> None:
@@ -148,16 +153,40 @@ class Recorder:
         self._writer: VideoWriter | None = None
         self._last: ByteArray | None = None
         self._frame_count = 0  # in the film so far
+        self._waiting: queue.Queue[AvatarFrame | None] = queue.Queue(WAITING_LIMIT)
+        self._error: Exception | None = None
+        self._writing = threading.Thread(target=self._write_all, name="film", daemon=True)
 
     def __enter__(self) -> Recorder:
+        self._writing.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._waiting.put(None)
+        self._writing.join()
+        if kind is None and self._error is not None:
+            raise self._error
 
     def add(self, answer: AvatarFrame) -> None:
-        """Writes the answer's picture at its place in the film."""
+        """Has the answer's picture written at its place in the film; raises what failed there."""
+        if self._error is not None:
+            raise self._error
+        if self._path is not None:
+            self._waiting.put(answer)
+
+    def _write_all(self) -> None:
+        """Writes until the end; after an error it only makes room."""
+        try:
+            while (answer := self._waiting.get()) is not None:
+                self._write(answer)
+            if self._writer is not None:
+                self._writer.close()
+        except Exception as error:  # raised where the caller is
+            self._error = error
+            while answer is not None:
+                answer = self._waiting.get()
+
+    def _write(self, answer: AvatarFrame) -> None:
         picture = self._last if answer.image is None else answer.image
         if self._path is None or picture is None:
             return

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from av.error import FFmpegError
 from styleavatar_client.drive_command import Recorder
 from styleavatar_client.frames import AvatarFrame
 
@@ -38,3 +40,20 @@ def test_for_a_failed_frame_stands_the_picture_before(tmp_path: Path) -> None:
     values = filmed(path, answer(0, None), answer(1, 50), answer(2, None), answer(3, 200))
     assert values == pytest.approx([50, 50, 50, 200], abs=3)
     assert filmed(path, answer(0, 50), answer(1, None)) == pytest.approx([50, 50], abs=3)
+
+
+def test_a_disk_that_takes_nothing_holds_up_no_reader_and_its_failure_is_told(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "avatar.mp4"
+    os.mkfifo(path)  # opening it waits for a reader, and there is no seeking in it
+    recorder = Recorder(path, 25.0)
+    with pytest.raises(FFmpegError), recorder:
+        opened = film_into_a_pipe(recorder, path)
+    os.close(opened)
+
+
+def film_into_a_pipe(recorder: Recorder, path: Path) -> int:
+    for index in range(5):
+        recorder.add(answer(index, 50))
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
