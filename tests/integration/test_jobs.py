@@ -10,6 +10,8 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from styleavatar_client.errors import ClientError
+from styleavatar_client.rest import GatewayClient
 
 from services.common.jobs import JobState
 from tests.integration.job_system import (
@@ -149,3 +151,19 @@ def test_a_job_that_fails_says_why(system: JobSystem, clip: Path, maker: str, re
     assert (name, job["state"], job["error"]["reason"]) == ("end", "FAILED", reason)
     assert "secret" not in job["error"]["message"]
     assert system.http.get(f"/v1/avatars/{avatar_id}").json()["state"] == "FAILED"
+
+
+def test_the_client_cancels_retries_and_deletes(system: JobSystem, clip: Path) -> None:
+    with GatewayClient(str(system.http.base_url)) as client:
+        job_id, avatar_id = start_job(system, clip)
+        with pytest.raises(ClientError, match="failed or canceled") as caught:
+            client.retry_job(job_id)
+        assert caught.value.code == "409"
+        assert client.cancel_job(job_id)["state"] == "CANCELED"
+        assert client.retry_job(job_id)["state"] == "QUEUED"
+        client.delete_avatar(avatar_id)
+        assert avatar_id not in [avatar["avatar_id"] for avatar in client.list_avatars()]
+        with pytest.raises(ClientError, match=avatar_id) as caught:
+            client.delete_avatar(avatar_id)
+        assert (caught.value.code, caught.value.reason) == ("404", "AVATAR_NOT_FOUND")
+    assert leftovers(system, job_id, avatar_id) == []

@@ -22,6 +22,10 @@ _TIMEOUT = httpx.Timeout(30.0, read=60.0, write=600.0)
 _RECONNECT_LIMIT_S = 120.0
 # While the gateway restarts a proxy before it says any of them.
 _AWAY_STATUSES = (502, 503, 504)
+_MAY_BE_DONE = (
+    " What it was asked for may be under way all the same: its page lists all avatars; look there"
+    " before you ask again."
+)
 _CONNECTED = "connected"  # told by ourselves: from the gateway nothing may come for hours
 
 
@@ -187,19 +191,26 @@ class GatewayClient:
             ) from error
 
     def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        with self._translated():
+        with self._translated("" if method == "GET" else _MAY_BE_DONE):
             answer = self._http.request(method, path, **options)
         _check(answer)
         return answer
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, advice: str = "") -> Iterator[None]:
+        """Turns what goes wrong on the way into sentences; advice is for when it had got there."""
         try:
             yield
-        except httpx.TransportError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise ClientError(
                 f"No gateway answers at {self._url} ({error}). Start one with `styleavatar serve`,"
                 " or say where it is with --gateway.",
+                code="UNAVAILABLE",
+            ) from error
+        except httpx.TransportError as error:
+            raise ClientError(
+                f"The gateway at {self._url} broke off, or did not answer in time ({error})."
+                f"{advice}",
                 code="UNAVAILABLE",
             ) from error
 

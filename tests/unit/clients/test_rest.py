@@ -52,6 +52,12 @@ class Gateway(BaseHTTPRequestHandler):
             self.answer(200, json.dumps(state).encode())
         self.server.was_resumed = self.server.was_resumed or after == "1"
 
+    def do_POST(self) -> None:
+        """Takes an upload and does not answer before the caller has gone."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.connection.recv(1)
+        self.close_connection = True
+
     def be_quiet(self) -> None:
         """Breaks off twice after a while without an event, and then has the last one."""
         self.server.quiet_count += 1
@@ -163,6 +169,17 @@ def test_a_refusal_without_a_sentence_is_its_status(client: GatewayClient, tmp_p
 def test_a_web_page_is_no_gateway(client: GatewayClient) -> None:
     with pytest.raises(ClientError, match="is no gateway"):
         client.get_avatar("page")
+
+
+def test_an_upload_that_is_not_answered_in_time_may_have_come(
+    client: GatewayClient, tmp_path: Path
+) -> None:
+    (tmp_path / "video.mp4").write_bytes(b"a video")
+    client._http.timeout = 0.5
+    with pytest.raises(ClientError, match="may be under way all the same") as caught:
+        client.create_avatar(tmp_path / "video.mp4", "I consent.")
+    assert caught.value.code == "UNAVAILABLE"
+    assert "styleavatar serve" not in str(caught.value)
 
 
 def test_nobody_there() -> None:
