@@ -57,7 +57,7 @@ lint: install ## ruff, import contracts, Dockerfiles, compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/hadolint docker/*.Dockerfile
+	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/gpu/compose.yml
 
 format: install ## Format and fix what can be fixed

@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from services.common.settings import ServiceSettings
 from services.supervisor.redis_server import redis_command
@@ -19,6 +26,7 @@ from services.supervisor.settings import SupervisorSettings
 from services.supervisor.specs import service_specs
 
 ROOT = Path(__file__).resolve().parents[3]
+DOCKERFILE = ROOT / "docker" / "Dockerfile"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 OUR_SERVICES = {
     "gateway": "services.gateway.settings:GatewaySettings",
@@ -122,13 +130,54 @@ def test_prometheus_scrapes_every_service_where_it_listens() -> None:
         assert port in default_ports(name)
 
 
-@pytest.mark.parametrize("dockerfile", sorted((ROOT / "docker").glob("*.Dockerfile")), ids=str)
-def test_dockerfiles_pass_the_linter(dockerfile: Path) -> None:
+def test_the_dockerfile_passes_the_linter() -> None:
     hadolint = str(Path(sys.executable).with_name("hadolint"))
     result = subprocess.run(
-        [hadolint, str(dockerfile)], capture_output=True, text=True, check=False
+        [hadolint, str(DOCKERFILE)], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needed(requirements: Iterable[str]) -> set[str]:
+    """Names of what must be installed for some requirements, by what is installed here."""
+    names, waiting = set[str](), [Requirement(text) for text in requirements]
+    seen = set[str]()
+    while waiting:
+        asked = waiting.pop()
+        if str(asked) in seen:
+            continue
+        seen.add(str(asked))
+        names.add(normal(asked.name))
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            for text in importlib.metadata.requires(asked.name) or ():
+                needs = Requirement(text)
+                extras = ("", *asked.extras)
+                if needs.marker is None or any(needs.marker.evaluate({"extra": e}) for e in extras):
+                    waiting.append(needs)
+    return names
+
+
+def test_images_have_what_the_package_needs_and_no_tools_of_developers() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].values()
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    (base,) = re.findall(r"RUN (grep -Ev .*?) > runtime.lock", DOCKERFILE.read_text(), re.DOTALL)
+    left_out = set("|".join(re.findall(r"\^\((.*?)\)==", base)).split("|"))
+    locked = {normal(line.split("==")[0]) for line in lines}
+    assert left_out == locked - needed([*project["dependencies"], *chain(*extras)])
+
+
+@pytest.mark.parametrize("name", OUR_SERVICES)
+def test_what_is_costly_to_build_outlives_a_restart(name: str) -> None:
+    (cache,) = re.findall(r"XDG_CACHE_HOME=(\S+)", DOCKERFILE.read_text())
+    volumes = dict(volume.split(":") for volume in service(name)["volumes"])
+    assert volumes == {"styleavatar-data": "/data", "styleavatar-cache": cache}
+    assert set(volumes) <= set(COMPOSE["volumes"])
+    assert service(name)["tmpfs"] == ["/tmp"]
 
 
 def test_redis_keeps_its_data_as_the_embedded_one_does() -> None:
