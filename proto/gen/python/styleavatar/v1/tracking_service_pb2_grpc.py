@@ -65,7 +65,8 @@ class TrackingServiceServicer:
 
     def Reenact(self, request_iterator, context):
         """Tracks a stream of frames and answers the avatar that they drive, through the rendering service. A frame
-        without a face is answered by the avatar with the last one (`held`), which fades to rest within a second.
+        without a face is answered by the avatar with the last one (`held`): as it was for a third of a second, then
+        fading to rest within two thirds more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
