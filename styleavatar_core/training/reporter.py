@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +24,8 @@ from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.parallel import told_by_first_rank
 from styleavatar_core.training.pictures import image_array
+from styleavatar_core.training.side_files import SideFiles, append_whole
 from styleavatar_core.types import ByteArray, Progress
-
-logger = logging.getLogger(__name__)
 
 LOG_NAME = "training.jsonl"
 SAMPLES_NAME = "samples.jpg"
@@ -101,7 +97,7 @@ class TrainingReporter:
         self._on_progress = on_progress or (lambda _: None)
         self._next_event = self._next_preview = 0.0
         self._psnr_db: float | None = None
-        self._unwritten: set[str] = set()  # names of files that could not be written last time
+        self._files = SideFiles()
 
     def after_step(self, clock: Clock, share: float, rate: float, losses: dict[str, float]) -> None:
         """Reports if it is time to."""
@@ -175,33 +171,12 @@ class TrainingReporter:
         clip.refresh()
         shown = spread_evenly(clip.dataset.watched_indices, frame_count)
         drawn = {index: clip(index) for index in shown}
-        with self._going_on_without(SAMPLES_NAME):
+        with self._files.going_on_without(SAMPLES_NAME):
             write_sheet(clip.dataset, drawn.__getitem__, shown, self._folder / SAMPLES_NAME)
         return encode_jpeg(contact_sheet([[image for image, _ in drawn.values()]], _PREVIEW_PX))
 
     def _log(self, figures: dict[str, float]) -> None:
         rounded = {name: float(f"{value:.6g}") for name, value in figures.items()}
-        path = self._folder / LOG_NAME
-        with self._going_on_without(LOG_NAME):
-            length = path.stat().st_size if path.exists() else 0
-            try:
-                with path.open("a") as file:
-                    file.write(json.dumps(rounded) + "\n")
-            except OSError:
-                os.truncate(path, length)  # half a line would spoil the next
-                raise
-
-    @contextmanager
-    def _going_on_without(self, name: str) -> Iterator[None]:
-        """Lets the block fail to write a file; says so once until it can be written again."""
-        try:
-            yield
-        except OSError as error:
-            if name not in self._unwritten:
-                logger.warning(
-                    "the training goes on without a file that cannot be written",
-                    extra={"file": name, "error": str(error)},
-                )
-            self._unwritten.add(name)
-        else:
-            self._unwritten.discard(name)
+        line = json.dumps(rounded) + "\n"
+        with self._files.going_on_without(LOG_NAME):
+            append_whole(self._folder / LOG_NAME, line.encode())
