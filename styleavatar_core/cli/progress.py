@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -90,6 +91,8 @@ def _clock(seconds: float) -> str:
 def stop_on_interrupt(*, goes_on: bool = False) -> Iterator[Callable[[], bool]]:
     """Yields a callable for ``should_stop``: true after Ctrl-C or SIGTERM, so work can be saved.
 
+    A second Ctrl-C ends the process as if nobody had asked, for when the first is not heard.
+
     Args:
         goes_on: Whether the same command goes on where it was stopped; told then.
 
@@ -97,13 +100,17 @@ def stop_on_interrupt(*, goes_on: bool = False) -> Iterator[Callable[[], bool]]:
         TrainingCanceled: The work was stopped; says to a person what that means.
     """
     asked = False
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         asked = True
+        # torchrun hands on to its processes the Ctrl-C that the terminal has sent them already.
+        if "WORLD_SIZE" not in os.environ:
+            signal.signal(signal.SIGINT, before[signal.SIGINT])
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, ask) for number in numbers}
+    for number in before:
+        signal.signal(number, ask)
     try:
         yield lambda: asked
     except TrainingCanceled as stop:
