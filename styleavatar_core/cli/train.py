@@ -104,7 +104,7 @@ def train(
             consent=record,
             adversarial=adversarial,
             seed=seed,
-            face_model=choose_face_model(face_model).model_id,
+            face_model=face_model and choose_face_model(face_model).model_id,
             config=config,
             start=start,
             perceptual_weights=vgg19,

@@ -15,7 +15,11 @@ from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.provenance.consent import ConsentRecord
 from styleavatar_core.training.avatar_writer import faces_in_window, training_record, write_avatar
-from styleavatar_core.training.checkpoint import TRAINING_FOLDER, read_perceptual_loss
+from styleavatar_core.training.checkpoint import (
+    CHECKPOINT_NAME,
+    TRAINING_FOLDER,
+    read_perceptual_loss,
+)
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
@@ -91,6 +95,7 @@ def create_avatar(
             face_model=face_model,
             frame_cap=frame_cap,
             matting_weights=matting_weights,
+            checkpoint=folder / TRAINING_FOLDER / CHECKPOINT_NAME,
             on_progress=on_progress,
             should_stop=should_stop,
         )

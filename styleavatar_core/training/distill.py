@@ -16,7 +16,11 @@ from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.training.avatar_writer import training_record, write_avatar
-from styleavatar_core.training.checkpoint import TRAINING_FOLDER, read_perceptual_loss
+from styleavatar_core.training.checkpoint import (
+    CHECKPOINT_NAME,
+    TRAINING_FOLDER,
+    read_perceptual_loss,
+)
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER
@@ -61,6 +65,7 @@ def distill(
 
     Raises:
         InvalidInputError: The teacher's pictures are smaller than the student's.
+        ConflictError: The folder's training is of another teacher, preset, seed or frame count.
         TrainingCanceled: ``should_stop`` said so.
     """
     teacher = read_bundle(teacher_path)
@@ -73,6 +78,7 @@ def distill(
         frame_count=frame_count,
         seed=seed,
         backend=backend,
+        checkpoint=folder / TRAINING_FOLDER / CHECKPOINT_NAME,
         on_progress=on_progress,
         should_stop=should_stop,
     )

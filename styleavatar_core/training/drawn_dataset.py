@@ -23,6 +23,11 @@ from styleavatar_core.engine.typical_inputs import draw_parameters
 from styleavatar_core.errors import InvalidInputError, TrainingCanceled
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import GeneratorConfig
+from styleavatar_core.training.dataset_match import (
+    differences,
+    made_with,
+    require_no_training,
+)
 from styleavatar_core.types import CropBox, Progress
 
 _TRAIN_SHARE = 0.8  # the rest is held out, as of a clip (Sec. 4.1)
@@ -36,6 +41,7 @@ def draw_dataset(
     frame_count: int,
     seed: int = 0,
     backend: str = "auto",
+    checkpoint: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> AvatarDataset:
@@ -51,11 +57,14 @@ def draw_dataset(
         frame_count: Pictures, at least five; the last fifth is held out.
         seed: Of the faces.
         backend: What the avatar is rendered with.
+        checkpoint: Of the training on this dataset; while it is there, no other dataset replaces
+            this one.
         on_progress: Told how far it is.
         should_stop: Asked between pictures.
 
     Raises:
         InvalidInputError: The avatar is smaller than the preset, or there are too few pictures.
+        ConflictError: The training is on other pictures.
         TrainingCanceled: ``should_stop`` said so.
     """
     if frame_count < 5:
@@ -66,7 +75,10 @@ def draw_dataset(
             f"{config.image_size_px} of '{config.name}'; choose a smaller preset"
         )
     info = _info(teacher, config, frame_count, seed)
-    if read_info(folder) != info:
+    known = read_info(folder)
+    if known != info:
+        if known is not None:
+            require_no_training(checkpoint, known, differences(known, made_with(info)))
         _draw(teacher, folder, info, seed, backend, on_progress or (lambda _: None), should_stop)
     return AvatarDataset(folder)
 

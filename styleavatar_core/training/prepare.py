@@ -21,13 +21,17 @@ from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.data.video import MIN_FACE_FRAMES, probe_for_training, read_frames
 from styleavatar_core.errors import FaceNotFoundError, TrainingCanceled
 from styleavatar_core.face3d.camera import parameters_in_crop
-from styleavatar_core.face3d.library import find_face_model
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.tracking.capture import CaptureReport, FrameObserver, assess_capture
 from styleavatar_core.tracking.capture_files import write_capture_report
 from styleavatar_core.tracking.silhouette import fit_silhouette
 from styleavatar_core.tracking.video import TrackedVideo, track_video
+from styleavatar_core.training.dataset_match import (
+    choose_model,
+    differences,
+    require_no_training,
+)
 from styleavatar_core.types import CropBox, FaceParameters, FloatArray, Progress
 
 logger = logging.getLogger(__name__)
@@ -50,6 +54,7 @@ def prepare_dataset(
     face_model: str = "",
     frame_cap: int = DEFAULT_FRAME_CAP,
     matting_weights: Path | None = None,
+    checkpoint: Path | None = None,
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
 ) -> AvatarDataset:
@@ -62,21 +67,29 @@ def prepare_dataset(
         face_model: Id of the face model to track with; the built-in one if empty.
         frame_cap: Most frames to keep; longer clips are thinned evenly.
         matting_weights: TorchScript file of Robust Video Matting, if there is one.
+        checkpoint: Of the training on this dataset; while it is there, no other dataset replaces
+            this one.
         on_progress: Told how far it is.
         should_stop: Asked between frames.
 
     Raises:
         InvalidInputError: The video cannot be used.
         AssetError: There is no such face model.
+        ConflictError: The training is on a dataset of something else.
         TrainingCanceled: ``should_stop`` said so.
     """
-    model = find_face_model(face_model)
     digest = _sha256(video)
     known = read_info(folder)
-    matting_name = RVM if matting_weights else SELFIE
-    if known is not None and _matches(known, digest, config, model, frame_cap, matting_name):
-        logger.info("dataset reused", extra={"folder": str(folder)})
-        return AvatarDataset(folder)
+    model = choose_model(face_model, known, checkpoint)
+    if known is not None:
+        wanted = _wanted(digest, config, model, frame_cap, RVM if matting_weights else SELFIE)
+        if not known.model_digest:  # of an older version, which did not write it down
+            del wanted["model_digest"]
+        different = differences(known, wanted)
+        if not different:
+            logger.info("dataset reused", extra={"folder": str(folder)})
+            return AvatarDataset(folder)
+        require_no_training(checkpoint, known, different)
     (folder / "dataset.json").unlink(missing_ok=True)
     probe_for_training(video)
     report = on_progress or (lambda _: None)
@@ -218,24 +231,19 @@ def _choose_frames(tracked: TrackedVideo, frame_cap: int) -> list[int]:
     return spread_evenly(found, frame_cap)
 
 
-def _matches(
-    info: DatasetInfo,
-    digest: str,
-    config: GeneratorConfig,
-    model: FaceModel,
-    frame_cap: int,
-    matting: str,
-) -> bool:
-    sizes = (config.image_size_px, config.rendering_size_px)
-    is_same_model = info.model_digest in ("", model.digest)
-    return is_same_model and (digest, *sizes, frame_cap, model.model_id, matting) == (
-        info.source_sha256,
-        info.image_size_px,
-        info.rendering_size_px,
-        info.frame_cap,
-        info.model_id,
-        info.matting,
-    )
+def _wanted(
+    digest: str, config: GeneratorConfig, model: FaceModel, frame_cap: int, matting: str
+) -> dict[str, object]:
+    """Returns what a dataset must have been made with to be used again."""
+    return {
+        "source_sha256": digest,
+        "image_size_px": config.image_size_px,
+        "rendering_size_px": config.rendering_size_px,
+        "frame_cap": frame_cap,
+        "model_id": model.model_id,
+        "model_digest": model.digest,
+        "matting": matting,
+    }
 
 
 def _sha256(path: Path) -> str:

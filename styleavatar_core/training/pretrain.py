@@ -15,7 +15,7 @@ from pathlib import Path
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks import GeneratorConfig, get_preset
-from styleavatar_core.training.checkpoint import TRAINING_FOLDER
+from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
 from styleavatar_core.training.parallel import first_rank_first
@@ -54,6 +54,7 @@ def pretrain(
     Raises:
         InvalidInputError: There are fewer than two clips, one cannot be used, or they are of
             different face models.
+        ConflictError: The folder's training is of other videos, another preset or seed.
         TrainingCanceled: ``should_stop`` said so.
     """
     if len(clips) < 2:
@@ -70,7 +71,12 @@ def pretrain(
                 continue
             prepared = folder / DATASETS_FOLDER / f"{number}-{clip.stem}"
             dataset = prepare_dataset(
-                clip, prepared, generator_config, on_progress=on_progress, should_stop=should_stop
+                clip,
+                prepared,
+                generator_config,
+                checkpoint=folder / TRAINING_FOLDER / CHECKPOINT_NAME,
+                on_progress=on_progress,
+                should_stop=should_stop,
             )
             datasets.append(dataset)
     models = {(dataset.info.model_id, dataset.info.model_digest) for dataset in datasets}

@@ -136,6 +136,12 @@ def test_pictures_are_drawn_once(teacher, drawn, tiny_config, tmp_path):
     folder = shutil.copytree(drawn.folder, tmp_path / "dataset")
     settings = {"frame_count": FRAMES, "backend": "torch", "should_stop": lambda: True}
     assert len(draw_dataset(teacher, folder, tiny_config, **settings)) == FRAMES
+    (tmp_path / "checkpoint").touch()
+    settings["checkpoint"] = tmp_path / "checkpoint"
+    with pytest.raises(ConflictError, match=r"matting: .* seed 0, now .* seed 1.*another folder"):
+        draw_dataset(teacher, folder, tiny_config, seed=1, **settings)
+    assert len(draw_dataset(teacher, folder, tiny_config, **settings)) == FRAMES
+    (tmp_path / "checkpoint").unlink()
     with pytest.raises(TrainingCanceled):
         draw_dataset(teacher, folder, tiny_config, seed=1, **settings)
     assert not (folder / "dataset.json").exists()  # half of one, half of the other

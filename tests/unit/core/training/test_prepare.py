@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is held out has no say in what is trained on; what was prepared otherwise is not reused."""
 
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-from styleavatar_core.data.matting import ForegroundMatting
+from styleavatar_core.data.dataset import AvatarDataset
+from styleavatar_core.data.matting import SELFIE, ForegroundMatting
 from styleavatar_core.data.portrait import choose_window
 from styleavatar_core.data.video_writer import VideoWriter
-from styleavatar_core.errors import InvalidInputError, TrainingCanceled
-from styleavatar_core.networks import GeneratorConfig
+from styleavatar_core.errors import ConflictError, InvalidInputError, TrainingCanceled
+from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, EARLIER_MODEL_ID
+from styleavatar_core.face3d.library import find_face_model
+from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.tracking.video import TrackedVideo
 from styleavatar_core.training import prepare
 from styleavatar_core.training.prepare import _choose_window, _fit_head, prepare_dataset
@@ -106,6 +111,79 @@ def test_a_dataset_of_another_matting_is_prepared_anew(
     assert reused.info.matting == matting.name
     with pytest.raises(InvalidInputError):
         prepare_dataset(video, folder, tiny_config, frame_cap=cap, matting_weights=other)
+
+
+class Other(NamedTuple):
+    """What is asked for in a folder where something else is trained already."""
+
+    preset: str = "nano"
+    video: bytes = b"the video"
+    cap: int = 100
+    has_matting: bool = False
+    told: str = ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Other(preset="lite", told="pixels of a picture: 128, now 256"),
+        Other(video=b"another one", told="sha256 of the source"),
+        Other(cap=50, told="most frames: 100, now 50"),
+        Other(has_matting=True, told="matting: mediapipe-selfie-seg.*, now robust-video-matting"),
+    ],
+)
+def test_what_is_trained_on_is_not_replaced(tmp_path: Path, other: Other) -> None:
+    video, folder, checkpoint = (tmp_path / name for name in ("clip.mp4", "dataset", "checkpoint"))
+    write_prepared_clip(folder, size_px=128)
+    video.write_bytes(b"the video")
+    name_source(folder, video, SELFIE)
+    checkpoint.touch()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+
+    def prepared(given: Other) -> AvatarDataset:
+        video.write_bytes(given.video)
+        return prepare_dataset(
+            video,
+            folder,
+            get_preset(given.preset),
+            frame_cap=given.cap,
+            matting_weights=tmp_path / "rvm.pt" if given.has_matting else None,
+            checkpoint=checkpoint,
+        )
+
+    with pytest.raises(
+        ConflictError, match=rf"training on disc\.mp4.*{other.told}.*another folder"
+    ):
+        prepared(other)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert len(prepared(Other())) == 20  # it goes on with what it was begun with
+
+
+def test_a_training_goes_on_with_the_built_in_face_model_of_its_time(tmp_path: Path) -> None:
+    video, folder, checkpoint = (tmp_path / name for name in ("clip.mp4", "dataset", "checkpoint"))
+    write_prepared_clip(folder, size_px=128)
+    video.write_bytes(b"the video")
+    name_source(folder, video, SELFIE)
+    path = folder / "dataset.json"
+    earlier = {
+        "model_id": EARLIER_MODEL_ID,
+        "model_digest": find_face_model(EARLIER_MODEL_ID).digest,
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | earlier))
+
+    def prepared(name: str) -> AvatarDataset:
+        preset = get_preset("nano")
+        return prepare_dataset(
+            video, folder, preset, face_model=name, frame_cap=100, checkpoint=checkpoint
+        )
+
+    checkpoint.touch()
+    assert prepared("").info.model_id == EARLIER_MODEL_ID
+    with pytest.raises(ConflictError, match=f"face model: {EARLIER_MODEL_ID}, now"):
+        prepared(BUILTIN_MODEL_ID)
+    checkpoint.unlink()
+    with pytest.raises(InvalidInputError):  # with no training it is prepared with today's
+        prepared("")
 
 
 def test_a_capture_report_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
