@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from styleavatar_core.cli.bundle_path import beside_bundle, find_bundle
-from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
+from styleavatar_core.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
-    from styleavatar_core.avatar.manifest import AvatarManifest
     from styleavatar_core.data.dataset import AvatarDataset
-    from styleavatar_core.data.dataset_info import DatasetInfo
     from styleavatar_core.engine.avatar_renderer import AvatarRenderer
     from styleavatar_core.evaluation.evaluate import HeldOutEvaluation
     from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
@@ -63,6 +61,7 @@ def evaluate(
     """Measure an avatar on held-out frames, and write a report to look at."""
     from styleavatar_core.data.dataset import AvatarDataset
     from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+    from styleavatar_core.evaluation.belonging import require_own_dataset
     from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
 
     bundle = find_bundle(avatar)
@@ -89,6 +88,8 @@ def evaluate(
     renderer = AvatarRenderer(bundle, backend=backend)
     try:
         dataset = AvatarDataset(avatar / "dataset") if has_dataset else None
+        if dataset is not None:
+            require_own_dataset(renderer.manifest, dataset.info, f"{bundle}, {dataset.folder}")
         driven = [] if driver is None else [_drive(renderer, driver, limit, dataset)]
         figures = dict(driven[0].figures) if driven else {}
         if dataset is not None:
@@ -164,6 +165,7 @@ def _evaluate_own(
     """Measures the avatar on its own video, writes the report and returns the figures."""
     from styleavatar_core.avatar.bundle import read_bundle
     from styleavatar_core.data.spread import spread_evenly
+    from styleavatar_core.evaluation.belonging import teacher_of
     from styleavatar_core.evaluation.closeups import closeups_sheet
     from styleavatar_core.evaluation.control import (
         control_fidelity,
@@ -174,12 +176,6 @@ def _evaluate_own(
     from styleavatar_core.evaluation.page import Driven, ReportContent, write_page
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.tracking.tracker import Tracker
-
-    teacher = _teacher_of(renderer.manifest, dataset.info)
-    if teacher is None and renderer.manifest.source.sha256 != dataset.info.source_sha256:
-        raise ConflictError(
-            f"{bundle} was not trained on the video or the pictures of {avatar / 'dataset'}"
-        )
 
     def local(index: int) -> FaceParameters:
         return parameters_in_crop(dataset.parameters[index], dataset.info.crop)
@@ -225,16 +221,10 @@ def _evaluate_own(
         preview_jpeg=read_bundle(bundle, verify=False).preview(),
         training_log=_training_log(avatar / "training" / "training.jsonl"),
         driven=driven,
-        teacher=teacher,
+        teacher=teacher_of(renderer.manifest, dataset.info),
     )
     write_page(content, page)
     return figures
-
-
-def _teacher_of(manifest: AvatarManifest, info: DatasetInfo) -> Mapping[str, str] | None:
-    """Returns what is known of the larger avatar that drew the dataset, if one did."""
-    teacher = manifest.training.get("distilled_from")
-    return teacher if teacher and teacher["digest"] == info.source_sha256 else None
 
 
 def _extremes(evaluation: HeldOutEvaluation) -> list[int]:

@@ -59,8 +59,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `train` leaves behind, with networks that never were trained."""
     folder = tmp_path_factory.mktemp("trained") / "<Ada> & co"
     folder.mkdir()
-    write_prepared_clip(folder / "dataset", size_px=128, frame_count=16, train_count=12)
-    bundle = read_bundle(write_nano_bundle(folder / "first"))
+    dataset = write_prepared_clip(folder / "dataset", size_px=128, frame_count=16, train_count=12)
+    bundle = read_bundle(write_nano_bundle(folder / "first", window=dataset.info.window))
     picture = encode_jpeg(np.full((128, 128, 3), 90, np.uint8))
     write_bundle(
         folder / "avatar",
@@ -154,10 +154,17 @@ def test_evaluate_refuses_what_does_not_belong_together(trained: Path, tmp_path:
         CliRunner().invoke(build_app(), ["evaluate", str(alone)], catch_exceptions=False)
     shutil.copytree(trained / "dataset", alone / "dataset")
     info = alone / "dataset" / "dataset.json"
-    info.write_text(info.read_text().replace("0" * 64, "1" * 64))
-    arguments = ["evaluate", str(alone), "--backend", "torch"]
-    with pytest.raises(ConflictError, match="was not trained on the video"):
-        CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
+    own, arguments = json.loads(info.read_text()), ["evaluate", str(alone), "--backend", "torch"]
+    window = [0.0, 0.1, own["window"][2]]
+    for changes, told in (
+        ({"source_sha256": "1" * 64}, "was not trained on the video"),
+        ({"image_size_px": 64}, "has pictures of 128 pixels, the dataset pictures of 64 pixels"),
+        ({"model_id": "builtin-2"}, "the face model 'builtin-3', the dataset .* 'builtin-2'"),
+        ({"window": window}, r"the portrait window .*, the dataset .*\(0.0, 0.1, .* train` or"),
+    ):
+        info.write_text(json.dumps(own | changes))
+        with pytest.raises(ConflictError, match=told):
+            CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
 
 
 def test_a_driver_without_a_face_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
