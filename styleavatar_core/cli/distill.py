@@ -15,6 +15,7 @@ from styleavatar_core.cli.training_options import (
     MinutesOption,
     PresetOption,
     SeedOption,
+    chosen_settings,
 )
 
 
@@ -22,10 +23,10 @@ def distill(
     avatar: Annotated[Path, typer.Argument(help="Avatar bundle, or the folder of `train`.")],
     out: Annotated[Path, typer.Argument(help="Folder for pictures, checkpoint and new avatar.")],
     preset: PresetOption = "nano",
-    minutes: MinutesOption = 20.0,
+    minutes: MinutesOption = None,
     frames: Annotated[int, typer.Option(min=5, help="Pictures to learn from.")] = 600,
     batch_size: BatchSizeOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = None,
 ) -> None:
     """Train a smaller, faster avatar from a finished larger one. The new bundle is OUT/avatar."""
     teacher = find_bundle(avatar)
@@ -34,16 +35,17 @@ def distill(
     from styleavatar_core.training.config import TrainConfig
     from styleavatar_core.training.distill import distill as run
 
+    config = chosen_settings(out, TrainConfig(), minutes=minutes, batch_size=batch_size, seed=seed)
     with stop_on_interrupt(goes_on=True) as should_stop, training_progress(None) as on_progress:
         bundle = run(
             teacher,
             out,
             out / BUNDLE_FOLDER,
             generator_config=get_preset(preset),
-            minutes=minutes,
+            minutes=config.minutes,
             frame_count=frames,
-            seed=seed,
-            config=TrainConfig(batch_size=batch_size or TrainConfig().batch_size),
+            seed=config.seed,
+            config=config,
             on_progress=on_progress,
             should_stop=should_stop,
         )

@@ -17,6 +17,7 @@ from styleavatar_core.cli.training_options import (
     SeedOption,
     TensorboardOption,
     Vgg19Option,
+    chosen_settings,
 )
 
 CONSENT_NAME = "consent.json"
@@ -32,10 +33,10 @@ def pretrain(
         str, typer.Option(help="The agreement of all persons shown, in a sentence (required).")
     ] = "",
     preset: PresetOption = "lite",
-    minutes: MinutesOption = 60.0,
+    minutes: MinutesOption = None,
     batch_size: BatchSizeOption = None,
-    precision: PrecisionOption = "auto",
-    seed: SeedOption = 0,
+    precision: PrecisionOption = None,
+    seed: SeedOption = None,
     tensorboard: TensorboardOption = False,
     vgg19: Vgg19Option = None,
 ) -> None:
@@ -49,10 +50,13 @@ def pretrain(
     from styleavatar_core.training.pretrain import pretrain as run
     from styleavatar_core.training.tensorboard import TENSORBOARD_FOLDER
 
-    config = TrainConfig(
-        seed=seed,
-        batch_size=batch_size or TrainConfig().batch_size,
+    config = chosen_settings(
+        out,
+        TrainConfig(minutes=60.0),
+        minutes=minutes,
+        batch_size=batch_size,
         precision=precision,
+        seed=seed,
     )
     board = out / TRAINING_FOLDER / TENSORBOARD_FOLDER
     with (
@@ -67,7 +71,7 @@ def pretrain(
             clips,
             out,
             preset=preset,
-            minutes=minutes,
+            minutes=config.minutes,
             config=config,
             perceptual_weights=vgg19,
             on_progress=on_progress,

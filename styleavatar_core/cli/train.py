@@ -16,6 +16,7 @@ from styleavatar_core.cli.bundle_path import BUNDLE_FOLDER
 from styleavatar_core.cli.face_model_option import FaceModelOption
 from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
 from styleavatar_core.cli.training_options import (
+    YES_OR_BEGUN,
     BatchSizeOption,
     MinutesOption,
     PrecisionOption,
@@ -23,6 +24,7 @@ from styleavatar_core.cli.training_options import (
     SeedOption,
     TensorboardOption,
     Vgg19Option,
+    chosen_settings,
 )
 from styleavatar_core.errors import ConflictError
 from styleavatar_core.types import Progress
@@ -39,10 +41,13 @@ def train(
     subject: Annotated[str, typer.Option(help="Name of the person shown.")] = "",
     source: Annotated[str, typer.Option(help="Where the video comes from.")] = "",
     preset: PresetOption = "lite",
-    minutes: MinutesOption = 20.0,
+    minutes: MinutesOption = None,
     adversarial: Annotated[
-        bool, typer.Option(help="Whether the discriminator joins in the last part.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            help="Whether the discriminator joins in the last part.", show_default=YES_OR_BEGUN
+        ),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
@@ -50,11 +55,15 @@ def train(
         ),
     ] = None,
     stop_early: Annotated[
-        bool, typer.Option(help="Whether to finish sooner when quality has stopped rising.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            help="Whether to finish sooner when quality has stopped rising.",
+            show_default=YES_OR_BEGUN,
+        ),
+    ] = None,
     batch_size: BatchSizeOption = None,
-    precision: PrecisionOption = "auto",
-    seed: SeedOption = 0,
+    precision: PrecisionOption = None,
+    seed: SeedOption = None,
     tensorboard: TensorboardOption = False,
     resume: Annotated[
         bool, typer.Option(help="Go on from the checkpoint in OUT, if there is one.")
@@ -84,11 +93,15 @@ def train(
             f"{out} already holds a training; remove it, use another folder, or leave out "
             "--no-resume to go on"
         )
-    config = TrainConfig(precision=precision)
-    if not stop_early:
-        config = replace(config, plateau_gain_db=None)
-    if batch_size is not None:
-        config = replace(config, batch_size=batch_size)
+    usual = TrainConfig()
+    config = chosen_settings(
+        out, usual, minutes=minutes, batch_size=batch_size, precision=precision, seed=seed
+    )
+    if stop_early is not None:
+        config = replace(config, plateau_gain_db=usual.plateau_gain_db if stop_early else None)
+    if adversarial is not None:
+        start_share = usual.adversarial_start if adversarial else 1.0
+        config = replace(config, adversarial_start=start_share)
     board = out / TRAINING_FOLDER / TENSORBOARD_FOLDER
     with (
         joined_ranks() as is_first,
@@ -100,10 +113,9 @@ def train(
             out,
             out / BUNDLE_FOLDER,
             preset=preset,
-            minutes=minutes,
+            minutes=config.minutes,
             consent=record,
-            adversarial=adversarial,
-            seed=seed,
+            seed=config.seed,
             face_model=face_model and choose_face_model(face_model).model_id,
             config=config,
             start=start,

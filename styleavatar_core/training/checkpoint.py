@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +19,7 @@ from styleavatar_core.data.room import cannot_write
 from styleavatar_core.errors import AssetError, ConflictError
 from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.clock import Clock
+from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.parallel import wait_for_all
 
 TRAINING_FOLDER = "training"  # of a work folder: checkpoint, log, pictures
@@ -29,6 +34,7 @@ def save_checkpoint(
     optimizers: dict[str, torch.optim.Optimizer],
     fingerprint: str,
     perceptual_loss: str = "",
+    config: TrainConfig | None = None,
 ) -> None:
     """Writes the whole state of a training; of several ranks, which are all alike, the first.
 
@@ -39,6 +45,7 @@ def save_checkpoint(
         optimizers: By name; Adam's moments are kept.
         fingerprint: What must agree on resumption: video, face model, preset and seed.
         perceptual_loss: Its name, which must agree too; empty where there is none.
+        config: What it was trained with.
 
     Raises:
         TrainingError: It cannot be written; the one before is still there.
@@ -48,6 +55,8 @@ def save_checkpoint(
         metadata = {"format": _FORMAT, "clock": clock.to_json(), "fingerprint": fingerprint}
         metadata["perceptual_loss"] = perceptual_loss
         metadata["layout"] = _layout(modules)
+        if config is not None:
+            metadata["settings"] = json.dumps(config.to_dict())
         path.parent.mkdir(parents=True, exist_ok=True)
         incoming = path.with_name(f".{path.name}")
         try:
@@ -167,13 +176,32 @@ def read_perceptual_loss(path: Path) -> str:
         return file.metadata()["perceptual_loss"]
 
 
+def read_settings(path: Path) -> TrainConfig | None:
+    """Returns what a checkpoint was trained with; None where there is none, or it does not say.
+
+    Raises:
+        AssetError: The file cannot be read.
+    """
+    if not path.exists():
+        return None
+    with _opened(path) as file:
+        settings = file.metadata().get("settings")
+    return TrainConfig.from_dict(json.loads(settings)) if settings else None
+
+
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    with _opened(path) as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yields a checkpoint, of which safetensors reads what is asked for."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
+            if (file.metadata() or {}).get("format") != _FORMAT:
                 raise AssetError(f"{path.name} is not a checkpoint of format {_FORMAT}")
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+            yield file
     except (OSError, SafetensorError) as error:
         raise AssetError(
             f"checkpoint {path.name} cannot be read: {error}; put checkpoint-good.safetensors, if"

@@ -89,5 +89,16 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """Restores a config from ``to_dict``'s values, also after a trip through JSON."""
-        return cls(**values | {"loss_weights": LossWeights(**values["loss_weights"])})
+        """Restores a config from ``to_dict``'s values, also after a trip through JSON.
+
+        What an older version did not know is as it is by default; what a later one knows is left
+        out.
+        """
+        known = _known(cls, values)
+        weights = LossWeights(**_known(LossWeights, values["loss_weights"]))
+        return cls(**known | {"loss_weights": weights})
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in dataclasses.fields(kind)}
+    return {name: value for name, value in values.items() if name in names}

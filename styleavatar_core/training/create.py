@@ -75,7 +75,7 @@ def create_avatar(
     Raises:
         InvalidInputError: The video cannot be used, or there is no consent.
         ConflictError: The folder's training was of another video, face model, preset,
-            seed or perceptual loss.
+            seed or perceptual loss; or its budget was larger, and this one is used up.
         TrainingCanceled: ``should_stop`` said so.
     """
     if consent is None:

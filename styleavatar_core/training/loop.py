@@ -36,6 +36,7 @@ from styleavatar_core.training.perceptual import STRUCTURE_LOSS, VGG19_LOSS
 from styleavatar_core.training.recovery import find_trouble, observe, recover, require_another_try
 from styleavatar_core.training.rehearsal import is_out_of_memory, too_large_batch
 from styleavatar_core.training.reporter import TrainingReporter
+from styleavatar_core.training.resumption import check_settings
 from styleavatar_core.training.schedule import (
     after_evaluation,
     budget_share,
@@ -82,7 +83,7 @@ def train(
     Raises:
         InvalidInputError: The ranks cannot share the batch evenly.
         ConflictError: The folder's checkpoint is of another video, face model, preset,
-            seed or perceptual loss.
+            seed or perceptual loss; or the budget is smaller than before, and used up.
         TrainingCanceled: ``should_stop`` said so.
         TrainingError: The training diverged again and again, and the good checkpoint is now the
             last; or memory does not suffice.
@@ -138,9 +139,10 @@ def _train(
     clock = Clock(started_from=start.name if start else "")
     good = GoodCheckpoint(path, is_new=is_new)
     if is_new:
-        save_checkpoint(path, clock, *state)
+        save_checkpoint(path, clock, *state, config)
     else:
         clock = under_budget(load_checkpoint(path, *state), config)
+        check_settings(path, clock, config, start)
         if budget_share(clock, config) < 1.0:
             clock = replace(clock, resume_count=clock.resume_count + 1)
             logger.info("training resumed", extra={"step": clock.step})
@@ -158,7 +160,7 @@ def _train(
                 saved = under_budget(load_checkpoint(good.path, *state), config)
                 clock = recover(saved, clock, trouble)
                 trainer.forget_maps()
-                save_checkpoint(path, clock, *state)
+                save_checkpoint(path, clock, *state, config)
                 good.after_recovery(clock.step)
                 require_another_try(clock)
                 continue
@@ -173,12 +175,12 @@ def _train(
             clock = replace(clock, elapsed_s=elapsed_s)
             stops = bool(told_by_first_rank(should_stop is not None and should_stop()))
             if stops or clock.elapsed_s - saved_s >= config.checkpoint_interval_s:
-                save_checkpoint(path, clock, *state)
+                save_checkpoint(path, clock, *state, config)
                 good.after_save(clock.step)
                 saved_s = told_by_first_rank(clock.elapsed_s + time.monotonic() - started)
             if stops:
                 raise TrainingCanceled
-    save_checkpoint(path, clock, *state)
+    save_checkpoint(path, clock, *state, config)
     reporter.finish(clock)
     return path
 
