@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from styleavatar_core.cli.bundle_path import BUNDLE_FOLDER, find_bundle
+from styleavatar_core.avatar.bundle_path import BUNDLE_FOLDER, find_bundle
 from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
 from styleavatar_core.cli.training_options import (
     BatchSizeOption,

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from styleavatar_core.cli.bundle_path import beside_bundle, find_bundle
+from styleavatar_core.avatar.bundle_path import beside_bundle, find_bundle
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:

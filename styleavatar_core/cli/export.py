@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from styleavatar_core.cli.bundle_path import beside_bundle, find_bundle
+from styleavatar_core.avatar.bundle_path import beside_bundle, find_bundle
 
 
 def export(

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from styleavatar_core.cli.bundle_path import BUNDLE_FOLDER
+from styleavatar_core.avatar.bundle_path import BUNDLE_FOLDER
 from styleavatar_core.cli.face_model_option import FaceModelOption
 from styleavatar_core.cli.progress import stop_on_interrupt, training_progress
 from styleavatar_core.cli.training_options import (

@@ -20,6 +20,7 @@ from styleavatar_core.training.checkpoint import (
     TRAINING_FOLDER,
     read_perceptual_loss,
 )
+from styleavatar_core.training.checks import check_before_preparing
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
@@ -73,7 +74,10 @@ def create_avatar(
         ``bundle_path``.
 
     Raises:
-        InvalidInputError: The video cannot be used, or there is no consent.
+        InvalidInputError: The video cannot be used, there is no consent, or ranks cannot share the
+            batch evenly.
+        AssetError: A file that is given is not there.
+        NotFoundError: There is nothing to start from.
         ConflictError: The folder's training was of another video, face model, preset,
             seed or perceptual loss; or its budget was larger, and this one is used up.
         TrainingCanceled: ``should_stop`` said so.
@@ -87,6 +91,13 @@ def create_avatar(
     settings = replace(config or TrainConfig(), minutes=minutes, seed=seed)
     if not adversarial:
         settings = replace(settings, adversarial_start=1.0)
+    check_before_preparing(
+        folder,
+        settings,
+        perceptual_weights=perceptual_weights,
+        matting_weights=matting_weights,
+        start=start,
+    )
     with first_rank_first():  # the others find a finished dataset
         dataset = prepare_dataset(
             video,

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
+from styleavatar_core.training.checks import check_before_preparing
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
 from styleavatar_core.training.parallel import first_rank_first
@@ -53,7 +54,9 @@ def pretrain(
 
     Raises:
         InvalidInputError: There are fewer than two clips, one cannot be used, or they are of
-            different face models.
+            different face models; or ranks cannot share the batch evenly.
+        NotFoundError: One is not there.
+        AssetError: The VGG19 weights are not there.
         ConflictError: The folder's training is of other videos, another preset or seed.
         TrainingCanceled: ``should_stop`` said so.
     """
@@ -63,6 +66,11 @@ def pretrain(
             "avatar and start others from it"
         )
     generator_config = get_preset(preset)
+    settings = replace(config or TrainConfig(), minutes=minutes)
+    check_before_preparing(folder, settings, perceptual_weights=perceptual_weights)
+    for clip in clips:
+        if not clip.exists():
+            raise NotFoundError(f"there is neither a video nor a dataset at {clip}")
     datasets = []
     with first_rank_first():
         for number, clip in enumerate(clips):
@@ -89,7 +97,7 @@ def pretrain(
     return train(
         datasets,
         generator_config,
-        replace(config or TrainConfig(), minutes=minutes),
+        settings,
         folder / TRAINING_FOLDER,
         perceptual_weights=perceptual_weights,
         on_progress=on_progress,

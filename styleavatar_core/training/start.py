@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from styleavatar_core.avatar.bundle import read_bundle
-from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.avatar.bundle_path import find_bundle
+from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.training.avatar_networks import STARTS
 from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER, read_module
 from styleavatar_core.training.trainer import Trainer
@@ -22,21 +23,43 @@ from styleavatar_core.training.trainer import Trainer
 CHECKPOINT_SUFFIX = ".safetensors"
 
 
+def find_start(source: Path) -> Path:
+    """Returns the checkpoint or bundle that a path means.
+
+    Args:
+        source: A checkpoint (``checkpoint.safetensors``), the work folder of a training or
+            pre-training, or a bundle (directory, zip file or OUT of ``train``).
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    checkpoint = source / TRAINING_FOLDER / CHECKPOINT_NAME
+    if checkpoint.exists():
+        return checkpoint
+    if source.suffix == CHECKPOINT_SUFFIX and source.is_file():
+        return source
+    try:
+        return find_bundle(source)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"there is nothing to start from at {source}: neither a training, nor a pre-training, "
+            "nor a checkpoint, nor an avatar; correct --from, or leave it out"
+        ) from error
+
+
 def start_from_avatar(trainer: Trainer, source: Path) -> None:
     """Takes over the weights of another avatar.
 
     Args:
         trainer: Has taken no step yet.
-        source: A checkpoint (``checkpoint.safetensors``), the work folder of a training or
-            pre-training, or a bundle (directory or zip file).
+        source: See :func:`find_start`.
 
     Raises:
-        AssetError: The source cannot be read.
+        NotFoundError: There is no source.
+        AssetError: It cannot be read.
         InvalidInputError: It belongs to another preset.
     """
-    checkpoint = source / TRAINING_FOLDER / CHECKPOINT_NAME
-    if checkpoint.exists():
-        source = checkpoint
+    source = find_start(source)
     try:
         if source.suffix == CHECKPOINT_SUFFIX:
             read_module(source, "average", trainer.networks, besides=STARTS)

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from styleavatar_core.cli.bundle_path import beside_bundle, find_bundle
+from styleavatar_core.avatar.bundle_path import beside_bundle, find_bundle
 from styleavatar_core.cli.main import build_app, main
 from styleavatar_core.errors import NotFoundError
 from styleavatar_core.tracking.capture import FrameObserver

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import save_file
 
 from styleavatar_core.avatar.bundle import read_bundle
-from styleavatar_core.errors import ConflictError
+from styleavatar_core.errors import AssetError, ConflictError, NotFoundError
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER, create_avatar
@@ -47,3 +47,25 @@ def test_another_perceptual_loss_is_refused_and_not_written_down(
     with pytest.raises(ConflictError, match=rf"trained with .*\'{name}.*another folder"):
         created(other)
     assert created(own).startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("start", "nothing to start from at .*gone.* correct --from"),
+        ("perceptual_weights", "no file .*gone.*, given for VGG19 weights"),
+        ("matting_weights", "no file .*gone.*, given for Robust Video Matting"),
+    ],
+)
+def test_typing_errors_are_noticed_before_the_video_is_read(
+    tmp_path: Path, option: str, told: str
+) -> None:
+    with pytest.raises((AssetError, NotFoundError), match=told):
+        create_avatar(
+            tmp_path / "never read.mp4",
+            tmp_path / "work",
+            tmp_path / "avatar",
+            consent=make_consent("A disc; nobody is asked.", subject="nobody"),
+            **{option: tmp_path / "gone"},
+        )
+    assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from styleavatar_core.errors import InvalidInputError, TrainingCanceled
+from styleavatar_core.errors import InvalidInputError, NotFoundError, TrainingCanceled
 from styleavatar_core.networks import get_preset
 from styleavatar_core.training import losses
 from styleavatar_core.training.avatar_networks import AvatarNetworks
@@ -151,3 +151,9 @@ def test_datasets_of_different_face_models_are_refused(tmp_path):
     (folders[1] / "dataset.json").write_text(json.dumps(described))
     with pytest.raises(InvalidInputError, match="different face models"):
         pretrain(folders, tmp_path / "pretraining", preset="nano")
+
+
+def test_a_video_that_is_not_there_is_noticed_before_another_is_tracked(tiny_dataset, tmp_path):
+    with pytest.raises(NotFoundError, match=r"neither a video nor a dataset at .*gone\.mp4"):
+        pretrain([tiny_dataset.folder, tmp_path / "gone.mp4"], tmp_path / "work")
+    assert not list(tmp_path.iterdir())

@@ -5,12 +5,17 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import write_bundle
-from styleavatar_core.errors import ConflictError, InvalidInputError
-from styleavatar_core.training.checkpoint import load_checkpoint, save_checkpoint
+from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
+from styleavatar_core.training.checkpoint import (
+    CHECKPOINT_NAME,
+    TRAINING_FOLDER,
+    load_checkpoint,
+    save_checkpoint,
+)
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
-from styleavatar_core.training.start import start_from_avatar
+from styleavatar_core.training.start import find_start, start_from_avatar
 from styleavatar_core.training.trainer import Trainer
 from tests.fakes.bundle import fake_manifest
 
@@ -33,6 +38,19 @@ def bundle(other, tiny_config, tmp_path_factory):
     manifest = fake_manifest(0, preset="tiny", generator=tiny_config.to_dict())
     path = tmp_path_factory.mktemp("bundle") / "avatar"
     return write_bundle(path, manifest, generator=weights, features={}, preview_jpeg=b"none")
+
+
+def test_it_is_found_where_a_person_says(checkpoint, bundle, tmp_path):
+    assert find_start(checkpoint) == checkpoint
+    # OUT of `train` whose work files are gone: only the avatar is there.
+    assert find_start(bundle) == find_start(bundle.parent) == bundle
+    work = tmp_path / TRAINING_FOLDER / CHECKPOINT_NAME
+    work.parent.mkdir()
+    work.touch()
+    assert find_start(tmp_path) == work
+    for name in ("gone", "gone.safetensors", "gone.zip"):
+        with pytest.raises(NotFoundError, match=f"nothing to start from at .*{name}:"):
+            find_start(tmp_path / name)
 
 
 def test_a_checkpoint_gives_all_weights(other, checkpoint, tiny_config):

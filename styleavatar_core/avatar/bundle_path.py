@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the bundle that a path on the command line means, and where what is made of it goes."""
+"""Finds the bundle that a path given by a person means, and where what is made of it goes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be told before a video is tracked, for minutes: typing errors above all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from styleavatar_core.errors import AssetError
+from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.parallel import require_even_shares
+from styleavatar_core.training.start import find_start
+
+
+def check_before_preparing(
+    folder: Path,
+    config: TrainConfig,
+    *,
+    perceptual_weights: Path | None = None,
+    matting_weights: Path | None = None,
+    start: Path | None = None,
+) -> None:
+    """Looks for what a training will need.
+
+    Args:
+        folder: Work folder; a training in it no longer needs its ``start``.
+        config: How to train.
+        perceptual_weights: VGG19 weights, if there are any.
+        matting_weights: Robust Video Matting, if there is one.
+        start: What to start from, if anything.
+
+    Raises:
+        InvalidInputError: The ranks cannot share the batch evenly.
+        AssetError: There is no such file.
+        NotFoundError: There is nothing to start from.
+    """
+    require_even_shares(config.batch_size)
+    given = {"VGG19 weights": perceptual_weights, "Robust Video Matting": matting_weights}
+    for name, path in given.items():
+        if path is not None and not path.is_file():
+            raise AssetError(f"there is no file {path}, given for {name}; correct or leave it out")
+    if start is not None and not (folder / TRAINING_FOLDER / CHECKPOINT_NAME).exists():
+        find_start(start)
