@@ -10,7 +10,6 @@ Minutes are those of the training; from the video, ``prepare_minutes`` come firs
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +27,8 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.prepare import prepare_dataset
 from styleavatar_core.training.pretrain import pretrain
-from styleavatar_core.training.reporter import LOG_NAME, NetworkRenderer
+from styleavatar_core.training.reporter import NetworkRenderer
+from styleavatar_core.training.training_log import LOG_NAME, read_log
 
 WITHOUT, WITH, HALF = "without", "with", "with_half_the_time"
 _LABELS = {
@@ -124,7 +124,7 @@ def train_target(
     networks, clock = load_average(checkpoint, generator_config)
     frames = pick_frames(dataset, 4 if config.step_count else 60)
     psnr_db = mean_psnr(dataset, NetworkRenderer(dataset, networks), frames)
-    rows = [json.loads(line) for line in (folder / LOG_NAME).read_text().splitlines()]
+    rows = read_log(folder / LOG_NAME)
     curve = [(row["elapsed_s"] / 60, row["psnr_db"]) for row in rows if "psnr_db" in row]
     return Run(curve, psnr_db, clock.elapsed_s / 60)
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from styleavatar_core.engine.avatar_renderer import AvatarRenderer
     from styleavatar_core.evaluation.evaluate import HeldOutEvaluation
     from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
-    from styleavatar_core.evaluation.page import Driven
+    from styleavatar_core.evaluation.page import Driven, ReportContent
     from styleavatar_core.types import ByteArray, FaceParameters
 
 _DRIVER_CELL_PX = 208
@@ -63,6 +62,7 @@ def evaluate(
     from styleavatar_core.engine.avatar_renderer import AvatarRenderer
     from styleavatar_core.evaluation.belonging import require_own_dataset
     from styleavatar_core.evaluation.learned_metrics import LearnedMetrics
+    from styleavatar_core.evaluation.page import write_page
 
     bundle = find_bundle(avatar)
     has_dataset = (avatar / "dataset" / "dataset.json").exists()
@@ -85,6 +85,7 @@ def evaluate(
     page = html_path or avatar / "evaluation.html"
     path = json_path or _figures_path(avatar, bundle, has_dataset=has_dataset)
     figures: dict[str, float] = {}
+    content: ReportContent | None = None
     renderer = AvatarRenderer(bundle, backend=backend)
     try:
         dataset = AvatarDataset(avatar / "dataset") if has_dataset else None
@@ -93,7 +94,7 @@ def evaluate(
         driven = [] if driver is None else [_drive(renderer, driver, limit, dataset)]
         figures = dict(driven[0].figures) if driven else {}
         if dataset is not None:
-            own = _evaluate_own(renderer, bundle, avatar, dataset, limit, learned, driven, page)
+            own, content = _evaluate_own(renderer, bundle, avatar, dataset, limit, learned, driven)
             figures = {**own, **{f"driver.{name}": value for name, value in figures.items()}}
     finally:
         renderer.close()
@@ -101,7 +102,9 @@ def evaluate(
     path.write_text(json.dumps(_measured(figures), indent=2) + "\n")
     console = Console()
     print_figures(path, console)
-    if has_dataset:
+    if content is not None:
+        (avatar / "evaluation.jpg").write_bytes(content.sheet_jpeg)
+        write_page(content, page)
         for name in learned.absent:
             console.print(f"{name} not measured: {_NO_WEIGHTS.format(name=name)}")
         console.print(f"Report: [bold]{page}[/bold]")
@@ -160,9 +163,8 @@ def _evaluate_own(
     limit: int,
     learned: LearnedMetrics,
     driven: list[Driven],
-    page: Path,
-) -> dict[str, float]:
-    """Measures the avatar on its own video, writes the report and returns the figures."""
+) -> tuple[dict[str, float], ReportContent]:
+    """Measures the avatar on its own video; returns the figures and what the report shows."""
     from styleavatar_core.avatar.bundle import read_bundle
     from styleavatar_core.data.spread import spread_evenly
     from styleavatar_core.evaluation.belonging import teacher_of
@@ -173,9 +175,11 @@ def _evaluate_own(
         rotation_error_deg,
     )
     from styleavatar_core.evaluation.evaluate import SHEET_ROWS, evaluate_frames, frames_sheet
-    from styleavatar_core.evaluation.page import Driven, ReportContent, write_page
+    from styleavatar_core.evaluation.page import Driven, ReportContent
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.tracking.tracker import Tracker
+    from styleavatar_core.training.checkpoint import TRAINING_FOLDER
+    from styleavatar_core.training.training_log import LOG_NAME, read_log
 
     def local(index: int) -> FaceParameters:
         return parameters_in_crop(dataset.parameters[index], dataset.info.crop)
@@ -209,7 +213,6 @@ def _evaluate_own(
         driven = [own, *driven]
     shown = spread_evenly(evaluation.indices, SHEET_ROWS)
     sheet = frames_sheet(dataset, render, shown)
-    (avatar / "evaluation.jpg").write_bytes(sheet)
     content = ReportContent(
         name=avatar.resolve().name,
         manifest=renderer.manifest,
@@ -219,19 +222,14 @@ def _evaluate_own(
         extremes_jpeg=frames_sheet(dataset, render, _extremes(evaluation)),
         closeups_jpeg=closeups_sheet(dataset, render, shown),
         preview_jpeg=read_bundle(bundle, verify=False).preview(),
-        training_log=_training_log(avatar / "training" / "training.jsonl"),
+        training_log=read_log(avatar / TRAINING_FOLDER / LOG_NAME),
         driven=driven,
         teacher=teacher_of(renderer.manifest, dataset.info),
     )
-    write_page(content, page)
-    return figures
+    return figures, content
 
 
 def _extremes(evaluation: HeldOutEvaluation) -> list[int]:
     """Returns the frames with the best, the middle and the worst PSNR."""
     order = np.argsort(evaluation.series["psnr_db"])[::-1]
     return [evaluation.indices[order[place]] for place in (0, len(order) // 2, -1)]
-
-
-def _training_log(path: Path) -> Sequence[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

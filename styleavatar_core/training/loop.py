@@ -147,6 +147,7 @@ def _train(
             clock = replace(clock, resume_count=clock.resume_count + 1)
             logger.info("training resumed", extra={"step": clock.step})
     good.after_save(clock.step)
+    reporter.begin(clock)
     saved_s = clock.elapsed_s
 
     with closing(Feeder(clips, generator_config, config, own_device())) as feeder:

@@ -25,9 +25,9 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.parallel import told_by_first_rank
 from styleavatar_core.training.pictures import image_array
 from styleavatar_core.training.side_files import SideFiles, append_whole
+from styleavatar_core.training.training_log import LOG_NAME, cut_log
 from styleavatar_core.types import ByteArray, Progress
 
-LOG_NAME = "training.jsonl"
 SAMPLES_NAME = "samples.jpg"
 _EVENT_INTERVAL_S = 1.0
 _QUICK_FRAME_COUNT = 6
@@ -98,6 +98,12 @@ class TrainingReporter:
         self._next_event = self._next_preview = 0.0
         self._psnr_db: float | None = None
         self._files = SideFiles()
+
+    def begin(self, clock: Clock) -> None:
+        """Begins the log anew, or goes on with it where the training does."""
+        if own_rank() == 0:
+            with self._files.going_on_without(LOG_NAME):
+                cut_log(self._folder / LOG_NAME, clock.step)
 
     def after_step(self, clock: Clock, share: float, rate: float, losses: dict[str, float]) -> None:
         """Reports if it is time to."""

@@ -23,6 +23,7 @@ from styleavatar_core.training.checkpoint import save_checkpoint
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
+from styleavatar_core.training.training_log import LOG_NAME
 from styleavatar_core.types import Progress
 from tests.fakes.prepared_clip import write_prepared_clip
 from tests.fakes.tiny_bundle import tiny_config
@@ -69,7 +70,7 @@ def test_without_room_a_training_goes_on_and_says_so_once(
     told: list[Progress] = []
     config = TrainConfig(preview_interval_s=0.0)
     reports = reporter.TrainingReporter([clip], networks, config, tmp_path, told.append)
-    log = tmp_path / reporter.LOG_NAME
+    log = tmp_path / LOG_NAME
     log.write_text("{}\n" * 3334)  # as long as files may be here
 
     def report() -> None:

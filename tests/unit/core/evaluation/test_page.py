@@ -74,7 +74,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"step": k, "elapsed_s": 30.0 * k, "l1": 1 / (k + 1), "psnr_db": 15.0 + k} for k in range(5)
     ]
     (folder / "training").mkdir()
-    (folder / "training" / "training.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "training" / "training.jsonl").write_text(
+        "\n".join([*map(json.dumps, rows), '{"step": 5, "elap'])  # as a crash leaves it
+    )
     return folder
 
 
@@ -165,6 +167,18 @@ def test_evaluate_refuses_what_does_not_belong_together(trained: Path, tmp_path:
         info.write_text(json.dumps(own | changes))
         with pytest.raises(ConflictError, match=told):
             CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
+
+
+def test_what_was_measured_is_kept_where_no_page_can_be_written(
+    trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("this is no folder")
+    options = ["--limit", "2", "--json", str(tmp_path / "figures.json")]
+    arguments = ["evaluate", str(trained), "--backend", "torch", *options]
+    page = str(tmp_path / "taken" / "page.html")
+    result = CliRunner().invoke(build_app(), [*arguments, "--html", page])
+    assert isinstance(result.exception, OSError)
+    assert "psnr_db" in json.loads((tmp_path / "figures.json").read_text())
 
 
 def test_a_driver_without_a_face_is_refused_by_name(trained: Path, tmp_path: Path) -> None:
