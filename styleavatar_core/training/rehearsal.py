@@ -30,9 +30,18 @@ from styleavatar_core.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 _FITS, _TOO_LARGE = 0, 75
-# torch, the C++ library and oneDNN have no error type of their own for this, only words; oneDNN's
-# are those of its primitives, which fail for no other reason once a step has run.
-_OUT_OF_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "could not create a ")
+# torch, the C++ library, oneDNN, cuBLAS and cuDNN have no error type of their own for this, only
+# words; oneDNN's are those of its primitives, which fail for no other reason once a step has run,
+# as cuDNN finds no algorithm then for want of its workspace.
+_OUT_OF_MEMORY = (
+    "allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a ",
+    "STATUS_ALLOC_FAILED",
+    "Unable to find a valid cuDNN algorithm",
+    "FIND was unable to find an engine",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
