@@ -47,7 +47,8 @@ class TrainConfig:
         adversarial_start: Share of the budget after which the discriminator joins; 1 leaves it out.
         r1_weight: Of the gradient penalty.
         r1_interval: Steps between penalties; of several clips, each one's own steps.
-        checkpoint_interval_s: Seconds of training between checkpoints.
+        checkpoint_interval_s: Seconds of training between checkpoints, at least.
+        checkpoint_pause: At least so many times as long as the last one took to write.
         preview_interval_s: Seconds between pictures.
         evaluation_share: Share of the budget between quick looks at the watched frames.
         plateau_share: Share of the budget over which these looks are averaged.
@@ -76,6 +77,7 @@ class TrainConfig:
     r1_weight: float = 1.0
     r1_interval: int = 16
     checkpoint_interval_s: float = 45.0
+    checkpoint_pause: float = 20.0
     preview_interval_s: float = 20.0
     evaluation_share: float = 0.025
     plateau_share: float = 0.15

@@ -7,10 +7,12 @@ already. One is *good* when as many steps as those means look back went well aft
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 
+from styleavatar_core.data.room import cannot_write
 from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.recovery import MEAN_STEPS
 
@@ -52,6 +54,12 @@ class GoodCheckpoint:
             _link(self._latest, self._candidate)
         self._candidate_step = step
 
+    def remove(self) -> None:
+        """Removes both: a training that ended well goes back to nothing but its end."""
+        if own_rank() == 0:
+            self._good.unlink(missing_ok=True)
+            self._candidate.unlink(missing_ok=True)
+
     def after_recovery(self, step: int) -> None:
         """Takes the state gone back to for the candidate: what went wrong may be in the other."""
         self._candidate_step = None
@@ -59,9 +67,17 @@ class GoodCheckpoint:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Gives a file a second name, or copies it where the file system knows no such names."""
+    """Gives a file a second name, or copies it where the file system knows no such names.
+
+    Raises:
+        TrainingError: The disk has no room for the copy.
+    """
     target.unlink(missing_ok=True)
-    try:
+    with contextlib.suppress(OSError):
         os.link(source, target)
-    except OSError:
+        return
+    try:
         shutil.copyfile(source, target)
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise cannot_write(f"checkpoint {target.name}", target.parent, error) from error

@@ -40,6 +40,7 @@ from styleavatar_core.training.resumption import check_settings
 from styleavatar_core.training.schedule import (
     after_evaluation,
     budget_share,
+    checkpoint_pause_s,
     evaluation_is_due,
     phase_at,
     under_budget,
@@ -126,12 +127,7 @@ def _train(
     path = folder / CHECKPOINT_NAME
     is_new = bool(told_by_first_rank(not path.exists()))
     if is_new:
-        if start is not None:
-            start_from_avatar(trainer, start)
-        for index, clip in enumerate(clips):
-            texture, plate = clip.appearance(generator_config)
-            for networks in (trainer.networks, trainer.average.networks):
-                networks.start_from(index, texture, plate)
+        _begin(trainer, clips, generator_config, start)
     reporter = TrainingReporter(datasets, trainer.average.networks, config, folder, on_progress)
     fingerprint = _fingerprint(datasets, generator_config, config)
     loss_name = VGG19_LOSS if perceptual_weights else STRUCTURE_LOSS
@@ -148,7 +144,7 @@ def _train(
             logger.info("training resumed", extra={"step": clock.step})
     good.after_save(clock.step)
     reporter.begin(clock)
-    saved_s = clock.elapsed_s
+    saved_s, saving_s = clock.elapsed_s, 0.0
 
     with closing(Feeder(clips, generator_config, config, own_device())) as feeder:
         started = time.monotonic()
@@ -175,15 +171,29 @@ def _train(
             elapsed_s, started = told_by_first_rank(clock.elapsed_s + now - started), now
             clock = replace(clock, elapsed_s=elapsed_s)
             stops = bool(told_by_first_rank(should_stop is not None and should_stop()))
-            if stops or clock.elapsed_s - saved_s >= config.checkpoint_interval_s:
+            if stops or clock.elapsed_s - saved_s >= checkpoint_pause_s(config, saving_s):
                 save_checkpoint(path, clock, *state, config)
                 good.after_save(clock.step)
                 saved_s = told_by_first_rank(clock.elapsed_s + time.monotonic() - started)
+                saving_s = saved_s - clock.elapsed_s
             if stops:
                 raise TrainingCanceled
     save_checkpoint(path, clock, *state, config)
     reporter.finish(clock)
+    good.remove()
     return path
+
+
+def _begin(
+    trainer: Trainer, clips: Sequence[Clip], generator_config: GeneratorConfig, start: Path | None
+) -> None:
+    """Gives a new training what its clips look like, and what another one has learned."""
+    if start is not None:
+        start_from_avatar(trainer, start)
+    for index, clip in enumerate(clips):
+        texture, plate = clip.appearance(generator_config)
+        for networks in (trainer.networks, trainer.average.networks):
+            networks.start_from(index, texture, plate)
 
 
 def load_average(path: Path, config: GeneratorConfig) -> tuple[AvatarNetworks, Clock]:

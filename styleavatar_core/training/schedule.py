@@ -66,6 +66,11 @@ def learning_rate(config: TrainConfig, share: float) -> float:
     )
 
 
+def checkpoint_pause_s(config: TrainConfig, saving_s: float) -> float:
+    """Returns how long to train between checkpoints, of which the last took some time to write."""
+    return max(config.checkpoint_interval_s, config.checkpoint_pause * saving_s)
+
+
 def evaluation_is_due(clock: Clock, config: TrainConfig) -> bool:
     """Says whether the next look at the watched frames has come."""
     return budget_share(clock, config) >= clock.next_evaluation_share

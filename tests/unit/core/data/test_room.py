@@ -16,7 +16,7 @@ from torch import nn
 from styleavatar_core.data.dataset import DatasetWriter
 from styleavatar_core.data.dataset_info import read_info
 from styleavatar_core.errors import TrainingError
-from styleavatar_core.training import reporter
+from styleavatar_core.training import good_checkpoint, reporter
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.avatar_writer import write_avatar
 from styleavatar_core.training.checkpoint import save_checkpoint
@@ -107,3 +107,21 @@ def test_without_room_the_checkpoint_before_stays(tmp_path: Path) -> None:
         save_checkpoint(path, Clock(), {"network": network}, {}, "same")
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_without_room_for_a_good_checkpoint_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: Path) -> None:
+        raise PermissionError("this file system has no second names")
+
+    monkeypatch.setattr(good_checkpoint.os, "link", link)
+    latest = tmp_path / "checkpoint.safetensors"
+    latest.write_bytes(bytes(20_000))
+    good = good_checkpoint.GoodCheckpoint(latest, is_new=True)
+    with nearly_full_disk(), pytest.raises(TrainingError, match=r"candidate.*make room") as caught:
+        good.after_save(0)
+    assert caught.value.reason == "NOT_WRITTEN"
+    assert [file.name for file in tmp_path.iterdir()] == [latest.name]
+    good.after_save(0)
+    assert good.path.read_bytes() == latest.read_bytes()

@@ -73,6 +73,8 @@ def test_a_training_goes_on_with_a_larger_budget_and_looks_again(
     tiny_dataset, tiny_config, tmp_path
 ):
     train([tiny_dataset], tiny_config, CONFIG, tmp_path)
+    kept = {CHECKPOINT_NAME, "training.jsonl", "samples.jpg"}  # nothing to go back to
+    assert {path.name for path in tmp_path.iterdir()} == kept
     config = replace(CONFIG, step_count=18)
     _, clock = load_average(train([tiny_dataset], tiny_config, config, tmp_path), tiny_config)
     assert (clock.step, clock.resume_count) == (18, 1)
@@ -168,20 +170,31 @@ def test_a_damaged_checkpoint_is_refused(tiny_config, tmp_path):
         load_average(tmp_path / "checkpoint.safetensors", tiny_config)
 
 
-def test_saving_is_part_of_the_budget(tiny_dataset, tmp_path, monkeypatch):
-    ticks = itertools.count()
+@pytest.mark.parametrize(
+    ("pause", "step", "elapsed_s", "saved"),
+    [
+        (0.0, 7, 67.0, [0, 1, 2, 3, 4, 5, 6, 7, 7]),
+        (2.0, 40, 60.0, [0, 1, 21, 40]),  # twenty seconds of training after ten of writing
+    ],
+)
+def test_saving_is_part_of_the_budget_and_a_small_one(
+    tiny_dataset, tmp_path, monkeypatch, pause, step, elapsed_s, saved
+):
+    ticks, steps = itertools.count(), []
     seconds = [0.0]  # that saving took until now
 
-    def save(*arguments):
+    def save(path, clock, *state):
         seconds[0] += 9.0
-        save_checkpoint(*arguments)
+        steps.append(clock.step)
+        save_checkpoint(path, clock, *state)
 
     # A look at the clock takes a second, of which there is one in a step; a checkpoint nine more.
     now = SimpleNamespace(monotonic=lambda: next(ticks) + seconds[0])
     monkeypatch.setattr(loop, "time", now)
     monkeypatch.setattr(loop, "save_checkpoint", save)
-    clock = long_training(tiny_dataset, tmp_path, step_count=None, minutes=1.0)
-    assert (clock.step, clock.elapsed_s) == (7, 67.0)
+    budget = {"step_count": None, "minutes": 1.0, "checkpoint_pause": pause}
+    clock = long_training(tiny_dataset, tmp_path, **budget)
+    assert (clock.step, clock.elapsed_s, steps) == (step, elapsed_s, saved)
 
 
 def test_a_rate_that_is_too_high_is_halved_and_then_given_up(tiny_dataset, tiny_config, tmp_path):
@@ -198,7 +211,7 @@ def test_a_rate_that_is_too_high_is_halved_and_then_given_up(tiny_dataset, tiny_
 def long_training(dataset, folder, should_stop=None, **changes):
     """Trains the smallest networks with a checkpoint after each step; returns the last clock."""
     settings = {"batch_size": 1, "step_count": 150, "evaluation_share": 1.0}
-    settings |= {"checkpoint_interval_s": 0.0, "preview_interval_s": 1e6}
+    settings |= {"checkpoint_interval_s": 0.0, "checkpoint_pause": 0.0, "preview_interval_s": 1e6}
     config = replace(CONFIG, **settings | changes)
     path = train([dataset], smallest_config(), config, folder, should_stop=should_stop)
     return load_average(path, smallest_config())[1]
