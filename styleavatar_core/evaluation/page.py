@@ -140,7 +140,11 @@ def _facts(content: ReportContent) -> dict[str, str]:
             f"{looked_at} that were held out"
         )
     if "steps" in training:
-        facts["training"] = f"{training['steps']} steps in {training['minutes']:.1f} minutes"
+        ended = f", ended by {training['stopped_by']}" if "stopped_by" in training else ""
+        facts["training"] = f"{training['steps']} steps in {training['minutes']:.1f} minutes{ended}"
+    if recoveries := training.get("recoveries"):
+        causes = ", ".join(dict.fromkeys(one["cause"] for one in recoveries))
+        facts["gone back"] = f"{len(recoveries)} times to a good checkpoint ({causes})"
     facts["others' models"] = f"{methods.landmarks}; {methods.matting}; {methods.perceptual_loss}"
     facts["consent"] = f"{manifest.consent.statement} ({manifest.consent.given_by})"
     facts["made"] = f"{manifest.created_time:%Y-%m-%d %H:%M} UTC"

@@ -36,6 +36,9 @@ class Recovery:
     step: int
     back_to_step: int
 
+    def __str__(self) -> str:
+        return f"{self.cause} at step {self.step}, back to step {self.back_to_step}"
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:

@@ -159,6 +159,7 @@ def _train(
                 trainer.forget_maps()
                 save_checkpoint(path, clock, *state, config)
                 good.after_recovery(clock.step)
+                reporter.after_recovery(clock, budget_share(clock, config))
                 require_another_try(clock)
                 continue
             clock = replace(clock, step=clock.step + 1)

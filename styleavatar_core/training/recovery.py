@@ -88,10 +88,7 @@ def recover(saved: Clock, now: Clock, trouble: Trouble) -> Clock:
         tried = causes[given_up_count:]
         if len(tried) - tried.count(Trouble.JUDGE_WON) > _MAX_DIVERGENCES:
             given_up_count = len(recoveries)
-    logger.warning(
-        "training goes back to a good checkpoint",
-        extra={"cause": str(trouble), "step": now.step, "back_to_step": saved.step},
-    )
+    logger.warning("training goes back to a good checkpoint: %s", recoveries[-1])
     return replace(
         saved,
         elapsed_s=now.elapsed_s,

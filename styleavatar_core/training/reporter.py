@@ -124,7 +124,7 @@ class TrainingReporter:
             Progress(
                 stage="training",
                 fraction=min(share, 1.0),
-                message=f"step {clock.step}",
+                message=_message(clock),
                 step=clock.step,
                 eta_s=eta_s,
                 losses=losses,
@@ -132,6 +132,19 @@ class TrainingReporter:
                 preview_jpeg=preview,
             )
         )
+
+    def after_recovery(self, clock: Clock, share: float) -> None:
+        """Tells at once that the training has gone back, and why."""
+        if own_rank() == 0:
+            self._on_progress(
+                Progress(
+                    stage="training",
+                    fraction=min(share, 1.0),
+                    message=_message(clock),
+                    step=clock.step,
+                    psnr_db=self._psnr_db,
+                )
+            )
 
     def finish(self, clock: Clock) -> None:
         """Reports the end."""
@@ -186,3 +199,10 @@ class TrainingReporter:
         line = json.dumps(rounded) + "\n"
         with self._files.going_on_without(LOG_NAME):
             append_whole(self._folder / LOG_NAME, line.encode())
+
+
+def _message(clock: Clock) -> str:
+    """Returns the line for people; what went wrong stays in it."""
+    if not clock.recoveries:
+        return f"step {clock.step}"
+    return f"step {clock.step}, gone back {len(clock.recoveries)}x ({clock.recoveries[-1]})"

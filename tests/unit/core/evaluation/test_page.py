@@ -129,6 +129,21 @@ def test_what_was_not_measured_has_neither_card_nor_chart(trained: Path, tmp_pat
         assert "<span>lids</span>" not in section
 
 
+def test_what_ended_a_training_and_what_went_wrong_is_shown(trained: Path, tmp_path: Path) -> None:
+    dataset = AvatarDataset(trained / "dataset")
+    evaluation = evaluate_frames(
+        dataset, lambda index: (held_out_truth(dataset, index), np.zeros((128, 128), np.uint8))
+    )
+    back = {"step": 300, "back_to_step": 250}
+    recoveries = [back | {"cause": cause} for cause in ("loss rose", "loss rose", "not finite")]
+    training = {"steps": 900, "minutes": 12.0, "stopped_by": "plateau", "recoveries": recoveries}
+    manifest = read_bundle(trained / "avatar").manifest.model_copy(update={"training": training})
+    content = ReportContent("Ada", manifest, evaluation, {}, *[b"jpeg"] * 4)
+    page = write_page(content, tmp_path / "page.html").read_text()
+    assert "900 steps in 12.0 minutes, ended by plateau" in page
+    assert "3 times to a good checkpoint (loss rose, not finite)" in page
+
+
 def test_every_loss_has_a_colour_of_its_own(trained: Path, tmp_path: Path) -> None:
     dataset = AvatarDataset(trained / "dataset")
     evaluation = evaluate_frames(

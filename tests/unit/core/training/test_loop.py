@@ -208,16 +208,17 @@ def test_a_rate_that_is_too_high_is_halved_and_then_given_up(tiny_dataset, tiny_
     assert all(torch.isfinite(value).all() for value in networks.state_dict().values())
 
 
-def long_training(dataset, folder, should_stop=None, **changes):
+def long_training(dataset, folder, should_stop=None, on_progress=None, **changes):
     """Trains the smallest networks with a checkpoint after each step; returns the last clock."""
     settings = {"batch_size": 1, "step_count": 150, "evaluation_share": 1.0}
     settings |= {"checkpoint_interval_s": 0.0, "checkpoint_pause": 0.0, "preview_interval_s": 1e6}
     config = replace(CONFIG, **settings | changes)
-    path = train([dataset], smallest_config(), config, folder, should_stop=should_stop)
+    callbacks = {"should_stop": should_stop, "on_progress": on_progress}
+    path = train([dataset], smallest_config(), config, folder, **callbacks)
     return load_average(path, smallest_config())[1]
 
 
-def test_a_loss_that_rises_leads_back_to_before_it_rose(tmp_path):
+def test_a_loss_that_rises_leads_back_to_before_it_rose_and_says_so(tmp_path, caplog):
     dataset, steps = write_prepared_clip(tmp_path / "dataset", train_count=16), iter(range(1000))
     rng, clean = np.random.default_rng(0), dataset.frames
 
@@ -226,8 +227,13 @@ def test_a_loss_that_rises_leads_back_to_before_it_rose(tmp_path):
             dataset.frames = rng.integers(0, 256, clean.shape, np.uint8)
         return False
 
-    clock = long_training(dataset, tmp_path, spoil, adversarial_start=1.0)
+    events = []
+    clock = long_training(dataset, tmp_path, spoil, events.append, adversarial_start=1.0)
     (recovery,) = clock.recoveries
+    told = f"loss rose at step {recovery.step}, back to step {recovery.back_to_step}"
+    assert told in caplog.text
+    back = next(event for event in events if told in event.message)
+    assert (back.step, back.stage) == (recovery.back_to_step, "training")
     assert recovery.cause == "loss rose"
     assert 102 < recovery.step < 150
     # Later checkpoints were written while the loss was rising already.
