@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -35,6 +36,15 @@ class TrainingSettings(RedisSettings):
     face_model: str = Field(
         default="",
         description="Id of the face model that new avatars are made with; empty: the built-in one.",
+    )
+    vgg19_weights: Path | None = Field(
+        default=None,
+        description="VGG19 weights for the perceptual loss of new avatars, .pth or safetensors; a"
+        " loss without weights when unset.",
+    )
+    matting_weights: Path | None = Field(
+        default=None,
+        description="Robust Video Matting (TorchScript) for new avatars; MediaPipe's when unset.",
     )
     maker: str = Field(
         default="services.training.tasks:make_avatar",

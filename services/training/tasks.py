@@ -12,7 +12,7 @@ import logging
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rq.job import Retry
 
@@ -75,10 +75,41 @@ def make_avatar(job: TrainingJob, video: Path, work: Path, reporter: JobReporter
         preset=job.preset,
         minutes=job.minutes,
         consent=job.consent,
-        face_model=TrainingSettings().face_model,
+        **models_of_others(TrainingSettings(), work),
         on_progress=reporter.on_progress,
         should_stop=reporter.should_stop,
     )
+
+
+def models_of_others(settings: TrainingSettings, work: Path) -> dict[str, Any]:
+    """Returns the arguments of ``create_avatar`` that name models.
+
+    A training under way keeps those that it was begun with: else an operator who changes a setting
+    would end it.
+    """
+    from styleavatar_core.data.dataset_info import read_info
+    from styleavatar_core.data.matting import SELFIE
+    from styleavatar_core.training.checkpoint import (
+        CHECKPOINT_NAME,
+        TRAINING_FOLDER,
+        read_perceptual_loss,
+    )
+    from styleavatar_core.training.create import DATASET_FOLDER
+    from styleavatar_core.training.perceptual import STRUCTURE_LOSS
+
+    models = {
+        "face_model": settings.face_model,
+        "perceptual_weights": settings.vgg19_weights,
+        "matting_weights": settings.matting_weights,
+    }
+    checkpoint, info = work / TRAINING_FOLDER / CHECKPOINT_NAME, read_info(work / DATASET_FOLDER)
+    if checkpoint.exists() and info is not None:
+        models["face_model"] = info.model_id
+        if info.matting == SELFIE:
+            models["matting_weights"] = None
+        if read_perceptual_loss(checkpoint) == STRUCTURE_LOSS:
+            models["perceptual_weights"] = None
+    return models
 
 
 class TrainingRun:

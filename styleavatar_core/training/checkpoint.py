@@ -171,9 +171,12 @@ def read_module(path: Path, name: str, module: nn.Module, besides: tuple[str, ..
 
 
 def read_perceptual_loss(path: Path) -> str:
-    """Returns the name of the perceptual loss that a checkpoint was trained with."""
-    with safe_open(path, framework="pt") as file:
-        return file.metadata()["perceptual_loss"]
+    """Returns the name of the perceptual loss that a checkpoint was trained with.
+
+    Those of older versions do not say: it is empty.
+    """
+    with _opened(path) as file:
+        return file.metadata().get("perceptual_loss", "")
 
 
 def read_settings(path: Path) -> TrainConfig | None:
