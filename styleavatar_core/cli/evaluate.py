@@ -193,7 +193,7 @@ def _evaluate_own(
     seen: list[FaceParameters] = []
 
     def look(index: int, image: ByteArray) -> None:
-        result = tracker.track(image, float(index), index)
+        result = tracker.track(image, dataset.parameters[index].capture_time_s, index)
         if result is not None:
             wanted.append(local(index))
             seen.append(result)

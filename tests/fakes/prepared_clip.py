@@ -76,6 +76,7 @@ def write_prepared_clip(
                 scale=0.4,
                 expression=np.full(52, index / 100, np.float32),
                 eye_rotation=np.zeros((2, 2), np.float32),
+                capture_time_s=index / info.fps,
                 frame_index=index,
             )
         )

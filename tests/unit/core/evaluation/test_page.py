@@ -28,6 +28,8 @@ from styleavatar_core.errors import (
 from styleavatar_core.evaluation.charts import HEIGHT, WIDTH, Line, line_chart
 from styleavatar_core.evaluation.evaluate import evaluate_frames, held_out_truth
 from styleavatar_core.evaluation.page import _LOSSES, Driven, ReportContent, write_page
+from styleavatar_core.tracking.tracker import Tracker
+from styleavatar_core.types import ByteArray, FaceParameters
 from tests.fakes.nano_bundle import write_nano_bundle
 from tests.fakes.prepared_clip import write_prepared_clip
 
@@ -104,6 +106,22 @@ def test_evaluate_writes_figures_and_a_self_contained_page(trained: Path) -> Non
     assert set(re.findall(r'(?:src|href)="(.{15})', page)) == {"data:image/jpeg"}
     assert "url(" not in page
     assert (trained / "evaluation.jpg").stat().st_size > 1000
+
+
+def test_what_comes_out_is_tracked_at_the_times_of_the_clip(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times: list[float] = []
+    track = Tracker.track
+
+    def record(self: Tracker, frame: ByteArray, time_s: float, index: int) -> FaceParameters | None:
+        times.append(time_s)
+        return track(self, frame, time_s, index)
+
+    monkeypatch.setattr(Tracker, "track", record)
+    arguments = ["evaluate", str(trained), "--backend", "torch", "--html", str(tmp_path / "p.html")]
+    CliRunner().invoke(build_app(), arguments, catch_exceptions=False)
+    assert times == [index / 25 for index in range(12, 16)]
 
 
 def test_what_was_not_measured_has_neither_card_nor_chart(trained: Path, tmp_path: Path) -> None:
