@@ -19,6 +19,7 @@ from styleavatar_core.types import ByteArray, FloatArray
 # Names of the methods.
 RVM = "robust-video-matting"
 SELFIE = "mediapipe-selfie-segmentation"
+_LONGEST_GAP_S = 0.5  # between frames of which one says something of the other
 
 
 class ForegroundMatting:
@@ -33,6 +34,7 @@ class ForegroundMatting:
 
     def __init__(self, weights: Path | None = None) -> None:
         self._recurrent: list[Any] = [None] * 4
+        self._last_time_s = 0.0
         if weights is not None:
             self.name = RVM
             self._network = _load_torchscript(weights)
@@ -42,16 +44,21 @@ class ForegroundMatting:
             self._network = None
             self._segmentation = _open_selfie_segmentation()
 
-    def matte(self, frame: ByteArray) -> FloatArray:
+    def matte(self, frame: ByteArray, time_s: float = 0.0) -> FloatArray:
         """Computes the matte of the next frame.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
+            time_s: When it was captured. Robust Video Matting takes over from the frame before what
+                it saw there, unless too long has passed for it to say anything of this one.
 
         Returns:
             (H, W) float32 in [0, 1]; 1 = person, 0 = background.
         """
         if self._network is not None:
+            if not 0 <= time_s - self._last_time_s <= _LONGEST_GAP_S:
+                self._recurrent = [None] * 4
+            self._last_time_s = time_s
             return self._matte_recurrent(frame)
         mask = self._segmentation.process(frame).segmentation_mask
         return np.clip(mask, 0.0, 1.0).astype(np.float32)

@@ -167,11 +167,11 @@ def _fit_head(
     masks, parameters = [], []
     matting = ForegroundMatting(matting_weights)
     try:
-        for index, _, frame in read_frames(video):
+        for index, time_s, frame in read_frames(video):
             if should_stop is not None and should_stop():
                 raise TrainingCanceled
             if index in picked:
-                mask = crop_image(matting.matte(frame), window, _OUTLINE_SIZE_PX)
+                mask = crop_image(matting.matte(frame, time_s), window, _OUTLINE_SIZE_PX)
                 masks.append(np.rint(mask * 255).astype(np.uint8))
                 parameters.append(parameters_in_crop(known[index], window))
             if len(masks) == len(picked):
@@ -197,7 +197,7 @@ def _render_frames(
     renderer = ConditioningRenderer(info.face_model(), info.face_identity, side)
     writer = DatasetWriter(folder, len(chosen), info.canvas_size_px, side)
     positions = {frame_index: position for position, frame_index in enumerate(chosen)}
-    for index, _, frame in read_frames(video):
+    for index, time_s, frame in read_frames(video):
         if should_stop is not None and should_stop():
             raise TrainingCanceled
         position = positions.get(index)
@@ -207,7 +207,7 @@ def _render_frames(
         writer.put(
             position,
             frame=crop_image(frame, canvas, info.canvas_size_px),
-            mask=crop_image(matting.matte(frame), canvas, info.canvas_size_px),
+            mask=crop_image(matting.matte(frame, time_s), canvas, info.canvas_size_px),
             rendering=conditioning.texture_rendering,
             uv=conditioning.uv_rendering,
             face_mask=conditioning.face_mask,
