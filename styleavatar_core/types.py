@@ -88,7 +88,7 @@ class Progress:
     """How far a long piece of work has come; sent to the terminal and to the job queue alike.
 
     Attributes:
-        stage: ``tracking``, ``rendering``, ``matting``, ``training`` or ``export``.
+        stage: ``tracking``, ``rendering``, ``training`` or ``export``.
         fraction: Share of this stage that is done, in [0, 1].
         message: One line for people.
         step: Training step, when training.

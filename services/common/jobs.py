@@ -17,8 +17,7 @@ from styleavatar_core.types import Progress
 # Share of the whole job at which a stage starts, and how much of the job it is.
 _STAGES = {
     "tracking": (0.0, 0.10),
-    "rendering": (0.10, 0.05),
-    "matting": (0.15, 0.05),
+    "rendering": (0.10, 0.10),
     "training": (0.20, 0.75),
     "export": (0.95, 0.05),
 }

@@ -20,7 +20,6 @@ from styleavatar_core.types import Progress
 _TITLES = {
     "tracking": "Tracking",
     "rendering": "Rendering",
-    "matting": "Matting",
     "training": "Training",
     "export": "Measuring",
 }

@@ -8,7 +8,7 @@ import pytest
 from services.common.jobs import JobProgress, JobState
 from styleavatar_core.types import Progress
 
-STAGES = ("tracking", "rendering", "matting", "training", "export")
+STAGES = ("tracking", "rendering", "training", "export")
 
 
 def test_the_overall_fraction_grows_through_all_stages() -> None:
