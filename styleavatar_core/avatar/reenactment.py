@@ -16,7 +16,7 @@ import numpy as np
 from styleavatar_core.avatar.continuity import Continuity
 from styleavatar_core.avatar.driver_gains import DriverGains
 from styleavatar_core.avatar.driver_reference import DriverReference, placement_of
-from styleavatar_core.avatar.statistics import NearestSample, ParameterStatistics
+from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.avatar.trained_range import TrainedRange
 from styleavatar_core.data.frame_clock import FrameClock
 from styleavatar_core.errors import InvalidInputError
@@ -30,7 +30,7 @@ from styleavatar_core.face3d.camera import (
 from styleavatar_core.face3d.lip_gap import lip_gap
 from styleavatar_core.types import FaceParameters, FloatArray
 
-__all__ = ["DriverGains", "NearestSample", "ParameterStatistics", "Retargeted", "Retargeter"]
+__all__ = ["DriverGains", "ParameterStatistics", "Retargeted", "Retargeter"]
 
 DriverMode = Literal["same_person", "other_person"]
 

@@ -23,15 +23,7 @@ NEUTRAL_PERCENTILE = 10.0
 # Lips are closed below this percentile of their gap: at m, b and p they meet, whoever talks.
 CLOSED_PERCENTILE = 5.0
 
-# Below these a spread counts as none; radians, model units, share of the scale, coefficients.
-_LEAST_STD = {
-    "rotation": 0.03,
-    "translation": 0.02,
-    "scale": 0.01,
-    "expression": 0.03,
-    "eye_rotation": 0.05,
-}
-_GROUPS = tuple(_LEAST_STD)
+_GROUPS = ("rotation", "translation", "scale", "expression", "eye_rotation")
 # Values of each group; the face model decides how many an expression has.
 _LENGTHS = {"rotation": 3, "translation": 2, "scale": 1, "eye_rotation": 4}
 
@@ -113,15 +105,6 @@ class ParameterStatistics:
             **{name: Spread.of(samples) for name, samples in groups.items()},
         )
 
-    def normalized(self, parameters: FaceParameters) -> FloatArray:
-        """Returns all parameters as one (N,) float32 vector in training standard deviations."""
-        groups = split_parameters(parameters)
-        parts = []
-        for name in _GROUPS:
-            spread: Spread = getattr(self, name)
-            parts.append((groups[name] - spread.mean) / np.maximum(spread.std, _LEAST_STD[name]))
-        return np.concatenate(parts).astype(np.float32)
-
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""
         window = self.window
@@ -184,28 +167,6 @@ def measure_closed_lip_gap(parameters: Sequence[FaceParameters]) -> float:
     """
     gaps = lip_gap(parameters[0].model_id).of(np.stack([p.expression for p in parameters]))
     return float(np.percentile(gaps, CLOSED_PERCENTILE))
-
-
-class NearestSample:
-    """Finds the training frame that is most like a frame (paper, Table 4).
-
-    Args:
-        parameters: The training frames, window coordinates.
-        statistics: Of the same frames.
-    """
-
-    def __init__(
-        self, parameters: Sequence[FaceParameters], statistics: ParameterStatistics
-    ) -> None:
-        self._statistics = statistics
-        self._samples = np.stack([statistics.normalized(p) for p in parameters])
-
-    def find(self, parameters: FaceParameters) -> tuple[int, float]:
-        """Returns the index of the nearest frame and its distance (root mean square, std units)."""
-        offsets = self._samples - self._statistics.normalized(parameters)
-        distances = np.sqrt((offsets**2).mean(axis=1))
-        index = int(np.argmin(distances))
-        return index, float(distances[index])
 
 
 def split_parameters(parameters: FaceParameters) -> dict[str, FloatArray]:

@@ -27,10 +27,6 @@ class FeatureMaps:
     feature: torch.Tensor
     rgb_pack: torch.Tensor
 
-    def detach(self) -> FeatureMaps:
-        """Returns the same maps without history, e.g. to keep them once the generators freeze."""
-        return FeatureMaps(self.feature.detach(), self.rgb_pack.detach())
-
 
 class FeatureGenerator(nn.Module):
     """StyleGAN2 generator of one static map: of the face in UV space, or of the background.

@@ -228,7 +228,7 @@ class PortraitGenerator(nn.Module):
         config = self.config
         fused = self._blend(mask, self._window(noise.foreground, window), noise.background)
         scale = config.uv_supersampling
-        if scale > 1:  # noise is per texel: the middle sample of each is enough
+        if scale > 1:  # noise is per texel: the top left sample of each is enough
             uv, face_mask = uv[..., ::scale, ::scale], face_mask[..., ::scale, ::scale]
         warped = self.noise_sampler(noise.face, uv) * face_mask
         if config.face_composition == "add":

@@ -12,7 +12,6 @@ import pytest
 
 from styleavatar_core.avatar.reenactment import (
     DriverGains,
-    NearestSample,
     ParameterStatistics,
     Retargeter,
 )
@@ -80,10 +79,3 @@ def test_coefficients_of_a_model_without_a_limit_may_exceed_1(
     other = Retargeter(statistics, "other_person").retarget(source).parameters.expression
     assert other.min() >= 0.0
     assert other.max() > 1.2
-
-
-def test_the_nearest_sample_is_the_frame_itself() -> None:
-    nearest = NearestSample(AVATAR, STATISTICS)
-    assert nearest.find(AVATAR[17]) == (17, pytest.approx(0.0, abs=1e-5))
-    far = replace(AVATAR[17], scale=AVATAR[17].scale * 1.5)
-    assert nearest.find(far)[1] > 0.5
