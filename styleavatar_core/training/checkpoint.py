@@ -35,6 +35,7 @@ def save_checkpoint(
     fingerprint: str,
     perceptual_loss: str = "",
     config: TrainConfig | None = None,
+    face_model: str = "",
 ) -> None:
     """Writes the whole state of a training; of several ranks, which are all alike, the first.
 
@@ -46,6 +47,7 @@ def save_checkpoint(
         fingerprint: What must agree on resumption: video, face model, preset and seed.
         perceptual_loss: Its name, which must agree too; empty where there is none.
         config: What it was trained with.
+        face_model: Id of the model that faces were rendered with.
 
     Raises:
         TrainingError: It cannot be written; the one before is still there.
@@ -55,6 +57,7 @@ def save_checkpoint(
         metadata = {"format": _FORMAT, "clock": clock.to_json(), "fingerprint": fingerprint}
         metadata["perceptual_loss"] = perceptual_loss
         metadata["layout"] = _layout(modules)
+        metadata["face_model"] = face_model
         if config is not None:
             metadata["settings"] = json.dumps(config.to_dict())
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -177,6 +180,16 @@ def read_perceptual_loss(path: Path) -> str:
     """
     with _opened(path) as file:
         return file.metadata().get("perceptual_loss", "")
+
+
+def read_face_model(path: Path) -> str:
+    """Returns the id of the face model that a checkpoint belongs to; empty where it does not say.
+
+    Raises:
+        AssetError: The file cannot be read.
+    """
+    with _opened(path) as file:
+        return file.metadata().get("face_model", "")
 
 
 def read_settings(path: Path) -> TrainConfig | None:

@@ -6,10 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from styleavatar_core.errors import AssetError
+from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID
 from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.parallel import require_even_shares
-from styleavatar_core.training.start import find_start
+from styleavatar_core.training.start import require_same_face_model
 
 
 def check_before_preparing(
@@ -19,6 +20,7 @@ def check_before_preparing(
     perceptual_weights: Path | None = None,
     matting_weights: Path | None = None,
     start: Path | None = None,
+    face_model: str = "",
 ) -> None:
     """Looks for what a training will need.
 
@@ -28,9 +30,11 @@ def check_before_preparing(
         perceptual_weights: VGG19 weights, if there are any.
         matting_weights: Robust Video Matting, if there is one.
         start: What to start from, if anything.
+        face_model: Id of the face model to track with; the built-in one if empty.
 
     Raises:
-        InvalidInputError: The ranks cannot share the batch evenly.
+        InvalidInputError: The ranks cannot share the batch evenly, or ``start`` is of another face
+            model.
         AssetError: There is no such file.
         NotFoundError: There is nothing to start from.
     """
@@ -40,4 +44,4 @@ def check_before_preparing(
         if path is not None and not path.is_file():
             raise AssetError(f"there is no file {path}, given for {name}; correct or leave it out")
     if start is not None and not (folder / TRAINING_FOLDER / CHECKPOINT_NAME).exists():
-        find_start(start)
+        require_same_face_model(start, face_model or BUILTIN_MODEL_ID)

@@ -97,6 +97,7 @@ def create_avatar(
         perceptual_weights=perceptual_weights,
         matting_weights=matting_weights,
         start=start,
+        face_model=face_model,
     )
     with first_rank_first():  # the others find a finished dataset
         dataset = prepare_dataset(

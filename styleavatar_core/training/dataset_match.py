@@ -12,7 +12,7 @@ from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, EARLIER_MODEL_ID
 from styleavatar_core.face3d.library import find_face_model
 from styleavatar_core.face3d.model import FaceModel
 
-_BUILTIN_IDS = (BUILTIN_MODEL_ID, EARLIER_MODEL_ID)
+BUILTIN_IDS = (BUILTIN_MODEL_ID, EARLIER_MODEL_ID)
 _SHOWN = 64  # characters of a value
 # What a dataset is made from and how, in words.
 _NAMES = {
@@ -41,7 +41,7 @@ def choose_model(name: str, known: DatasetInfo | None, checkpoint: Path | None) 
         AssetError: There is no such face model.
     """
     if not name and known is not None and checkpoint is not None and checkpoint.exists():
-        name = known.model_id if known.model_id in _BUILTIN_IDS else name
+        name = known.model_id if known.model_id in BUILTIN_IDS else name
     return find_face_model(name)
 
 

@@ -45,7 +45,7 @@ from styleavatar_core.training.schedule import (
     phase_at,
     under_budget,
 )
-from styleavatar_core.training.start import start_from_avatar
+from styleavatar_core.training.start import require_same_face_model, start_from_avatar
 from styleavatar_core.training.trainer import Trainer
 from styleavatar_core.types import Progress
 
@@ -82,7 +82,8 @@ def train(
         The checkpoint.
 
     Raises:
-        InvalidInputError: The ranks cannot share the batch evenly.
+        InvalidInputError: The ranks cannot share the batch evenly, or ``start`` is of another
+            preset or face model.
         ConflictError: The folder's checkpoint is of another video, face model, preset,
             seed or perceptual loss; or the budget is smaller than before, and used up.
         TrainingCanceled: ``should_stop`` said so.
@@ -132,10 +133,11 @@ def _train(
     fingerprint = _fingerprint(datasets, generator_config, config)
     loss_name = VGG19_LOSS if perceptual_weights else STRUCTURE_LOSS
     state = (trainer.modules, trainer.optimizers, fingerprint, loss_name)
+    facts = (config, datasets[0].info.model_id)
     clock = Clock(started_from=start.name if start else "")
     good = GoodCheckpoint(path, is_new=is_new)
     if is_new:
-        save_checkpoint(path, clock, *state, config)
+        save_checkpoint(path, clock, *state, *facts)
     else:
         clock = under_budget(load_checkpoint(path, *state), config)
         check_settings(path, clock, config, start)
@@ -157,7 +159,7 @@ def _train(
                 saved = under_budget(load_checkpoint(good.path, *state), config)
                 clock = recover(saved, clock, trouble)
                 trainer.forget_maps()
-                save_checkpoint(path, clock, *state, config)
+                save_checkpoint(path, clock, *state, *facts)
                 good.after_recovery(clock.step)
                 reporter.after_recovery(clock, budget_share(clock, config))
                 require_another_try(clock)
@@ -173,13 +175,13 @@ def _train(
             clock = replace(clock, elapsed_s=elapsed_s)
             stops = bool(told_by_first_rank(should_stop is not None and should_stop()))
             if stops or clock.elapsed_s - saved_s >= checkpoint_pause_s(config, saving_s):
-                save_checkpoint(path, clock, *state, config)
+                save_checkpoint(path, clock, *state, *facts)
                 good.after_save(clock.step)
                 saved_s = told_by_first_rank(clock.elapsed_s + time.monotonic() - started)
                 saving_s = saved_s - clock.elapsed_s
             if stops:
                 raise TrainingCanceled
-    save_checkpoint(path, clock, *state, config)
+    save_checkpoint(path, clock, *state, *facts)
     reporter.finish(clock)
     good.remove()
     return path
@@ -190,6 +192,7 @@ def _begin(
 ) -> None:
     """Gives a new training what its clips look like, and what another one has learned."""
     if start is not None:
+        require_same_face_model(start, clips[0].dataset.info.model_id)
         start_from_avatar(trainer, start)
     for index, clip in enumerate(clips):
         texture, plate = clip.appearance(generator_config)

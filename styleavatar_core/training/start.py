@@ -17,7 +17,13 @@ from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.bundle_path import find_bundle
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.training.avatar_networks import STARTS
-from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER, read_module
+from styleavatar_core.training.checkpoint import (
+    CHECKPOINT_NAME,
+    TRAINING_FOLDER,
+    read_face_model,
+    read_module,
+)
+from styleavatar_core.training.dataset_match import BUILTIN_IDS
 from styleavatar_core.training.trainer import Trainer
 
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -45,6 +51,32 @@ def find_start(source: Path) -> Path:
             f"there is nothing to start from at {source}: neither a training, nor a pre-training, "
             "nor a checkpoint, nor an avatar; correct --from, or leave it out"
         ) from error
+
+
+def require_same_face_model(source: Path, model_id: str) -> None:
+    """Refuses to start from what was trained with another face model.
+
+    The built-in ones differ in the mouth's inside only; older checkpoints do not say theirs.
+
+    Args:
+        source: See :func:`find_start`.
+        model_id: Of the clip to be trained on.
+
+    Raises:
+        NotFoundError: There is no source.
+        InvalidInputError: It is of another face model.
+    """
+    place = find_start(source)
+    is_checkpoint = place.suffix == CHECKPOINT_SUFFIX
+    manifest = None if is_checkpoint else read_bundle(place, verify=False).manifest
+    theirs = manifest.model_id if manifest else read_face_model(place)
+    if theirs in ("", model_id) or {theirs, model_id} <= set(BUILTIN_IDS):
+        return
+    raise InvalidInputError(
+        f"{source.name} was trained with the face model '{theirs}', not with '{model_id}', whose "
+        f"texture coordinates mean other places of a face; use --face-model {theirs}, or start "
+        "from another"
+    )
 
 
 def start_from_avatar(trainer: Trainer, source: Path) -> None:

@@ -4,14 +4,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from styleavatar_core.avatar.bundle import write_bundle
+from styleavatar_core.avatar.bundle import read_bundle, write_bundle
 from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
 from styleavatar_core.training.checkpoint import (
     CHECKPOINT_NAME,
     TRAINING_FOLDER,
     load_checkpoint,
+    read_face_model,
     save_checkpoint,
 )
+from styleavatar_core.training.checks import check_before_preparing
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
@@ -78,6 +80,29 @@ def test_another_preset_is_refused(kind, tiny_config, request):
     trainer = Trainer(replace(tiny_config, name="small", synthesis=generator), TrainConfig())
     with pytest.raises(InvalidInputError, match="another preset than 'small'"):
         start_from_avatar(trainer, request.getfixturevalue(kind))
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
+def test_another_face_model_is_refused(kind, other, tiny_config, bundle, tiny_dataset, tmp_path):
+    def source(model_id):
+        path = tmp_path / f"{model_id}.safetensors"
+        if kind == "checkpoint":
+            save_checkpoint(path, Clock(), other.modules, other.optimizers, "", face_model=model_id)
+            return path
+        weights, manifest = read_bundle(bundle).generator(), read_bundle(bundle).manifest
+        manifest = manifest.model_copy(update={"model_id": model_id})
+        path = tmp_path / model_id
+        return write_bundle(path, manifest, generator=weights, features={}, preview_jpeg=b"none")
+
+    config = TrainConfig(step_count=1, adversarial_start=1.0)
+    theirs = source("faceverse-v3")
+    with pytest.raises(InvalidInputError, match="'faceverse-v3', not with 'builtin-3'"):
+        train([tiny_dataset], tiny_config, config, tmp_path / "work", start=theirs)
+    with pytest.raises(InvalidInputError, match="use --face-model faceverse-v3"):
+        check_before_preparing(tmp_path, config, start=theirs)
+    # Both are built in and differ in the mouth's inside only.
+    path = train([tiny_dataset], tiny_config, config, tmp_path / "work", start=source("builtin-2"))
+    assert read_face_model(path) == "builtin-3"
 
 
 def test_a_training_starts_from_it_once(tiny_dataset, tiny_config, checkpoint, other, tmp_path):
