@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from styleavatar_core.evaluation.page import Driven, ReportContent
     from styleavatar_core.types import ByteArray, FaceParameters
 
-_DRIVER_CELL_PX = 208
 _NO_WEIGHTS = "no weights given (--{name}-weights)"
 
 
@@ -133,7 +132,7 @@ def _drive(
     renderer: AvatarRenderer, driver: Path, limit: int, dataset: AvatarDataset | None
 ) -> Driven:
     """Drives the avatar with another person's video and tracks what comes out."""
-    from styleavatar_core.data.picture import contact_sheet, encode_jpeg
+    from styleavatar_core.data.picture import encode_jpeg
     from styleavatar_core.data.spread import spread_evenly
     from styleavatar_core.evaluation.baselines import nearest_parameters
     from styleavatar_core.evaluation.control import control_fidelity, control_series
@@ -149,8 +148,7 @@ def _drive(
         crop, train = dataset.info.crop, dataset.train_indices
         local = [parameters_in_crop(dataset.parameters[i], crop) for i in train]
         figures |= nearest_parameters(local, frames.given, CropBox(0.0, 0.0, 1.0))
-    rows = spread_evenly(frames.pictures, SHEET_ROWS)
-    sheet = encode_jpeg(contact_sheet(rows, _DRIVER_CELL_PX))
+    sheet = encode_jpeg(np.concatenate(spread_evenly(frames.pictures, SHEET_ROWS)))
     curves = control_series(frames.wanted, frames.seen)
     return Driven(f"driven by {driver.name}", figures, curves, sheet)
 

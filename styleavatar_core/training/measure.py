@@ -8,12 +8,14 @@ from pathlib import Path
 
 from styleavatar_core.avatar.reenactment import Retargeter
 from styleavatar_core.avatar.statistics import ParameterStatistics
+from styleavatar_core.data.picture import contact_sheet
 from styleavatar_core.data.video import read_frames
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.errors import FaceNotFoundError
 from styleavatar_core.tracking.tracker import Tracker
 from styleavatar_core.types import ByteArray, FaceParameters
 
+PICTURE_PX = 208  # of each picture that is shown
 _PICTURE_STEP = 15  # of the driver's frames, one in so many may be shown
 
 
@@ -25,13 +27,14 @@ class DrivenFrames:
         wanted: The driver's parameters.
         given: What the avatar was given for them, in the coordinates of its window.
         seen: Parameters of the avatar's pictures.
-        pictures: Some frames of the driver with the avatar's pictures.
+        pictures: Some frames of the driver beside the avatar's pictures, small: those of a long
+            clip would fill the memory.
     """
 
     wanted: list[FaceParameters] = field(default_factory=list)
     given: list[FaceParameters] = field(default_factory=list)
     seen: list[FaceParameters] = field(default_factory=list)
-    pictures: list[tuple[ByteArray, ByteArray]] = field(default_factory=list)
+    pictures: list[ByteArray] = field(default_factory=list)
 
 
 def drive_avatar(
@@ -69,7 +72,7 @@ def drive_avatar(
                 frames.given.append(given)
                 frames.seen.append(seen)
             if index % _PICTURE_STEP == 0 or not frames.pictures:
-                frames.pictures.append((frame, image))
+                frames.pictures.append(contact_sheet([[frame, image]], PICTURE_PX))
     finally:
         driver_tracker.close()
         output_tracker.close()

@@ -31,6 +31,9 @@ def joined_ranks() -> Iterator[bool]:
 
     Yields:
         Whether this is the first rank, the one that shows what it does.
+
+    Raises:
+        InvalidInputError: There are fewer GPUs than processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield True
@@ -46,10 +49,20 @@ def joined_ranks() -> Iterator[bool]:
 
 
 def own_device() -> torch.device:
-    """Returns the device of this process: its own GPU, or the CPU where there is none."""
+    """Returns the device of this process: its own GPU, or the CPU where there is none.
+
+    Raises:
+        InvalidInputError: There are fewer GPUs than processes.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    place, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if place >= count:
+        raise InvalidInputError(
+            f"there is no GPU for process {place + 1} of this machine, which shows {count}; use "
+            f"--nproc-per-node {count}"
+        )
+    return torch.device("cuda", place)
 
 
 def require_even_shares(batch_size: int) -> None:

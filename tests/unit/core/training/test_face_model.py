@@ -19,7 +19,7 @@ from styleavatar_core.face3d.library import find_face_model, models_folder
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.sample.clip import SampleClip
 from styleavatar_core.training.create import create_avatar
-from styleavatar_core.training.measure import drive_avatar
+from styleavatar_core.training.measure import PICTURE_PX, drive_avatar
 from styleavatar_core.types import Progress
 from tests.fakes.faceverse import faceverse_contents, write_faceverse
 
@@ -67,8 +67,9 @@ def test_an_imported_model_carries_an_avatar_from_video_to_picture(
     pictures = [renderer.render(frame).image for frame in frames]
     assert pictures[0].shape == (128, 128, 3)
     assert not np.array_equal(*pictures)
-    wanted = drive_avatar(renderer, sample_clip.path, frame_limit=4).wanted
-    assert {frame.model_id for frame in wanted} == {"faceverse-v3"}
+    driven = drive_avatar(renderer, sample_clip.path, frame_limit=4)
+    assert {frame.model_id for frame in driven.wanted} == {"faceverse-v3"}
+    assert [picture.shape for picture in driven.pictures] == [(PICTURE_PX, 2 * PICTURE_PX, 3)]
     renderer.close()
 
     (models_folder() / "faceverse-v3.safetensors").unlink()

@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.networks.discriminator import append_minibatch_stddev
 from styleavatar_core.training.loop import load_average, train
-from styleavatar_core.training.parallel import told_by_first_rank
+from styleavatar_core.training.parallel import own_device, told_by_first_rank
 from tests.fakes.parallel_training import CONFIG, prepare
 from tests.fakes.tiny_bundle import tiny_config
 
@@ -63,3 +64,13 @@ def test_alone_all_is_local():
     assert told_by_first_rank(3.5) == 3.5
     x = torch.randn(4, 3, 2, 2)
     assert append_minibatch_stddev(x).shape == (4, 4, 2, 2)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert own_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InvalidInputError, match=r"process 3 .* shows 2; use --nproc-per-node 2"):
+        own_device()
