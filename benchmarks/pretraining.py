@@ -24,11 +24,11 @@ from styleavatar_core.evaluation.evaluate import mean_psnr, pick_frames
 from styleavatar_core.networks import get_preset
 from styleavatar_core.sample.clip import make_sample_clip
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.dataset.prepare import prepare_dataset
 from styleavatar_core.training.loop import load_average, train
-from styleavatar_core.training.prepare import prepare_dataset
 from styleavatar_core.training.pretrain import pretrain
-from styleavatar_core.training.reporter import NetworkRenderer
-from styleavatar_core.training.training_log import LOG_NAME, read_log
+from styleavatar_core.training.record.log import LOG_NAME, read_log
+from styleavatar_core.training.record.reporter import NetworkRenderer
 
 WITHOUT, WITH, HALF = "without", "with", "with_half_the_time"
 _LABELS = {

@@ -46,9 +46,9 @@ from styleavatar_core.networks import get_preset
 from styleavatar_core.sample.clip import make_sample_clip
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER
+from styleavatar_core.training.dataset.prepare import prepare_dataset
 from styleavatar_core.training.measure import drive_avatar
-from styleavatar_core.training.prepare import prepare_dataset
-from styleavatar_core.training.reporter import NetworkRenderer
+from styleavatar_core.training.record.reporter import NetworkRenderer
 from styleavatar_core.types import ByteArray
 
 _METRICS = (

@@ -25,11 +25,11 @@ from benchmarks.training_parts.plain import PlainTrainer
 from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.networks import get_preset
 from styleavatar_core.sample.clip import make_sample_clip
-from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.feeder import Feeder
+from styleavatar_core.training.dataset.prepare import prepare_dataset
 from styleavatar_core.training.parallel import own_device
-from styleavatar_core.training.prepare import prepare_dataset
+from styleavatar_core.training.samples.clips import Clip
+from styleavatar_core.training.samples.feeder import Feeder
 from styleavatar_core.training.schedule import Phase
 from styleavatar_core.training.trainer import Trainer
 

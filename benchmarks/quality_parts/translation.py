@@ -26,7 +26,7 @@ from styleavatar_core.evaluation.translation import (
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.tracking.landmarks import LandmarkDetector
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import FIXED_STYLE_TIME
+from styleavatar_core.training.samples.batches import FIXED_STYLE_TIME
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
 RenderFace = Callable[[FaceParameters], tuple[ByteArray, ByteArray]]

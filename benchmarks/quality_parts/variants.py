@@ -17,10 +17,10 @@ from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import ABLATIONS, PUBLISHED, TRIED, ablate, get_preset
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.create import create_avatar
 from styleavatar_core.training.loop import load_average, train
+from styleavatar_core.training.record.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.types import ByteArray
 
 BASELINES = {"nearest_sample": "nearest_sample_", "mean_frame": "mean_frame_"}

@@ -21,9 +21,10 @@ from torch import nn
 
 from styleavatar_core.networks import GeneratorConfig, Noise
 from styleavatar_core.ops import bias_act, haar, modulated_conv2d, to_rgb, upfirdn2d
-from styleavatar_core.training import cpu_layers, flat_weights
-from styleavatar_core.training.batches import Batch
+from styleavatar_core.training import flat_weights
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.cpu import layers
+from styleavatar_core.training.samples.batches import Batch
 from styleavatar_core.training.schedule import Phase
 from styleavatar_core.training.trainer import StepResult, Trainer
 
@@ -121,7 +122,7 @@ def _separate_weights(network: nn.Module) -> list[nn.Parameter]:
 
 
 _PLAIN: dict[Callable[..., Any], Callable[..., Any]] = {
-    cpu_layers.with_fewer_passes: _as_defined,
+    layers.with_fewer_passes: _as_defined,
     flat_weights.flat_weights: _separate_weights,
     bias_act.activate: _activate,
     modulated_conv2d.conv2d_down: _conv2d_down,

@@ -89,13 +89,13 @@ def models_of_others(settings: TrainingSettings, work: Path) -> dict[str, Any]:
     """
     from styleavatar_core.data.dataset_info import read_info
     from styleavatar_core.data.matting import SELFIE
-    from styleavatar_core.training.checkpoint import (
+    from styleavatar_core.training.create import DATASET_FOLDER
+    from styleavatar_core.training.perceptual import STRUCTURE_LOSS
+    from styleavatar_core.training.record.checkpoint import (
         CHECKPOINT_NAME,
         TRAINING_FOLDER,
         read_perceptual_loss,
     )
-    from styleavatar_core.training.create import DATASET_FOLDER
-    from styleavatar_core.training.perceptual import STRUCTURE_LOSS
 
     models = {
         "face_model": settings.face_model,

@@ -176,8 +176,8 @@ def _evaluate_own(
     from styleavatar_core.evaluation.page import Driven, ReportContent
     from styleavatar_core.face3d.camera import parameters_in_crop
     from styleavatar_core.tracking.tracker import Tracker
-    from styleavatar_core.training.checkpoint import TRAINING_FOLDER
-    from styleavatar_core.training.training_log import LOG_NAME, read_log
+    from styleavatar_core.training.record.checkpoint import TRAINING_FOLDER
+    from styleavatar_core.training.record.log import LOG_NAME, read_log
 
     def local(index: int) -> FaceParameters:
         return parameters_in_crop(dataset.parameters[index], dataset.info.crop)

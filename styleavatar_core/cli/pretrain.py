@@ -44,11 +44,11 @@ def pretrain(
     from styleavatar_core.provenance.consent import make_consent
 
     record = make_consent(consent, subject="the persons in the videos")
-    from styleavatar_core.training.checkpoint import TRAINING_FOLDER
     from styleavatar_core.training.config import TrainConfig
     from styleavatar_core.training.parallel import joined_ranks
     from styleavatar_core.training.pretrain import pretrain as run
-    from styleavatar_core.training.tensorboard import TENSORBOARD_FOLDER
+    from styleavatar_core.training.record.checkpoint import TRAINING_FOLDER
+    from styleavatar_core.training.record.tensorboard import TENSORBOARD_FOLDER
 
     config = chosen_settings(
         out,

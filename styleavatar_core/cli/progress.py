@@ -58,7 +58,7 @@ def training_progress(tensorboard: Path | None) -> Iterator[Callable[[Progress],
         if tensorboard is None:
             yield show
             return
-        from styleavatar_core.training.tensorboard import tensorboard_log
+        from styleavatar_core.training.record.tensorboard import tensorboard_log
 
         with tensorboard_log(tensorboard) as write:
 

@@ -81,12 +81,12 @@ def train(
     from styleavatar_core.face3d.library import choose_face_model
     from styleavatar_core.tracking.capture_files import REPORT_NAME
     from styleavatar_core.training.avatar_writer import FIGURES_NAME
-    from styleavatar_core.training.checkpoint import TRAINING_FOLDER
     from styleavatar_core.training.config import TrainConfig
     from styleavatar_core.training.create import DATASET_FOLDER, create_avatar
+    from styleavatar_core.training.dataset.prepare import CAPTURE_FOLDER
     from styleavatar_core.training.parallel import joined_ranks
-    from styleavatar_core.training.prepare import CAPTURE_FOLDER
-    from styleavatar_core.training.tensorboard import TENSORBOARD_FOLDER
+    from styleavatar_core.training.record.checkpoint import TRAINING_FOLDER
+    from styleavatar_core.training.record.tensorboard import TENSORBOARD_FOLDER
 
     if not resume and (out / TRAINING_FOLDER).exists():
         raise ConflictError(

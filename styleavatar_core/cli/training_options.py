@@ -61,7 +61,11 @@ def chosen_settings(out: Path, usual: TrainConfig, **given: Any) -> TrainConfig:
     Raises:
         AssetError: The checkpoint in OUT cannot be read.
     """
-    from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER, read_settings
+    from styleavatar_core.training.record.checkpoint import (
+        CHECKPOINT_NAME,
+        TRAINING_FOLDER,
+        read_settings,
+    )
 
     begun = read_settings(out / TRAINING_FOLDER / CHECKPOINT_NAME) or usual
     return replace(begun, **{name: value for name, value in given.items() if value is not None})

@@ -18,8 +18,8 @@ from styleavatar_core.networks import (
     position_code,
 )
 from styleavatar_core.ops.haar import haar_transform
-from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.flat_weights import flat_weights
+from styleavatar_core.training.samples.batches import Batch
 
 _SHARED_IDENTITY = 0.0  # argument of z_id's code for nobody in particular, or for the only one
 STARTS = ("face_start", "background_start")  # of a clip, not learned

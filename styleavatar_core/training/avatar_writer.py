@@ -22,12 +22,12 @@ from styleavatar_core.evaluation.evaluate import evaluate_held_out, mean_psnr, p
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import FIXED_STYLE_TIME
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average
 from styleavatar_core.training.parallel import own_device
-from styleavatar_core.training.reporter import NetworkRenderer
+from styleavatar_core.training.record.reporter import NetworkRenderer
+from styleavatar_core.training.samples.batches import FIXED_STYLE_TIME
 from styleavatar_core.training.schedule import stopped_by
 from styleavatar_core.types import ByteArray, FaceParameters, Progress
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from styleavatar_core.errors import AssetError
 from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID
-from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.parallel import require_even_shares
+from styleavatar_core.training.record.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.training.start import require_same_face_model
 
 

@@ -15,17 +15,17 @@ from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.provenance.consent import ConsentRecord
 from styleavatar_core.training.avatar_writer import faces_in_window, training_record, write_avatar
-from styleavatar_core.training.checkpoint import (
+from styleavatar_core.training.checks import check_before_preparing
+from styleavatar_core.training.clock import Clock
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.dataset.prepare import DEFAULT_FRAME_CAP, prepare_dataset
+from styleavatar_core.training.loop import train
+from styleavatar_core.training.parallel import first_rank_first, wait_for_all
+from styleavatar_core.training.record.checkpoint import (
     CHECKPOINT_NAME,
     TRAINING_FOLDER,
     read_perceptual_loss,
 )
-from styleavatar_core.training.checks import check_before_preparing
-from styleavatar_core.training.clock import Clock
-from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.loop import train
-from styleavatar_core.training.parallel import first_rank_first, wait_for_all
-from styleavatar_core.training.prepare import DEFAULT_FRAME_CAP, prepare_dataset
 from styleavatar_core.types import Progress
 
 DATASET_FOLDER = "dataset"

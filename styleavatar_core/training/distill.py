@@ -16,16 +16,16 @@ from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.training.avatar_writer import training_record, write_avatar
-from styleavatar_core.training.checkpoint import (
+from styleavatar_core.training.clock import Clock
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.create import DATASET_FOLDER
+from styleavatar_core.training.dataset.drawn import draw_dataset
+from styleavatar_core.training.loop import train
+from styleavatar_core.training.record.checkpoint import (
     CHECKPOINT_NAME,
     TRAINING_FOLDER,
     read_perceptual_loss,
 )
-from styleavatar_core.training.clock import Clock
-from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.create import DATASET_FOLDER
-from styleavatar_core.training.drawn_dataset import draw_dataset
-from styleavatar_core.training.loop import train
 from styleavatar_core.types import Progress
 
 DEFAULT_FRAME_COUNT = 600

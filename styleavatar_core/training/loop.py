@@ -20,23 +20,23 @@ from styleavatar_core.engine.memory import give_back_memory, keep_freed_memory
 from styleavatar_core.errors import TrainingCanceled
 from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.checkpoint import (
+from styleavatar_core.training.clock import Clock
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.parallel import own_device, require_even_shares, told_by_first_rank
+from styleavatar_core.training.perceptual import STRUCTURE_LOSS, VGG19_LOSS
+from styleavatar_core.training.record.checkpoint import (
     CHECKPOINT_NAME,
     load_checkpoint,
     read_module,
     save_checkpoint,
 )
-from styleavatar_core.training.clips import Clip
-from styleavatar_core.training.clock import Clock
-from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.feeder import Feeder
-from styleavatar_core.training.good_checkpoint import GoodCheckpoint
-from styleavatar_core.training.parallel import own_device, require_even_shares, told_by_first_rank
-from styleavatar_core.training.perceptual import STRUCTURE_LOSS, VGG19_LOSS
+from styleavatar_core.training.record.good_checkpoint import GoodCheckpoint
+from styleavatar_core.training.record.reporter import TrainingReporter
+from styleavatar_core.training.record.resumption import check_settings
 from styleavatar_core.training.recovery import find_trouble, observe, recover, require_another_try
 from styleavatar_core.training.rehearsal import is_out_of_memory, too_large_batch
-from styleavatar_core.training.reporter import TrainingReporter
-from styleavatar_core.training.resumption import check_settings
+from styleavatar_core.training.samples.clips import Clip
+from styleavatar_core.training.samples.feeder import Feeder
 from styleavatar_core.training.schedule import (
     after_evaluation,
     budget_share,

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from styleavatar_core.networks import PortraitOutput
 from styleavatar_core.ops.ranks import mean_over_ranks
-from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.config import LossWeights
 from styleavatar_core.training.perceptual import PerceptualLoss
+from styleavatar_core.training.samples.batches import Batch
 
 _PYRAMID_LEVELS = 3
 

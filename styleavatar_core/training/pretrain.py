@@ -15,12 +15,12 @@ from pathlib import Path
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.networks import GeneratorConfig, get_preset
-from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.training.checks import check_before_preparing
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.dataset.prepare import prepare_dataset
 from styleavatar_core.training.loop import train
 from styleavatar_core.training.parallel import first_rank_first
-from styleavatar_core.training.prepare import prepare_dataset
+from styleavatar_core.training.record.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
 from styleavatar_core.types import Progress
 
 DATASETS_FOLDER = "datasets"

@@ -20,10 +20,10 @@ from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.errors import TrainingError
 from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.ops.ranks import rank_count
-from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.feeder import Feeder
 from styleavatar_core.training.parallel import own_device
+from styleavatar_core.training.samples.clips import Clip
+from styleavatar_core.training.samples.feeder import Feeder
 from styleavatar_core.training.schedule import Phase
 from styleavatar_core.training.trainer import Trainer
 

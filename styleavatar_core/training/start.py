@@ -17,13 +17,13 @@ from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.bundle_path import find_bundle
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.training.avatar_networks import STARTS
-from styleavatar_core.training.checkpoint import (
+from styleavatar_core.training.dataset.match import BUILTIN_IDS
+from styleavatar_core.training.record.checkpoint import (
     CHECKPOINT_NAME,
     TRAINING_FOLDER,
     read_face_model,
     read_module,
 )
-from styleavatar_core.training.dataset_match import BUILTIN_IDS
 from styleavatar_core.training.trainer import Trainer
 
 CHECKPOINT_SUFFIX = ".safetensors"

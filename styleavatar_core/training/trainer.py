@@ -21,9 +21,8 @@ from styleavatar_core.networks import (
 )
 from styleavatar_core.ops.ranks import mean_over_ranks
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
-from styleavatar_core.training.batches import Batch
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.cpu_layers import with_fewer_passes
+from styleavatar_core.training.cpu.layers import with_fewer_passes
 from styleavatar_core.training.flat_weights import flat_weights
 from styleavatar_core.training.losses import (
     discriminator_losses,
@@ -32,6 +31,7 @@ from styleavatar_core.training.losses import (
 )
 from styleavatar_core.training.parallel import in_parallel, own_device
 from styleavatar_core.training.perceptual import PerceptualLoss
+from styleavatar_core.training.samples.batches import Batch
 from styleavatar_core.training.schedule import Phase
 
 StaticMaps = tuple[FeatureMaps, FeatureMaps]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.dataset_info import read_info
 from styleavatar_core.data.video import probe, read_frames
-from styleavatar_core.training.prepare import prepare_dataset
+from styleavatar_core.training.dataset.prepare import prepare_dataset
 from tests.fakes.browser_recording import record_in_a_browser
 from tests.fakes.tiny_bundle import tiny_config
 

@@ -16,14 +16,14 @@ from torch import nn
 from styleavatar_core.data.dataset import DatasetWriter
 from styleavatar_core.data.dataset_info import read_info
 from styleavatar_core.errors import TrainingError
-from styleavatar_core.training import good_checkpoint, reporter
 from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.avatar_writer import write_avatar
-from styleavatar_core.training.checkpoint import save_checkpoint
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
-from styleavatar_core.training.training_log import LOG_NAME
+from styleavatar_core.training.record import good_checkpoint, reporter
+from styleavatar_core.training.record.checkpoint import save_checkpoint
+from styleavatar_core.training.record.log import LOG_NAME
 from styleavatar_core.types import Progress
 from tests.fakes.prepared_clip import write_prepared_clip
 from tests.fakes.tiny_bundle import tiny_config

@@ -7,7 +7,7 @@ from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.evaluation.evaluate import face_mask
 from styleavatar_core.evaluation.metrics import sharpness
 from styleavatar_core.face3d.builtin import builtin_model
-from styleavatar_core.training.appearance import backplate, unwrapped_texture
+from styleavatar_core.training.samples.appearance import backplate, unwrapped_texture
 from styleavatar_core.types import ByteArray
 from tests.fakes.prepared_clip import write_prepared_clip
 

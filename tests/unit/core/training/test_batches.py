@@ -7,14 +7,14 @@ import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.errors import AssetError
-from styleavatar_core.training.batches import (
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.samples.batches import (
     BatchSampler,
     make_batch,
     move_apart,
 )
-from styleavatar_core.training.clips import Clip
-from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.pictures import image_array, image_tensor
+from styleavatar_core.training.samples.clips import Clip
+from styleavatar_core.training.samples.pictures import image_array, image_tensor
 
 
 def test_box_moves_picture_mask_uv_and_valid_alike(tiny_dataset, tiny_config):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.training.batches import make_batch
-from styleavatar_core.training.below_frame import extend_person
-from styleavatar_core.training.pictures import image_array
+from styleavatar_core.training.samples.batches import make_batch
+from styleavatar_core.training.samples.below_frame import extend_person
+from styleavatar_core.training.samples.pictures import image_array
 from tests.fakes.prepared_clip import write_prepared_clip
 
 EDGE = 56  # first canvas row below the frame; the disc of the fake clip reaches to row 67

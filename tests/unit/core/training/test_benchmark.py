@@ -7,9 +7,9 @@ from benchmarks.training import _PHASE
 from benchmarks.training_parts.plain import PlainTrainer
 from styleavatar_core.networks import layers
 from styleavatar_core.ops.bias_act import activate
-from styleavatar_core.training.batches import BatchSampler
-from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.samples.batches import BatchSampler
+from styleavatar_core.training.samples.clips import Clip
 from styleavatar_core.training.trainer import Trainer
 
 

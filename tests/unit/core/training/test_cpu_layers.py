@@ -14,11 +14,11 @@ from styleavatar_core.networks.config import StyleConfig
 from styleavatar_core.networks.equalized import EqualConv2d
 from styleavatar_core.networks.feature_generator import FeatureMaps
 from styleavatar_core.networks.layers import StyledConv, ToRGB
-from styleavatar_core.training import cpu_functions
-from styleavatar_core.training.batches import BatchSampler
-from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.cpu_layers import with_fewer_passes
+from styleavatar_core.training.cpu import functions
+from styleavatar_core.training.cpu.layers import with_fewer_passes
+from styleavatar_core.training.samples.batches import BatchSampler
+from styleavatar_core.training.samples.clips import Clip
 from styleavatar_core.training.trainer import Trainer
 
 _STYLE = StyleConfig()
@@ -54,7 +54,7 @@ def _random(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("doubles", [False, True])
 def test_styled_conv(least_floats: int, doubles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
-    monkeypatch.setattr(cpu_functions, "_LEAST_FLOATS", least_floats)
+    monkeypatch.setattr(functions, "_LEAST_FLOATS", least_floats)
     torch.manual_seed(0)
     layer = StyledConv(_STYLE, 6, 8, doubles=doubles)
     layer.bias.data.normal_()

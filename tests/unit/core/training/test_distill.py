@@ -18,8 +18,8 @@ from styleavatar_core.face3d.builtin import builtin_model
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import get_preset
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.dataset.drawn import draw_dataset
 from styleavatar_core.training.distill import distill
-from styleavatar_core.training.drawn_dataset import draw_dataset
 from styleavatar_core.types import CropBox, FaceParameters
 from tests.fakes.nano_bundle import write_nano_bundle
 

@@ -11,11 +11,11 @@ from styleavatar_core.engine.frozen.freeze import freeze
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.networks import FeatureMaps, fixed_noise, position_code
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import FIXED_STYLE_TIME, make_batch
-from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.feeder import Feeder
-from styleavatar_core.training.reporter import NetworkRenderer
+from styleavatar_core.training.record.reporter import NetworkRenderer
+from styleavatar_core.training.samples.batches import FIXED_STYLE_TIME, make_batch
+from styleavatar_core.training.samples.clips import Clip
+from styleavatar_core.training.samples.feeder import Feeder
 from tests.fakes.networks import shake
 
 CPU = torch.device("cpu")

@@ -14,10 +14,10 @@ from styleavatar_core.data.picture import decode_jpeg
 from styleavatar_core.errors import AssetError, ConflictError, TrainingCanceled, TrainingError
 from styleavatar_core.training import loop
 from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
-from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, save_checkpoint
 from styleavatar_core.training.clock import Health
 from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.loop import load_average, train
+from styleavatar_core.training.record.checkpoint import CHECKPOINT_NAME, save_checkpoint
 from styleavatar_core.training.schedule import stopped_by
 from tests.fakes.prepared_clip import write_prepared_clip
 from tests.fakes.tiny_bundle import tiny_config as smallest_config

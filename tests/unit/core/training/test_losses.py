@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from styleavatar_core.networks import PortraitOutput
-from styleavatar_core.training.batches import make_batch
 from styleavatar_core.training.config import LossWeights
 from styleavatar_core.training.losses import (
     LossTable,
@@ -11,6 +10,7 @@ from styleavatar_core.training.losses import (
     reconstruction_losses,
     structure_loss,
 )
+from styleavatar_core.training.samples.batches import make_batch
 
 
 def test_the_sum_is_what_is_logged():

@@ -20,8 +20,8 @@ from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, EARLIER_MODEL_ID
 from styleavatar_core.face3d.library import find_face_model
 from styleavatar_core.networks import GeneratorConfig, get_preset
 from styleavatar_core.tracking.video import TrackedVideo
-from styleavatar_core.training import prepare
-from styleavatar_core.training.prepare import _choose_window, _fit_head, prepare_dataset
+from styleavatar_core.training.dataset import prepare
+from styleavatar_core.training.dataset.prepare import _choose_window, _fit_head, prepare_dataset
 from styleavatar_core.types import FaceIdentity, Progress
 from tests.fakes.prepared_clip import name_source, write_prepared_clip
 from tests.unit.core.tracking.test_capture import film, lively

@@ -10,12 +10,12 @@ from styleavatar_core.errors import InvalidInputError, NotFoundError, TrainingCa
 from styleavatar_core.networks import get_preset
 from styleavatar_core.training import losses
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import BatchSampler
-from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.pretrain import pretrain
+from styleavatar_core.training.samples.batches import BatchSampler
+from styleavatar_core.training.samples.clips import Clip
 from styleavatar_core.training.schedule import phase_at
 from styleavatar_core.training.trainer import Trainer
 from tests.fakes.prepared_clip import write_prepared_clip

@@ -5,11 +5,9 @@ import pytest
 import torch
 
 from styleavatar_core.errors import TrainingError
-from styleavatar_core.training.batches import BatchSampler
-from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.clock import Clock, Health
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.good_checkpoint import GoodCheckpoint
+from styleavatar_core.training.record.good_checkpoint import GoodCheckpoint
 from styleavatar_core.training.recovery import (
     Trouble,
     find_trouble,
@@ -17,6 +15,8 @@ from styleavatar_core.training.recovery import (
     recover,
     require_another_try,
 )
+from styleavatar_core.training.samples.batches import BatchSampler
+from styleavatar_core.training.samples.clips import Clip
 from styleavatar_core.training.schedule import phase_at
 from styleavatar_core.training.trainer import StepResult, Trainer
 

@@ -14,9 +14,13 @@ from safetensors.torch import load_file, save_file
 from styleavatar_core.cli.training_options import chosen_settings
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.errors import ConflictError, TrainingCanceled
-from styleavatar_core.training.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER, read_settings
 from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.loop import load_average, train
+from styleavatar_core.training.record.checkpoint import (
+    CHECKPOINT_NAME,
+    TRAINING_FOLDER,
+    read_settings,
+)
 from tests.fakes.tiny_bundle import tiny_config
 
 CONFIG = TrainConfig(step_count=4, batch_size=2, adversarial_start=1.0, evaluation_share=1.0)

@@ -6,17 +6,17 @@ import torch
 
 from styleavatar_core.avatar.bundle import read_bundle, write_bundle
 from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
-from styleavatar_core.training.checkpoint import (
+from styleavatar_core.training.checks import check_before_preparing
+from styleavatar_core.training.clock import Clock
+from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.loop import load_average, train
+from styleavatar_core.training.record.checkpoint import (
     CHECKPOINT_NAME,
     TRAINING_FOLDER,
     load_checkpoint,
     read_face_model,
     save_checkpoint,
 )
-from styleavatar_core.training.checks import check_before_preparing
-from styleavatar_core.training.clock import Clock
-from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.loop import load_average, train
 from styleavatar_core.training.start import find_start, start_from_avatar
 from styleavatar_core.training.trainer import Trainer
 from tests.fakes.bundle import fake_manifest

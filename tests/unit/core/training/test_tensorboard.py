@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from styleavatar_core.errors import AssetError
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
-from styleavatar_core.training.tensorboard import tensorboard_log
+from styleavatar_core.training.record.tensorboard import tensorboard_log
 from styleavatar_core.types import Progress
 
 
@@ -46,7 +46,7 @@ def test_a_training_can_be_watched(tiny_dataset, tiny_config, tmp_path):
 ON_A_FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from styleavatar_core.training.tensorboard import tensorboard_log
+from styleavatar_core.training.record.tensorboard import tensorboard_log
 from styleavatar_core.types import Progress
 
 board = Path(sys.argv[1])

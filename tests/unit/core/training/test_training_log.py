@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.training import reporter
-from styleavatar_core.training.checkpoint import CHECKPOINT_NAME
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.loop import train
-from styleavatar_core.training.training_log import LOG_NAME, cut_log, read_log
+from styleavatar_core.training.record import reporter
+from styleavatar_core.training.record.checkpoint import CHECKPOINT_NAME
+from styleavatar_core.training.record.log import LOG_NAME, cut_log, read_log
 from tests.fakes.tiny_bundle import tiny_config
 
 CONFIG = TrainConfig(step_count=3, batch_size=1, adversarial_start=1.0, evaluation_share=1.0)

@@ -19,7 +19,7 @@ from styleavatar_core.data.matting import RVM, SELFIE
 from styleavatar_core.errors import AssetError, ConflictError
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.training.create import DATASET_FOLDER
-from styleavatar_core.training.prepare import DEFAULT_FRAME_CAP
+from styleavatar_core.training.dataset.prepare import DEFAULT_FRAME_CAP
 from tests.fakes.prepared_clip import name_source, write_prepared_clip
 from tests.fakes.vgg19 import narrow_vgg19
 

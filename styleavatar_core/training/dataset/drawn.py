@@ -23,7 +23,7 @@ from styleavatar_core.engine.typical_inputs import draw_parameters
 from styleavatar_core.errors import InvalidInputError, TrainingCanceled
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.networks import GeneratorConfig
-from styleavatar_core.training.dataset_match import (
+from styleavatar_core.training.dataset.match import (
     differences,
     made_with,
     require_no_training,

@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from styleavatar_core.data.dataset import AvatarDataset, decode_uv
 from styleavatar_core.networks.config import GeneratorConfig
 from styleavatar_core.ops.ranks import own_share
-from styleavatar_core.training.below_frame import extend_person
-from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
-from styleavatar_core.training.pictures import image_tensor
+from styleavatar_core.training.samples.below_frame import extend_person
+from styleavatar_core.training.samples.clips import Clip
+from styleavatar_core.training.samples.pictures import image_tensor
 from styleavatar_core.types import ByteArray
 
 FIXED_STYLE_TIME = 0.5  # the z_tmp that inference uses

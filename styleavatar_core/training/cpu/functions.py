@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What :mod:`styleavatar_core.training.cpu_layers` differentiate by hand, around compiled loops.
+"""What :mod:`styleavatar_core.training.cpu.layers` differentiate by hand, around compiled loops.
 
 All tensors are fp32 on a CPU. Gradients of gradients are refused (``once_differentiable``).
 """
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from styleavatar_core.engine.cpu.strips import plan_strips, share_strips
 from styleavatar_core.ops.bias_act import LEAKY_SLOPE
-from styleavatar_core.training import cpu_kernels
+from styleavatar_core.training.cpu import layer_kernels
 from styleavatar_core.types import FloatArray
 
 # Below, one thread is done before another has begun: torch's own threads, awake for a while after
@@ -84,7 +84,7 @@ class _Scale(torch.autograd.Function):
         to_x, to_scales = _empty_like(x), _empty_like(scales)
         given = _rows(gradient, scales), _rows(x, scales)
         results = _flat(scales), _rows(to_x, scales), _flat(to_scales)
-        _share(cpu_kernels.scale_back, given, results, scales.numel(), x.numel())
+        _share(layer_kernels.scale_back, given, results, scales.numel(), x.numel())
         return to_x, to_scales
 
 
@@ -96,7 +96,7 @@ class _Finish(torch.autograd.Function):
         biases, result = bias.repeat(len(x)), _empty_like(x)
         ctx.save_for_backward(x, scales, biases)
         ends = _flat(scales), _flat(biases), _SLOPE, _rows(result, scales)
-        _share(cpu_kernels.finish, (_rows(x, scales),), ends, scales.numel(), x.numel())
+        _share(layer_kernels.finish, (_rows(x, scales),), ends, scales.numel(), x.numel())
         return result
 
     @staticmethod
@@ -109,30 +109,30 @@ class _Finish(torch.autograd.Function):
         given = _rows(gradient, scales), _rows(x, scales)
         ends = _flat(scales), _flat(biases), _SLOPE
         results = _rows(to_x, scales), _flat(to_scales), _flat(to_biases)
-        _share(cpu_kernels.finish_back, given, ends + results, scales.numel(), x.numel())
+        _share(layer_kernels.finish_back, given, ends + results, scales.numel(), x.numel())
         return to_x, to_scales, to_biases.view(len(x), -1).sum(0)
 
 
 class _SumBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return _filtered(cpu_kernels.sum_blocks, x, -1)
+        return _filtered(layer_kernels.sum_blocks, x, -1)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return _filtered(cpu_kernels.add_to_blocks, gradient, 1)
+        return _filtered(layer_kernels.add_to_blocks, gradient, 1)
 
 
 class _AddToBlocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        return _filtered(cpu_kernels.add_to_blocks, x, 1)
+        return _filtered(layer_kernels.add_to_blocks, x, 1)
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return _filtered(cpu_kernels.sum_blocks, gradient, -1)
+        return _filtered(layer_kernels.sum_blocks, gradient, -1)
 
 
 def _filtered(loop: Callable[..., None], x: torch.Tensor, growth: int) -> torch.Tensor:
@@ -150,7 +150,7 @@ class _AddDoubled(torch.autograd.Function):
         ctx.shape = images.shape
         source = images.detach().contiguous().flatten(0, 1).numpy()
         target = pixels.detach().view(len(source), 4, *images.shape[2:]).numpy()
-        _share(cpu_kernels.add_doubled, (source,), (target,), len(source), pixels.numel())
+        _share(layer_kernels.add_doubled, (source,), (target,), len(source), pixels.numel())
         return pixels
 
     @staticmethod
@@ -159,7 +159,7 @@ class _AddDoubled(torch.autograd.Function):
         to_images = gradient.new_empty(ctx.shape)
         target = to_images.flatten(0, 1).numpy()
         source = gradient.contiguous().view(len(target), 4, *ctx.shape[2:]).numpy()
-        _share(cpu_kernels.add_doubled_back, (source,), (target,), len(target), gradient.numel())
+        _share(layer_kernels.add_doubled_back, (source,), (target,), len(target), gradient.numel())
         return gradient, to_images
 
 
@@ -173,7 +173,7 @@ class _LookUp(torch.autograd.Function):
         batch, height, width = len(uv), uv.shape[2] // 2, uv.shape[3] // 2
         samples = texture.new_empty(batch, texture.shape[1], 4, height, width)
         given = texture[0].detach().contiguous().numpy(), uv.numpy(), mask.numpy()
-        _share(cpu_kernels.look_up, given, (samples.numpy(),), batch * height, samples.numel())
+        _share(layer_kernels.look_up, given, (samples.numpy(),), batch * height, samples.numel())
         return samples.flatten(1, 2)
 
     @staticmethod
@@ -183,7 +183,7 @@ class _LookUp(torch.autograd.Function):
         to_texture = gradient.new_zeros(ctx.shape)
         source = gradient.contiguous().unflatten(1, (-1, 4)).numpy()
         given, target = (source, uv.numpy(), mask.numpy()), to_texture[0].numpy()
-        _share(cpu_kernels.look_up_back, given, (target,), len(target), gradient.numel())
+        _share(layer_kernels.look_up_back, given, (target,), len(target), gradient.numel())
         return to_texture, None, None
 
 

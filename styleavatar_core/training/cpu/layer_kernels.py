@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loops of :mod:`styleavatar_core.training.cpu_layers`, compiled by numba at the first call.
+"""Loops of :mod:`styleavatar_core.training.cpu.layers`, compiled by numba at the first call.
 
 Arrays are float32 and C-contiguous. Each call computes a part, for threads: *planes* (a channel of
 a sample each), rows or channels from ``first`` on, ``count`` of them. Sums are taken in an order

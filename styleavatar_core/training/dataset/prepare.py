@@ -27,7 +27,7 @@ from styleavatar_core.tracking.capture import CaptureReport, FrameObserver, asse
 from styleavatar_core.tracking.capture_files import write_capture_report
 from styleavatar_core.tracking.silhouette import fit_silhouette
 from styleavatar_core.tracking.video import TrackedVideo, track_video
-from styleavatar_core.training.dataset_match import (
+from styleavatar_core.training.dataset.match import (
     choose_model,
     differences,
     require_no_training,

@@ -14,9 +14,9 @@ import torch
 
 from styleavatar_core.networks import GeneratorConfig, Noise, fixed_noise, sample_noise
 from styleavatar_core.ops.ranks import own_share
-from styleavatar_core.training.batches import Batch, BatchSampler
-from styleavatar_core.training.clips import Clip
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.samples.batches import Batch, BatchSampler
+from styleavatar_core.training.samples.clips import Clip
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from styleavatar_core.errors import ConflictError
 from styleavatar_core.ops.ranks import own_rank
-from styleavatar_core.training.checkpoint import read_settings
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
+from styleavatar_core.training.record.checkpoint import read_settings
 from styleavatar_core.training.schedule import budget_share
 
 logger = logging.getLogger(__name__)

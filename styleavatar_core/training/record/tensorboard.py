@@ -19,7 +19,7 @@ from typing import Any
 
 from styleavatar_core.data.picture import decode_jpeg
 from styleavatar_core.errors import AssetError
-from styleavatar_core.training.side_files import SideFiles, append_whole
+from styleavatar_core.training.record.side_files import SideFiles, append_whole
 from styleavatar_core.types import Progress
 
 TENSORBOARD_FOLDER = "tensorboard"

@@ -10,8 +10,8 @@ import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.networks import GeneratorConfig
-from styleavatar_core.training.appearance import backplate, unwrapped_texture
-from styleavatar_core.training.pictures import image_tensor
+from styleavatar_core.training.samples.appearance import backplate, unwrapped_texture
+from styleavatar_core.training.samples.pictures import image_tensor
 from styleavatar_core.types import ByteArray
 
 

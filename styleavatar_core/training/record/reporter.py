@@ -19,13 +19,13 @@ from styleavatar_core.evaluation.evaluate import mean_psnr, write_sheet
 from styleavatar_core.networks import fixed_noise
 from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.avatar_networks import AvatarNetworks
-from styleavatar_core.training.batches import make_batch
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.parallel import told_by_first_rank
-from styleavatar_core.training.pictures import image_array
-from styleavatar_core.training.side_files import SideFiles, append_whole
-from styleavatar_core.training.training_log import LOG_NAME, cut_log
+from styleavatar_core.training.record.log import LOG_NAME, cut_log
+from styleavatar_core.training.record.side_files import SideFiles, append_whole
+from styleavatar_core.training.samples.batches import make_batch
+from styleavatar_core.training.samples.pictures import image_array
 from styleavatar_core.types import ByteArray, Progress
 
 SAMPLES_NAME = "samples.jpg"

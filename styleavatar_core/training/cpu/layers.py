@@ -21,7 +21,7 @@ from styleavatar_core.networks.layers import StyledConv, ToRGB
 from styleavatar_core.ops.bias_act import activate
 from styleavatar_core.ops.haar import inverse_haar_transform, pack_matrix
 from styleavatar_core.ops.modulated_conv2d import conv2d_up, style_demodulation
-from styleavatar_core.training.cpu_functions import (
+from styleavatar_core.training.cpu.functions import (
     add_doubled,
     add_to_blocks,
     finish,
