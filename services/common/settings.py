@@ -3,7 +3,7 @@
 
 A service builds its settings once in ``__main__`` and passes them down; nothing reads settings at
 import. pydantic-settings ignores a misspelt variable silently, so the base class looks at the
-environment itself and refuses names that it does not know.
+environment itself and refuses every name of ours that nobody knows.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from styleavatar_core.errors import InvalidInputError
 
 DATA_VARIABLE = "STYLEAVATAR_DATA"
 REDIS_VARIABLE = "REDIS_URL"
+_OURS = "STYLEAVATAR_"
+# Each of them judges the names with its own prefix, and leaves those of the others to them.
+_SERVICES = ("SERVE", "GATEWAY", "TRACKING", "RENDERING", "TRAINING")
+_CLIENT_VARIABLES = {"STYLEAVATAR_URL", "STYLEAVATAR_TRACKING"}
+# How like a known name an unknown one must be to be taken for its misspelling.
+_LIKENESS = 0.85
 
 
 def default_data_folder() -> Path:
@@ -37,7 +43,7 @@ class ServiceSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, populate_by_name=True, env_nested_delimiter="__", extra="forbid"
+        frozen=True, populate_by_name=True, env_ignore_empty=True, extra="forbid"
     )
 
     data_folder: Path = Field(
@@ -107,18 +113,19 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def _refuse_unknown_variables(cls) -> None:
-        prefix = str(cls.model_config.get("env_prefix", "")).upper()
-        if not prefix:
-            return
-        known = set(cls.variable_names().values())
+        own = str(cls.model_config.get("env_prefix", "")).upper()
+        others = tuple({f"{_OURS}{service}_" for service in _SERVICES} - {own})
+        shared = {*RedisSettings.variable_names().values(), *GrpcSettings.variable_names().values()}
+        known = shared | {*cls.variable_names().values()} | _CLIENT_VARIABLES
         for variable in os.environ:
-            is_ours = variable.upper().startswith(prefix)
-            if is_ours and variable.upper().split("__")[0] not in known:
-                near = difflib.get_close_matches(variable.upper(), known, n=1)
-                advice = f"; did you mean {near[0]}?" if near else ""
-                raise InvalidInputError(
-                    f"unknown environment variable {variable}{advice}", reason="BAD_SETTING"
-                )
+            name = variable.upper()
+            if not name.startswith(_OURS) or name in known or name.startswith(others):
+                continue
+            near = difflib.get_close_matches(name, known, n=1, cutoff=_LIKENESS)
+            advice = f"; did you mean {near[0]}?" if near else ""
+            raise InvalidInputError(
+                f"unknown environment variable {variable}{advice}", reason="BAD_SETTING"
+            )
 
 
 class RedisSettings(ServiceSettings):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from services.gateway.settings import GatewaySettings
 from services.training.settings import TrainingSettings
 from styleavatar_core.errors import InvalidInputError
+
+CLIENTS = Path(__file__).resolve().parents[4] / "clients"
 
 
 def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +28,46 @@ def test_a_misspelt_variable_is_refused_with_advice(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("STYLEAVATAR_GATEWAY_PORTT", "1")
     with pytest.raises(InvalidInputError, match="did you mean STYLEAVATAR_GATEWAY_PORT"):
         GatewaySettings()
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("STYLEAVATAR_API_KEY_FILE", "STYLEAVATAR_API_KEYS_FILE"),
+        ("STYLEAVATAR_GATEWY_PORT", "STYLEAVATAR_GATEWAY_PORT"),
+        ("STYLEAVATAR_LOGLEVEL", "STYLEAVATAR_LOG_LEVEL"),
+    ],
+)
+def test_a_misspelt_variable_without_a_services_prefix_is_refused_too(
+    misspelt: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(misspelt, "1")
+    with pytest.raises(InvalidInputError, match=f"{misspelt}; did you mean {meant}") as caught:
+        GatewaySettings()
+    assert caught.value.reason == "BAD_SETTING"
+
+
+def test_no_service_guesses_at_what_is_like_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLEAVATAR_GATEWY_PORT", "1")
+    with pytest.raises(InvalidInputError, match="unknown environment variable") as caught:
+        TrainingSettings()
+    assert "did you mean" not in str(caught.value)
+
+
+def test_variables_of_the_clients_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = "".join(path.read_text() for path in CLIENTS.rglob("*.py"))
+    variables = set(re.findall(r"\bSTYLEAVATAR_[A-Z_]+", sources))
+    assert len(variables) > 1
+    for variable in variables:
+        monkeypatch.setenv(variable, "localhost")
+    GatewaySettings()
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = GatewaySettings()
+    for variable in GatewaySettings.variable_names().values():
+        monkeypatch.setenv(variable, "")
+    assert GatewaySettings() == expected
 
 
 def test_variables_of_other_services_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
