@@ -7,6 +7,7 @@ process that woke up late, or outlived its parent, is refused and stops.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
 _DELETED = "styleavatar:deleted-jobs"
+# Hash of the avatars of deleted jobs, so that a deletion that was broken off can be repeated.
+_DELETED_AVATARS = "styleavatar:deleted-avatars"
 # The job that was deleted last; and the one after whose deletion Redis' append-only file was last
 # begun anew, with the run of Redis that began it.
 _LATEST_DELETED = "styleavatar:latest-deleted-job"
@@ -192,6 +195,8 @@ class JobRecords:
         Redis' append-only file, where there is one, is written anew without them.
         """
         with self._redis.pipeline() as pipeline:
+            with contextlib.suppress(NotFoundError):  # this is a repetition
+                pipeline.hset(_DELETED_AVATARS, self.get(job_id).avatar_id, job_id)
             pipeline.sadd(_DELETED, job_id)
             pipeline.delete(_KEY + job_id, events_key(job_id), f"{_KEY}{job_id}:preview")
             pipeline.zrem(_INDEX, job_id)
@@ -221,6 +226,11 @@ class JobRecords:
             self._redis.set(_REWRITTEN_AFTER, begun)
         except RedisError as error:  # it is away just now, or does not let us
             logger.info("the append-only file is not rewritten now", extra={"why": str(error)})
+
+    def find_deleted(self, avatar_id: str) -> str | None:
+        """Returns the id of the deleted job that made an avatar, if there was one."""
+        job_id = cast("bytes | None", self._redis.hget(_DELETED_AVATARS, avatar_id))
+        return job_id.decode() if job_id is not None else None
 
     def deleted(self) -> set[str]:
         """Returns the ids of all jobs that were ever deleted."""

@@ -77,8 +77,8 @@ class JobSystem:
         self._trainers: list[subprocess.Popen[bytes]] = []
         self.gateway_port = free_port()
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.gateway_port}", timeout=30)
-        self._redis = connect_redis(self.redis_url)
-        self.records = JobRecords(self._redis)
+        self.redis = connect_redis(self.redis_url)
+        self.records = JobRecords(self.redis)
 
     def start_redis(self) -> None:
         self.redis_process = self._start(redis_command(self.data_folder, self._socket))
@@ -113,22 +113,22 @@ class JobSystem:
 
     def expire_executions(self) -> None:
         """Does to rq's records of executions what time does to them."""
-        for key in self._redis.scan_iter("rq:execution:*"):
-            self._redis.delete(key)
+        for key in self.redis.scan_iter("rq:execution:*"):
+            self.redis.delete(key)
 
     def leave_cleaning_lock(self) -> None:
         """Leaves rq's lock behind, as a trainer does that is ended while it cleans registries."""
         # A trainer of the test before may hold it still.
-        wait_for(lambda: training_queue(self._redis).acquire_maintenance_lock())
+        wait_for(lambda: training_queue(self.redis).acquire_maintenance_lock())
 
     def lose(self, job_id: str) -> None:
         """Does to a job what rq does when its worker dies between taking and starting it."""
-        withdraw_training(self._redis, job_id)
-        self._redis.delete(StartedJobRegistry(queue=training_queue(self._redis)).key)
+        withdraw_training(self.redis, job_id)
+        self.redis.delete(StartedJobRegistry(queue=training_queue(self.redis)).key)
 
     def is_in_queue(self, job_id: str) -> bool:
         """Says whether rq still knows the job."""
-        return training_queue(self._redis).fetch_job(job_id) is not None
+        return training_queue(self.redis).fetch_job(job_id) is not None
 
     def stack_traces(self) -> str:
         """Returns this test's logs from the first stack trace on; empty when there is none."""
@@ -154,12 +154,12 @@ class JobSystem:
                 process.terminate()
             for process in group:
                 process.wait(30)
-        self._redis.close()
+        self.redis.close()
         self._socket_folder.cleanup()
 
     def _ready_trainers(self) -> set[int | None]:
         """Returns the processes that have put back what others left, and wait for jobs."""
-        queue = training_queue(self._redis)
+        queue = training_queue(self.redis)
         return {worker.pid for worker in Worker.all(queue=queue, serializer=queue.serializer)}
 
     def _start_service(self, name: str, **settings: object) -> subprocess.Popen[bytes]:

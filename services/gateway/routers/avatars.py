@@ -96,17 +96,21 @@ def get_avatar(avatar_id: str, parts: PartsDependency) -> AvatarView:
 
 @router.delete("/{avatar_id}", status_code=204)
 def delete_avatar(avatar_id: str, parts: PartsDependency) -> Response:
-    """Deletes the avatar, the uploaded video and everything that was made of it."""
+    """Deletes the avatar, the uploaded video and everything that was made of it.
+
+    May be repeated: what an earlier try has left goes then.
+    """
     job = parts.records.find_by_avatar(avatar_id)
-    if job is None:
+    job_id = job.job_id if job else parts.records.find_deleted(avatar_id)
+    if job_id is None:
         parts.store.path(avatar_id)
     else:
         # Without its record a running job stops at its next step and cleans up behind itself.
-        parts.records.delete(job.job_id)
-        if job.state is JobState.QUEUED:
-            withdraw_training(parts.redis, job.job_id)
-        parts.folders.delete(job.job_id)
+        parts.records.delete(job_id)
+        parts.folders.delete(job_id)
     parts.store.delete(avatar_id)
+    if job is not None and job.state is JobState.QUEUED:
+        withdraw_training(parts.redis, job.job_id)
     logger.info("avatar and its sources deleted", extra={"avatar_id": avatar_id})
     return Response(status_code=204)
 
