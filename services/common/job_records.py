@@ -8,30 +8,25 @@ process that woke up late, or outlived its parent, is refused and stops.
 from __future__ import annotations
 
 import contextlib
-import logging
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.client import Pipeline
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import WatchError
 from redis.retry import Retry
 
+from services.common.append_only_file import rewrite_after
 from services.common.jobs import JobState, TrainingJob
 from styleavatar_core.errors import ConflictError, NotFoundError
-
-logger = logging.getLogger(__name__)
 
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
 _DELETED = "styleavatar:deleted-jobs"
 # Hash of the avatars of deleted jobs, so that a deletion that was broken off can be repeated.
 _DELETED_AVATARS = "styleavatar:deleted-avatars"
-# The job that was deleted last; and the one after whose deletion Redis' append-only file was last
-# begun anew, with the run of Redis that began it.
 _LATEST_DELETED = "styleavatar:latest-deleted-job"
-_REWRITTEN_AFTER = "styleavatar:rewritten-after-job"
 # Hash of what has happened to jobs since the beginning, also to those that are gone.
 _TOTALS = "styleavatar:job-totals"
 _RESUMED = "resumed"
@@ -197,12 +192,29 @@ class JobRecords:
         with self._redis.pipeline() as pipeline:
             with contextlib.suppress(NotFoundError):  # this is a repetition
                 pipeline.hset(_DELETED_AVATARS, self.get(job_id).avatar_id, job_id)
-            pipeline.sadd(_DELETED, job_id)
-            pipeline.delete(_KEY + job_id, events_key(job_id), f"{_KEY}{job_id}:preview")
-            pipeline.zrem(_INDEX, job_id)
-            pipeline.set(_LATEST_DELETED, job_id)
+            self._remove(pipeline, job_id)
             pipeline.execute()
         self.forget_deleted()
+
+    def delete_ended(self, job_id: str, before: datetime) -> bool:
+        """Removes a job that failed or was canceled before a moment; says whether it did.
+
+        One that is retried meanwhile stays.
+        """
+        key = _KEY + job_id
+        with self._redis.pipeline() as pipeline, contextlib.suppress(NotFoundError, WatchError):
+            pipeline.watch(key)
+            job = self._parse(job_id, cast("bytes | None", pipeline.get(key)))
+            has_ended = job.state in (JobState.FAILED, JobState.CANCELED)
+            if not has_ended or job.finished_time is None or job.finished_time >= before:
+                return False
+            pipeline.multi()
+            pipeline.hset(_DELETED_AVATARS, job.avatar_id, job_id)
+            self._remove(pipeline, job_id)
+            pipeline.execute()
+            self.forget_deleted()
+            return True
+        return False
 
     def forget_deleted(self) -> None:
         """Has Redis write its append-only file anew if deleted jobs may still be in it.
@@ -210,22 +222,8 @@ class JobRecords:
         To be called again, later: Redis does not begin while it is at it, and may fail.
         """
         latest = cast("bytes | None", self._redis.get(_LATEST_DELETED))
-        if latest is None:
-            return
-        try:
-            state = cast("dict[str, Any]", self._redis.info("persistence"))
-            if not state["aof_enabled"] or state["aof_rewrite_in_progress"]:
-                return
-            # A server that was started anew knows nothing of how the last rewrite ended.
-            server = cast("dict[str, Any]", self._redis.info("server"))["run_id"]
-            begun = f"{latest.decode()} {server}".encode()
-            is_begun = self._redis.get(_REWRITTEN_AFTER) == begun
-            if is_begun and state["aof_last_bgrewrite_status"] == "ok":
-                return
-            self._redis.bgrewriteaof()
-            self._redis.set(_REWRITTEN_AFTER, begun)
-        except RedisError as error:  # it is away just now, or does not let us
-            logger.info("the append-only file is not rewritten now", extra={"why": str(error)})
+        if latest is not None:
+            rewrite_after(self._redis, latest.decode())
 
     def find_deleted(self, avatar_id: str) -> str | None:
         """Returns the id of the deleted job that made an avatar, if there was one."""
@@ -235,6 +233,12 @@ class JobRecords:
     def deleted(self) -> set[str]:
         """Returns the ids of all jobs that were ever deleted."""
         return {key.decode() for key in cast("set[bytes]", self._redis.smembers(_DELETED))}
+
+    def _remove(self, pipeline: Pipeline, job_id: str) -> None:
+        pipeline.sadd(_DELETED, job_id)
+        pipeline.delete(_KEY + job_id, events_key(job_id), f"{_KEY}{job_id}:preview")
+        pipeline.zrem(_INDEX, job_id)
+        pipeline.set(_LATEST_DELETED, job_id)
 
     def _write(self, pipeline: Pipeline, job: TrainingJob) -> None:
         text = job.model_dump_json()

@@ -31,3 +31,9 @@ class GatewaySettings(RedisSettings, CallerSettings):
     drain_timeout_s: int = Field(
         default=5, ge=0, description="How long open requests may go on after SIGTERM, in seconds."
     )
+    unfinished_jobs_days: int = Field(
+        default=30,
+        ge=0,
+        description="A job that failed or was canceled is removed with its files so many days after"
+        " its end; 0: never.",
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes up what dead trainers left, puts back what was lost, removes what nobody needs.
+"""Takes up what dead trainers left, and puts back what was lost.
 
 rq alone would wait for a job's lease to end. A trainer on the same machine can see at once that
 a worker's process is gone, and ends its leases. And rq can lose a job: when a worker dies between
@@ -21,9 +21,7 @@ from rq.worker import Worker
 
 from services.common.job_queue import enqueue_training
 from services.common.job_records import JobRecords
-from services.common.jobs import JobState
 from services.common.processes import is_alive
-from services.common.storage import AvatarStore, JobFolders
 
 logger = logging.getLogger(__name__)
 
@@ -41,31 +39,6 @@ def recover(queue: Queue, records: JobRecords) -> None:
     """
     end_leases_of_dead_workers(queue)
     requeue(queue, find_lost_jobs(queue, records))
-
-
-def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStore) -> None:
-    """Removes what is left of deleted and finished jobs, broken deletions and broken uploads.
-
-    Args:
-        records: The job records.
-        folders: Files of jobs.
-        store: Finished avatars.
-    """
-    records.forget_deleted()
-    present = folders.list()  # before the records: an upload has its record first
-    deleted, states = records.deleted(), {job.job_id: job.state for job in records.list()}
-    for job_id in present:
-        if job_id in deleted or states.get(job_id) is JobState.SUCCEEDED:
-            logger.info("removing files that no job needs any more", extra={"job_id": job_id})
-            folders.delete(job_id)
-        elif job_id not in states:
-            # Another Redis, or one that lost its data: nobody asked to delete these.
-            logger.warning(
-                "files of a job that Redis does not know; if nobody misses it, remove the folder",
-                extra={"folder": str(folders.folder(job_id))},
-            )
-    folders.sweep()
-    store.sweep()
 
 
 def end_leases_of_dead_workers(queue: Queue) -> None:

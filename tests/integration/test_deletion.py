@@ -3,15 +3,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+from redis.exceptions import ResponseError
 
 from services.common.job_queue import training_queue
-from services.common.storage import AvatarStore
+from services.common.job_records import JobRecords
+from services.common.jobs import JobState, TrainingJob
+from services.common.metrics import GatewayMetrics
+from services.common.storage import AvatarStore, JobFolders
+from services.gateway.app import make_app
+from services.gateway.settings import GatewaySettings
+from styleavatar_core.provenance.consent import make_consent
 from tests.fakes.bundle import write_fake_bundle
-from tests.integration.job_system import JobSystem, leftovers, serving, start_job, write_clip
+from tests.integration.job_system import (
+    CONSENT,
+    JobSystem,
+    leftovers,
+    serving,
+    start_job,
+    wait_for,
+    write_clip,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +69,136 @@ def test_a_queue_that_fails_keeps_no_files(system: JobSystem, clip: Path) -> Non
     assert leftovers(system, job_id, avatar_id) == []
     system.redis.delete(queue.intermediate_queue_key)
     assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[JobSystem]:
+    """A Redis without gateway and trainer."""
+    system = JobSystem(tmp_path)
+    try:
+        system.start_redis()
+        yield system
+    finally:
+        system.stop()
+
+
+def tidy_up(system: JobSystem, rounds: int = 1, **values: int) -> None:
+    """Runs a gateway that nobody asks for anything until it has tidied up."""
+    settings = GatewaySettings(redis_url=system.redis_url, data_folder=system.data_folder, **values)
+    app = make_app(settings, GatewayMetrics(CollectorRegistry()))
+    is_done = asyncio.Event()
+    left = rounds
+
+    async def live() -> None:
+        async with app.router.lifespan_context(app):
+            await asyncio.wait_for(is_done.wait(), timeout=60)
+
+    with pytest.MonkeyPatch.context() as patch:
+        to_thread = asyncio.to_thread
+
+        async def counted(*arguments: object, **named: object) -> None:
+            nonlocal left
+            await to_thread(*arguments, **named)
+            left -= 1
+            if left == 0:
+                is_done.set()
+
+        patch.setattr("asyncio.to_thread", counted)
+        patch.setattr("services.gateway.housekeeping.INTERVAL_S", 0.1)
+        asyncio.run(live())
+
+
+def ended_job(system: JobSystem, job_id: str, state: JobState, days_ago: float) -> None:
+    """Writes the record and the upload of a job that came to a state some time ago."""
+    job = TrainingJob(
+        job_id=job_id,
+        avatar_id=f"avatar-of-{job_id}",
+        preset="nano",
+        minutes=1,
+        consent=make_consent(CONSENT),
+        video_name="clip.mp4",
+        created_time=datetime.now(UTC) - timedelta(days=100),
+    )
+    system.records.create(job)
+    finished = datetime.now(UTC) - timedelta(days=days_ago) if state.is_final else None
+    system.records.update(job_id, state=state, finished_time=finished)
+    folder_of(system, job_id, days_ago)
+
+
+def folder_of(system: JobSystem, job_id: str, days_ago: float) -> None:
+    folders = JobFolders(system.data_folder / "jobs")
+    folders.accept_upload(folders.new_upload_folder(), job_id)
+    video = folders.upload(job_id, "clip.mp4")
+    video.write_text("a video")
+    then = time.time() - days_ago * 24 * 3600
+    for path in (video, video.parent, folders.folder(job_id)):
+        os.utime(path, (then, then))
+
+
+def test_what_nobody_takes_up_expires_and_nothing_else(alone: JobSystem) -> None:
+    ended_job(alone, "job-failed", JobState.FAILED, 31)
+    ended_job(alone, "job-canceled", JobState.CANCELED, 31)
+    ended_job(alone, "job-recent", JobState.FAILED, 29)
+    ended_job(alone, "job-running", JobState.RUNNING, 31)
+    ended_job(alone, "job-queued", JobState.QUEUED, 31)
+    folder_of(alone, "job-unknown", 31)
+    folder_of(alone, "job-missed", 29)
+    folders = JobFolders(alone.data_folder / "jobs")
+    everything = folders.list()
+    tidy_up(alone, unfinished_jobs_days=0)
+    assert folders.list() == everything
+    tidy_up(alone)
+    assert folders.list() == ["job-missed", "job-queued", "job-recent", "job-running"]
+    left = {job.job_id for job in alone.records.list()}
+    assert left == {"job-queued", "job-recent", "job-running"}
+    assert [*alone.redis.scan_iter("styleavatar:job:job-failed*")] == []
+    assert alone.records.find_deleted("avatar-of-job-failed") == "job-failed"
+
+
+def test_a_job_that_is_retried_meanwhile_does_not_expire(
+    alone: JobSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended_job(alone, "job-failed", JobState.FAILED, 31)
+    parse = JobRecords._parse
+
+    def retry_in_between(job_id: str, text: bytes | None) -> TrainingJob:
+        with monkeypatch.context() as patch:
+            patch.setattr(JobRecords, "_parse", staticmethod(parse))
+            alone.records.update(job_id, state=JobState.QUEUED)
+        return parse(job_id, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobRecords, "_parse", staticmethod(retry_in_between))
+        assert not alone.records.delete_ended("job-failed", before=datetime.now(UTC))
+    assert alone.records.get("job-failed").state is JobState.QUEUED
+
+
+def test_without_a_trainer_too_the_deleted_leave_the_append_only_file(
+    alone: JobSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_kept(job_id: str) -> bool:
+        files = [path for path in alone.data_folder.rglob("*.aof") if path.is_file()]
+        assert files
+        return any(f":job:{job_id}".encode() in path.read_bytes() for path in files)
+
+    def be_busy(*_: object) -> None:
+        raise ResponseError("Background append only file rewriting already in progress")
+
+    ended_job(alone, "job-first", JobState.FAILED, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("redis.Redis.bgrewriteaof", be_busy)
+        alone.records.delete("job-first")
+    assert is_kept("job-first")
+    tidy_up(alone, rounds=2)
+    wait_for(lambda: not is_kept("job-first"))
+
+
+def test_a_job_whose_video_is_gone_cannot_be_retried(system: JobSystem, clip: Path) -> None:
+    job_id, avatar_id = start_job(system, clip)
+    system.http.post(f"/v1/training-jobs/{job_id}:cancel")
+    JobFolders(system.data_folder / "jobs").delete(job_id)
+    answer = system.http.post(f"/v1/training-jobs/{job_id}:retry")
+    assert (answer.status_code, answer.json()["reason"]) == (409, "UPLOAD_GONE")
+    assert "upload it again" in answer.json()["detail"]
+    assert system.records.get(job_id).state is JobState.CANCELED
+    system.http.delete(f"/v1/avatars/{avatar_id}")

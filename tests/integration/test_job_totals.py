@@ -13,15 +13,11 @@ import pytest
 from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from services.common.job_records import (
-    _REWRITTEN_AFTER,
-    JobRecords,
-    StaleAttemptError,
-    events_key,
-)
+from services.common.append_only_file import _REWRITTEN_AFTER
+from services.common.housekeeping import remove_leftovers
+from services.common.job_records import JobRecords, StaleAttemptError, events_key
 from services.common.jobs import JobProgress, JobState, TrainingJob
 from services.common.storage import AvatarStore, JobFolders
-from services.training.recovery import remove_leftovers
 from services.training.reporting import JobReporter
 from services.training.server import job_metrics
 from styleavatar_core.errors import NotFoundError

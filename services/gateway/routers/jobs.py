@@ -70,6 +70,10 @@ def retry(job_id: str, parts: PartsDependency) -> JobView:
             f"job {job_id} is {job.state.lower()}; only a failed or canceled one can be retried",
             reason="JOB_NOT_RETRYABLE",
         )
+    if not parts.folders.upload(job_id, job.video_name).is_file():
+        raise ConflictError(
+            f"the video of job {job_id} is no longer here: upload it again", reason="UPLOAD_GONE"
+        )
     job = parts.records.update(
         job_id,
         state=JobState.QUEUED,

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removes what nobody needs: files of ended jobs, broken deletions, jobs that nobody takes up.
+
+Gateways and trainers call this whenever they like, several of them at once too.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from services.common.job_records import JobRecords
+from services.common.jobs import JobState
+from services.common.storage import AvatarStore, JobFolders
+
+logger = logging.getLogger(__name__)
+
+
+def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStore) -> None:
+    """Removes what is left of deleted and finished jobs, broken deletions and broken uploads.
+
+    Args:
+        records: The job records.
+        folders: Files of jobs.
+        store: Finished avatars.
+    """
+    records.forget_deleted()
+    present = folders.list()  # before the records: an upload has its record first
+    deleted, states = records.deleted(), {job.job_id: job.state for job in records.list()}
+    for job_id in present:
+        if job_id in deleted or states.get(job_id) is JobState.SUCCEEDED:
+            logger.info("removing files that no job needs any more", extra={"job_id": job_id})
+            folders.delete(job_id)
+        elif job_id not in states:
+            # Another Redis, or one that lost its data: nobody asked to delete these.
+            logger.warning(
+                "files of a job that Redis does not know; if nobody misses it, remove the folder",
+                extra={"folder": str(folders.folder(job_id))},
+            )
+    folders.sweep()
+    store.sweep()
+
+
+def remove_expired(records: JobRecords, folders: JobFolders, kept: timedelta) -> None:
+    """Removes jobs that failed or were canceled, and folders of unknown jobs, when they are old.
+
+    Args:
+        records: The job records.
+        folders: Files of jobs.
+        kept: How long a job is kept after its end, a folder after its last change.
+    """
+    present = folders.list()  # before the records: an upload has its record first
+    oldest = datetime.now(UTC) - kept
+    known = {job.job_id for job in records.list()}
+    ended = {job_id for job_id in known if records.delete_ended(job_id, before=oldest)}
+    for job_id in present:
+        is_unknown = job_id not in known
+        if job_id in ended or (is_unknown and _is_older(folders.folder(job_id), oldest)):
+            logger.info("job and its files have expired", extra={"job_id": job_id})
+            folders.delete(job_id)
+
+
+def _is_older(folder: Path, moment: datetime) -> bool:
+    """Says whether nothing in a folder was changed since a moment."""
+    try:
+        times = [path.lstat().st_mtime for path in (folder, *folder.rglob("*"))]
+    except FileNotFoundError:  # somebody is at it, or removes it too
+        return False
+    return max(times) < moment.timestamp()
