@@ -41,20 +41,21 @@ class StaleAttemptError(ConflictError):
     default_reason = "STALE_ATTEMPT"
 
 
-def connect_redis(url: str, *, retries: int = 60) -> Redis:
+def connect_redis(url: str, *, retries: int = 60, answer_limit_s: float = ANSWER_LIMIT_S) -> Redis:
     """Connects to Redis.
 
     Args:
         url: Where it is: ``redis://``, ``rediss://`` or ``unix://``.
         retries: How often a command is tried again while Redis is away, at growing distances of
             up to two seconds; the default suits hour-long jobs: about two minutes.
+        answer_limit_s: How long one try may wait for a connection, and for an answer.
     """
     patience = Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=retries)
     return Redis.from_url(
         url,
         retry=patience,
-        socket_timeout=ANSWER_LIMIT_S,
-        socket_connect_timeout=5,
+        socket_timeout=answer_limit_s,
+        socket_connect_timeout=answer_limit_s,
         health_check_interval=30,
     )
 

@@ -7,7 +7,9 @@ import logging
 import threading
 import time
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.common.job_records import JobRecords, StaleAttemptError
 from services.common.jobs import JobProgress, TrainingJob
@@ -18,13 +20,15 @@ logger = logging.getLogger(__name__)
 
 _REPORT_INTERVAL_S = 0.5
 _LOOK_INTERVAL_S = 1.0
+# Each word to a Redis that is away holds the training up.
+_AWAY_INTERVAL_S = 5.0
 
 
 class JobReporter:
     """Connects one attempt of a job to its record: ``on_progress`` and ``should_stop``.
 
     Redis being away for a while, or taking no writes, must not end hours of work: what cannot be
-    written is left out.
+    written is left out, and a Redis that does not answer is left alone for a while.
 
     Attributes:
         is_abandoned: The record belongs to a newer attempt, or was deleted.
@@ -35,7 +39,7 @@ class JobReporter:
         """Starts to report for a job.
 
         Args:
-            records: The job records.
+            records: The job records, over a connection that gives up soon: training waits for it.
             job: The job as returned by ``begin_attempt``.
             interrupted: Set when this process is told to end, as by SIGTERM.
         """
@@ -47,6 +51,7 @@ class JobReporter:
         self._last_stage = ""
         self._next_report_time = 0.0
         self._next_look_time = 0.0
+        self._away_until_time = 0.0
 
     @property
     def is_interrupted(self) -> bool:
@@ -58,7 +63,8 @@ class JobReporter:
         now = time.monotonic()
         is_news = progress.stage != self._last_stage or progress.fraction >= 1.0
         has_picture = progress.preview_jpeg is not None
-        if self.is_abandoned or not (is_news or has_picture or now >= self._next_report_time):
+        is_due = is_news or has_picture or now >= self._next_report_time
+        if self.is_abandoned or now < self._away_until_time or not is_due:
             return
         self._last_stage = progress.stage
         self._next_report_time = now + _REPORT_INTERVAL_S
@@ -67,12 +73,12 @@ class JobReporter:
         except (StaleAttemptError, NotFoundError):
             self.is_abandoned = True
         except RedisError as error:
-            logger.warning("progress not reported: Redis fails", extra={"error": str(error)})
+            self._note_failure("progress not reported: Redis fails", error)
 
     def should_stop(self) -> bool:
         """Says whether to stop: told to end, canceled, or replaced; asks Redis once a second."""
         now = time.monotonic()
-        if now >= self._next_look_time:
+        if now >= max(self._next_look_time, self._away_until_time):
             self._next_look_time = now + _LOOK_INTERVAL_S
             self._look()
         return self.is_abandoned or self.is_canceled or self.is_interrupted
@@ -88,10 +94,15 @@ class JobReporter:
         except NotFoundError:
             self.is_abandoned = True
         except RedisError as error:
-            logger.warning("cannot ask for cancellation", extra={"error": str(error)})
+            self._note_failure("cannot ask for cancellation: Redis fails", error)
         else:
             self.is_abandoned = job.attempt != self._job.attempt
             self.is_canceled = job.cancel_requested
+
+    def _note_failure(self, message: str, error: RedisError) -> None:
+        logger.warning(message, extra={"error": str(error)})
+        if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
+            self._away_until_time = time.monotonic() + _AWAY_INTERVAL_S
 
     def _write(self, progress: Progress) -> None:
         reached = JobProgress.from_core(progress)

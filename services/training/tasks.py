@@ -57,6 +57,8 @@ def train_avatar(job_id: str) -> Retry | None:
         JobRecords(connect_redis(settings.redis_url)),
         JobFolders(settings.jobs_folder),
         AvatarStore(settings.avatars_folder),
+        # A step of the training must not wait for long; its beginning and its end may.
+        reports=JobRecords(connect_redis(settings.redis_url, retries=0, answer_limit_s=1.0)),
         fruitless_limit=settings.fruitless_limit,
     )
     module, name = settings.maker.split(":")
@@ -121,9 +123,20 @@ class TrainingRun:
         folders: JobFolders,
         store: AvatarStore,
         *,
+        reports: JobRecords,
         fruitless_limit: int = 5,
     ) -> None:
+        """Takes the parts.
+
+        Args:
+            records: Where jobs begin and end.
+            folders: Files of jobs.
+            store: Finished avatars.
+            reports: The same records, over a connection that gives up soon.
+            fruitless_limit: Interruptions in a row after which a job fails.
+        """
         self._records = records
+        self._reports = reports
         self._folders = folders
         self._store = store
         self._fruitless_limit = fruitless_limit
@@ -147,7 +160,7 @@ class TrainingRun:
             logger.info("nothing to do", extra={"cause": str(error)})
             return True
         logger.info("job begins", extra={"attempt": job.attempt, "resumes": job.resume_count})
-        reporter = JobReporter(self._records, job, interrupted)
+        reporter = JobReporter(self._reports, job, interrupted)
         try:
             return self._attempt(job, make, reporter)
         except (StaleAttemptError, NotFoundError) as error:

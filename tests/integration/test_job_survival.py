@@ -195,6 +195,20 @@ def test_redis_away_for_a_while(system: JobSystem, clip: Path) -> None:
     assert finished.state is JobState.SUCCEEDED
 
 
+def test_training_goes_on_while_redis_is_silent(system: JobSystem, clip: Path) -> None:
+    system.start_trainer()
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress and (job.progress.step or 0) > 10)
+    checkpoint = JobFolders(system.data_folder / "jobs").work(job_id) / "checkpoint"
+    system.redis_process.send_signal(signal.SIGSTOP)
+    try:
+        wait_for(lambda: int(checkpoint.read_text()) == STEP_COUNT, timeout_s=60)
+    finally:
+        system.redis_process.send_signal(signal.SIGCONT)
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 1)
+
+
 def record(system: JobSystem, job_id: str, state: JobState = JobState.QUEUED) -> None:
     """Writes a job's record, as if it had come to a state."""
     consent = make_consent(CONSENT, subject=None, given_by=None, source_description="")
