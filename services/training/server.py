@@ -58,6 +58,7 @@ def run(settings: TrainingSettings) -> None:
             job_monitoring_interval=settings.heartbeat_interval_s,
         )
         worker.lease_s = settings.lease_s
+        worker.stop_limit_s = settings.stop_limit_s
         worker.records = records
         worker.remove_leftovers = partial(remove_leftovers, records, folders, store)
         logger.info("trainer ready", extra={"worker": worker.name})

@@ -28,6 +28,12 @@ class TrainingSettings(RedisSettings):
         le=600,
         description="Seconds without a sign of life after which another trainer takes a job over.",
     )
+    stop_limit_s: int = Field(
+        default=60,
+        ge=1,
+        description="Seconds that a job that was canceled or deleted may take to stop before its"
+        " process is killed.",
+    )
     fruitless_limit: int = Field(
         default=5,
         ge=1,

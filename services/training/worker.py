@@ -12,6 +12,7 @@ What differs from rq's own SpawnWorker, and why:
   (rq's lock outlives its holder by a quarter of an hour);
 * an idle worker looks for abandoned jobs every few seconds;
 * a job that rq has lost is put back;
+* a job that was canceled or deleted and does not stop is killed;
 * between jobs it also removes files that nobody needs, every hour.
 """
 
@@ -36,6 +37,7 @@ from services.common.job_queue import forget_executions
 from services.common.job_records import JobRecords
 from services.common.processes import die_with_parent
 from services.training.recovery import find_lost_jobs, requeue
+from styleavatar_core.errors import NotFoundError
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +55,17 @@ class TrainingWorker(SpawnWorker):
 
     Attributes:
         lease_s: Seconds after the last sign of life until a job counts as abandoned.
+        stop_limit_s: Seconds that a job that was canceled or deleted may take to stop.
         records: The job records; a job's own process has none.
         remove_leftovers: Removes files that nobody needs; a job's own process does not.
     """
 
     lease_s: int = 20
+    stop_limit_s: int = 60
     records: JobRecords | None = None
     remove_leftovers: Callable[[], None] | None = None
     _lost: frozenset[str] = frozenset()
+    _unwanted_since_time: float | None = None
     _removed_time = time.monotonic()
 
     @property
@@ -94,6 +99,7 @@ class TrainingWorker(SpawnWorker):
     def prepare_execution(self, job: Job) -> Execution:
         """Begins an execution; what is left of an earlier one must not hinder its end."""
         forget_executions(job)
+        self._unwanted_since_time = None
         return super().prepare_execution(job)
 
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
@@ -131,8 +137,24 @@ class TrainingWorker(SpawnWorker):
         """Gives signs of life; while Redis is away or takes no writes, work goes on without."""
         try:
             super().maintain_heartbeats(job, execution)
+            if self.records is not None:
+                self._end_if_unwanted(job.id, self.records)
         except RedisError as error:
             logger.warning("no sign of life: Redis fails", extra={"error": str(error)})
+
+    def _end_if_unwanted(self, job_id: str, records: JobRecords) -> None:
+        """Kills the job's process when it should have stopped by itself, and hangs."""
+        try:
+            is_unwanted = records.get(job_id).cancel_requested
+        except NotFoundError:
+            is_unwanted = True
+        if not is_unwanted:
+            return
+        now = time.monotonic()
+        self._unwanted_since_time = self._unwanted_since_time or now
+        if now - self._unwanted_since_time > self.stop_limit_s:
+            logger.warning("a job that is to stop does not; killed", extra={"job_id": job_id})
+            self.kill_horse()
 
     def handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Logs what rq itself could not do; the task catches its own errors."""

@@ -57,3 +57,10 @@ def find_no_face(job: TrainingJob, video: Path, work: Path, reporter: JobReporte
 def break_down(job: TrainingJob, video: Path, work: Path, reporter: JobReporter) -> Path:
     """Fails as a bug does."""
     raise ZeroDivisionError("a secret of the inside")
+
+
+def hang(job: TrainingJob, video: Path, work: Path, reporter: JobReporter) -> Path:
+    """Hears nothing any more, as where a device or a disk hangs."""
+    reporter.on_progress(Progress("training", 0.5))
+    while True:
+        time.sleep(1)

@@ -131,6 +131,25 @@ def test_delete_while_training_leaves_nothing(system: JobSystem, clip: Path) -> 
     assert system.wait_until(next_job, lambda job: job.state.is_final).state == "SUCCEEDED"
 
 
+def test_a_job_that_hangs_is_ended_by_cancel_and_by_delete(system: JobSystem, clip: Path) -> None:
+    system.maker = "tests.fakes.avatar_maker:hang"
+    trainer = system.start_trainer(stop_limit_s=2)
+    job_id, _ = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress)
+    system.http.post(f"/v1/training-jobs/{job_id}:cancel")
+    canceled = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert canceled.state is JobState.CANCELED
+
+    job_id, avatar_id = start_job(system, clip)
+    system.wait_until(job_id, lambda job: job.progress)
+    job = job_process(trainer)
+    assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204
+    wait_for(lambda: not job.is_running())
+    assert leftovers(system, job_id, avatar_id) == []
+    wait_for(lambda: not system.is_in_queue(job_id))
+    assert trainer.poll() is None
+
+
 def test_delete_when_ready_leaves_nothing(system: JobSystem, clip: Path) -> None:
     system.start_trainer()
     job_id, avatar_id = start_job(system, clip)
