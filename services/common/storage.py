@@ -87,13 +87,20 @@ class AvatarStore:
 
         Returns:
             The folder in the store.
+
+        Raises:
+            OSError: It cannot be written.
         """
         if not is_valid_id(avatar_id):
             raise ValueError(f"not an avatar id: {avatar_id!r}")
         self.root.mkdir(parents=True, exist_ok=True)
         incoming = self._hidden("incoming")
         os.utime(bundle_folder)  # nobody's leftover
-        shutil.move(bundle_folder, incoming)  # may copy, when on another file system
+        try:
+            shutil.move(bundle_folder, incoming)  # may copy, when on another file system
+        except OSError:  # no room is left for the half of it either
+            shutil.rmtree(incoming, ignore_errors=True)
+            raise
         target = self.root / avatar_id
         put_in_place(incoming, target)
         logger.info("avatar published", extra={"avatar_id": avatar_id})

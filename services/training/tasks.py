@@ -24,6 +24,7 @@ from services.common.logging import job_id as job_id_in_log
 from services.common.storage import AvatarStore, JobFolders
 from services.training.reporting import JobReporter
 from services.training.settings import TrainingSettings
+from styleavatar_core.data.room import cannot_write
 from styleavatar_core.errors import NotFoundError, StyleAvatarError, TrainingCanceled
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,11 @@ class TrainingRun:
         # The last look before it is public.
         if self._records.update(job.job_id, fence=job.attempt).cancel_requested:
             return self._finish(job, JobState.CANCELED)
-        self._store.publish(bundle, job.avatar_id)
+        try:
+            self._store.publish(bundle, job.avatar_id)
+        except OSError as error:
+            failure = cannot_write("the avatar", self._store.root, error)
+            return self._fail(job, failure.reason, str(failure))
         self._finish(job, JobState.SUCCEEDED)
         self._folders.delete(job.job_id)
         return True

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -15,6 +16,7 @@ import pytest
 from services.common.storage import AvatarStore, JobFolders, is_valid_id, new_id, safe_file_name
 from styleavatar_core.errors import NotFoundError
 from tests.fakes.dying import DEAD, run_until
+from tests.unit.core.data.test_room import nearly_full_disk
 
 PUBLISHING = """
 from services.common.storage import AvatarStore
@@ -50,6 +52,21 @@ def test_publishing_again_replaces(tmp_path: Path) -> None:
     store.publish(bundle(tmp_path / "second", "2"), "anna")
     assert (store.path("anna") / "avatar.json").read_text() == "2"
     assert [entry.name for entry in store.root.iterdir()] == ["anna"]
+
+
+def test_half_a_copy_does_not_stay_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def be_elsewhere(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    store, work = AvatarStore(tmp_path / "avatars"), bundle(tmp_path / "work")
+    (work / "generator.safetensors").write_bytes(bytes(20_000))
+    monkeypatch.setattr("os.rename", be_elsewhere)
+    with nearly_full_disk(), pytest.raises(OSError, match="too large"):
+        store.publish(work, "anna")
+    assert list(store.root.iterdir()) == []
+    assert len(list(work.iterdir())) == 2
 
 
 def test_a_replaced_avatar_is_there_before_the_old_one_is_removed(

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of a job in this process, with a real Redis: what becomes of a job when its end fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from services.common.job_records import JobRecords
+from services.common.jobs import JobState, TrainingJob
+from services.common.storage import AvatarStore, JobFolders
+from services.training.reporting import JobReporter
+from services.training.tasks import TrainingRun
+from styleavatar_core.provenance.consent import make_consent
+from tests.fakes.bundle import write_fake_bundle
+from tests.integration.job_system import CONSENT, JobSystem
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[JobRecords]:
+    system = JobSystem(tmp_path)
+    try:
+        system.start_redis()
+        yield system.records
+    finally:
+        system.stop()
+
+
+def make_at_once(job: TrainingJob, video: Path, work: Path, reporter: JobReporter) -> Path:
+    return write_fake_bundle(work / "bundle", mark=1, consent=job.consent)
+
+
+def test_an_avatar_that_cannot_be_written_is_no_want_of_memory(
+    records: JobRecords, tmp_path: Path
+) -> None:
+    records.create(
+        TrainingJob(
+            job_id="job-1",
+            avatar_id="avatar-1",
+            preset="nano",
+            minutes=1,
+            consent=make_consent(CONSENT),
+            created_time=datetime.now(UTC),
+        )
+    )
+    store = AvatarStore(tmp_path / "avatars")
+    store.root.write_text("no folder")  # fails as a full disk does
+    run = TrainingRun(records, JobFolders(tmp_path / "jobs"), store, reports=records)
+    assert run.run("job-1", make_at_once)
+    job = records.get("job-1")
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.reason == "NOT_WRITTEN"
+    assert "make room" in job.error.message
