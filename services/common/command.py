@@ -6,11 +6,13 @@ Services take no arguments, but ``--help``, which lists the variables that they 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 from services.common.logging import configure_logging
+from services.common.processes import PRIVATE_UMASK
 from services.common.settings import ServiceSettings
 from styleavatar_core.errors import StyleAvatarError
 
@@ -33,6 +35,7 @@ def run_service(name: str, settings_type: type[SettingsT], run: Callable[[Settin
     """
     if arguments := sys.argv[1:]:
         return _answer(arguments, settings_type)
+    os.umask(PRIVATE_UMASK)
     try:
         settings = settings_type()
         configure_logging(name, settings.log_level, settings.log_format)

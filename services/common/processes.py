@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 
+# Videos of people, their consent and their likeness are nobody's but the service's.
+PRIVATE_UMASK = 0o077
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common.processes import die_with_parent
+from services.common.processes import PRIVATE_UMASK, die_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                umask=PRIVATE_UMASK,
                 preexec_fn=die_with_parent,
             )
         finally:

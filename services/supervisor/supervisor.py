@@ -100,7 +100,7 @@ class Supervisor:
             )
         for folder in (self.settings.data_folder, self.settings.log_folder):
             if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.settings.redis_url:
             self._lock = _lock_redis_folder(self.settings.data_folder)
         _reach_directly(address_to_reach(self.settings.host))
@@ -230,8 +230,10 @@ def _lock_redis_folder(data_folder: Path) -> IO[str]:
         ConflictError: Another process has it.
     """
     folder = data_folder / "redis"
-    folder.mkdir(exist_ok=True)
-    lock = (folder / "lock").open("w")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / "lock"
+    path.touch(mode=0o600)
+    lock = path.open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it however we end
     except BlockingIOError as error:

@@ -225,6 +225,11 @@ def leftovers(system: JobSystem, job_id: str, avatar_id: str) -> list[Path]:
     return [*system.data_folder.rglob(job_id), *system.data_folder.rglob(avatar_id), *hidden]
 
 
+def readable_by_others(folder: Path) -> list[Path]:
+    """Returns what in a folder others than its owner may read, write or enter."""
+    return [path for path in folder.rglob("*") if path.lstat().st_mode & 0o077]
+
+
 def steps_of(system: JobSystem, job_id: str) -> list[int]:
     jobs = [job for _, _, job in events(system, job_id)]
     return [job["progress"]["step"] for job in jobs if job["progress"]]

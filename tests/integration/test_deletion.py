@@ -27,6 +27,7 @@ from tests.integration.job_system import (
     CONSENT,
     JobSystem,
     leftovers,
+    readable_by_others,
     serving,
     start_job,
     wait_for,
@@ -59,6 +60,13 @@ def test_a_deletion_that_was_broken_off_can_be_repeated(
         assert leftovers(system, job_id, avatar_id) == []
     assert system.http.get(f"/v1/avatars/{avatar_id}").status_code == 404
     assert system.http.delete("/v1/avatars/avatar-never-there").status_code == 404
+
+
+def test_what_a_job_has_is_its_owners_alone(system: JobSystem, clip: Path) -> None:
+    job_id, _ = start_job(system, clip)
+    files = list((system.data_folder / "jobs" / job_id).rglob("*.mp4"))
+    assert len(files) == 1
+    assert readable_by_others(system.data_folder / "jobs") == []
 
 
 def test_a_queue_that_fails_keeps_no_files(system: JobSystem, clip: Path) -> None:

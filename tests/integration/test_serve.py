@@ -17,7 +17,7 @@ import pytest
 from services.supervisor.settings import SupervisorSettings
 from services.supervisor.supervisor import Supervisor
 from styleavatar_core.errors import ConflictError
-from tests.integration.job_system import wait_for
+from tests.integration.job_system import readable_by_others, wait_for
 
 PORTS = [name for name in SupervisorSettings.model_fields if name.endswith("_port")]
 SERVE = "import typer; from services.supervisor.commands import serve; typer.run(serve)"
@@ -55,6 +55,13 @@ def test_a_process_that_dies_is_started_again(supervisor: Supervisor) -> None:
     wait_for(lambda: child.pid != first_pid and child.spec.is_ready())
     assert child.restart_count == 1
     assert works(supervisor)["gateway"]
+
+
+def test_what_it_writes_is_its_owners_alone(supervisor: Supervisor) -> None:
+    data_folder = supervisor.settings.data_folder
+    assert list((data_folder / "redis").rglob("*.aof"))
+    assert readable_by_others(data_folder) == []
+    assert data_folder.stat().st_mode & 0o077 == 0
 
 
 def test_a_taken_port_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
