@@ -15,6 +15,7 @@ import shutil
 import time
 import uuid
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from styleavatar_core.avatar.placing import put_in_place
 from styleavatar_core.errors import NotFoundError
@@ -26,7 +27,7 @@ _ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ODD_CHARACTERS = re.compile(r"[^\w.-]")
 _HIDDEN = "."
 # Hidden folders that a living process may be at work on for so long; others are left behind.
-_KEPT_S = {"upload": 24 * 3600, "incoming": 3600}
+_KEPT_S = {"upload": 24 * 3600, "incoming": 3600, "packed": 24 * 3600}
 
 
 def new_id(kind: str) -> str:
@@ -115,8 +116,17 @@ class AvatarStore:
         logger.info("avatar deleted", extra={"avatar_id": avatar_id})
         return True
 
+    def room_to_pack(self) -> TemporaryDirectory[str]:
+        """Returns a hidden folder for the zip of an avatar; ``with`` gives its path, then ends it.
+
+        One that a killed process leaves is swept after a day.
+        """
+        return TemporaryDirectory(
+            prefix=f"{_HIDDEN}packed-", dir=self.root, ignore_cleanup_errors=True
+        )
+
     def sweep(self) -> None:
-        """Removes half-done deletions, and what was being published an hour ago."""
+        """Removes half-done deletions, what was being published an hour ago, and old zips."""
         _sweep(self.root)
 
     def _hidden(self, purpose: str) -> Path:

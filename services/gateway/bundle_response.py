@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
+from services.common.storage import AvatarStore
 from styleavatar_core.avatar.bundle import pack_bundle
 
 
@@ -21,15 +21,17 @@ class BundleResponse(FileResponse):
 
     media_type = "application/zip"
 
-    def __init__(self, bundle: Path, file_name: str, headers: dict[str, str]) -> None:
+    def __init__(self, store: AvatarStore, bundle: Path, headers: dict[str, str]) -> None:
         """Prepares the answer.
 
         Args:
-            bundle: Folder of the avatar.
-            file_name: What the zip is called where it arrives.
+            store: Where the zip lies for as long as it is sent.
+            bundle: Folder of the avatar; names the zip where it arrives.
             headers: Further headers.
         """
-        super().__init__(file_name, media_type=self.media_type, filename=file_name, headers=headers)
+        name = f"{bundle.name}.zip"
+        super().__init__(name, media_type=self.media_type, filename=name, headers=headers)
+        self._store = store
         self._bundle = bundle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,9 +40,7 @@ class BundleResponse(FileResponse):
         Raises:
             AssetError: The bundle is damaged.
         """
-        with tempfile.TemporaryDirectory(
-            prefix="styleavatar-bundle-", ignore_cleanup_errors=True
-        ) as folder:
+        with self._store.room_to_pack() as folder:
             self.path = Path(folder) / "bundle.zip"
             await run_in_threadpool(pack_bundle, self._bundle, self.path)
             await super().__call__(scope, receive, send)

@@ -30,19 +30,11 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the gateway puts what it needs for one request only."""
-    return tmp_path_factory.mktemp("temporary")
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory, temporary_folder: Path) -> Iterator[JobSystem]:
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
     system = JobSystem(tmp_path_factory.mktemp("data"))
     try:
         system.start_redis()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TMPDIR", str(temporary_folder))
-            system.start_gateway(upload_limit_mb=1, minutes_limit=10)
+        system.start_gateway(upload_limit_mb=1, minutes_limit=10)
         yield system
     finally:
         system.stop()
@@ -233,7 +225,6 @@ def test_an_imported_avatar_is_served_and_deleted(system: JobSystem, tmp_path: P
 )
 def test_no_packed_bundle_stays_behind(
     system: JobSystem,
-    temporary_folder: Path,
     tmp_path: Path,
     span: str,
     status: int,
@@ -247,13 +238,13 @@ def test_no_packed_bundle_stays_behind(
         if status == 206:
             assert answer.content.startswith(b"PK\x03\x04")
             assert length in (None, len(answer.content))
-        wait_for(lambda: not list(temporary_folder.iterdir()), timeout_s=10)
+        wait_for(lambda: not list(store.root.glob(".*")), timeout_s=10)
     finally:
         store.delete("packed")
 
 
 def test_nothing_stays_behind_of_a_bundle_that_cannot_be_packed(
-    system: JobSystem, temporary_folder: Path, tmp_path: Path
+    system: JobSystem, tmp_path: Path
 ) -> None:
     store = AvatarStore(system.data_folder / "avatars")
     store.publish(write_fake_bundle(tmp_path / "bundle", mark=1), "damaged")
@@ -262,7 +253,7 @@ def test_nothing_stays_behind_of_a_bundle_that_cannot_be_packed(
         answer = system.http.get("/v1/avatars/damaged/bundle")
         assert answer.status_code == 503
         assert "damaged" in answer.json()["detail"]
-        wait_for(lambda: not list(temporary_folder.iterdir()), timeout_s=10)
+        wait_for(lambda: not list(store.root.glob(".*")), timeout_s=10)
     finally:
         store.delete("damaged")
 

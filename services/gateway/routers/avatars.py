@@ -118,7 +118,7 @@ def delete_avatar(avatar_id: str, parts: PartsDependency) -> Response:
 @router.get("/{avatar_id}/bundle", response_class=BundleResponse, status_code=200)
 def get_bundle(avatar_id: str, parts: PartsDependency) -> BundleResponse:
     """Fetches a ready avatar as one zip file."""
-    return BundleResponse(_ready_path(parts, avatar_id), f"{avatar_id}.zip", SYNTHETIC)
+    return BundleResponse(parts.store, _ready_path(parts, avatar_id), SYNTHETIC)
 
 
 @router.get("/{avatar_id}/preview.jpg", response_class=FileResponse)

@@ -145,6 +145,15 @@ def test_only_old_broken_uploads_are_swept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [fresh]
 
 
+def test_only_zips_that_a_killed_process_has_left_are_swept(tmp_path: Path) -> None:
+    store = AvatarStore(tmp_path)
+    with store.room_to_pack() as sent, store.room_to_pack() as left:
+        make_old(Path(left), hours=48)
+        store.sweep()
+        assert [str(path) for path in tmp_path.iterdir()] == [sent]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_uploads_are_accepted_while_others_sweep(tmp_path: Path) -> None:
     folders = JobFolders(tmp_path)
     is_done = threading.Event()
