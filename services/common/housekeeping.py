@@ -31,7 +31,7 @@ def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStor
     for job_id in present:
         if job_id in deleted or states.get(job_id) is JobState.SUCCEEDED:
             logger.info("removing files that no job needs any more", extra={"job_id": job_id})
-            folders.delete(job_id)
+            _delete(folders, job_id)
         elif job_id not in states:
             # Another Redis, or one that lost its data: nobody asked to delete these.
             logger.warning(
@@ -58,7 +58,16 @@ def remove_expired(records: JobRecords, folders: JobFolders, kept: timedelta) ->
         is_unknown = job_id not in known
         if job_id in ended or (is_unknown and _is_older(folders.folder(job_id), oldest)):
             logger.info("job and its files have expired", extra={"job_id": job_id})
-            folders.delete(job_id)
+            _delete(folders, job_id)
+
+
+def _delete(folders: JobFolders, job_id: str) -> None:
+    """Removes the files of a job; those that cannot be removed must not keep the others."""
+    try:
+        folders.delete(job_id)
+    except OSError as error:
+        folder = str(folders.folder(job_id))
+        logger.error("files cannot be removed", extra={"folder": folder, "reason": str(error)})
 
 
 def _is_older(folder: Path, moment: datetime) -> bool:

@@ -195,9 +195,16 @@ def _remove_atomically(folder: Path, trash: Path) -> None:
 def _sweep(root: Path) -> None:
     """Removes hidden folders that nobody works on any more."""
     for entry in root.iterdir() if root.is_dir() else ():
-        if not entry.name.startswith(_HIDDEN):
+        if not entry.name.startswith(_HIDDEN) or not entry.is_dir():
             continue
         purpose = entry.name.removeprefix(_HIDDEN).partition("-")[0]
-        with contextlib.suppress(FileNotFoundError):  # accepted or removed meanwhile
-            if time.time() - entry.stat().st_mtime > _KEPT_S.get(purpose, 0):
-                shutil.rmtree(entry, ignore_errors=True)
+        try:
+            if time.time() - entry.lstat().st_mtime > _KEPT_S.get(purpose, 0):
+                shutil.rmtree(entry)
+        except FileNotFoundError:  # accepted, or somebody else removes it
+            continue
+        except OSError as error:
+            logger.error(
+                "what was deleted or broken off cannot be removed; remove the folder by hand",
+                extra={"folder": str(entry), "reason": str(error)},
+            )

@@ -229,13 +229,18 @@ def test_files_go_with_their_deleted_or_finished_job_and_with_no_other(system: J
     folders = JobFolders(system.data_folder / "jobs")
     for job_id in ("job-deleted", "job-done", "job-failed", "job-unknown"):
         folders.accept_upload(folders.new_upload_folder(), job_id)
-    system.records.delete("job-deleted")
+    folders.folder("job-another").symlink_to(system.data_folder)  # cannot be removed
+    for job_id in ("job-another", "job-deleted"):
+        system.records.delete(job_id)
     # Its trainer died between telling of its success and removing its files.
     record(system, "job-done", JobState.SUCCEEDED)
     record(system, "job-failed", JobState.FAILED)
     trainer = system.start_trainer()
     assert folders.list() == ["job-failed", "job-unknown"]
     assert "job-unknown" in system.log_path.read_text()
+    assert "job-another" in system.log_path.read_text()
+    for link in folders.root.glob(".trash-*"):
+        link.unlink()
     assert trainer.poll() is None
     for job_id in ("job-failed", "job-unknown"):
         folders.delete(job_id)

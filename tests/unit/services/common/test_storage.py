@@ -154,6 +154,18 @@ def test_only_zips_that_a_killed_process_has_left_are_swept(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_cannot_be_swept_is_named_and_keeps_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        (tmp_path / f".trash-{number}").mkdir()
+    (tmp_path / ".trash-link").symlink_to(tmp_path)  # a folder, but none to be emptied
+    JobFolders(tmp_path).sweep()
+    assert [path.name for path in tmp_path.iterdir()] == [".trash-link"]
+    (record,) = caplog.records
+    assert (record.levelname, vars(record)["folder"]) == ("ERROR", str(tmp_path / ".trash-link"))
+
+
 def test_uploads_are_accepted_while_others_sweep(tmp_path: Path) -> None:
     folders = JobFolders(tmp_path)
     is_done = threading.Event()
