@@ -34,6 +34,8 @@ _DESCRIPTION = (
 )
 # A person waits for these answers; the trainer is the one with patience.
 _REDIS_RETRIES = 3
+# A caller may name any method; labels of metrics stay bounded.
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -> FastAPI:
@@ -127,8 +129,9 @@ class RequestObserver:
 
     def _count(self, scope: Scope, status: int, duration_s: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
-        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-        self._metrics.request_duration.labels(scope["method"], route).observe(duration_s)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_duration.labels(method, route).observe(duration_s)
 
 
 def _prepare(folders: JobFolders, store: AvatarStore, settings: GatewaySettings) -> None:
