@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from redis.exceptions import RedisError
 
 
 class DeviceMetrics:
@@ -38,7 +39,7 @@ class TrainingMetrics:
 
     A job runs in a process of its own and may change trainers; its record outlives them all. What
     only grows is counted apart: a count of present records falls when a job is deleted or retried,
-    which Prometheus takes for a new start from zero.
+    which Prometheus takes for a new start from zero. While Redis is away only that is told.
     """
 
     def __init__(
@@ -61,8 +62,14 @@ class TrainingMetrics:
     def collect(self) -> Iterator[Metric]:
         """Yields the metrics as they are now."""
         prefix = "styleavatar_training_"
-        present = self._count_present()
-        ends, resume_count = self._totals()
+        up_name, up_text = f"{prefix}redis_up", "Whether Redis answers: 1, or 0."
+        try:
+            present = self._count_present()
+            ends, resume_count = self._totals()
+        except RedisError:
+            yield GaugeMetricFamily(up_name, up_text, 0)
+            return
+        yield GaugeMetricFamily(up_name, up_text, 1)
         ended = CounterMetricFamily(
             f"{prefix}jobs", "Jobs that reached a final state.", labels=["state"]
         )

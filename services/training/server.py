@@ -43,7 +43,10 @@ def run(settings: TrainingSettings) -> None:
     require_redis(redis)
     queue = training_queue(redis)
     records = JobRecords(redis)
-    stop_metrics = serve_metrics(settings.host, settings.metrics_port, job_metrics(records))
+    # Whoever asks for metrics does not wait for a Redis that is away.
+    impatient = connect_redis(settings.redis_url, retries=1, answer_limit_s=1.0)
+    registry = job_metrics(JobRecords(impatient))
+    stop_metrics = serve_metrics(settings.host, settings.metrics_port, registry)
     folders, store = JobFolders(settings.jobs_folder), AvatarStore(settings.avatars_folder)
     try:
         recover(queue, records)
@@ -65,6 +68,7 @@ def run(settings: TrainingSettings) -> None:
         worker.work(logging_level="WARNING")
     finally:
         stop_metrics()
+        impatient.close()
         redis.close()
     logger.info("trainer ends")
 

@@ -90,11 +90,12 @@ class JobSystem:
         return process
 
     def start_trainer(self, **settings: object) -> subprocess.Popen[bytes]:
-        port = free_port()
-        settings = {"metrics_port": port, "heartbeat_interval_s": 1, "maker": self.maker} | settings
+        own = {"metrics_port": free_port(), "heartbeat_interval_s": 1, "maker": self.maker}
+        settings = own | settings
         process = self._start_service("training", **settings)
         self._trainers.append(process)
-        wait_for(lambda: http_answers(f"http://127.0.0.1:{port}/metrics"), START_TIMEOUT_S)
+        metrics = f"http://127.0.0.1:{settings['metrics_port']}/metrics"
+        wait_for(lambda: http_answers(metrics), START_TIMEOUT_S)
         wait_for(lambda: process.pid in self._ready_trainers(), START_TIMEOUT_S)
         return process
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -32,6 +33,7 @@ from tests.integration.job_system import (
     wait_for,
     write_clip,
 )
+from tests.integration.service_process import free_port
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +209,25 @@ def test_training_goes_on_while_redis_is_silent(system: JobSystem, clip: Path) -
         system.redis_process.send_signal(signal.SIGCONT)
     finished = system.wait_until(job_id, lambda job: job.state.is_final)
     assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 1)
+
+
+def test_metrics_are_told_while_redis_is_silent(system: JobSystem) -> None:
+    port = free_port()
+    system.start_trainer(metrics_port=port)
+
+    def told() -> str:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text
+
+    assert "styleavatar_training_redis_up 1.0" in told()
+    assert "styleavatar_training_queued_jobs" in told()
+    system.redis_process.send_signal(signal.SIGSTOP)
+    try:
+        away = told()
+    finally:
+        system.redis_process.send_signal(signal.SIGCONT)
+    assert "styleavatar_training_redis_up 0.0" in away
+    assert "jobs" not in away
+    assert "styleavatar_training_redis_up 1.0" in told()
 
 
 def record(system: JobSystem, job_id: str, state: JobState = JobState.QUEUED) -> None:
