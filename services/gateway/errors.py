@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
 from services.common.errors import describe_error
 from services.common.logging import request_id
+
+logger = logging.getLogger(__name__)
 
 # More exact than the status of the error's type.
 _STATUS_BY_REASON = {
@@ -26,8 +29,7 @@ def install_error_handlers(app: FastAPI) -> None:
     """Makes every error of a route answer with one sentence and never with a stack trace."""
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
-    app.add_exception_handler(RedisConnectionError, _on_redis_away)
-    app.add_exception_handler(RedisTimeoutError, _on_redis_away)
+    app.add_exception_handler(RedisError, _on_redis_failure)
     app.add_exception_handler(Exception, _on_error)
 
 
@@ -80,7 +82,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> JSONRespons
     return problem(400, "INVALID_INPUT", f"{field}: {first['msg']}")
 
 
-async def _on_redis_away(request: Request, error: Exception) -> JSONResponse:
-    return problem(
-        503, "QUEUE_AWAY", "the job queue does not answer; try again", {"Retry-After": "5"}
-    )
+async def _on_redis_failure(request: Request, error: Exception) -> JSONResponse:
+    logger.error("Redis fails", extra={"error": str(error), "path": request.url.path})
+    message = "the job queue does not answer, or takes no jobs just now; try again"
+    return problem(503, "QUEUE_AWAY", message, {"Retry-After": "5"})

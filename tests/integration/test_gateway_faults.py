@@ -5,10 +5,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.integration.job_system import JobSystem, serving
+from tests.integration.job_system import JobSystem, serving, write_clip
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=6)
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +30,19 @@ def test_methods_that_nobody_knows_are_counted_as_one(system: JobSystem) -> None
     methods = set(re.findall(r'requests_total{method="(\w+)"', counted))
     assert "other" in methods
     assert methods <= {"GET", "HEAD", "POST", "DELETE", "other"}
+
+
+def test_a_redis_that_takes_no_writes_is_away(system: JobSystem, clip: Path) -> None:
+    system.redis.config_set("maxmemory", "1")
+    try:
+        answer = system.upload(clip)
+        ready = system.http.get("/readyz")
+        parts = {part["name"]: part for part in system.http.get("/v1/system").json()}
+    finally:
+        system.redis.config_set("maxmemory", "0")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "QUEUE_AWAY")
+    assert ready.status_code == 503
+    assert "takes no writes" in ready.json()["status"]
+    assert not parts["redis"]["is_healthy"]
+    assert system.http.get("/readyz").status_code == 200
+    assert list((system.data_folder / "jobs").iterdir()) == []

@@ -24,6 +24,7 @@ router = APIRouter(tags=["system"])
 
 _PAGE = Path(__file__).parent.parent / "pages" / "index.html"
 _PROBE_TIMEOUT_S = 2.0
+_PROBE_KEY = "styleavatar:probe"
 
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -40,10 +41,10 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 def readyz(parts: PartsDependency) -> JSONResponse:
-    """Says whether uploads can be taken: Redis answers and the data folder can be written."""
+    """Says whether uploads can be taken: Redis and the data folder can be written."""
     problems = []
-    if not _redis_answers(parts):
-        problems.append("Redis does not answer")
+    if not _redis_takes_writes(parts):
+        problems.append("Redis does not answer, or takes no writes")
     if not os.access(parts.settings.data_folder, os.W_OK):
         problems.append("the data folder cannot be written")
     status = 503 if problems else 200
@@ -72,15 +73,16 @@ async def system(parts: PartsDependency) -> list[ProcessView]:
     return [gateway, *views]
 
 
-def _redis_answers(parts: Parts) -> bool:
+def _redis_takes_writes(parts: Parts) -> bool:
+    """Says so; one that is full, read-only or cannot keep its data answers all the same."""
     try:
-        return bool(parts.redis.ping())
+        return bool(parts.redis.set(_PROBE_KEY, 1, ex=60))
     except RedisError:
         return False
 
 
 def _redis_view(parts: Parts) -> ProcessView:
-    return ProcessView(name="redis", address="job queue", is_healthy=_redis_answers(parts))
+    return ProcessView(name="redis", address="job queue", is_healthy=_redis_takes_writes(parts))
 
 
 def _trainer_view(parts: Parts) -> ProcessView:
