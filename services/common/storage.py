@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 MANIFEST_NAME = "avatar.json"
 _ID_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ODD_CHARACTERS = re.compile(r"[^\w.-]")
+_NAME_BYTES_LIMIT = 240  # file systems take 255
 _HIDDEN = "."
 # Hidden folders that a living process may be at work on for so long; others are left behind.
 _KEPT_S = {"upload": 24 * 3600, "incoming": 3600, "packed": 24 * 3600}
@@ -41,9 +42,10 @@ def is_valid_id(candidate: str) -> bool:
 
 
 def safe_file_name(name: str) -> str:
-    """Returns a file name from outside without folders and odd characters."""
+    """Returns a file name from outside without folders and odd characters, cut to its end."""
     cleaned = _ODD_CHARACTERS.sub("_", name.replace("\\", "/").rsplit("/", 1)[-1])
-    return cleaned.lstrip(".")[-80:] or "video"
+    end = cleaned.encode()[-_NAME_BYTES_LIMIT:].decode(errors="ignore")
+    return end.lstrip(".") or "video"
 
 
 class AvatarStore:

@@ -22,6 +22,7 @@ _STATUS_BY_REASON = {
     "NOT_MULTIPART": 415,
     "OTHER_SITE": 403,
     "UNKNOWN_HOST": 403,
+    "NOT_WRITTEN": 507,
 }
 
 

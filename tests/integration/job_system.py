@@ -87,6 +87,7 @@ class JobSystem:
     def start_gateway(self, **settings: object) -> subprocess.Popen[bytes]:
         process = self._start_service("gateway", port=self.gateway_port, **settings)
         wait_for(lambda: http_answers(f"{self.http.base_url}/readyz"), START_TIMEOUT_S)
+        self.gateway_process = process
         return process
 
     def start_trainer(self, **settings: object) -> subprocess.Popen[bytes]:

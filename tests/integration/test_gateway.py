@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from services.common.metrics import GatewayMetrics
 from services.common.storage import AvatarStore
 from services.gateway.app import make_app
-from services.gateway.routers.avatars import TEXT_FIELDS
+from services.gateway.intake import TEXT_FIELDS
 from services.gateway.settings import GatewaySettings
 from tests.fakes.bundle import write_fake_bundle
 from tests.integration.job_system import CONSENT, JobSystem, wait_for, write_audio, write_clip

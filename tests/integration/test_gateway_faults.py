@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.integration.job_system import JobSystem, serving, write_clip
+from tests.integration.job_system import CONSENT, JobSystem, serving, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +47,30 @@ def test_a_redis_that_takes_no_writes_is_away(system: JobSystem, clip: Path) -> 
     assert not parts["redis"]["is_healthy"]
     assert system.http.get("/readyz").status_code == 200
     assert list((system.data_folder / "jobs").iterdir()) == []
+
+
+def test_an_upload_that_finds_no_room(system: JobSystem, clip: Path, tmp_path: Path) -> None:
+    gateway = psutil.Process(system.gateway_process.pid)
+    large = tmp_path / "large.mp4"
+    large.write_bytes(bytes(4_000_000))
+    limits = gateway.rlimit(psutil.RLIMIT_FSIZE)
+    gateway.rlimit(psutil.RLIMIT_FSIZE, (2_000_000, limits[1]))  # writing more fails, as on ENOSPC
+    try:
+        answer = system.upload(large)
+    finally:
+        gateway.rlimit(psutil.RLIMIT_FSIZE, limits)
+    assert (answer.status_code, answer.json()["reason"]) == (507, "NOT_WRITTEN")
+    assert "too large" in answer.json()["detail"]
+    assert str(system.data_folder) not in answer.text
+    assert list((system.data_folder / "jobs").iterdir()) == []
+    assert system.stack_traces() == ""
+
+
+def test_a_name_of_long_letters(system: JobSystem, clip: Path, tmp_path: Path) -> None:
+    form = {"consent": CONSENT, "preset": "nano", "minutes": "0.1"}
+    with clip.open("rb") as file:
+        files = {"video": ("𠀀" * 90 + ".mp4", file)}
+        answer = system.http.post("/v1/avatars", data=form, files=files)
+    assert answer.status_code == 202, answer.text
+    assert system.records.get(answer.json()["job_id"]).video_name.endswith("𠀀.mp4")
+    assert system.http.delete(answer.json()["links"]["avatar"]).status_code == 204

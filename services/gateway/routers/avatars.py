@@ -4,35 +4,26 @@
 from __future__ import annotations
 
 import logging
-import math
-import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 from fastapi import APIRouter, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect
 
-from services.common.job_queue import enqueue_training, withdraw_training
+from services.common.job_queue import withdraw_training
 from services.common.jobs import JobState, TrainingJob
-from services.common.storage import MANIFEST_NAME, new_id
+from services.common.storage import MANIFEST_NAME
 from services.gateway.bundle_response import BundleResponse
 from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.description import UPLOAD_FORM
-from services.gateway.schemas import DEFAULT_MINUTES, Accepted, AvatarState, AvatarView
-from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, broken_off, too_large
+from services.gateway.intake import take_upload
+from services.gateway.schemas import Accepted, AvatarState, AvatarView
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.data.video import probe_for_training
-from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError, StyleAvatarError
-from styleavatar_core.provenance.consent import make_consent
+from styleavatar_core.errors import AssetError, NotFoundError, StyleAvatarError
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/avatars", tags=["avatars"])
 
-# Fields of an upload's form beside the video.
-TEXT_FIELDS = ("consent", "consent_subject", "consent_given_by", "source", "preset", "minutes")
 SYNTHETIC = {"X-Synthetic": "true"}
 
 _STATES = {
@@ -52,15 +43,11 @@ async def create(request: Request, parts: PartsDependency) -> Accepted:
     like, ``consent_subject``, ``consent_given_by``, ``source``, ``preset`` (nano, lite, hd,
     paper, paper+) and ``minutes`` of training.
     """
-    folder = await run_in_threadpool(parts.folders.new_upload_folder)
     try:
-        reader = await _receive(request, parts, folder)
-        job = await run_in_threadpool(_accept, parts, reader, folder)
+        job = await take_upload(request, parts)
     except StyleAvatarError as error:
         parts.metrics.refused_uploads.labels(error.reason).inc()
         raise
-    finally:
-        await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
     avatar, path = f"/v1/avatars/{job.avatar_id}", f"/v1/training-jobs/{job.job_id}"
     return Accepted(
         avatar_id=job.avatar_id,
@@ -128,80 +115,6 @@ def get_preview(avatar_id: str, parts: PartsDependency) -> FileResponse:
     if not path.is_file():
         raise NotFoundError(f"avatar {avatar_id} has no preview", reason="PREVIEW_NOT_FOUND")
     return FileResponse(path, media_type="image/jpeg", headers=SYNTHETIC)
-
-
-async def _receive(request: Request, parts: Parts, folder: Path) -> UploadReader:
-    """Writes the request's video into a folder and returns its fields."""
-    limit = parts.settings.upload_limit_mb * 1_000_000
-    if int(request.headers.get("content-length") or 0) > limit + FORM_BYTES_LIMIT:
-        raise too_large(limit)
-    content_type = request.headers.get("content-type", "")
-    reader = UploadReader(
-        content_type, folder, file_field="video", text_fields=TEXT_FIELDS, limit=limit
-    )
-    try:
-        async for piece in request.stream():
-            reader.feed(piece)
-            parts.metrics.upload_bytes.inc(len(piece))
-        reader.finish()
-    except ClientDisconnect as error:
-        raise broken_off() from error
-    finally:
-        reader.close()
-    return reader
-
-
-def _accept(parts: Parts, reader: UploadReader, folder: Path) -> TrainingJob:
-    """Checks an upload and queues its job."""
-    fields = reader.fields
-    consent = make_consent(
-        fields.get("consent"),
-        subject=fields.get("consent_subject"),
-        given_by=fields.get("consent_given_by"),
-        source_description=fields.get("source", ""),
-    )
-    preset = fields.get("preset") or "lite"
-    if preset not in DEFAULT_MINUTES:
-        raise InvalidInputError(f"preset {preset!r} is not one of {', '.join(DEFAULT_MINUTES)}")
-    minutes = _minutes(fields.get("minutes"), preset, parts.settings.minutes_limit)
-    if reader.file_path is None or reader.byte_count == 0:
-        raise InvalidInputError(
-            "there is no video in the form: send it as the field 'video'", reason="VIDEO_MISSING"
-        )
-    probe_for_training(reader.file_path)
-    job = TrainingJob(
-        job_id=new_id("job"),
-        avatar_id=new_id("avatar"),
-        preset=preset,
-        minutes=minutes,
-        consent=consent,
-        video_name=reader.file_name,
-        created_time=datetime.now(UTC),
-    )
-    parts.records.create(job)
-    try:
-        parts.folders.accept_upload(folder, job.job_id)
-    except OSError:
-        parts.records.delete(job.job_id)
-        raise
-    enqueue_training(parts.redis, job.job_id)
-    logger.info("upload accepted", extra={"job_id": job.job_id, "bytes": reader.byte_count})
-    return job
-
-
-def _minutes(text: str | None, preset: str, limit: float) -> float:
-    """Reads the training time asked for."""
-    if not text:
-        return min(DEFAULT_MINUTES[preset], limit)
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = math.nan
-    if not 0 < minutes <= limit:
-        raise InvalidInputError(
-            f"minutes must be a number above 0 and up to {limit:g}, not {text!r}"
-        )
-    return minutes
 
 
 def _ready_path(parts: Parts, avatar_id: str) -> Path:

@@ -189,7 +189,8 @@ def test_uploads_are_accepted_while_others_sweep(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "cleaned"),
     [("a.mp4", "a.mp4"), ("../../etc/passwd", "passwd"), ("C:\\me\\my film.mp4", "my_film.mp4"),
-     ("...", "video"), ("", "video"), ("x" * 200 + ".mp4", "x" * 76 + ".mp4")],
+     ("...", "video"), ("", "video"), ("x" * 300 + ".mp4", "x" * 236 + ".mp4"),
+     ("𠀀" * 80 + ".mp4", "𠀀" * 59 + ".mp4"), ("a𠀀" * 80 + ".mp4", "a𠀀" * 47 + ".mp4")],
 )  # fmt: skip
 def test_file_names_are_cleaned(name: str, cleaned: str) -> None:
     assert safe_file_name(name) == cleaned
