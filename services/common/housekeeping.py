@@ -27,12 +27,13 @@ def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStor
     """
     records.forget_deleted()
     present = folders.list()  # before the records: an upload has its record first
-    deleted, states = records.deleted(), {job.job_id: job.state for job in records.list()}
+    deleted, known = records.deleted(), set(records.ids())
+    done = {job.job_id for job in records.list() if job.state is JobState.SUCCEEDED}
     for job_id in present:
-        if job_id in deleted or states.get(job_id) is JobState.SUCCEEDED:
+        if job_id in deleted | done:
             logger.info("removing files that no job needs any more", extra={"job_id": job_id})
             _delete(folders, job_id)
-        elif job_id not in states:
+        elif job_id not in known:
             # Another Redis, or one that lost its data: nobody asked to delete these.
             logger.warning(
                 "files of a job that Redis does not know; if nobody misses it, remove the folder",
@@ -52,8 +53,9 @@ def remove_expired(records: JobRecords, folders: JobFolders, kept: timedelta) ->
     """
     present = folders.list()  # before the records: an upload has its record first
     oldest = datetime.now(UTC) - kept
-    known = {job.job_id for job in records.list()}
-    ended = {job_id for job_id in known if records.delete_ended(job_id, before=oldest)}
+    known = set(records.ids())
+    jobs = records.list()
+    ended = {job.job_id for job in jobs if records.delete_ended(job.job_id, before=oldest)}
     for job_id in present:
         is_unknown = job_id not in known
         if job_id in ended or (is_unknown and _is_older(folders.folder(job_id), oldest)):

@@ -8,18 +8,21 @@ process that woke up late, or outlived its parent, is refused and stops.
 from __future__ import annotations
 
 import contextlib
+import logging
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from pydantic import ValidationError
 from redis import Redis
-from redis.backoff import ExponentialBackoff
 from redis.client import Pipeline
 from redis.exceptions import WatchError
-from redis.retry import Retry
 
 from services.common.append_only_file import rewrite_after
 from services.common.jobs import JobState, TrainingJob
-from styleavatar_core.errors import ConflictError, NotFoundError
+from services.common.storage import is_valid_id
+from styleavatar_core.errors import AssetError, ConflictError, NotFoundError
+
+logger = logging.getLogger(__name__)
 
 _KEY = "styleavatar:job:"
 _INDEX = "styleavatar:jobs"
@@ -31,33 +34,12 @@ _LATEST_DELETED = "styleavatar:latest-deleted-job"
 _TOTALS = "styleavatar:job-totals"
 _RESUMED = "resumed"
 _EVENTS_KEPT, _EVENTS_KEPT_AFTERWARDS = 2000, 20  # each holds the whole job; ended ones are many
-# How long Redis may take to answer; nobody may ask it to hold an answer back for as long.
-ANSWER_LIMIT_S = 5.0
 
 
 class StaleAttemptError(ConflictError):
     """A newer attempt owns the job: whoever gets this must stop and leave everything alone."""
 
     default_reason = "STALE_ATTEMPT"
-
-
-def connect_redis(url: str, *, retries: int = 60, answer_limit_s: float = ANSWER_LIMIT_S) -> Redis:
-    """Connects to Redis.
-
-    Args:
-        url: Where it is: ``redis://``, ``rediss://`` or ``unix://``.
-        retries: How often a command is tried again while Redis is away, at growing distances of
-            up to two seconds; the default suits hour-long jobs: about two minutes.
-        answer_limit_s: How long one try may wait for a connection, and for an answer.
-    """
-    patience = Retry(ExponentialBackoff(cap=2.0, base=0.05), retries=retries)
-    return Redis.from_url(
-        url,
-        retry=patience,
-        socket_timeout=answer_limit_s,
-        socket_connect_timeout=answer_limit_s,
-        health_check_interval=30,
-    )
 
 
 class JobRecords:
@@ -82,16 +64,31 @@ class JobRecords:
 
         Raises:
             NotFoundError: There is no such job, or it was deleted.
+            AssetError: Its record cannot be read.
         """
+        if not is_valid_id(job_id):  # the name of another key, such as that of a job's events
+            return self._parse(job_id, None)
         return self._parse(job_id, cast("bytes | None", self._redis.get(_KEY + job_id)))
 
+    def ids(self) -> list[str]:
+        """Returns the ids of all jobs, newest first."""
+        return [key.decode() for key in cast("list[bytes]", self._redis.zrevrange(_INDEX, 0, -1))]
+
     def list(self) -> list[TrainingJob]:
-        """Returns all jobs, newest first."""
-        ids = [key.decode() for key in cast("list[bytes]", self._redis.zrevrange(_INDEX, 0, -1))]
+        """Returns all jobs whose record can be read, newest first."""
+        ids = self.ids()
         if not ids:
             return []
+        jobs = []
         texts = cast("list[bytes | None]", self._redis.mget([_KEY + job_id for job_id in ids]))
-        return [TrainingJob.model_validate_json(text) for text in texts if text is not None]
+        for job_id, text in zip(ids, texts, strict=True):
+            try:
+                jobs.append(self._parse(job_id, text))
+            except NotFoundError:  # deleted just now
+                continue
+            except AssetError as error:
+                logger.error("a job is left out", extra={"reason": str(error)})
+        return jobs
 
     def find_by_avatar(self, avatar_id: str) -> TrainingJob | None:
         """Returns the job that makes or made an avatar, if it is known."""
@@ -191,7 +188,7 @@ class JobRecords:
         Redis' append-only file, where there is one, is written anew without them.
         """
         with self._redis.pipeline() as pipeline:
-            with contextlib.suppress(NotFoundError):  # this is a repetition
+            with contextlib.suppress(NotFoundError, AssetError):  # this is a repetition
                 pipeline.hset(_DELETED_AVATARS, self.get(job_id).avatar_id, job_id)
             self._remove(pipeline, job_id)
             pipeline.execute()
@@ -257,7 +254,12 @@ class JobRecords:
     def _parse(job_id: str, text: bytes | None) -> TrainingJob:
         if text is None:
             raise NotFoundError(f"there is no training job {job_id!r}", reason="JOB_NOT_FOUND")
-        return TrainingJob.model_validate_json(text)
+        try:
+            return TrainingJob.model_validate_json(text)
+        except ValidationError as error:
+            raise AssetError(
+                f"the record of job {job_id} cannot be read: it is damaged, or of another version"
+            ) from error
 
 
 def events_key(job_id: str) -> str:

@@ -13,9 +13,10 @@ from fastapi_offline import FastAPIOffline
 from redis.asyncio import Redis as AsyncRedis
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.common.job_records import JobRecords, connect_redis
+from services.common.job_records import JobRecords
 from services.common.logging import request_id
 from services.common.metrics import GatewayMetrics
+from services.common.redis_client import connect_redis
 from services.common.security import ApiKeys
 from services.common.storage import AvatarStore, JobFolders, new_id
 from services.gateway.dependencies import Parts, require_key

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from redis import Redis
 from redis.exceptions import RedisError
 
-from services.common.job_records import connect_redis
+from services.common.redis_client import connect_redis
 from services.common.settings import DATA_VARIABLE, REDIS_VARIABLE
 from services.supervisor.child import ChildSpec
 from services.supervisor.redis_server import redis_command

@@ -17,8 +17,9 @@ from rq.serializers import JSONSerializer
 from services.common.collectors import TrainingMetrics
 from services.common.housekeeping import remove_leftovers
 from services.common.job_queue import training_queue
-from services.common.job_records import JobRecords, connect_redis
+from services.common.job_records import JobRecords
 from services.common.metrics import serve_metrics
+from services.common.redis_client import connect_redis
 from services.common.storage import AvatarStore, JobFolders, new_id
 from services.training.recovery import recover
 from services.training.settings import TrainingSettings

@@ -17,15 +17,16 @@ from typing import Any, Protocol
 from rq.job import Retry
 
 from services.common.job_queue import RETRY_LIMIT
-from services.common.job_records import JobRecords, StaleAttemptError, connect_redis
+from services.common.job_records import JobRecords, StaleAttemptError
 from services.common.jobs import JobError, JobState, TrainingJob
 from services.common.logging import configure_logging
 from services.common.logging import job_id as job_id_in_log
+from services.common.redis_client import connect_redis
 from services.common.storage import AvatarStore, JobFolders
 from services.training.reporting import JobReporter
 from services.training.settings import TrainingSettings
 from styleavatar_core.data.room import cannot_write
-from styleavatar_core.errors import NotFoundError, StyleAvatarError, TrainingCanceled
+from styleavatar_core.errors import AssetError, NotFoundError, StyleAvatarError, TrainingCanceled
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ class TrainingRun:
             if job.state.is_final:
                 return True
             job = self._records.begin_attempt(job_id)
-        except (NotFoundError, StaleAttemptError) as error:
+        except (NotFoundError, StaleAttemptError, AssetError) as error:
             logger.info("nothing to do", extra={"cause": str(error)})
             return True
         logger.info("job begins", extra={"attempt": job.attempt, "resumes": job.resume_count})

@@ -6,8 +6,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from services.common.job_records import JobRecords, connect_redis
+from services.common.job_records import JobRecords
 from services.common.jobs import TrainingJob
+from services.common.redis_client import connect_redis
 from services.training.reporting import JobReporter
 from services.training.settings import TrainingSettings
 from styleavatar_core.errors import FaceNotFoundError, TrainingCanceled

@@ -21,8 +21,9 @@ from rq.registry import StartedJobRegistry
 from rq.worker import Worker
 
 from services.common.job_queue import training_queue, withdraw_training
-from services.common.job_records import JobRecords, connect_redis
+from services.common.job_records import JobRecords
 from services.common.jobs import TrainingJob
+from services.common.redis_client import connect_redis
 from services.supervisor.redis_server import redis_command
 from services.supervisor.specs import http_answers, redis_answers
 from styleavatar_core.data.video_writer import VideoWriter

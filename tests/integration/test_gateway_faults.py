@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.integration.job_system import CONSENT, JobSystem, serving, write_clip
+from services.common.housekeeping import remove_expired
+from services.common.storage import JobFolders
+from tests.integration.job_system import CONSENT, JobSystem, serving, start_job, write_clip
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +77,40 @@ def test_a_name_of_long_letters(system: JobSystem, clip: Path, tmp_path: Path) -
     assert answer.status_code == 202, answer.text
     assert system.records.get(answer.json()["job_id"]).video_name.endswith("𠀀.mp4")
     assert system.http.delete(answer.json()["links"]["avatar"]).status_code == 204
+
+
+@pytest.mark.parametrize("path", ["{}:events", "{}:preview", "{}:events/events", "{}:x/events"])
+def test_names_of_other_keys_are_no_jobs(system: JobSystem, clip: Path, path: str) -> None:
+    job_id, avatar_id = start_job(system, clip)
+    system.records.update(job_id, preview_jpeg=b"a picture")
+    answer = system.http.get(f"/v1/training-jobs/{path.format(job_id)}")
+    assert (answer.status_code, answer.json()["reason"]) == (404, "JOB_NOT_FOUND")
+    assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204
+
+
+@pytest.mark.parametrize("event_id", ["9" * 20, f"1-{2**64}", "one"])
+def test_ids_that_no_event_has(system: JobSystem, clip: Path, event_id: str) -> None:
+    job_id, avatar_id = start_job(system, clip)
+    url, headers = f"/v1/training-jobs/{job_id}/events", {"Last-Event-ID": event_id}
+    answer = system.http.get(url, headers=headers)
+    assert (answer.status_code, answer.json()["reason"]) == (400, "INVALID_INPUT")
+    assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204
+
+
+def test_a_record_that_cannot_be_read_hides_no_other(system: JobSystem, clip: Path) -> None:
+    damaged, _ = start_job(system, clip)
+    job_id, avatar_id = start_job(system, clip)
+    system.redis.set(f"styleavatar:job:{damaged}", '{"state": "UNHEARD_OF"}')
+    assert [job["job_id"] for job in system.http.get("/v1/training-jobs").json()] == [job_id]
+    answer = system.http.get(f"/v1/training-jobs/{damaged}")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "ASSET_UNUSABLE")
+    folders = JobFolders(system.data_folder / "jobs")
+    remove_expired(system.records, folders, timedelta(0))
+    assert folders.list() == sorted([damaged, job_id])
+    assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204
+    assert damaged in system.log_path.read_text()
+    system.start_trainer()
+    system.stop_trainers()
+    system.records.delete(damaged)
+    folders.delete(damaged)
+    assert system.stack_traces() == ""

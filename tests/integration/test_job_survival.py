@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from services.common.job_queue import enqueue_training, training_queue, withdraw_training
-from services.common.job_records import connect_redis
 from services.common.jobs import JobState, TrainingJob
+from services.common.redis_client import connect_redis
 from services.common.storage import JobFolders
 from styleavatar_core.errors import NotFoundError
 from styleavatar_core.provenance.consent import make_consent

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.common.job_records import connect_redis
+from services.common.redis_client import connect_redis
 from services.training.server import require_redis
 from styleavatar_core.errors import ConflictError
 

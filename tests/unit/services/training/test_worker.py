@@ -6,7 +6,7 @@ from __future__ import annotations
 from rq.serializers import JSONSerializer
 
 from services.common.job_queue import training_queue
-from services.common.job_records import connect_redis
+from services.common.redis_client import connect_redis
 from services.training.worker import TrainingWorker
 
 
