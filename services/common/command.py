@@ -14,12 +14,14 @@ from typing import TypeVar
 from services.common.logging import configure_logging
 from services.common.processes import PRIVATE_UMASK
 from services.common.settings import ServiceSettings
-from styleavatar_core.errors import StyleAvatarError
+from styleavatar_core.errors import InvalidInputError, StyleAvatarError
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 # What shells and orchestrators take for "called wrongly": starting again does not help.
 UNUSABLE_CODE = 2
+# What may be otherwise the next time: Redis is away, a port is taken.
+_FAILED_CODE = 1
 
 
 def run_service(name: str, settings_type: type[SettingsT], run: Callable[[SettingsT], None]) -> int:
@@ -42,7 +44,7 @@ def run_service(name: str, settings_type: type[SettingsT], run: Callable[[Settin
         run(settings)
     except StyleAvatarError as error:
         sys.stderr.write(f"{name}: {error}\n")
-        return UNUSABLE_CODE
+        return UNUSABLE_CODE if isinstance(error, InvalidInputError) else _FAILED_CODE
     return 0
 
 

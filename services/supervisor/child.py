@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.common.command import UNUSABLE_CODE
 from services.common.processes import PRIVATE_UMASK, die_with_parent
 
 logger = logging.getLogger(__name__)
@@ -49,11 +50,13 @@ class Child:
     Attributes:
         spec: What it runs.
         restart_count: How often it had to be started again.
+        is_unusable: It has ended because it cannot run with its settings.
     """
 
     def __init__(self, spec: ChildSpec, log_folder: Path | None) -> None:
         self.spec = spec
         self.restart_count = 0
+        self.is_unusable = False
         self._log_folder = log_folder
         self._process: subprocess.Popen[bytes] | None = None
         self._start_time = 0.0
@@ -98,6 +101,7 @@ class Child:
             if now - self._start_time > _STEADY_S:
                 self._backoff_s = _BACKOFF_START_S
             return
+        self.is_unusable = code == UNUSABLE_CODE
         if self._next_start_time < self._start_time:
             logger.warning(
                 "%s ended by itself; starting it again",

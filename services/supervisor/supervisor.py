@@ -111,7 +111,7 @@ class Supervisor:
         """Waits until every process does its work.
 
         Raises:
-            EngineUnavailableError: One of them does not, in this time, or ends again and again.
+            EngineUnavailableError: One of them does not, in this time, or cannot with its settings.
         """
         deadline = time.monotonic() + timeout_s
         waiting: list[ChildSpec] | None = None
@@ -121,6 +121,7 @@ class Supervisor:
                 raise EngineUnavailableError("told to stop before all was ready")
             expected = len(service_specs(self.settings, "")) + int(not self.settings.redis_url)
             children = self.children
+            self._refuse_unusable(children)
             if len(children) == expected:
                 pending = [child.spec for child in children] if waiting is None else waiting
                 waiting = [spec for spec in pending if not spec.is_ready()]
@@ -132,6 +133,14 @@ class Supervisor:
                     f"not ready after {timeout_s:g} s: {names}; {self._where_logs_are()}"
                 )
             time.sleep(_LOOK_INTERVAL_S)
+
+    def _refuse_unusable(self, children: list[Child]) -> None:
+        """Makes sure that no child has said that it cannot run with its settings."""
+        names = ", ".join(child.spec.name for child in children if child.is_unusable)
+        if names:
+            raise EngineUnavailableError(
+                f"{names} cannot run with these settings; {self._where_logs_are()}"
+            )
 
     def require_running(self) -> None:
         """Makes sure that it has not given up.

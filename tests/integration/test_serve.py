@@ -16,7 +16,7 @@ import pytest
 
 from services.supervisor.settings import SupervisorSettings
 from services.supervisor.supervisor import Supervisor
-from styleavatar_core.errors import ConflictError
+from styleavatar_core.errors import ConflictError, EngineUnavailableError
 from tests.integration.job_system import readable_by_others, wait_for
 
 PORTS = [name for name in SupervisorSettings.model_fields if name.endswith("_port")]
@@ -76,6 +76,18 @@ def test_with_a_certificate_it_says_at_once_that_it_cannot_run(
     monkeypatch.setenv("STYLEAVATAR_TLS_CERTIFICATE", str(tmp_path / "server.pem"))
     with pytest.raises(ConflictError, match="STYLEAVATAR_TLS_CERTIFICATE is set"):
         Supervisor(settings(tmp_path)).start()
+
+
+@pytest.mark.parametrize("variable", ["STYLEAVATAR_RENDERING_PORTT", "STYLEAVATAR_TLS_KEY"])
+def test_a_setting_that_no_service_can_use_ends_the_wait_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")  # a name that nobody knows; a key without its certificate
+    with (
+        Supervisor(settings(tmp_path)) as supervisor,
+        pytest.raises(EngineUnavailableError, match=r"(track|render)ing.* cannot run with these settings"),
+    ):
+        supervisor.wait_ready(60)
 
 
 def test_a_data_folder_serves_one_supervisor_at_a_time(
