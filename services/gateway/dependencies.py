@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,12 +11,16 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
+from redis.exceptions import RedisError
 
+from services.common.job_queue import enqueue_training
 from services.common.job_records import JobRecords
 from services.common.metrics import GatewayMetrics
 from services.common.security import ApiKeys
 from services.common.storage import AvatarStore, JobFolders
 from services.gateway.settings import GatewaySettings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,19 @@ class Parts:
     store: AvatarStore
     metrics: GatewayMetrics
     api_keys: ApiKeys | None
+
+    def enqueue(self, job_id: str) -> None:
+        """Puts a recorded job into the queue.
+
+        Where that fails the job is accepted all the same: trainers put back whatever the records
+        have and the queue has not, so that a caller who heard of an error and tried again would
+        have two.
+        """
+        try:
+            enqueue_training(self.redis, job_id)
+        except RedisError as error:
+            extra = {"job_id": job_id, "reason": str(error)}
+            logger.warning("not queued now; a trainer will find the job", extra=extra)
 
 
 def get_parts(request: Request) -> Parts:

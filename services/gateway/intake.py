@@ -13,7 +13,6 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from services.common.job_queue import enqueue_training
 from services.common.jobs import TrainingJob
 from services.common.storage import new_id
 from services.gateway.dependencies import Parts
@@ -106,7 +105,7 @@ def _accept(parts: Parts, reader: UploadReader, folder: Path) -> TrainingJob:
     except OSError:
         parts.records.delete(job.job_id)
         raise
-    enqueue_training(parts.redis, job.job_id)
+    parts.enqueue(job.job_id)
     logger.info("upload accepted", extra={"job_id": job.job_id, "bytes": reader.byte_count})
     return job
 

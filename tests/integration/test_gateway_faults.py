@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
 from services.common.housekeeping import remove_expired
+from services.common.job_queue import training_queue
+from services.common.jobs import JobState
 from services.common.storage import JobFolders
 from tests.integration.job_system import CONSENT, JobSystem, serving, start_job, write_clip
 
@@ -114,3 +116,20 @@ def test_a_record_that_cannot_be_read_hides_no_other(system: JobSystem, clip: Pa
     system.records.delete(damaged)
     folders.delete(damaged)
     assert system.stack_traces() == ""
+
+
+def test_an_upload_that_cannot_be_queued_now_is_trained_once(system: JobSystem, clip: Path) -> None:
+    key = training_queue(system.redis).intermediate_queue_key
+    system.redis.set(key, "not a list")  # the records can be written, the queue cannot
+    try:
+        job_id, avatar_id = start_job(system, clip)
+        assert not system.is_in_queue(job_id)
+    finally:
+        system.redis.delete(key)
+    # As if a minute had passed, in which a trainer leaves it to the gateway to queue its jobs.
+    system.records.update(job_id, created_time=datetime.now(UTC) - timedelta(minutes=2))
+    system.start_trainer()
+    finished = system.wait_until(job_id, lambda job: job.state.is_final)
+    assert (finished.state, finished.attempt) == (JobState.SUCCEEDED, 1)
+    system.stop_trainers()
+    assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204

@@ -85,7 +85,7 @@ def test_a_setting_that_no_service_can_use_ends_the_wait_at_once(
     monkeypatch.setenv(variable, "1")  # a name that nobody knows; a key without its certificate
     with (
         Supervisor(settings(tmp_path)) as supervisor,
-        pytest.raises(EngineUnavailableError, match=r"(track|render)ing.* cannot run with these settings"),
+        pytest.raises(EngineUnavailableError, match=r"(track|render)ing.* cannot run with these"),
     ):
         supervisor.wait_ready(60)
 

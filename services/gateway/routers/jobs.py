@@ -13,7 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from services.common.job_queue import enqueue_training, withdraw_training
+from services.common.job_queue import withdraw_training
 from services.common.job_records import events_key
 from services.common.jobs import JobState, TrainingJob
 from services.gateway.dependencies import Parts, PartsDependency
@@ -84,7 +84,7 @@ def retry(job_id: str, parts: PartsDependency) -> JobView:
         progress=None,
         error=None,
     )
-    enqueue_training(parts.redis, job_id)
+    parts.enqueue(job_id)
     return JobView.of(job)
 
 
