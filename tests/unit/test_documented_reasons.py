@@ -13,9 +13,13 @@ RAISED = (
     r'default_reason(?:: ClassVar\[str\])? = "([A-Z_]+)"',
     r'problem\(\s*\d+,\s*"([A-Z_]+)"',
     r'_fail\(\s*job,\s*"([A-Z_]+)"',
+    r'Failure\([\w.]+, "([A-Z_]+)"',
+    r'\b[45]\d\d: "([A-Z_]+)"',
+    r'reason = .*, "([A-Z_]+)"\)$',
+    r'^([A-Z_]+) = "\1"',
 )
 # Between a worker and its front, between a trainer and its queue.
-NEVER_TOLD = {"STREAM_NOT_OPEN", "STALE_ATTEMPT"}
+NEVER_TOLD = {"FRAME_ABANDONED", "FRAME_LATE", "STALE_ATTEMPT"}
 
 
 def raised_reasons() -> set[str]:
@@ -24,7 +28,8 @@ def raised_reasons() -> set[str]:
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
     texts = [(ROOT / line).read_text() for line in listing.splitlines()]
-    return {word for text in texts for pattern in RAISED for word in re.findall(pattern, text)}
+    found = (re.findall(pattern, text, re.M) for text in texts for pattern in RAISED)
+    return {word for words in found for word in words}
 
 
 def test_reasons_are_those_of_the_documentation() -> None:

@@ -189,4 +189,4 @@ def _describe(error: Exception) -> Failure:
         return Failure(type(error).__name__, error.reason, str(error))
     logger.error("unexpected error in a worker", exc_info=error)
     message = f"The worker failed on this with {type(error).__name__}; its log has the details."
-    return Failure(RenderError.__name__, "WORKER_FAILED", message)
+    return Failure(RenderError.__name__, "INTERNAL", message)
