@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from services.common.settings import RedisSettings, ServiceSettings
+from services.common.settings import ServiceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 ENV_EXAMPLE = ROOT / ".env.example"
@@ -22,14 +22,20 @@ CLASSES = {
     "rendering": "services.rendering.settings:RenderingSettings",
     "trainer": "services.training.settings:TrainingSettings",
 }
+# What tests put in the place of the real thing; nobody else is to set them.
+HOOKS = {
+    "STYLEAVATAR_TRACKING_TRACKER",
+    "STYLEAVATAR_RENDERING_RENDERER",
+    "STYLEAVATAR_TRAINING_MAKER",
+}
 
 Row = tuple[str, str, str]
 
 
 def settings_rows() -> dict[str, list[Row]]:
     """Returns, by service (``all`` first), the variable, default and meaning of every setting."""
-    rows = {"all": _rows(RedisSettings, skip=set())}
-    shared = {variable for variable, _, _ in rows["all"]}
+    rows = {"all": _rows(ServiceSettings, skip=set())}
+    shared = HOOKS | {variable for variable, _, _ in rows["all"]}
     for service, name in CLASSES.items():
         module, _, class_name = name.partition(":")
         settings = getattr(importlib.import_module(module), class_name)

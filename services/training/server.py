@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # A worker without a sign of life for this long, and a minute, is forgotten.
 _WORKER_TTL_S = 20
+# Signs of life that a running job gives in the time after which it counts as abandoned.
+_SIGNS_PER_LEASE = 4
 # How often an idle worker looks for abandoned and lost jobs, at most.
 _MAINTENANCE_INTERVAL_S = 5
 
@@ -59,7 +61,7 @@ def run(settings: TrainingSettings) -> None:
             serializer=JSONSerializer,
             worker_ttl=_WORKER_TTL_S,
             maintenance_interval=_MAINTENANCE_INTERVAL_S,
-            job_monitoring_interval=settings.heartbeat_interval_s,
+            job_monitoring_interval=settings.lease_s // _SIGNS_PER_LEASE,
         )
         worker.lease_s = settings.lease_s
         worker.stop_limit_s = settings.stop_limit_s

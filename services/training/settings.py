@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import RedisSettings
@@ -19,9 +18,6 @@ class TrainingSettings(RedisSettings):
 
     host: str = Field(default="127.0.0.1", description="Address that the metrics listen on.")
     metrics_port: int = Field(default=9103, ge=0, le=65535, description="Port of /metrics.")
-    heartbeat_interval_s: int = Field(
-        default=5, ge=1, le=60, description="Seconds between signs of life of a running job."
-    )
     lease_s: int = Field(
         default=20,
         ge=5,
@@ -57,14 +53,3 @@ class TrainingSettings(RedisSettings):
         pattern=r"^[\w.]+:\w+$",
         description="module:name of what makes an avatar from a video; tests put another one here.",
     )
-
-    @model_validator(mode="after")
-    def _lease_outlasts_heartbeats(self) -> Self:
-        least_s = 2 * self.heartbeat_interval_s + 1
-        if self.lease_s < least_s:
-            raise ValueError(
-                f"STYLEAVATAR_TRAINING_LEASE_S={self.lease_s} must be {least_s} at least with"
-                f" STYLEAVATAR_TRAINING_HEARTBEAT_INTERVAL_S={self.heartbeat_interval_s}: else"
-                " another trainer would take running jobs over"
-            )
-        return self

@@ -92,7 +92,7 @@ class JobSystem:
         return process
 
     def start_trainer(self, **settings: object) -> subprocess.Popen[bytes]:
-        own = {"metrics_port": free_port(), "heartbeat_interval_s": 1, "maker": self.maker}
+        own = {"metrics_port": free_port(), "maker": self.maker}
         settings = own | settings
         process = self._start_service("training", **settings)
         self._trainers.append(process)

@@ -133,7 +133,7 @@ def test_delete_while_training_leaves_nothing(system: JobSystem, clip: Path) -> 
 
 def test_a_job_that_hangs_is_ended_by_cancel_and_by_delete(system: JobSystem, clip: Path) -> None:
     system.maker = "tests.fakes.avatar_maker:hang"
-    trainer = system.start_trainer(stop_limit_s=2)
+    trainer = system.start_trainer(stop_limit_s=2, lease_s=8)
     job_id, _ = start_job(system, clip)
     system.wait_until(job_id, lambda job: job.progress)
     system.http.post(f"/v1/training-jobs/{job_id}:cancel")

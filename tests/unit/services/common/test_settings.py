@@ -76,13 +76,10 @@ def test_variables_of_other_services_are_not_ours(monkeypatch: pytest.MonkeyPatc
     assert TrainingSettings().lease_s == 30
 
 
-@pytest.mark.parametrize("wrong", [{"lease_s": 10}, {"heartbeat_interval_s": 30}])
-def test_a_lease_outlasts_two_signs_of_life(
-    wrong: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_value_shows_no_secret_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://:secret@redis:6379/0")
-    with pytest.raises(InvalidInputError, match="STYLEAVATAR_TRAINING_LEASE_S=") as caught:
-        TrainingSettings(**wrong)
+    with pytest.raises(InvalidInputError, match="STYLEAVATAR_TRAINING_LEASE_S") as caught:
+        TrainingSettings(lease_s=4)
     assert "secret" not in str(caught.value)
 
 
