@@ -85,7 +85,9 @@ class TrainingJob(BaseModel):
     preset: str
     minutes: float = Field(description="Training time asked for, without tracking and export.")
     consent: ConsentRecord
-    video_name: str = Field(default="", description="Name of the uploaded file, for people only.")
+    video_name: str = Field(
+        default="", description="Cleaned name of the uploaded file, in the job's folder too."
+    )
     created_time: datetime
     started_time: datetime | None = None
     finished_time: datetime | None = None

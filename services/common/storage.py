@@ -152,7 +152,7 @@ class JobFolders:
         return self.root / job_id
 
     def upload(self, job_id: str, video_name: str) -> Path:
-        """Returns where the uploaded video lies; its name goes into messages for people."""
+        """Returns where the uploaded video lies, under the name that its job has for it."""
         return self.folder(job_id) / "upload" / safe_file_name(video_name)
 
     def work(self, job_id: str) -> Path:
