@@ -86,7 +86,7 @@ def read_beside(path: Path, name: str, entry: BundleFile) -> Future[tuple[ByteAr
         contents = np.empty(size_bytes, np.uint8)
 
     def read() -> tuple[ByteArray, Future[None]]:
-        digest, whole = hashlib.sha256(), memoryview(contents)
+        digest, whole = hashlib.sha256(), contents.data
         checker = ThreadPoolExecutor(1, "checking")
         try:
             with _opened(path, name) as (file, _):
@@ -149,7 +149,8 @@ def _opened(path: Path, name: str) -> Iterator[tuple[io.BufferedIOBase, int]]:
                 size_bytes = os.fstat(file.fileno()).st_size
             else:
                 archive = opened.enter_context(zipfile.ZipFile(path))
-                file = opened.enter_context(archive.open(name))
+                # A BufferedIOBase, whatever the stub says.
+                file = opened.enter_context(archive.open(name))  # type: ignore[assignment]
                 size_bytes = archive.getinfo(name).file_size
             if size_bytes > _MAX_FILE_BYTES:
                 raise AssetError(f"{name} in {path.name} is larger than any avatar's")

@@ -44,8 +44,12 @@ class Continuity:
             return self._rest
         self._lost_s += step_s
         share = float(np.clip((self._lost_s - _HOLD_S) / _FADE_S, 0.0, 1.0))
-        place = {"frame_index": self._last.frame_index, "capture_time_s": self._last.capture_time_s}
-        self._shown = replace(_between(self._last, self._rest, share), confidence=0.0, **place)
+        self._shown = replace(
+            _between(self._last, self._rest, share),
+            confidence=0.0,
+            frame_index=self._last.frame_index,
+            capture_time_s=self._last.capture_time_s,
+        )
         self._returned_s = 0.0
         return self._shown
 

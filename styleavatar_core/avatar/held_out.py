@@ -7,6 +7,7 @@ Parameters only, without pictures and times. Imports neither torch nor OpenCV.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ def pack_held_out(frames: Sequence[FaceParameters]) -> dict[str, npt.NDArray[np.
 
 
 def unpack_held_out(
-    tensors: Mapping[str, npt.NDArray[np.generic]], model_id: str, expression_count: int
+    tensors: Mapping[str, npt.NDArray[Any]], model_id: str, expression_count: int
 ) -> list[FaceParameters]:
     """Restores what :func:`pack_held_out` stacked.
 
@@ -62,7 +63,8 @@ def unpack_held_out(
     for name, shape in _SHAPES.items():
         wanted = (count, *(expression_count if side is None else side for side in shape))
         values = tensors.get(name, np.empty(0))
-        if (values.shape, values.dtype) != (wanted, np.float32) or not np.isfinite(values).all():
+        is_as_wanted = values.shape == wanted and values.dtype == np.float32
+        if not is_as_wanted or not np.isfinite(values).all():
             raise AssetError(f"'{name}' of the held-out frames is damaged; create the avatar again")
     lengths = np.linalg.norm(tensors["rotation"], axis=1)
     if (abs(lengths - 1) > _UNIT).any() or (tensors["scale"] <= 0).any():

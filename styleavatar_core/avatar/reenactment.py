@@ -193,7 +193,7 @@ class Retargeter:
 
     def _relative_expression(self, expression: FloatArray) -> FloatArray:
         rest, neutral = self._statistics.neutral_expression, self._reference.expression
-        moved = rest + (expression - neutral)
+        moved: FloatArray = rest + (expression - neutral)
         for index in _BLINK if self._is_arkit else ():
             # A closed lid is closed for everyone: 1 stays 1, whatever lids are at rest.
             room = max(1.0 - neutral[index], 1e-3)

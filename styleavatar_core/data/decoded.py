@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from av.sidedata.sidedata import Type
 
 from styleavatar_core.data.coding import BT709
@@ -39,7 +40,7 @@ def picture_of(frame: av.VideoFrame, pixel_aspect: float = 1.0) -> ByteArray:
         coding = _BT2020 if is_high_range else BT709
     width = square_width(frame.width, pixel_aspect)
     layout = "rgb48le" if is_high_range else "rgb24"
-    image = frame.to_ndarray(format=layout, width=width, src_colorspace=coding)
+    image: npt.NDArray[Any] = frame.to_ndarray(format=layout, width=width, src_colorspace=coding)
     return to_screen(image, int(frame.color_trc)) if is_high_range else image
 
 
@@ -69,7 +70,7 @@ def upright(image: ByteArray, rotation_degrees: int, *, is_mirrored: bool) -> By
 def mirrors(frame: av.VideoFrame) -> bool:
     """Whether a frame is to be shown mirrored; keeps it in memory until garbage is collected."""
     try:
-        notes = list(frame.side_data)
+        notes: list[Any] = list(frame.side_data)  # PyAV's stub says names of them
     except ValueError:  # PyAV knows not all kinds of them that FFmpeg gives, as with spatial video
         return False
     for data in notes:

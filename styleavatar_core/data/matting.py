@@ -35,13 +35,13 @@ class ForegroundMatting:
     def __init__(self, weights: Path | None = None) -> None:
         self._recurrent: list[Any] = [None] * 4
         self._last_time_s = 0.0
+        self._network: Any = None  # one of the two
+        self._segmentation: Any = None
         if weights is not None:
             self.name = RVM
             self._network = _load_torchscript(weights)
-            self._segmentation = None
         else:
             self.name = SELFIE
-            self._network = None
             self._segmentation = _open_selfie_segmentation()
 
     def matte(self, frame: ByteArray, time_s: float = 0.0) -> FloatArray:

@@ -44,7 +44,7 @@ def decode_jpeg(data: bytes) -> ByteArray:
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
         raise InvalidInputError("the bytes are not a picture that can be decoded")
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], cell_px: int) -> ByteArray:

@@ -196,6 +196,7 @@ def joined(inputs: Sequence[RenderInput]) -> RenderInput:
     """Makes one batch of several whose window is in the middle."""
     if len(inputs) == 1:
         return inputs[0]
-    return RenderInput(
-        *(np.concatenate([getattr(part, name) for part in inputs]) for name in INPUT_NAMES)
+    texture, uv, mask = (
+        np.concatenate([getattr(part, name) for part in inputs]) for name in INPUT_NAMES
     )
+    return RenderInput(texture, uv, mask)

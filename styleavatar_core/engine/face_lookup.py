@@ -60,7 +60,7 @@ class FaceLookup:
         return feature, colours
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sample(texture: FloatArray, uv: FloatArray, mask: ByteArray, samples: FloatArray) -> None:
     """Fills (H, W, 4C) with samples of (F, F, C) at (2H, 2W, 2)."""
     size, channels = texture.shape[0], texture.shape[2]
@@ -84,7 +84,7 @@ def _sample(texture: FloatArray, uv: FloatArray, mask: ByteArray, samples: Float
                 samples[y, x, 4 * channel + part] = weight * (above + below_share * (below - above))
 
 
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, inline="always")
 def _place(coordinate: np.float32, size: int) -> tuple[int, np.float32]:
     """Returns the texel before a coordinate and the share of the next; the border is repeated."""
     position = coordinate * np.float32(size) - np.float32(0.5)

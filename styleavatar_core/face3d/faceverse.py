@@ -109,7 +109,7 @@ def _assemble(
     data: dict[str, Any],
     layout: _Layout,
     mean: FloatArray,
-    landmarks: FloatArray,
+    landmarks: npt.NDArray[np.int64],
     place: Similarity,
     name: str,
 ) -> FaceModel:

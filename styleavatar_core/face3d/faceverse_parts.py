@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -115,10 +116,11 @@ def grafted_eyes(model: FaceModel, donor: FaceModel) -> FaceModel:
             landmarks[landmark] = donor.landmark_indices[landmark] - start + total
         ranges.append((total, total + count))
         total += count
+    arrays: dict[str, Any] = {name: np.concatenate(rows) for name, rows in parts.items()}
     return replace(
         model,
         faces=np.concatenate(faces),
         landmark_indices=landmarks,
         eye_vertices=(ranges[0], ranges[1]),
-        **{name: np.concatenate(rows) for name, rows in parts.items()},
+        **arrays,
     )

@@ -101,7 +101,7 @@ class _Machine:
     def __init__(self) -> None:
         self._stack: list[Any] = []
         self._marks: list[int] = []
-        self._memo: list[Any] | dict[int, Any] = {}
+        self._memo: dict[int, Any] = {}
         self._simple: dict[str, Callable[[], Any]] = {
             "EMPTY_DICT": dict,
             "EMPTY_LIST": list,
@@ -120,6 +120,7 @@ class _Machine:
 
     def run(self, file: Any) -> Any:
         """Acts out one pickle and returns what it leaves."""
+        argument: Any  # of the kind that the instruction takes
         for instruction, argument, _ in pickletools.genops(file):
             name = instruction.name
             if name in self._simple:

@@ -145,9 +145,10 @@ def fit_portrait(size_px: int) -> Portrait:
         matting.close()
     if fits[-1] is None or landmarks is None:
         raise FaceNotFoundError("no face was found in the sample portrait")
+    small = cv2.resize(matte, (size_px, size_px), interpolation=cv2.INTER_AREA)
     return Portrait(
         image=_resized(photo, size_px),
-        matte=cv2.resize(matte, (size_px, size_px), interpolation=cv2.INTER_AREA),
+        matte=np.asarray(small, np.float32),
         landmarks=landmarks[:, :2] * (size_px / _FIT_SIZE_PX),
         params=fits[-1],
         identity=mean,
@@ -211,7 +212,7 @@ def _expression(rest: FloatArray, curves: MotionCurves, model: FaceModel, index:
 def _resized(photo: ByteArray, size_px: int) -> ByteArray:
     shrinks = size_px < len(photo)
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LANCZOS4
-    return cv2.resize(photo, (size_px, size_px), interpolation=method)
+    return np.asarray(cv2.resize(photo, (size_px, size_px), interpolation=method), np.uint8)
 
 
 def _write_truth(clip: SampleClip) -> None:

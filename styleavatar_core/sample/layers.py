@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from styleavatar_core.types import ByteArray, FloatArray
+from styleavatar_core.types import BoolArray, ByteArray, FloatArray
 
 # Rings of MediaPipe's topology around the openings, each from corner to corner and back.
 RIGHT_EYE_RING = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
@@ -68,9 +68,10 @@ def warp(image: FloatArray, affine: FloatArray, region: tuple[slice, slice]) -> 
     matrix = affine.copy()
     matrix[:, 2] += affine[:, :2] @ (0.5, 0.5) - 0.5 - (region[1].start, region[0].start)
     size = (region[1].stop - region[1].start, region[0].stop - region[0].start)
-    return cv2.warpAffine(
+    moved = cv2.warpAffine(
         image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
+    return np.asarray(moved, image.dtype)
 
 
 def region_around(polygon: FloatArray, shape: tuple[int, int], margin: int) -> tuple[slice, slice]:
@@ -154,7 +155,7 @@ def take_eye(photo: ByteArray, landmarks: FloatArray, side: str) -> EyeLayer:
     return EyeLayer(ring, sclera, np.dstack([iris, alpha]).astype(np.float32), center)
 
 
-def _spread(photo: ByteArray, known: FloatArray, reach: float) -> FloatArray:
+def _spread(photo: ByteArray, known: BoolArray, reach: float) -> FloatArray:
     """Spreads the known pixels' colours smoothly over their surroundings."""
     weight = known.astype(np.float32)
     if not known.any():
@@ -168,7 +169,7 @@ def _spread(photo: ByteArray, known: FloatArray, reach: float) -> FloatArray:
 
 
 def _whole_iris(
-    photo: ByteArray, visible: FloatArray, distance: FloatArray, radius: float
+    photo: ByteArray, visible: BoolArray, distance: FloatArray, radius: float
 ) -> FloatArray:
     """Completes the iris where lids hide it by the mean colour at the same distance."""
     ring_count = max(4, round(radius * 1.5))

@@ -41,7 +41,7 @@ def draw_capture_report(report: CaptureReport) -> ByteArray:
     figure = Figure((_WIDTH_PX / _DPI, _HEIGHT_PX / _DPI), dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     figure.suptitle(report.name, x=0.01, horizontalalignment="left", parse_math=False)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.15))
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.15))[:, 0]
     _draw_coverage(top, report)
     _draw_courses(bottom, report.series)
     canvas.draw()

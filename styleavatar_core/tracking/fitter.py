@@ -65,7 +65,7 @@ class FaceFitter:
         self._directions = self._landmarks.expression_directions
         self._trust = LandmarkTrust(self.config, self._directions)
         self._prior = ExpressionPrior(self.config, model)
-        self.identity = np.zeros(model.identity_basis.shape[-1])
+        self.identity: FloatArray = np.zeros(model.identity_basis.shape[-1])
         self.set_identity(self.identity if identity is None else identity)
 
     def set_identity(self, identity: FloatArray) -> None:
@@ -86,7 +86,8 @@ class FaceFitter:
         moved = landmark_kernels.move(self._rest.points, self._directions, expression)
         # In closed form: where the head was before has no say, however it has jumped.
         pose = solve_pose(moved, face, self._trust.pose_weights)
-        gaze, gram = np.zeros((2, 2)), None
+        gaze: FloatArray = np.zeros((2, 2))
+        gram: FloatArray | None = None
         turns = self.config.iteration_count + (0 if start else _COLD_TURN_COUNT)
         for turn in range(turns):
             pose = self._fit_pose(moved, face, pose)

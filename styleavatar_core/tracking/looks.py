@@ -56,12 +56,13 @@ class Look:
 
     def picture(self, frame: ByteArray) -> ByteArray:
         """Returns what is looked at, of the size of the frame, (H, W, 3) uint8 RGB."""
-        view = cv2.flip(frame, 1) if self.is_mirrored else frame
+        view = np.asarray(cv2.flip(frame, 1), np.uint8) if self.is_mirrored else frame
         if not self.is_tilted:
             return view
         height, width = frame.shape[:2]
         border = cv2.BORDER_REPLICATE
-        return cv2.warpAffine(view, _tilt(width, height), (width, height), borderMode=border)
+        turned = cv2.warpAffine(view, _tilt(width, height), (width, height), borderMode=border)
+        return np.asarray(turned, np.uint8)
 
     def landmarks(self, seen: FloatArray, width: int, height: int) -> FloatArray:
         """Returns (478, 3) landmarks, found in :meth:`picture`, as those of the frame, pixels."""
@@ -126,4 +127,4 @@ class Looker:
 def _tilt(width: int, height: int) -> FloatArray:
     """Returns the (2, 3) float64 map of pixels that tilts a picture about its centre."""
     center = (width - 1) / 2, (height - 1) / 2
-    return cv2.getRotationMatrix2D(center, _TILT_DEG, _TILTED_SCALE)
+    return np.asarray(cv2.getRotationMatrix2D(center, _TILT_DEG, _TILTED_SCALE), np.float64)

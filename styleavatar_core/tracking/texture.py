@@ -44,7 +44,7 @@ def solve_texture(
     colors, weights = _median(*(np.stack(part) for part in zip(*seen, strict=True)))
     wanted = colors - model.mean_texture
     basis = model.texture_basis.astype(np.float64)
-    coefficients = np.zeros(basis.shape[-1])
+    coefficients: FloatArray = np.zeros(basis.shape[-1])
     trust = np.ones(len(weights))
     for _ in range(_TURN_COUNT):
         root = np.sqrt(weights * trust)[:, None]

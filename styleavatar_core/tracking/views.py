@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 import cv2
+import numpy as np
 
 from styleavatar_core.types import ByteArray
 
@@ -44,4 +45,4 @@ def _small(frame: ByteArray) -> ByteArray:
     if share >= 1:
         return frame.copy()
     size = max(1, round(width * share)), max(1, round(height * share))
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -108,7 +108,7 @@ def _shape(
 ) -> FloatArray:
     """Returns the face at rest of who is seen in a visit: (478, 3) landmarks, mm, centred."""
     fitter = FaceFitter(model)
-    chosen = landmarks[spread_evenly(visit, _SHAPE_FRAME_COUNT)]
+    chosen = landmarks[spread_evenly(list(visit), _SHAPE_FRAME_COUNT)]
     faces = [from_pixels(pixels, width, height).astype(np.float64) for pixels in chosen]
     fit_identity(fitter, faces)
     points = _MM_PER_UNIT * model.neutral(fitter.identity)[model.landmark_indices]

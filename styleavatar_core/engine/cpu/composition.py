@@ -68,8 +68,8 @@ class FaceAdder(nn.Module):
             pixels: See ``feature``.
             rows: (B, U, U) of the table, -1 where the face does not show.
         """
-        parts = [part.permute(0, 2, 3, 1) for part in (feature, pixels)]
-        parts = [part.view(-1, part.shape[-1]).numpy() for part in parts]
+        lasts = [part.permute(0, 2, 3, 1) for part in (feature, pixels)]
+        parts = [part.view(-1, part.shape[-1]).numpy() for part in lasts]
         places, table = rows.flatten().numpy(), self.table.numpy()
         add_some = functools.partial(_add_rows, places, table, *parts)
         _share_rows(len(places), table[0].nbytes, add_some)

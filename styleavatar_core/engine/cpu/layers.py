@@ -164,7 +164,7 @@ def _share_rest(generator: FrozenGenerator) -> None:
     """Lets our threads share what torch would compute alone, in place."""
     parts = generator.generator
     parts.to_image, generator.image_bytes = nn.Identity(), SharedBytes()  # type: ignore[assignment]
-    generator.mask_bytes = SharedMaskBytes(generator.mask_bytes.factor)  # type: ignore[assignment]
+    generator.mask_bytes = SharedMaskBytes(generator.mask_bytes.factor)
     parts.blender = SharedBlender()  # type: ignore[assignment]
     parts.linspace_cutter = SharedCutter()  # type: ignore[assignment]
     if _adds_nearest_face(generator):

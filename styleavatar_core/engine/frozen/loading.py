@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from styleavatar_core.avatar.bundle import AvatarBundle, Tensors
+from styleavatar_core.avatar.bundle import AvatarBundle
+from styleavatar_core.avatar.bundle_files import Tensors
 from styleavatar_core.engine.cpu.strips import torch_alone
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.frozen.freeze import FrozenGenerator, freeze

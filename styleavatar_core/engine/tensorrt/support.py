@@ -42,7 +42,7 @@ OPERATOR_TYPES: dict[str, frozenset[int]] = {
     "Transpose": NUMBERS,
     "Unsqueeze": NUMBERS,
 }
-_WINDOW = {"kernel_shape": None, "pads": None, "strides": None}
+_WINDOW: dict[str, frozenset[object] | None] = {"kernel_shape": None, "pads": None, "strides": None}
 # By operator: its attributes, and the values of each that the parser takes, None where all.
 # An attribute that is not here is refused: nobody has looked it up.
 ATTRIBUTES: dict[str, dict[str, frozenset[object] | None]] = {
