@@ -48,7 +48,7 @@ def _block_product(row_count: int) -> Callable[..., None]:
         arguments = (a, number, number, b, number, c, *[number] * 6)
         return types.void(*arguments), functools.partial(_generate_block, row_count)
 
-    return multiply  # type: ignore[no-any-return]
+    return multiply
 
 
 @intrinsic

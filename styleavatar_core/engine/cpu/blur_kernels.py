@@ -5,7 +5,7 @@ Numba compiles anew when this file's text changes; the line below changes with t
 sources. Arrays are float32 and C-contiguous, channels last, channels a multiple of LANES.
 """
 
-# Compiled from linear_code.py vector_code.py: e7a115b8
+# Compiled from linear_code.py vector_code.py: 7af44854
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a convolution's taps to the kernels of tiles, compiled as ``tile_kernels.py`` is."""
 
-# Compiled from block_code.py linear_code.py tile_forms.py vector_code.py: 1997641d
+# Compiled from block_code.py linear_code.py tile_forms.py vector_code.py: e53a3083
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ sources. Arrays are float32 and C-contiguous, channels last; pieces are those of
 reach beyond its image, where everything is zero.
 """
 
-# Compiled from matrix_code.py piece_code.py piece_kernels.py product_kernels.py: 282c9c30
+# Compiled from matrix_code.py piece_code.py piece_kernels.py product_kernels.py: 45154d1a
 
 from __future__ import annotations
 

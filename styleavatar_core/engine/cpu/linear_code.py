@@ -55,7 +55,7 @@ def linear_maps(
         number = types.int64
         return types.void(kind, source, number, number, target, *[number] * 3), generate
 
-    return apply  # type: ignore[no-any-return]
+    return apply
 
 
 def finishing_maps(matrices: Sequence[Matrix]) -> Callable[..., None]:
@@ -122,7 +122,7 @@ def finishing_maps(matrices: Sequence[Matrix]) -> Callable[..., None]:
         ends = (types.boolean, bias, number, noise, number, types.float32)
         return types.void(kind, source, number, number, target, *[number] * 3, *ends), generate
 
-    return apply  # type: ignore[no-any-return]
+    return apply
 
 
 def _read(

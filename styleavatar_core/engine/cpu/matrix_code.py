@@ -41,7 +41,7 @@ def has_matrix_unit() -> bool:
         return False
     # Threads have no room for the unit's eight kilobytes unless their process asks for it once.
     syscall = ctypes.CDLL(None).syscall
-    return syscall(_SYS_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA) == 0  # type: ignore[no-any-return]
+    return syscall(_SYS_ARCH_PRCTL, _ASK_FOR_STATE, _TILE_DATA) == 0
 
 
 def tile_shapes() -> np.ndarray:

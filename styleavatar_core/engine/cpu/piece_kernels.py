@@ -9,7 +9,7 @@ convolution halves the resolution, for pixels of even and odd rows and columns, 
 each other with a pixel of zeros between them, so that a tap is the same step for all pixels.
 """
 
-# Compiled from matrix_code.py piece_code.py vector_code.py: 5a9330fb
+# Compiled from matrix_code.py piece_code.py vector_code.py: 1fc9faa3
 
 from __future__ import annotations
 

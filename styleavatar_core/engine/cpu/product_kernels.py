@@ -5,7 +5,7 @@ Numba compiles anew when this file's text changes; the line below changes with t
 sources. Arrays are float32 and C-contiguous, channels last.
 """
 
-# Compiled from block_code.py vector_code.py: 5a73bac9
+# Compiled from block_code.py vector_code.py: 2410b487
 
 from __future__ import annotations
 

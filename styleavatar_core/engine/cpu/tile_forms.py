@@ -73,7 +73,7 @@ def _evaluation(points: tuple[float, ...], count: int) -> Matrix:
 def _transforms(points: tuple[float, ...], taps: int) -> tuple[Matrix, Matrix, Matrix]:
     """Returns the matrices for image, kernel and output: a product of polynomials, transposed."""
     size = len(points) + 1
-    inverse: Matrix = np.linalg.inv(_evaluation(points, size)).T
+    inverse = np.linalg.inv(_evaluation(points, size)).T.astype(np.float64, copy=False)
     image = inverse.round(12) + 0.0  # rows of opposite points are to be equal but for signs
     scale = np.abs(image).max(axis=1, keepdims=True)  # moved to the kernel, where it costs nothing
     outputs = _evaluation(points, size + 1 - taps).T

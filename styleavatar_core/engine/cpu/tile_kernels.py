@@ -11,7 +11,7 @@ points, with a gap after each: their lines would compete for the same places of 
 ``kind`` is the form's place in ``FORMS``.
 """
 
-# Compiled from linear_code.py tile_forms.py vector_code.py: a49a7bdd
+# Compiled from linear_code.py tile_forms.py vector_code.py: a12d77b6
 
 from __future__ import annotations
 
