@@ -47,7 +47,7 @@ def make_sample(out: Path, seconds: float, bars: StageBars) -> DemoInput:
     """
     with _stderr_in(out / "logs" / "sample-clip.log"):
         # Loads MediaPipe and scikit-image: not for the sake of `--help`.
-        from styleavatar_core.data import sample_clip as sample
+        from styleavatar_core.sample import clip as sample
 
     def show(progress: Progress) -> None:
         bars.update("sample clip", progress.fraction, progress.message)
