@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -25,11 +24,11 @@ def rewrite_after(redis: Redis, deletion: str) -> None:
         deletion: What was deleted last.
     """
     try:
-        state = cast("dict[str, Any]", redis.info("persistence"))
+        state = redis.info("persistence")
         if not state["aof_enabled"] or state["aof_rewrite_in_progress"]:
             return
         # A server that was started anew knows nothing of how the last rewrite ended.
-        server = cast("dict[str, Any]", redis.info("server"))["run_id"]
+        server = redis.info("server")["run_id"]
         begun = f"{deletion} {server}".encode()
         is_begun = redis.get(_REWRITTEN_AFTER) == begun
         if is_begun and state["aof_last_bgrewrite_status"] == "ok":

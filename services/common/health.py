@@ -21,7 +21,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
 
     def __init__(self) -> None:
         """Starts with nothing known."""
-        self._states: dict[str, States.ServingStatus] = {}
+        self._states: dict[str, health_pb2.HealthCheckResponse.ServingStatus] = {}
         self._changed = asyncio.Event()
         self._is_final = False
 

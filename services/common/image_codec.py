@@ -20,6 +20,7 @@ SIDE_PX_MIN = 16
 SIDE_PX_MAX = 4096
 
 _EXIF, _EXIF_WITHIN_BYTES = b"Exif\0\0", 4096  # it stands among the first segments
+_UPRIGHT = 1
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -128,7 +129,7 @@ def _upright(image: ByteArray, data: bytes | memoryview) -> ByteArray:
     turn = None
     with contextlib.suppress(Exception):  # a camera's note that cannot be read turns nothing
         notes = Image.open(io.BytesIO(data)).getexif()
-        turn = _TURNS.get(notes.get(ExifTags.Base.Orientation))
+        turn = _TURNS.get(notes.get(ExifTags.Base.Orientation, _UPRIGHT))
     return image if turn is None else np.asarray(Image.fromarray(image).transpose(turn))
 
 

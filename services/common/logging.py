@@ -37,7 +37,7 @@ def configure_logging(service: str, level: str = "INFO", format: str = "console"
 
 def _extras(record: logging.LogRecord) -> dict[str, object]:
     """Returns what the caller put in ``extra`` and what the context knows."""
-    values = {name: var.get() for name, var in _CONTEXT.items() if var.get()}
+    values: dict[str, object] = {name: var.get() for name, var in _CONTEXT.items() if var.get()}
     values.update({k: v for k, v in vars(record).items() if k not in _STANDARD})
     return values
 

@@ -61,8 +61,12 @@ def describe_problems(app: FastAPI) -> None:
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
-            about = {"title": app.title, "version": app.version, "description": app.description}
-            schema = get_openapi(**about, routes=app.routes)
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
             for path in schema["paths"].values():
                 for operation in path.values():
                     operation["responses"].pop(_FOREIGN_STATUS, None)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from services.common.storage import safe_file_name
 from styleavatar_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 # What a form may have beside its file: fields, headers, boundaries.
 FORM_BYTES_LIMIT = 1_000_000
@@ -77,7 +80,7 @@ class UploadReader:
         self._field_value = bytearray()
         self._file: IO[bytes] | None = None
         self._is_complete = False
-        self._parser = MultipartParser(boundary, cast("dict", self._callbacks()))
+        self._parser = MultipartParser(boundary, self._callbacks())
 
     def feed(self, data: bytes) -> None:
         """Takes the next piece of the body.
@@ -115,7 +118,7 @@ class UploadReader:
             self._file.close()
             self._file = None
 
-    def _callbacks(self) -> dict[str, object]:
+    def _callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._on_part_begin,
             "on_header_field": self._on_header_field,

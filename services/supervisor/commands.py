@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -61,7 +61,7 @@ def serve(
     Redis is started too unless REDIS_URL is set. Ctrl-C ends all of it; a job at work is put back
     and goes on when you serve again.
     """
-    given = {
+    given: dict[str, Any] = {
         "data_folder": data,
         "host": host,
         "gateway_port": gateway_port,

@@ -135,12 +135,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 @contextlib.contextmanager
 def _serving(out: Path) -> Iterator[Supervisor]:
     """Starts the services, on the usual ports if they are free."""
-    folders = {"data_folder": out / "data", "log_folder": out / "logs"}
+    values: dict[str, Any] = {"data_folder": out / "data", "log_folder": out / "logs"}
     try:
-        supervisor = Supervisor(SupervisorSettings(**folders))
+        supervisor = Supervisor(SupervisorSettings(**values))
     except ConflictError:
         ports = {name: 0 for name in SupervisorSettings.model_fields if name.endswith("_port")}
-        supervisor = Supervisor(SupervisorSettings(**folders, **ports))
+        supervisor = Supervisor(SupervisorSettings(**values | ports))
     with supervisor:
         supervisor.wait_ready(_READY_LIMIT_S)
         yield supervisor

@@ -80,7 +80,8 @@ class ContactSheet:
             upper, lower = panel[:, :PANEL_PX], panel[:, PANEL_PX:]
             column = np.concatenate([upper, lower])
             half = (PANEL_PX // 2, PANEL_PX)
-            self._columns.append(cv2.resize(column, half, interpolation=cv2.INTER_AREA))
+            small = cv2.resize(column, half, interpolation=cv2.INTER_AREA)
+            self._columns.append(np.asarray(small, np.uint8))
         self._seen += 1
 
     def write(self, path: Path) -> None:

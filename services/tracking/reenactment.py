@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import grpc
 from styleavatar.v1 import (
@@ -38,7 +39,7 @@ END_TIMEOUT_S = 2.0
 AVATAR_HEADER = "x-avatar-id"
 
 Metadata = tuple[tuple[str, str], ...]
-StreamCall = grpc.aio.StreamStreamCall
+StreamCall: TypeAlias = grpc.aio.StreamStreamCall
 
 
 class RenderingClient:

@@ -59,7 +59,7 @@ def frame_mailbox(frame_mode: int) -> FrameMailbox[FrameItem]:
     )
 
 
-def granted_frame_mode(asked: int) -> int:
+def granted_frame_mode(asked: image_pb2.FrameMode) -> image_pb2.FrameMode:
     """Fills in the default of the frame mode.
 
     Raises:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 from rq.queue import Queue
 from rq.registry import StartedJobRegistry
-from rq.worker import Worker
+from rq.worker import BaseWorker, Worker
 
 from services.common.job_queue import enqueue_training
 from services.common.job_records import JobRecords
@@ -78,7 +78,7 @@ def requeue(queue: Queue, job_ids: set[str]) -> None:
         enqueue_training(queue.connection, job_id)
 
 
-def _is_dead(worker: Worker) -> bool:
+def _is_dead(worker: BaseWorker) -> bool:
     """Says whether a worker registered on this machine has no process any more.
 
     A container keeps its host name over a restart and gives its first process the same number

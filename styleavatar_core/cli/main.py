@@ -6,10 +6,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 import styleavatar_core
@@ -26,6 +26,10 @@ from styleavatar_core.cli.track import track
 from styleavatar_core.cli.train import train
 from styleavatar_core.errors import StyleAvatarError, TrainingCanceled
 
+if TYPE_CHECKING:
+    # Typer's groups are made of its own copy of click, which it offers to nobody by another name.
+    from typer._click import Command, Context
+
 logger = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "styleavatar.commands"
@@ -41,12 +45,12 @@ _ORDER = (
 class _Commands(typer.core.TyperGroup):
     """Lists commands in the order of their use, and loads those of entry points when asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: Context) -> list[str]:
         """Returns the names of all commands."""
         names = {*super().list_commands(ctx), *entry_points(group=ENTRY_POINT_GROUP).names}
         return sorted(names, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
         """Returns a command by name."""
         own = super().get_command(ctx, cmd_name)
         if own is not None:
@@ -70,7 +74,12 @@ def build_app() -> typer.Typer:
         "all others work on their own.",
     )
     app.callback()(_options)
-    own = {"sample-clip": sample_clip, "track": track, "train": train, "export": export}
+    own: dict[str, Callable[..., None]] = {
+        "sample-clip": sample_clip,
+        "track": track,
+        "train": train,
+        "export": export,
+    }
     own |= {"evaluate": evaluate, "import-official": import_official}
     own |= {"import-faceverse": import_faceverse, "bench": bench}
     own |= {"capture-report": capture_report, "pretrain": pretrain, "distill": distill}
@@ -98,7 +107,7 @@ def _options(
     )
 
 
-def _load(point: EntryPoint) -> click.Command:
+def _load(point: EntryPoint) -> Command:
     """Makes a command of an entry point; one whose package is missing says so when it is run."""
     single = typer.Typer(
         add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"

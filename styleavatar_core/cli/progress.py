@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from styleavatar_core.errors import TrainingCanceled
@@ -36,7 +36,7 @@ def progress_bars(console: Console | None = None) -> Iterator[Callable[[Progress
         TextColumn("{task.fields[detail]}"),
         console=console or Console(stderr=True),
     ) as bars:
-        tasks: dict[str, object] = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(event: Progress) -> None:
             if event.stage not in tasks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -38,7 +38,7 @@ def track(
     observer = FrameObserver()
     with stop_on_interrupt() as should_stop, progress_bars() as on_progress:
         tracked = track_video(video, model, on_progress, should_stop, observer.see)
-    arrays = _arrays(tracked)
+    arrays: dict[str, Any] = _arrays(tracked)
     output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix == ".npz":
         np.savez_compressed(output, **arrays)

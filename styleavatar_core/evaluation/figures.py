@@ -7,6 +7,7 @@ import json
 import math
 import os
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def machine() -> dict[str, Any]:
 
 
 def build_report(
-    benchmark: str, figures: dict[str, float | None], options: dict[str, Any] | None = None
+    benchmark: str, figures: Mapping[str, float | None], options: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Puts figures into the one shape that all reports have.
 

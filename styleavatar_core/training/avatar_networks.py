@@ -151,5 +151,5 @@ class MovingAverage:
         decay = min(self._decay, (1 + step) / (10 + step))
         for average, current in zip(self._averages, weights, strict=True):
             average.lerp_(current, 1.0 - decay)
-        for average, buffer in zip(self.networks.buffers(), networks.buffers(), strict=True):
-            average.copy_(buffer)
+        for own, buffer in zip(self.networks.buffers(), networks.buffers(), strict=True):
+            own.copy_(buffer)

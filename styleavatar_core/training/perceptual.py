@@ -40,6 +40,9 @@ class PerceptualLoss(nn.Module):
         AssetError: The file lacks a layer, cannot be read or is not what its name says.
     """
 
+    mean: torch.Tensor
+    deviation: torch.Tensor
+
     def __init__(self, path: Path) -> None:
         super().__init__()
         tensors = _read(path)

@@ -59,7 +59,7 @@ def too_large_batch(
 
     Of several ranks each tries its own share.
     """
-    request = {
+    request: dict[str, object] = {
         "datasets": [str(dataset.folder) for dataset in datasets],
         "generator": generator_config.to_dict(),
         "config": config.to_dict(),

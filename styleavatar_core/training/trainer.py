@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from styleavatar_core.engine.cuda.graph import compute_exactly
 from styleavatar_core.networks import (
@@ -86,16 +87,17 @@ class Trainer:
         networks = AvatarNetworks(generator_config, clip_count)
         if is_cpu and not _uses_bf16(config, self._device):
             networks = with_fewer_passes(networks)
-        self.networks = networks.to(self._device, memory_format=layout)
-        self.average = MovingAverage(self.networks, config.ema_decay)
         judge = Discriminator(generator_config.discriminator)
-        self.judge = judge.to(self._device, memory_format=layout)
+        for network in (networks, judge):  # in place; torch's stub knows of no layout
+            network.to(self._device, memory_format=layout)  # type: ignore[call-overload]
+        self.networks, self.judge = networks, judge
+        self.average = MovingAverage(self.networks, config.ema_decay)
         self._parallel_networks = in_parallel(self.networks, has_unused=True)
         self._autocast = torch.autocast(
             self._device.type, torch.bfloat16, enabled=_uses_bf16(config, self._device)
         )
         self._parallel_judge = in_parallel(self.judge, has_unused=False)
-        self.modules = {
+        self.modules: dict[str, nn.Module] = {
             "networks": self.networks,
             "average": self.average.networks,
             "judge": self.judge,
@@ -104,7 +106,7 @@ class Trainer:
         self._weights = static + generator
         self._judge_weights = flat_weights(self.judge)
         groups = [{"params": static}, {"params": generator}]
-        self.optimizers = {
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
             "networks": torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True),
             "judge": torch.optim.Adam(self._judge_weights, betas=(0.0, 0.99), fused=True),
         }

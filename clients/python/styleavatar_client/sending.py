@@ -88,8 +88,8 @@ class FrameSource:
         yield self._rpc.config(config)
         with self._lock:
             again = list(self._unanswered.values())
-        for frame in again:
-            yield from self._messages(frame)
+        for sent in again:
+            yield from self._messages(sent)
         while not (ended.is_set() or self._stopped.is_set()):
             frame = self._take(ended)
             if frame is not None:

@@ -78,7 +78,7 @@ class _Scale(torch.autograd.Function):
         return x * scales[:, :, None, None]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x, scales = ctx.saved_tensors
         to_x, to_scales = _empty_like(x), _empty_like(scales)
@@ -100,7 +100,7 @@ class _Finish(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(
         ctx: Any, gradient: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -119,7 +119,7 @@ class _SumBlocks(torch.autograd.Function):
         return _filtered(layer_kernels.sum_blocks, x, -1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return _filtered(layer_kernels.add_to_blocks, gradient, 1)
 
@@ -130,7 +130,7 @@ class _AddToBlocks(torch.autograd.Function):
         return _filtered(layer_kernels.add_to_blocks, x, 1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
         return _filtered(layer_kernels.sum_blocks, gradient, -1)
 
@@ -154,7 +154,7 @@ class _AddDoubled(torch.autograd.Function):
         return pixels
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         to_images = gradient.new_empty(ctx.shape)
         target = to_images.flatten(0, 1).numpy()
@@ -177,7 +177,7 @@ class _LookUp(torch.autograd.Function):
         return samples.flatten(1, 2)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         uv, mask = ctx.saved_tensors
         to_texture = gradient.new_zeros(ctx.shape)

@@ -9,6 +9,7 @@ discriminator, whose penalty needs them, is left alone.
 from __future__ import annotations
 
 import functools
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,10 +31,12 @@ from styleavatar_core.training.cpu.functions import (
     sum_blocks,
 )
 
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
 _BOX = (1.0, 1.0)  # FIR taps
 
 
-def with_fewer_passes(network: nn.Module) -> nn.Module:
+def with_fewer_passes(network: NetworkT) -> NetworkT:
     """Lets the layers of generators compute in fewer passes, in place; their weights stay.
 
     Args:

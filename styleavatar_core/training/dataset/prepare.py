@@ -97,7 +97,8 @@ def prepare_dataset(
     tracked = track_video(video, model, report, should_stop, observer.see)
     chosen = _choose_frames(tracked, frame_cap)
     _report_capture(assess_capture(video.name, tracked, observer), folder, report)
-    parameters = [tracked.parameters[index] for index in chosen]
+    found = (tracked.parameters[index] for index in chosen)
+    parameters = [params for params in found if params is not None]  # as chosen, all have one
     train = chosen[: int(len(chosen) * _TRAIN_SHARE)]
     window = _choose_window(tracked, train)
     identity = _fit_head(video, model, tracked, train, window, matting_weights, should_stop)

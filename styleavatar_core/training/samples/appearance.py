@@ -201,7 +201,10 @@ def _mean(total: FloatArray, weight: FloatArray) -> FloatArray:
     if side == 1:
         return total / np.maximum(weight, 1e-6)[..., None]
     half = ((side + 1) // 2,) * 2
-    sums, weights = (4 * cv2.resize(x, half, interpolation=cv2.INTER_AREA) for x in (total, weight))
+    sums, weights = (
+        4 * np.asarray(cv2.resize(x, half, interpolation=cv2.INTER_AREA), x.dtype)
+        for x in (total, weight)
+    )
     sums, weights = sums.reshape(*half, 3), weights.reshape(half)
     coarse = cv2.resize(_mean(sums, weights), (side, side), interpolation=cv2.INTER_LINEAR)
     return (total + _COARSE_WEIGHT * coarse) / (weight + _COARSE_WEIGHT)[..., None]

@@ -11,7 +11,7 @@ What a step sees is a function of seed and step alone, so a resumed run goes on 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -71,21 +71,30 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Returns the same samples on a device."""
-        moved = {k: v.to(device, non_blocking=True) for k, v in self._tensors().items()}
-        return dataclasses.replace(self, **moved)
+        return self._with(lambda part: part.to(device, non_blocking=True))
 
     def pinned(self) -> Batch:
         """Returns the same samples in memory that a GPU copies from by itself."""
-        return dataclasses.replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+        return self._with(torch.Tensor.pin_memory)
 
-    def _tensors(self) -> dict[str, torch.Tensor]:
-        """Returns what steps compute with, by name."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {
-            name: value
-            for name, value in values.items()
-            if isinstance(value, torch.Tensor) and name not in ("window", "background_window")
-        }
+    def _with(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """Returns the same samples with a change made to what steps compute with: all but windows.
+
+        Args:
+            change: Of where a tensor lies.
+        """
+        return dataclasses.replace(
+            self,
+            image=change(self.image),
+            valid=change(self.valid),
+            mask=change(self.mask),
+            mask_valid=change(self.mask_valid),
+            rendering=change(self.rendering),
+            box_rendering=change(self.box_rendering),
+            uv=change(self.uv),
+            face_mask=change(self.face_mask),
+            style_time=change(self.style_time),
+        )
 
 
 class BatchSampler:
