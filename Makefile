@@ -53,10 +53,11 @@ test: install ## Unit, integration and end-to-end tests, as CI runs them
 test-gpu: install ## Tests that need a CUDA device; with TensorRT where it is installed
 	$(BIN)/python -m pytest tests/gpu -m gpu $(PYTEST_OPTIONS)
 
-lint: install ## ruff, import contracts, Dockerfiles, compose file
+lint: install ## ruff, import contracts, mypy, Dockerfiles, compose file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml deploy/gpu/compose.yml
 

@@ -112,8 +112,13 @@ def _naive(untrained: Untrained, sample: RenderInput, thread_count: int) -> Call
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracing exporter is deprecated: no news
         torch.onnx.export(
-            untrained, inputs, buffer, input_names=names, opset_version=17, dynamo=False
-        )  # type: ignore[call-overload]
+            untrained,
+            inputs,
+            buffer,  # type: ignore[arg-type]  # which the tracing exporter takes
+            input_names=names,
+            opset_version=17,
+            dynamo=False,
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_count
     session = onnxruntime.InferenceSession(

@@ -81,7 +81,8 @@ def shift_heads(
         The middle frame's results, one row for each direction, and figures over all frames.
     """
     frames = spread_evenly(dataset.held_out_indices, frame_count)
-    shown, figures = [], {}
+    shown: list[list[ShiftResult]] = []
+    figures: dict[str, float] = {}
     for name, directions in DIRECTIONS.items():
         results = []
         for place, index in enumerate(frames):

@@ -8,6 +8,7 @@ import queue
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 import numpy as np
@@ -44,9 +45,9 @@ def face_request(frame_index: int) -> Request:
     return Request(parameters=parameters_to_message(moving_face(frame_index)))
 
 
-def config_request(avatar_id: str, **changes: object) -> Request:
+def config_request(avatar_id: str, **changes: Any) -> Request:
     """Opens a stream; every frame is answered unless the changes say otherwise."""
-    values = {
+    values: dict[str, Any] = {
         "avatar_id": avatar_id,
         "image_format": image_pb2.IMAGE_FORMAT_JPEG,
         "frame_mode": image_pb2.FRAME_MODE_EVERY_FRAME,
@@ -59,7 +60,7 @@ def config_request(avatar_id: str, **changes: object) -> Request:
 class Stream:
     """One stream, frame by frame."""
 
-    def __init__(self, channel: grpc.Channel, avatar_id: str, **config: object) -> None:
+    def __init__(self, channel: grpc.Channel, avatar_id: str, **config: Any) -> None:
         self._asked: queue.Queue[Request | None] = queue.Queue()
         self._asked.put(config_request(avatar_id, **config))
         stub = rendering_service_pb2_grpc.RenderingServiceStub(channel)

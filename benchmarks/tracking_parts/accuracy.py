@@ -47,7 +47,11 @@ def clip_figures(name: str, video: TrackedVideo) -> dict[str, float | None]:
     fits, fitter = fit_landmarks(builtin_model(), video.landmarks, video.width, video.height)
     found = [index for index, fit in enumerate(fits) if fit is not None]
     predicted = np.stack(
-        [to_pixels(fitter.predicted(fits[index]), video.width, video.height) for index in found]
+        [
+            to_pixels(fitter.predicted(fit), video.width, video.height)
+            for fit in fits
+            if fit is not None
+        ]
     )[..., :2]
     seen = video.landmarks[found][..., :2]
     left, right = (list(c) for c in (groups.LEFT_EYE_CORNERS, groups.RIGHT_EYE_CORNERS))
@@ -137,7 +141,7 @@ def noise_curve(sample_count: int) -> dict[str, list[float]]:
     errors: list[list[float]] = [[] for _ in _NOISES_MM]
     strayed: list[list[float]] = [[] for _ in _NOISES_MM]
     for _ in range(sample_count):
-        identity = rng.normal(size=model.identity_basis.shape[-1])
+        identity = rng.normal(size=(model.identity_basis.shape[-1],))
         expression = np.zeros(len(model.expression_names), np.float32)
         shown = rng.choice(len(expression), 6, replace=False)
         expression[shown] = rng.uniform(0, 1, 6)

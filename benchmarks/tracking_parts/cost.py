@@ -37,7 +37,9 @@ def stage_figures(path: Path, frame_count: int) -> dict[str, float | None]:
     height, width = frames[0].shape[:2]
     with LandmarkDetector() as detector:
         detected, landmarks_ms = _timed(detector.detect, frames)
-    points = [from_pixels(p, width, height).astype(np.float64) for p in detected if p is not None]
+    points: list[FloatArray] = [
+        from_pixels(p, width, height).astype(np.float64) for p in detected if p is not None
+    ]
     if not points:
         return {}
     solve_ms, raster_ms = _solve_and_raster_ms(model, points)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -57,7 +58,8 @@ def malformed_frames(
             image.width_px = int(rng.choice([-1, 0, 1, 2**31 - 1]))
             image.height_px = int(rng.choice([-(2**31), 0, 1, 100_000]))
         elif kind == 8:  # a format that is none
-            image.format, image.data = int(rng.choice([0, H264, 99])), whole
+            image.format = int(rng.choice([0, H264, 99]))  # type: ignore[assignment]
+            image.data = whole
         elif kind == 9:  # video of which some bytes changed
             image.format, image.data = H264, _fuzzed(key_frame, rng)
         elif kind == 10:  # video that is cut off
@@ -81,7 +83,7 @@ def malformed_streams(count: int, seed: int = 0) -> Iterator[list[bytes]]:
     config = Message(config=tracking_service_pb2.TrackConfig(frame_mode=EVERY))
     frame = Message(frame=image_pb2.VideoFrame())
     nan, inf = float("nan"), float("inf")
-    configs = [
+    configs: list[dict[str, Any]] = [
         {"frame_mode": 77},
         {"face_identity": face_pb2.FaceIdentity(model_id="builtin-3", identity=[nan])},
         {"face_identity": face_pb2.FaceIdentity(model_id="builtin-3", identity=[0.0] * 3)},
@@ -107,7 +109,8 @@ def malformed_reenactments(count: int, seed: int = 0) -> Iterator[list[bytes]]:
     """Yields whole streams of `Reenact`, as bytes; none comes as far as the rendering service."""
     rng = np.random.default_rng(seed)
     request = tracking_service_pb2.ReenactRequest
-    config = rendering_service_pb2.RenderConfig(avatar_id="nobody", frame_mode=77)
+    senseless: dict[str, Any] = {"avatar_id": "nobody", "frame_mode": 77}
+    config = rendering_service_pb2.RenderConfig(**senseless)
     for index in range(count):
         kind = index % 4
         if kind == 0:

@@ -20,7 +20,9 @@ _DELAYS_FRAMES = np.arange(0.0, 6.0, 0.05)
 
 def filter_figures(videos: Sequence[TrackedVideo]) -> dict[str, float | None]:
     """Jitter of still heads with and without the filter, and the filter's delay in motion."""
-    raw_squares, filtered_squares, delays = [], [], []
+    raw_squares: list[FloatArray] = []
+    filtered_squares: list[FloatArray] = []
+    delays: list[float] = []
     for video in videos:
         found = [params for params in video.parameters if params is not None]
         live = ParameterFilter()

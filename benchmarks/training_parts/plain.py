@@ -46,7 +46,7 @@ class PlainTrainer:
             self._trainer = Trainer(generator_config, fp32)
         self.networks = self._trainer.networks
         for module in self._trainer.modules.values():
-            module.to(memory_format=torch.contiguous_format)
+            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for name, optimizer in self._trainer.optimizers.items():
             groups = [
                 {key: group[key] for key in ("params", "betas")} for group in optimizer.param_groups
@@ -84,7 +84,9 @@ _REPLACED_IN = (
 
 def _contiguous(batch: Batch) -> Batch:
     values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    tensors = {k: v.contiguous() for k, v in values.items() if isinstance(v, torch.Tensor)}
+    tensors: dict[str, Any] = {
+        k: v.contiguous() for k, v in values.items() if isinstance(v, torch.Tensor)
+    }
     return dataclasses.replace(batch, **tensors)
 
 

@@ -60,7 +60,7 @@ def mean_texture(face: Array, eye_angles: Array) -> Array:
     return np.concatenate([colors, eye, eye, skin * _NECK + (1 - skin) * _HAIR])
 
 
-def texture_basis(face: Array, edges: Array, eye_angles: Array) -> Array:
+def texture_basis(face: Array, edges: npt.NDArray[np.int64], eye_angles: Array) -> Array:
     """Directions of colour: skin, lips, brows, irises, hair, and smooth variation of the face.
 
     Args:
@@ -101,7 +101,7 @@ def _shell_skin(face: Array) -> Array:
     return np.tile(head_shell.neck_shares(face), len(head_shell.RING_SHARES))
 
 
-def _smooth_modes(count: int, edges: Array) -> Array:
+def _smooth_modes(count: int, edges: npt.NDArray[np.int64]) -> Array:
     weights = coo_matrix((np.ones(len(edges)), edges.T), (count, count))
     weights = weights + weights.T
     laplacian = diags(np.asarray(weights.sum(axis=1)).ravel()) - weights

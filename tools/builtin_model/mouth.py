@@ -10,6 +10,7 @@ between stretch.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,7 @@ def with_mouth(model: FaceModel) -> FaceModel:
         "uv_coordinates": _uv(),
         "faces": _triangles(start),
     }
-    grown = {}
+    grown: dict[str, Any] = {}
     for name, rows in added.items():
         own = getattr(model, name)
         grown[name] = np.concatenate([own, rows.reshape(-1, *own.shape[1:]).astype(own.dtype)])

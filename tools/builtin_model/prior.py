@@ -151,7 +151,9 @@ class ExpressionPrior:
         edges: (N, 2) mesh edges.
     """
 
-    def __init__(self, mean: Array, partners: npt.NDArray[np.int64], edges: Array) -> None:
+    def __init__(
+        self, mean: Array, partners: npt.NDArray[np.int64], edges: npt.NDArray[np.int64]
+    ) -> None:
         self._mean = mean
         self._partners = partners
         count = len(mean)
