@@ -68,4 +68,6 @@ def chosen_settings(out: Path, usual: TrainConfig, **given: Any) -> TrainConfig:
     )
 
     begun = read_settings(out / TRAINING_FOLDER / CHECKPOINT_NAME) or usual
+    if given.get("minutes") is not None:
+        begun = replace(begun, step_count=None)  # which a program may have counted
     return replace(begun, **{name: value for name, value in given.items() if value is not None})

@@ -32,7 +32,8 @@ class RenderedFrame:
     Attributes:
         image: (S, S, 3) uint8 RGB.
         mask: (S, S) uint8 foreground, 255 = person.
-        timings_ms: Milliseconds of ``conditioning`` and ``network``.
+        timings_ms: Milliseconds of ``conditioning`` and ``network``; of the second on a device
+            until it was waited for, other work of the process meanwhile included.
     """
 
     image: ByteArray
@@ -47,7 +48,7 @@ class FrameRenderer(Protocol):
         """Makes ready for batches of up to so many frames."""
 
     def prepare(self, batch: Sequence[FaceParameters]) -> Any:
-        """Does the host's part of conditioning, for ``render``."""
+        """Does the host's part of conditioning, for ``begin``."""
 
     def begin(self, prepared: Any) -> Callable[[], list[Pictures]]:
         """Begins rendering what was prepared; what it returns gives the pictures."""
@@ -108,8 +109,8 @@ class AvatarRenderer:
         # What another avatar had left behind may be used again without growing, or given back.
         grown = max(0, _resident_bytes() - host_before) + max(0, _device_bytes() - device_before)
         taken = grown + self._engine.coming_bytes
-        if self.manifest.window_reach and not self._engine.moves_windows:
-            taken += _stored_bytes(path)  # what torch will hold beside it
+        if self.manifest.window_reach and not (self._engine.moves_windows or self.renders_ahead):
+            taken += _stored_bytes(path)  # what torch will hold beside it; on a device it does
         self.memory_bytes = max(_stored_bytes(path), taken)
 
     def _prepare(self, bundle: AvatarBundle, undo: contextlib.ExitStack) -> None:

@@ -23,7 +23,7 @@ from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.typical_inputs import to_render_input
-from styleavatar_core.errors import StyleAvatarError
+from styleavatar_core.errors import RenderError, StyleAvatarError
 from styleavatar_core.types import FaceParameters
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,10 @@ class MovedRenderer:
         """Renders once with another window, so that no live frame waits for what that needs."""
         if self._can_move():
             engine = self._beside or self._engine
-            engine.render(replace(blank_input(engine.info), window=(1, 0)))
+            try:
+                engine.render(replace(blank_input(engine.info), window=(1, 0)))
+            except RenderError as error:  # short of memory, perhaps: frames in the middle go on
+                logger.warning("a moved window was not rendered", extra={"why": str(error)})
 
     def prepare(
         self, shown: FaceParameters, still: FaceParameters, window: tuple[int, int]

@@ -25,7 +25,7 @@ def check_before_preparing(
     """Looks for what a training will need.
 
     Args:
-        folder: Work folder; a training in it no longer needs its ``start``.
+        folder: Work folder; a training in it needs neither its ``start`` nor matting any more.
         config: How to train.
         perceptual_weights: VGG19 weights, if there are any.
         matting_weights: Robust Video Matting, if there is one.
@@ -39,9 +39,12 @@ def check_before_preparing(
         NotFoundError: There is nothing to start from.
     """
     require_even_shares(config.batch_size)
-    given = {"VGG19 weights": perceptual_weights, "Robust Video Matting": matting_weights}
+    is_begun = (folder / TRAINING_FOLDER / CHECKPOINT_NAME).exists()
+    given = {"VGG19 weights": perceptual_weights}
+    if not is_begun:  # else the masks are there, and it has started
+        given["Robust Video Matting"] = matting_weights
+        if start is not None:
+            require_same_face_model(start, face_model or BUILTIN_MODEL_ID)
     for name, path in given.items():
         if path is not None and not path.is_file():
             raise AssetError(f"there is no file {path}, given for {name}; correct or leave it out")
-    if start is not None and not (folder / TRAINING_FOLDER / CHECKPOINT_NAME).exists():
-        require_same_face_model(start, face_model or BUILTIN_MODEL_ID)

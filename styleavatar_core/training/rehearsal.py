@@ -40,7 +40,7 @@ _OUT_OF_MEMORY = (
     "could not create a ",
     "STATUS_ALLOC_FAILED",
     "Unable to find a valid cuDNN algorithm",
-    "FIND was unable to find an engine",
+    "was unable to find an engine",
 )
 
 

@@ -43,7 +43,8 @@ class CapturedModule:
     def prepare(self, batch_limit: int) -> None:
         """Captures what batches of up to so many samples need.
 
-        The largest first: what smaller ones need fits into what it has left in the pool.
+        The largest first: what smaller ones need fits into what it has left in the pool. Where the
+        batch limit was measured just before, they are there already.
         """
         for size in reversed(batch_sizes(batch_limit)):
             self._frame(size)
@@ -63,7 +64,11 @@ class CapturedModule:
         """Returns the places and the graph of a batch size; made when they are first asked for."""
         if size not in self._frames:
             self._stream.warm_up(lambda: self._make(size))
-            self._frames[size].capture()
+            try:
+                self._frames[size].capture()
+            except BaseException:
+                del self._frames[size]  # it is tried again when there may be memory for it
+                raise
         return self._frames[size]
 
     def _make(self, size: int) -> None:

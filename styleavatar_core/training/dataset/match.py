@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 from styleavatar_core.data.dataset_info import DatasetInfo
+from styleavatar_core.data.matting import RVM, SELFIE
 from styleavatar_core.errors import ConflictError
 from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID, EARLIER_MODEL_ID
 from styleavatar_core.face3d.library import find_face_model
@@ -40,9 +42,28 @@ def choose_model(name: str, known: DatasetInfo | None, checkpoint: Path | None) 
     Raises:
         AssetError: There is no such face model.
     """
-    if not name and known is not None and checkpoint is not None and checkpoint.exists():
-        name = known.model_id if known.model_id in BUILTIN_IDS else name
+    if not name and _is_trained_on(known, checkpoint) and known.model_id in BUILTIN_IDS:
+        name = known.model_id
     return find_face_model(name)
+
+
+def choose_matting(weights: Path | None, known: DatasetInfo | None, checkpoint: Path | None) -> str:
+    """Returns the name of the matting to prepare a video with.
+
+    Where no weights are given, a training goes on with the masks that it was begun with.
+
+    Args:
+        weights: Of Robust Video Matting, if they are given.
+        known: Of the dataset that is there, if one is.
+        checkpoint: Of the training on it; None where it cannot have one.
+    """
+    if weights is not None:
+        return RVM
+    return known.matting if _is_trained_on(known, checkpoint) else SELFIE
+
+
+def _is_trained_on(known: DatasetInfo | None, checkpoint: Path | None) -> TypeGuard[DatasetInfo]:
+    return known is not None and checkpoint is not None and checkpoint.exists()
 
 
 def made_with(info: DatasetInfo) -> dict[str, object]:

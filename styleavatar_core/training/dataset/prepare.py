@@ -15,7 +15,7 @@ from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.data.crop import crop_image, valid_mask
 from styleavatar_core.data.dataset import AvatarDataset, DatasetWriter
 from styleavatar_core.data.dataset_info import DatasetInfo, read_info
-from styleavatar_core.data.matting import RVM, SELFIE, ForegroundMatting
+from styleavatar_core.data.matting import ForegroundMatting
 from styleavatar_core.data.portrait import CANVAS_FACTOR, choose_window
 from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.data.video import MIN_FACE_FRAMES, probe_for_training, read_frames
@@ -28,6 +28,7 @@ from styleavatar_core.tracking.capture_files import write_capture_report
 from styleavatar_core.tracking.silhouette import fit_silhouette
 from styleavatar_core.tracking.video import TrackedVideo, track_video
 from styleavatar_core.training.dataset.match import (
+    choose_matting,
     choose_model,
     differences,
     require_no_training,
@@ -82,7 +83,8 @@ def prepare_dataset(
     known = read_info(folder)
     model = choose_model(face_model, known, checkpoint)
     if known is not None:
-        wanted = _wanted(digest, config, model, frame_cap, RVM if matting_weights else SELFIE)
+        matting_name = choose_matting(matting_weights, known, checkpoint)
+        wanted = _wanted(digest, config, model, frame_cap, matting_name)
         if not known.model_digest:  # of an older version, which did not write it down
             del wanted["model_digest"]
         different = differences(known, wanted)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def cut_log(path: Path, step: int) -> None:
         length += len(line)
         row = _row(line)
         # Rows of steps that a training went back from stay, where later ones lead up to this step.
-        if row is not None and line.endswith(b"\n") and row["step"] <= step:
+        if row is not None and line.endswith(b"\n") and row.get("step", math.inf) <= step:
             kept = length
     os.truncate(path, kept)
 

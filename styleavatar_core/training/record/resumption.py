@@ -26,12 +26,14 @@ def check_settings(path: Path, clock: Clock, config: TrainConfig, start: Path | 
         start: What a person wants it to start from.
 
     Raises:
-        ConflictError: The budget is smaller than before, and used up.
+        ConflictError: The budget is smaller than before, and used up, but the training was not
+            finished: it would make an avatar of half a training.
     """
     before = read_settings(path)
     if before is None:
         return
-    if budget_share(clock, config) >= 1.0 and _is_smaller(config, before):
+    is_unfinished = budget_share(clock, before) < 1.0
+    if is_unfinished and budget_share(clock, config) >= 1.0 and _is_smaller(config, before):
         done = f"{clock.step} steps, {clock.elapsed_s / 60:.2f} minutes"
         raise ConflictError(
             f"the training in {path.parent} has taken {done} of a budget of {_budget(before)}: the"

@@ -21,7 +21,7 @@ from styleavatar_core.engine.base import (
     joined,
 )
 from styleavatar_core.engine.cuda.graph import CapturedModule, batch_sizes, padded_count
-from styleavatar_core.engine.cuda.stream import CudaStream
+from styleavatar_core.engine.cuda.stream import CudaStream, Work
 from styleavatar_core.engine.frozen.composition import _doubling
 from styleavatar_core.engine.frozen.freeze import FrozenGenerator, freeze
 from styleavatar_core.engine.frozen.precision import with_precision
@@ -143,6 +143,37 @@ def test_a_graph_keeps_the_constants_that_it_reads() -> None:
     assert sum(tensor.nbytes for tensor in captured._kept) < 3 * sum(
         parameter.nbytes for parameter in (*frozen.parameters(), *frozen.buffers())
     )
+
+
+def test_a_capture_for_which_memory_was_short_is_tried_again() -> None:
+    class Short(HostStream):
+        is_short = True
+
+        def capture(self, work: Work) -> Work | None:
+            if self.is_short:
+                raise torch.OutOfMemoryError
+            return super().capture(work)
+
+    stream, module = Short(), nn.Softsign()
+    captured = CapturedModule(_Tuple(module), [((3,), torch.float32)], stream)
+    with pytest.raises(torch.OutOfMemoryError):
+        captured.prepare(1)
+    stream.is_short = False
+    captured.prepare(1)
+    assert stream.capture_count == 1
+    captured.launch([torch.ones(1, 3)])
+    assert stream.replay_count == 1
+
+
+class _Tuple(nn.Module):
+    """Gives a module's result as graphs take it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, values: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.module(values),)
 
 
 def test_the_largest_batch_is_captured_first() -> None:

@@ -141,6 +141,8 @@ def test_pictures_are_drawn_once(teacher, drawn, tiny_config, tmp_path):
     with pytest.raises(ConflictError, match=r"matting: .* seed 0, now .* seed 1.*another folder"):
         draw_dataset(teacher, folder, tiny_config, seed=1, **settings)
     assert len(draw_dataset(teacher, folder, tiny_config, **settings)) == FRAMES
+    renamed = read_bundle(shutil.copytree(teacher.path, tmp_path / "of-another-name"))
+    assert len(draw_dataset(renamed, folder, tiny_config, **settings)) == FRAMES
     (tmp_path / "checkpoint").unlink()
     with pytest.raises(TrainingCanceled):
         draw_dataset(teacher, folder, tiny_config, seed=1, **settings)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from styleavatar_core.data.dataset import AvatarDataset
-from styleavatar_core.data.matting import SELFIE, ForegroundMatting
+from styleavatar_core.data.matting import RVM, SELFIE, ForegroundMatting
 from styleavatar_core.data.portrait import choose_window
 from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.errors import ConflictError, InvalidInputError, TrainingCanceled
@@ -157,6 +157,24 @@ def test_what_is_trained_on_is_not_replaced(tmp_path: Path, other: Other) -> Non
         prepared(other)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert len(prepared(Other())) == 20  # it goes on with what it was begun with
+
+
+def test_a_training_goes_on_with_its_masks_when_what_made_them_is_gone(tmp_path: Path) -> None:
+    video, folder, checkpoint = (tmp_path / name for name in ("clip.mp4", "dataset", "checkpoint"))
+    write_prepared_clip(folder, size_px=128)
+    video.write_bytes(b"the video")
+    name_source(folder, video, RVM)
+    checkpoint.touch()
+    for weights in (None, tmp_path / "gone.pt"):
+        dataset = prepare_dataset(
+            video,
+            folder,
+            get_preset("nano"),
+            frame_cap=100,
+            matting_weights=weights,
+            checkpoint=checkpoint,
+        )
+        assert dataset.info.matting == RVM
 
 
 def test_a_training_goes_on_with_the_built_in_face_model_of_its_time(tmp_path: Path) -> None:

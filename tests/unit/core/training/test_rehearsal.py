@@ -58,6 +58,7 @@ def test_want_of_memory_gives_a_batch_size_that_fits(tmp_path):
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"), True),
         (RuntimeError("FIND was unable to find an engine to execute this computation"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],

@@ -64,12 +64,21 @@ def test_a_smaller_budget_that_is_used_up_makes_no_unfinished_avatar(
 def test_a_smaller_budget_of_time_is_refused_likewise(
     tiny_dataset: AvatarDataset, tmp_path: Path
 ) -> None:
+    config, polls = replace(CONFIG, step_count=None, minutes=60.0), iter([False, True])
+    with pytest.raises(TrainingCanceled):
+        train([tiny_dataset], tiny_config(), config, tmp_path, should_stop=lambda: next(polls))
+    with pytest.raises(ConflictError, match=r"of 60 minutes: the 1e-05 minutes that are given"):
+        train([tiny_dataset], tiny_config(), replace(config, minutes=1e-5), tmp_path)
+
+
+def test_a_finished_training_is_finished_under_a_smaller_budget_too(
+    tiny_dataset: AvatarDataset, tmp_path: Path
+) -> None:
     config = replace(CONFIG, step_count=None, minutes=0.005)
-    train([tiny_dataset], tiny_config(), config, tmp_path)
-    with pytest.raises(
-        ConflictError, match=r"of 0\.005 minutes: the 0\.001 minutes that are given"
-    ):
-        train([tiny_dataset], tiny_config(), replace(config, minutes=0.001), tmp_path)
+    path = train([tiny_dataset], tiny_config(), config, tmp_path)
+    steps = load_average(path, tiny_config())[1].step
+    train([tiny_dataset], tiny_config(), replace(config, minutes=0.001), tmp_path)
+    assert load_average(path, tiny_config())[1].step == steps
 
 
 def test_a_checkpoint_that_does_not_say_goes_on(tiny_dataset: AvatarDataset, begun: Path) -> None:
@@ -89,6 +98,8 @@ def test_commands_go_on_with_what_a_training_was_begun_with(begun: Path) -> None
     assert chosen_settings(begun.parent, usual, **nothing) == CONFIG
     given = chosen_settings(begun.parent, usual, minutes=None, batch_size=8)
     assert given == replace(CONFIG, batch_size=8)
+    longer = chosen_settings(begun.parent, usual, minutes=5.0, batch_size=None)
+    assert longer == replace(CONFIG, minutes=5.0, step_count=None)
     assert chosen_settings(begun, usual, **nothing) == usual
 
 

@@ -42,7 +42,7 @@ def test_what_a_training_went_back_from_stays_told(tmp_path: Path) -> None:
     log, steps = tmp_path / LOG_NAME, [1, 2, 3, 4, 2, 3, 4, 5]
     rows = [json.dumps({"step": step}) + "\n" for step in steps]
     for checkpoint, kept in ((3, steps[:6]), (0, []), (9, steps)):
-        log.write_text("".join(rows))
+        log.write_text("".join(rows) + '{"of": "somebody else"}\n')
         cut_log(log, checkpoint)
         assert [row["step"] for row in read_log(log)] == kept
 
