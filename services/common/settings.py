@@ -25,6 +25,8 @@ _OURS = "STYLEAVATAR_"
 # Each of them judges the names with its own prefix, and leaves those of the others to them.
 _SERVICES = ("SERVE", "GATEWAY", "TRACKING", "RENDERING", "TRAINING")
 _CLIENT_VARIABLES = {"STYLEAVATAR_URL", "STYLEAVATAR_TRACKING"}
+# Compose reads it from the same `.env` that the containers have.
+_COMPOSE_VARIABLES = {"STYLEAVATAR_PUBLISH"}
 # How like a known name an unknown one must be to be taken for its misspelling.
 _LIKENESS = 0.85
 
@@ -116,7 +118,8 @@ class ServiceSettings(BaseSettings):
         own = str(cls.model_config.get("env_prefix", "")).upper()
         others = tuple({f"{_OURS}{service}_" for service in _SERVICES} - {own})
         shared = {*RedisSettings.variable_names().values(), *GrpcSettings.variable_names().values()}
-        known = shared | {*cls.variable_names().values()} | _CLIENT_VARIABLES
+        own_names = {*cls.variable_names().values()}
+        known = shared | own_names | _CLIENT_VARIABLES | _COMPOSE_VARIABLES
         for variable in os.environ:
             name = variable.upper()
             if not name.startswith(_OURS) or name in known or name.startswith(others):

@@ -77,6 +77,21 @@ def test_variables_are_known_to_the_service(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OUR_SERVICES)
+def test_what_compose_reads_from_the_env_file_stops_no_service(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [ROOT / "docker-compose.yml", *ROOT.glob("deploy/*/compose.yml")]
+    text = "".join(path.read_text() for path in files)
+    defaults = dict(re.findall(r"\$\{(STYLEAVATAR_\w+):-([^}]*)\}", text))
+    assert set(defaults) == set(re.findall(r"\$\{(STYLEAVATAR_\w+)", text))
+    assert "STYLEAVATAR_PUBLISH" in defaults
+    for variable, value in defaults.items():
+        monkeypatch.setenv(variable, value)
+    settings_class(name)()
+    SupervisorSettings()
+
+
+@pytest.mark.parametrize("name", OUR_SERVICES)
 def test_variables_make_valid_settings(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in service(name)["environment"].items():
         if not value.startswith("${"):
