@@ -214,6 +214,8 @@ def test_gpus_are_given_to_those_who_compute_in_an_image_of_their_own() -> None:
         assert changes["image"] not in images
         dockerfile = (ROOT / changes["build"]["dockerfile"]).read_text()
         assert f" AS {changes['build']['target']}\n" in dockerfile
+        # Compose merges arguments: without its own, it would get torch without CUDA.
+        assert changes["build"]["args"] == dict.fromkeys(service("rendering")["build"]["args"], "")
         (device,) = changes["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
