@@ -28,6 +28,10 @@ ResultT = TypeVar("ResultT")
 
 # The first picture is a key frame, or loads a codec: the shorter of two says what each will take.
 _MEASURED_COUNT = 2
+# What a picture that is handed to a thread takes of one at least.
+_LEAST_SHARE = 0.01
+# Kinds of pictures whose time is remembered; callers choose sizes and qualities as they like.
+_REMEMBERED_LIMIT = 1000
 
 
 class Encoding:
@@ -42,6 +46,10 @@ class Encoding:
         """
         count = usable_core_count()
         self._threads = ThreadPoolExecutor(count, "encoding")
+        # Apart from those of open streams, and only one: who is not admitted yet takes little.
+        self._measurer = ThreadPoolExecutor(1, "measuring")
+        self._measuring = asyncio.Lock()
+        self._known_s: dict[tuple[float, ...], float] = {}  # what a picture of a kind takes
         self._limit = utilization_limit * count
         self._metrics = metrics
         self._shares: list[float] = []
@@ -57,7 +65,10 @@ class Encoding:
         background: ByteArray | None,
         side_px: int,
     ) -> AsyncIterator[None]:
-        """Measures what a stream's pictures take, and sets that time aside for the context.
+        """Sets the time that a stream's pictures take aside for the context.
+
+        It is measured with the first stream of a kind; one for which there is no room whatever it
+        takes is refused without.
 
         Args:
             config: What was granted.
@@ -67,25 +78,61 @@ class Encoding:
         Raises:
             OverloadedError: The others leave too little; a stream that is alone is always taken.
         """
-        writer = PictureWriter(config, background)
         share = 0.0  # of a thread
-        if not writer.is_quick(side_px):
-            picture_s = await self.run(_picture_s, writer, side_px)
+        if not PictureWriter(config, background).is_quick(side_px):
+            picture_s = await self._learn_picture_s(config, background, side_px)
             share = min(1.0, config.frames_per_second * picture_s)
-        others = sum(self._shares)
-        if share and others and others + share > self._limit:
-            self._metrics.refused_streams.labels("capacity").inc()
-            raise OverloadedError(
-                "Storing the pictures of another stream would take time from those that are open; "
-                "try again later, or ask for smaller pictures, for JPEG, or for fewer a second.",
-                retry_delay_s=retry_delay_s(),
-                reason="NO_CAPACITY",
-            )
+            self._require_room(share)
         self._shares.append(share)
         try:
             yield
         finally:
             self._shares.remove(share)
+
+    async def _learn_picture_s(
+        self,
+        config: rendering_service_pb2.RenderConfig,
+        background: ByteArray | None,
+        side_px: int,
+    ) -> float:
+        """Returns what one picture takes, as measured before, or now, one kind at a time."""
+        kind = _kind(config, side_px)
+        if kind not in self._known_s:
+            self._require_room(_LEAST_SHARE)
+            async with self._measuring:
+                if kind not in self._known_s:
+                    self._require_room(_LEAST_SHARE)  # others may have got it meanwhile
+                    if len(self._known_s) >= _REMEMBERED_LIMIT:
+                        self._known_s.clear()
+                    self._known_s[kind] = await asyncio.get_running_loop().run_in_executor(
+                        self._measurer, _picture_s, PictureWriter(config, background), side_px
+                    )
+        return self._known_s[kind]
+
+    def _require_room(self, share: float) -> None:
+        others = sum(self._shares)
+        if not others or others + share <= self._limit:
+            return
+        self._metrics.refused_streams.labels("capacity").inc()
+        raise OverloadedError(
+            "Storing the pictures of another stream would take time from those that are open; "
+            "try again later, or ask for smaller pictures, for JPEG, or for fewer a second.",
+            retry_delay_s=retry_delay_s(),
+            reason="NO_CAPACITY",
+        )
+
+
+def _kind(config: rendering_service_pb2.RenderConfig, side_px: int) -> tuple[float, ...]:
+    """Returns all that the time of a stream's pictures depends on."""
+    return (
+        side_px,
+        config.crop.side,
+        config.background,
+        config.image_format,
+        config.image_size_px,
+        config.jpeg_quality,
+        config.bits_per_second // config.frames_per_second,  # 0 but for video
+    )
 
 
 def _picture_s(writer: PictureWriter, side_px: int) -> float:

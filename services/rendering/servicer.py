@@ -34,6 +34,7 @@ from styleavatar_core.errors import (
     RenderError,
     StyleAvatarError,
 )
+from styleavatar_core.types import ByteArray
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         item = StreamItem(
             parameters.frame_index, parameters.capture_time_s, parameters, arrival_s=arrival_s
         )
-        background = await self._encoding.run(read_background, request.config)
+        background = await self._background(request.config)
         writer = PictureWriter(config, background)
         async with self._pool.single_lane(entry) as lane:
             answering = Answers(writer, self._encoding, self._metrics)
@@ -138,7 +139,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             asked = await first_config(request_iterator, self._idle_timeout_s)
             asked_s = time.perf_counter()
             entry, config = await self._grant(asked)
-            background = await self._encoding.run(read_background, asked)
+            background = await self._background(asked)
             writer = PictureWriter(config, background)
             latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
             side_px = entry.manifest.image_size_px
@@ -174,6 +175,11 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             await self._pool.admission.require_room(known, rate)
         entry = await self._entry(asked.avatar_id)
         return entry, grant_config(asked, entry, self._frames_per_second)
+
+    async def _background(self, asked: rendering_service_pb2.RenderConfig) -> ByteArray | None:
+        if asked.background != rendering_service_pb2.BACKGROUND_IMAGE:
+            return None  # without a turn behind the pictures of others
+        return await self._encoding.run(read_background, asked)
 
     @asynccontextmanager
     async def _mailbox(self, latest_only: bool) -> AsyncIterator[FrameMailbox[StreamItem]]:

@@ -13,6 +13,8 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from services.common.metrics import RenderingMetrics
 from services.rendering.encoding import Encoding
+from services.rendering.output import PictureWriter
+from services.rendering.pool.frames import RenderedPicture
 from styleavatar_core.cores import usable_core_count
 from styleavatar_core.errors import OverloadedError
 
@@ -54,6 +56,58 @@ def test_streams_that_store_large_pictures_are_as_many_as_cores_and_others_go_on
     asyncio.run(scenario())
     name = "styleavatar_rendering_refused_streams_total"
     assert registry.get_sample_value(name, {"reason": "capacity"}) == 1
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the threads that stored pictures, one for each picture."""
+    names: list[str] = []
+    write = PictureWriter.write
+
+    def noted(writer: PictureWriter, picture: RenderedPicture, image: image_pb2.Image) -> bool:
+        names.append(threading.current_thread().name)
+        return write(writer, picture, image)
+
+    monkeypatch.setattr(PictureWriter, "write", noted)
+    return names
+
+
+def test_who_is_refused_costs_nothing_when_he_comes_again(stored: list[str]) -> None:
+    larger = config(image_pb2.IMAGE_FORMAT_PNG, 2000)
+
+    async def scenario() -> list[int]:
+        limit = 1.5 / usable_core_count()  # of all threads: one and a half
+        encoding = Encoding(RenderingMetrics(CollectorRegistry()), utilization_limit=limit)
+        counts = []
+        async with encoding.reserved(LARGE, None, SIDE_PX):
+            counts.append(len(stored))
+            for _ in range(2):
+                with pytest.raises(OverloadedError):
+                    await encoding.reserved(larger, None, SIDE_PX).__aenter__()
+                counts.append(len(stored))
+        async with encoding.reserved(larger, None, SIDE_PX):
+            counts.append(len(stored))
+        return counts
+
+    first, refused, again, alone = asyncio.run(scenario())
+    assert 0 < first < refused
+    assert refused == again == alone
+    assert all(name.startswith("measuring") for name in stored)
+
+
+def test_nothing_is_measured_where_no_room_is_left(stored: list[str]) -> None:
+    async def scenario() -> tuple[int, int]:
+        limit = 1 / usable_core_count()
+        encoding = Encoding(RenderingMetrics(CollectorRegistry()), utilization_limit=limit)
+        async with encoding.reserved(LARGE, None, SIDE_PX):
+            before = len(stored)
+            other = config(image_pb2.IMAGE_FORMAT_PNG, 2000)
+            with pytest.raises(OverloadedError):
+                await encoding.reserved(other, None, SIDE_PX).__aenter__()
+        return before, len(stored)
+
+    before, after = asyncio.run(scenario())
+    assert before == after
 
 
 def test_a_stream_alone_may_store_what_it_likes() -> None:
