@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from services.common.metrics import RenderingMetrics
-from services.rendering.encoding import Encoding
+from services.rendering.encoding import Encoding, _picture_s
 from services.rendering.output import PictureWriter
 from services.rendering.pool.frames import RenderedPicture
 from styleavatar_core.cores import usable_core_count
@@ -117,6 +117,25 @@ def test_a_stream_alone_may_store_what_it_likes() -> None:
             pass
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("image_format", "expected_s"), [("H264", 4.0), ("PNG", 1.0)])
+def test_of_a_video_the_last_picture_counts_and_none_is_like_another(
+    image_format: str, expected_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = config(image_pb2.ImageFormat.Value(f"IMAGE_FORMAT_{image_format}"), 64)
+    pictures: list[bytes] = []
+
+    def take(_: PictureWriter, picture: RenderedPicture, __: image_pb2.Image) -> bool:
+        pictures.append(picture.image.tobytes())
+        return False
+
+    clock = iter([0.0, 2.0, 2.0, 3.0, 3.0, 7.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(PictureWriter, "write", take)
+        patch.setattr("services.rendering.encoding.time.thread_time", lambda: next(clock))
+        assert _picture_s(asked, None, SIDE_PX) == expected_s
+    assert len(set(pictures)) == len(pictures)
 
 
 @pytest.mark.parametrize("background", ["GREEN_SCREEN", "TRANSPARENT"])
