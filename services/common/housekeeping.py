@@ -39,6 +39,13 @@ def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStor
                 "files of a job that Redis does not know; if nobody misses it, remove the folder",
                 extra={"folder": str(folders.folder(job_id))},
             )
+    for avatar_id in records.unwanted_avatars().intersection(store.list()):
+        logger.info("removing an avatar that was deleted", extra={"avatar_id": avatar_id})
+        try:
+            store.delete(avatar_id)
+        except OSError as error:
+            extra = {"avatar_id": avatar_id, "reason": str(error)}
+            logger.error("a deleted avatar cannot be removed", extra=extra)
     folders.sweep()
     store.sweep()
 

@@ -29,6 +29,8 @@ _INDEX = "styleavatar:jobs"
 _DELETED = "styleavatar:deleted-jobs"
 # Hash of the avatars of deleted jobs, so that a deletion that was broken off can be repeated.
 _DELETED_AVATARS = "styleavatar:deleted-avatars"
+# Set of the avatars that a person deleted, which a job that expires does not.
+_UNWANTED_AVATARS = "styleavatar:unwanted-avatars"
 _LATEST_DELETED = "styleavatar:latest-deleted-job"
 # Hash of what has happened to jobs since the beginning, also to those that are gone.
 _TOTALS = "styleavatar:job-totals"
@@ -183,13 +185,15 @@ class JobRecords:
         return picture
 
     def delete(self, job_id: str) -> None:
-        """Removes a job, its events and its preview; what stays is that it was deleted.
+        """Removes a job, its events and its preview; what stays is that it and its avatar were.
 
         Redis' append-only file, where there is one, is written anew without them.
         """
         with self._redis.pipeline() as pipeline:
             with contextlib.suppress(NotFoundError, AssetError):  # this is a repetition
-                pipeline.hset(_DELETED_AVATARS, self.get(job_id).avatar_id, job_id)
+                avatar_id = self.get(job_id).avatar_id
+                pipeline.hset(_DELETED_AVATARS, avatar_id, job_id)
+                pipeline.sadd(_UNWANTED_AVATARS, avatar_id)
             self._remove(pipeline, job_id)
             pipeline.execute()
         self.forget_deleted()
@@ -231,6 +235,11 @@ class JobRecords:
     def deleted(self) -> set[str]:
         """Returns the ids of all jobs that were ever deleted."""
         return {key.decode() for key in cast("set[bytes]", self._redis.smembers(_DELETED))}
+
+    def unwanted_avatars(self) -> set[str]:
+        """Returns the ids of the avatars that were ever deleted with their job."""
+        avatars = cast("set[bytes]", self._redis.smembers(_UNWANTED_AVATARS))
+        return {avatar_id.decode() for avatar_id in avatars}
 
     def _remove(self, pipeline: Pipeline, job_id: str) -> None:
         pipeline.sadd(_DELETED, job_id)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.exceptions import ResponseError
@@ -161,6 +162,45 @@ def test_what_nobody_takes_up_expires_and_nothing_else(alone: JobSystem) -> None
     assert left == {"job-queued", "job-recent", "job-running"}
     assert [*alone.redis.scan_iter("styleavatar:job:job-failed*")] == []
     assert alone.records.find_deleted("avatar-of-job-failed") == "job-failed"
+
+
+def test_an_avatar_whose_deletion_was_broken_off_goes_and_that_of_an_expired_job_stays(
+    alone: JobSystem, tmp_path: Path
+) -> None:
+    store = AvatarStore(alone.data_folder / "avatars")
+    done, failed = JobState.SUCCEEDED, JobState.FAILED
+    for name, state in {"job-done": done, "job-failed": failed, "job-other": done}.items():
+        ended_job(alone, name, state, 31)
+        store.publish(write_fake_bundle(tmp_path / name, mark=1), f"avatar-of-{name}")
+    alone.records.delete("job-done")  # whoever deletes it dies here
+    tidy_up(alone)
+    assert alone.records.find_deleted("avatar-of-job-failed") == "job-failed"  # it has expired
+    assert store.list() == ["avatar-of-job-failed", "avatar-of-job-other"]
+
+
+def test_an_avatar_is_gone_although_its_files_cannot_be_removed(
+    alone: JobSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = GatewaySettings(redis_url=alone.redis_url, data_folder=alone.data_folder)
+    app = make_app(settings, GatewayMetrics(CollectorRegistry()))
+    ended_job(alone, "job-done", JobState.SUCCEEDED, 0)
+    store = AvatarStore(alone.data_folder / "avatars")
+    store.publish(write_fake_bundle(tmp_path / "bundle", mark=1), "avatar-of-job-done")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("the disk takes no changes")
+
+    async def delete() -> int:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            return (await http.delete("/v1/avatars/avatar-of-job-done")).status_code
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JobFolders, "delete", refuse)
+        assert asyncio.run(delete()) >= 500
+    assert store.list() == []
+    assert asyncio.run(delete()) == 204
+    assert JobFolders(alone.data_folder / "jobs").list() == []
 
 
 def test_a_job_that_is_retried_meanwhile_does_not_expire(

@@ -94,8 +94,9 @@ def delete_avatar(avatar_id: str, parts: PartsDependency) -> Response:
     else:
         # Without its record a running job stops at its next step and cleans up behind itself.
         parts.records.delete(job_id)
+    parts.store.delete(avatar_id)  # before the files, which take longer: nobody sees it any more
+    if job_id is not None:
         parts.folders.delete(job_id)
-    parts.store.delete(avatar_id)
     if job is not None and job.state is JobState.QUEUED:
         withdraw_training(parts.redis, job.job_id)
     logger.info("avatar and its sources deleted", extra={"avatar_id": avatar_id})
