@@ -36,7 +36,9 @@ def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStor
         elif job_id not in known:
             # Another Redis, or one that lost its data: nobody asked to delete these.
             logger.warning(
-                "files of a job that Redis does not know; if nobody misses it, remove the folder",
+                "files of a job that Redis does not know; unless somebody moves them away, or Redis"
+                " knows no job at all, a gateway removes them so many days after their last change"
+                " as STYLEAVATAR_GATEWAY_UNFINISHED_JOBS_DAYS says",
                 extra={"folder": str(folders.folder(job_id))},
             )
     for avatar_id in records.unwanted_avatars().intersection(store.list()):
@@ -53,6 +55,8 @@ def remove_leftovers(records: JobRecords, folders: JobFolders, store: AvatarStor
 def remove_expired(records: JobRecords, folders: JobFolders, kept: timedelta) -> None:
     """Removes jobs that failed or were canceled, and folders of unknown jobs, when they are old.
 
+    A Redis that knows no job at all may have lost its data: then no folder is removed.
+
     Args:
         records: The job records.
         folders: Files of jobs.
@@ -64,7 +68,7 @@ def remove_expired(records: JobRecords, folders: JobFolders, kept: timedelta) ->
     jobs = records.list()
     ended = {job.job_id for job in jobs if records.delete_ended(job.job_id, before=oldest)}
     for job_id in present:
-        is_unknown = job_id not in known
+        is_unknown = bool(known) and job_id not in known
         if job_id in ended or (is_unknown and _is_older(folders.folder(job_id), oldest)):
             logger.info("job and its files have expired", extra={"job_id": job_id})
             _delete(folders, job_id)

@@ -164,6 +164,18 @@ def test_what_nobody_takes_up_expires_and_nothing_else(alone: JobSystem) -> None
     assert alone.records.find_deleted("avatar-of-job-failed") == "job-failed"
 
 
+def test_a_redis_that_lost_its_data_costs_nobody_his_files(
+    alone: JobSystem, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder_of(alone, "job-unknown", 31)
+    tidy_up(alone)
+    assert JobFolders(alone.data_folder / "jobs").list() == ["job-unknown"]
+    assert "STYLEAVATAR_GATEWAY_UNFINISHED_JOBS_DAYS" in caplog.text
+    ended_job(alone, "job-new", JobState.QUEUED, 0)
+    tidy_up(alone)
+    assert JobFolders(alone.data_folder / "jobs").list() == ["job-new"]
+
+
 def test_an_avatar_whose_deletion_was_broken_off_goes_and_that_of_an_expired_job_stays(
     alone: JobSystem, tmp_path: Path
 ) -> None:
