@@ -27,6 +27,8 @@ _SERVICES = ("SERVE", "GATEWAY", "TRACKING", "RENDERING", "TRAINING")
 _CLIENT_VARIABLES = {"STYLEAVATAR_URL", "STYLEAVATAR_TRACKING"}
 # Compose reads it from the same `.env` that the containers have.
 _COMPOSE_VARIABLES = {"STYLEAVATAR_PUBLISH"}
+# Whoever sets these wants protection: without a value they would silently give none.
+_NEVER_EMPTY = ("STYLEAVATAR_API_KEYS_FILE", "STYLEAVATAR_TLS_")
 # How like a known name an unknown one must be to be taken for its misspelling.
 _LIKENESS = 0.85
 
@@ -71,6 +73,7 @@ class ServiceSettings(BaseSettings):
         except ValidationError as error:
             raise InvalidInputError(self._sentence(error), reason="BAD_SETTING") from error
         self._refuse_unknown_variables()
+        self._refuse_empty_protection()
 
     @property
     def avatars_folder(self) -> Path:
@@ -129,6 +132,18 @@ class ServiceSettings(BaseSettings):
             raise InvalidInputError(
                 f"unknown environment variable {variable}{advice}", reason="BAD_SETTING"
             )
+
+    @classmethod
+    def _refuse_empty_protection(cls) -> None:
+        own = {*cls.variable_names().values()}
+        for variable, value in os.environ.items():
+            name = variable.upper()
+            if not value and name in own and name.startswith(_NEVER_EMPTY):
+                raise InvalidInputError(
+                    f"{variable} is empty, which would switch protection off; name a file, or"
+                    " unset it",
+                    reason="BAD_SETTING",
+                )
 
 
 class RedisSettings(ServiceSettings):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.gateway.settings import GatewaySettings
+from services.rendering.settings import RenderingSettings
 from services.training.settings import TrainingSettings
 from styleavatar_core.errors import InvalidInputError
 
@@ -64,10 +65,30 @@ def test_variables_of_the_clients_are_known(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = GatewaySettings()
-    for variable in GatewaySettings.variable_names().values():
+    expected = TrainingSettings()
+    for variable in TrainingSettings.variable_names().values():
         monkeypatch.setenv(variable, "")
-    assert GatewaySettings() == expected
+    assert TrainingSettings() == expected
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "STYLEAVATAR_API_KEYS_FILE",
+        "STYLEAVATAR_TLS_CERTIFICATE",
+        "STYLEAVATAR_TLS_KEY",
+        "STYLEAVATAR_TLS_CLIENT_CA",
+        "STYLEAVATAR_TLS_CA",
+    ],
+)
+def test_protection_is_not_switched_off_by_an_empty_variable(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "")
+    with pytest.raises(InvalidInputError, match=f"{variable} is empty") as caught:
+        RenderingSettings()
+    assert caught.value.reason == "BAD_SETTING"
+    TrainingSettings()  # it protects nothing with them
 
 
 def test_variables_of_other_services_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
