@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -183,6 +184,9 @@ class Recorder:
                 self._writer.close()
         except Exception as error:  # raised where the caller is
             self._error = error
+            if answer is not None and self._writer is not None:
+                with contextlib.suppress(Exception):  # so that what was written can be played
+                    self._writer.close()
             while answer is not None:
                 answer = self._waiting.get()
 

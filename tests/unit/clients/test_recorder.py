@@ -13,6 +13,7 @@ from styleavatar_client.drive_command import Recorder
 from styleavatar_client.frames import AvatarFrame
 
 from styleavatar_core.data.video import probe, read_frames
+from styleavatar_core.errors import InvalidInputError
 
 
 def answer(frame_index: int, value: int | None) -> AvatarFrame:
@@ -40,6 +41,15 @@ def test_for_a_failed_frame_stands_the_picture_before(tmp_path: Path) -> None:
     values = filmed(path, answer(0, None), answer(1, 50), answer(2, None), answer(3, 200))
     assert values == pytest.approx([50, 50, 50, 200], abs=3)
     assert filmed(path, answer(0, 50), answer(1, None)) == pytest.approx([50, 50], abs=3)
+
+
+def test_a_film_that_cannot_go_on_can_be_played_to_there(tmp_path: Path) -> None:
+    path = tmp_path / "avatar.mp4"
+    larger = AvatarFrame(2, 0.08, np.zeros((64, 64, 3), np.uint8), latency_s=0.1)
+    with pytest.raises(InvalidInputError, match="shape"):
+        filmed(path, answer(0, 50), answer(1, 200), larger)
+    values = [float(frame.mean()) for _, _, frame in read_frames(path)]
+    assert values == pytest.approx([50, 200], abs=3)
 
 
 def test_a_disk_that_takes_nothing_holds_up_no_reader_and_its_failure_is_told(
