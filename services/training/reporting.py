@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from services.common.job_records import JobRecords, StaleAttemptError
 from services.common.jobs import JobProgress, TrainingJob
-from styleavatar_core.errors import NotFoundError
+from styleavatar_core.errors import AssetError, NotFoundError
 from styleavatar_core.types import Progress
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,9 @@ _AWAY_INTERVAL_S = 5.0
 class JobReporter:
     """Connects one attempt of a job to its record: ``on_progress`` and ``should_stop``.
 
-    Redis being away for a while, or taking no writes, must not end hours of work: what cannot be
-    written is left out, and a Redis that does not answer is left alone for a while.
+    Redis being away for a while, taking no writes, or having a record that cannot be read must not
+    end hours of work: what cannot be written is left out, and a Redis that does not answer is left
+    alone for a while.
 
     Attributes:
         is_abandoned: The record belongs to a newer attempt, or was deleted.
@@ -72,8 +73,8 @@ class JobReporter:
             self._write(progress)
         except (StaleAttemptError, NotFoundError):
             self.is_abandoned = True
-        except RedisError as error:
-            self._note_failure("progress not reported: Redis fails", error)
+        except (RedisError, AssetError) as error:
+            self._note_failure("progress not reported", error)
 
     def should_stop(self) -> bool:
         """Says whether to stop: told to end, canceled, or replaced; asks Redis once a second."""
@@ -93,13 +94,13 @@ class JobReporter:
             job = self._records.get(self._job.job_id)
         except NotFoundError:
             self.is_abandoned = True
-        except RedisError as error:
-            self._note_failure("cannot ask for cancellation: Redis fails", error)
+        except (RedisError, AssetError) as error:
+            self._note_failure("cannot ask for cancellation", error)
         else:
             self.is_abandoned = job.attempt != self._job.attempt
             self.is_canceled = job.cancel_requested
 
-    def _note_failure(self, message: str, error: RedisError) -> None:
+    def _note_failure(self, message: str, error: RedisError | AssetError) -> None:
         logger.warning(message, extra={"error": str(error)})
         if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
             self._away_until_time = time.monotonic() + _AWAY_INTERVAL_S

@@ -37,7 +37,7 @@ from services.common.job_queue import forget_executions
 from services.common.job_records import JobRecords
 from services.common.processes import die_with_parent
 from services.training.recovery import find_lost_jobs, requeue
-from styleavatar_core.errors import NotFoundError
+from styleavatar_core.errors import AssetError, NotFoundError
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +148,9 @@ class TrainingWorker(SpawnWorker):
             is_unwanted = records.get(job_id).cancel_requested
         except NotFoundError:
             is_unwanted = True
+        except AssetError as error:  # nothing is known of it now
+            logger.warning("cannot ask for cancellation", extra={"error": str(error)})
+            return
         if not is_unwanted:
             return
         now = time.monotonic()

@@ -12,14 +12,17 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from rq.serializers import JSONSerializer
 
 from services.common.append_only_file import _REWRITTEN_AFTER
 from services.common.housekeeping import remove_leftovers
+from services.common.job_queue import training_queue
 from services.common.job_records import JobRecords, StaleAttemptError, events_key
 from services.common.jobs import JobProgress, JobState, TrainingJob
 from services.common.storage import AvatarStore, JobFolders
 from services.training.reporting import JobReporter
 from services.training.server import job_metrics
+from services.training.worker import TrainingWorker
 from styleavatar_core.errors import NotFoundError
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.types import Progress
@@ -59,6 +62,24 @@ def test_only_deaths_count_against_a_job(records: JobRecords) -> None:
     assert (job.fruitless_count, job.resume_count) == (0, 3)
     job = records.begin_attempt(job_id)  # of a trainer that was killed
     assert (job.fruitless_count, job.resume_count) == (1, 4)
+
+
+def test_a_record_that_cannot_be_read_ends_neither_training_nor_trainer(
+    records: JobRecords,
+) -> None:
+    job = records.begin_attempt(create(records, "job-1"))
+    records._redis.set("styleavatar:job:job-1", '{"state": "UNHEARD_OF"}')
+    reporter = JobReporter(records, job, threading.Event())
+    reporter.on_progress(Progress("training", 0.5))
+    assert not reporter.should_stop()
+    worker = TrainingWorker(
+        [training_queue(records._redis)],
+        connection=records._redis,
+        serializer=JSONSerializer,
+        prepare_for_work=False,
+    )
+    worker._end_if_unwanted("job-1", records)
+    assert worker._unwanted_since_time is None
 
 
 def sample(records: JobRecords, name: str, **labels: str) -> float | None:
