@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +21,7 @@ from services.common.storage import AvatarStore, JobFolders, new_id
 from services.gateway.dependencies import Parts, require_key
 from services.gateway.description import describe_problems
 from services.gateway.errors import answer_error, install_error_handlers
-from services.gateway.housekeeping import keep_house
+from services.gateway.housekeeping import start_housekeeping
 from services.gateway.other_sites import refuse_other_sites
 from services.gateway.routers import avatars, jobs, system
 from services.gateway.settings import GatewaySettings
@@ -69,10 +68,9 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        tidying = asyncio.create_task(keep_house(parts))
+        housekeeping_is_over = start_housekeeping(parts)
         yield
-        tidying.cancel()
-        await asyncio.wait([tidying])
+        housekeeping_is_over.set()
         await parts.async_redis.aclose()
         redis.close()
 

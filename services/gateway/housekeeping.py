@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
+import threading
 from datetime import timedelta
 
 from redis.exceptions import RedisError
@@ -20,11 +20,26 @@ INTERVAL_S = 60.0
 _ROUNDS = 60
 
 
-async def keep_house(parts: Parts) -> None:
-    """Tidies up until it is canceled, each minute a little and each hour everything."""
+def start_housekeeping(parts: Parts) -> threading.Event:
+    """Tidies up in a thread, each minute a little and each hour everything.
+
+    Nobody waits for it: what a gateway that ends leaves half done is done by the next.
+
+    Returns:
+        Set it to end this.
+    """
+    is_over = threading.Event()
+    threading.Thread(
+        target=_keep_house, args=(parts, is_over), name="housekeeping", daemon=True
+    ).start()
+    return is_over
+
+
+def _keep_house(parts: Parts, is_over: threading.Event) -> None:
     for number in itertools.count():
-        await asyncio.sleep(INTERVAL_S)
-        await asyncio.to_thread(_tidy_up, parts, is_thorough=number % _ROUNDS == 0)
+        if is_over.wait(INTERVAL_S):
+            return
+        _tidy_up(parts, is_thorough=number % _ROUNDS == 0)
 
 
 def _tidy_up(parts: Parts, *, is_thorough: bool) -> None:

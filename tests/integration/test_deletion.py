@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +22,7 @@ from services.common.job_records import JobRecords
 from services.common.jobs import JobState, TrainingJob
 from services.common.metrics import GatewayMetrics
 from services.common.storage import AvatarStore, JobFolders
+from services.gateway import housekeeping
 from services.gateway.app import make_app
 from services.gateway.settings import GatewaySettings
 from styleavatar_core.provenance.consent import make_consent
@@ -95,26 +98,50 @@ def tidy_up(system: JobSystem, rounds: int = 1, **values: int) -> None:
     """Runs a gateway that nobody asks for anything until it has tidied up."""
     settings = GatewaySettings(redis_url=system.redis_url, data_folder=system.data_folder, **values)
     app = make_app(settings, GatewayMetrics(CollectorRegistry()))
-    is_done = asyncio.Event()
+    is_done = threading.Event()
     left = rounds
+    tidy_up_once = housekeeping._tidy_up
+
+    def counted(*arguments: Any, **named: Any) -> None:
+        nonlocal left
+        if left > 0:  # no more, also when it is slow to end
+            tidy_up_once(*arguments, **named)
+        left -= 1
+        if left == 0:
+            is_done.set()
 
     async def live() -> None:
         async with app.router.lifespan_context(app):
-            await asyncio.wait_for(is_done.wait(), timeout=60)
+            assert await asyncio.to_thread(is_done.wait, 60)
 
     with pytest.MonkeyPatch.context() as patch:
-        to_thread = asyncio.to_thread
-
-        async def counted(*arguments: object, **named: object) -> None:
-            nonlocal left
-            await to_thread(*arguments, **named)
-            left -= 1
-            if left == 0:
-                is_done.set()
-
-        patch.setattr("asyncio.to_thread", counted)
-        patch.setattr("services.gateway.housekeeping.INTERVAL_S", 0.1)
+        patch.setattr(housekeeping, "_tidy_up", counted)
+        patch.setattr(housekeeping, "INTERVAL_S", 0.1)
         asyncio.run(live())
+
+
+def test_a_gateway_that_stops_waits_for_no_housekeeping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        has_begun.set()
+        may_end.wait(60)
+
+    async def live() -> None:
+        app = make_app(GatewaySettings(data_folder=tmp_path), GatewayMetrics(CollectorRegistry()))
+        async with app.router.lifespan_context(app):
+            assert await asyncio.to_thread(has_begun.wait, 60)
+
+    monkeypatch.setattr(housekeeping, "_tidy_up", hang)
+    monkeypatch.setattr(housekeeping, "INTERVAL_S", 0.01)
+    asyncio.run(live())
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "housekeeping"]
+    assert thread.is_alive()  # nobody has waited for it
+    may_end.set()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def ended_job(system: JobSystem, job_id: str, state: JobState, days_ago: float) -> None:
