@@ -159,6 +159,9 @@ class GrpcServer:
             if error.errno == errno.EADDRINUSE:
                 advice = "it is in use. Stop the other process or choose another port."
                 return ConflictError(failed + advice, reason="PORT_TAKEN")
+            if error.errno == errno.EACCES:
+                failed += f"{error.strerror}. Ports below 1024 need rights; choose one above."
+                return InvalidInputError(failed, reason="BAD_SETTING")
             failed += f"{error.strerror}. Say an address of this machine."
             return InvalidInputError(failed, reason="BAD_SETTING")
         failed += "its certificate and its key do not fit together."

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.common.grpc_server import GrpcServer
 from services.common.security import ServerSecurity
-from styleavatar_core.errors import ConflictError, InvalidInputError
+from styleavatar_core.errors import ConflictError, InvalidInputError, StyleAvatarError
 
 TLS = Path(__file__).resolve().parents[3] / "fakes" / "tls"
 OPEN = ServerSecurity(None, None)
@@ -53,6 +55,21 @@ def test_a_port_that_is_taken_is_told_from_a_host_that_is_none() -> None:
         with pytest.raises(InvalidInputError, match="an address of this machine") as refused:
             asyncio.run(scenario(host, 0))
         assert refused.value.reason == "BAD_SETTING"
+
+
+def test_a_port_that_needs_rights_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # as to whoever is not root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    async def scenario() -> StyleAvatarError:
+        listening = server("127.0.0.1", 80)
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "bind", refuse)
+            return listening._why_not()
+
+    told = asyncio.run(scenario())
+    assert "Ports below 1024 need rights" in str(told)
+    assert "address of this machine" not in str(told)
 
 
 def test_a_key_of_another_certificate_is_told() -> None:
