@@ -36,7 +36,11 @@ class _Told:
 
 
 class Answers:
-    """Writes the answers of one stream, in order."""
+    """Writes the answers of one stream, in order.
+
+    Attributes:
+        error: Why a frame failed, the last one that did.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class Answers:
             metrics: Where times and drops are counted.
             is_going_away: Says whether this server is about to stop.
         """
+        self.error: StyleAvatarError | None = None
         self._writer = writer
         self._encoding = encoding
         self._metrics = metrics
@@ -69,6 +74,7 @@ class Answers:
 
     def failure(self, item: StreamItem, error: StyleAvatarError) -> Response:
         """Returns the answer to a frame that could not be rendered."""
+        self.error = error
         answer = describe_error(error)
         failure = image_pb2.FrameFailure(
             frame_index=item.frame_index, reason=answer.reason, message=answer.message

@@ -18,7 +18,6 @@ from services.common.mailbox import FrameMailbox, running
 from services.common.metrics import RenderingMetrics
 from services.common.opening import StreamLimit, first_config
 from services.common.silence import end_when_silent
-from services.common.worker.messages import OUT_OF_MEMORY
 from services.rendering.answering import Answers
 from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.convert import avatar_to_message, grant_config, grant_rate
@@ -30,7 +29,6 @@ from services.rendering.session import RenderSession
 from styleavatar_core.errors import (
     EngineUnavailableError,
     NotFoundError,
-    OverloadedError,
     RenderError,
     StyleAvatarError,
 )
@@ -123,11 +121,10 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             session = RenderSession(config, lane, answering, with_mask=writer.needs_mask)
             answer = await session.finish(session.begin(item))
             answering.count()
+        if answering.error is not None:
+            raise answering.error
         if answer is None:
             raise RenderError("The frame was not rendered.")
-        if answer.HasField("failure"):
-            kind = OverloadedError if answer.failure.reason == OUT_OF_MEMORY else RenderError
-            raise kind(answer.failure.message, reason=answer.failure.reason)
         return rendering_service_pb2.RenderFrameResponse(frame=answer.frame)
 
     async def StreamFrames(

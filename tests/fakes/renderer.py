@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from styleavatar_core.avatar.bundle import read_bundle
-from styleavatar_core.errors import AssetError, RenderError
+from styleavatar_core.errors import AssetError, InvalidInputError, RenderError
 from styleavatar_core.types import ByteArray, FaceParameters
 
 IMAGE_SIZE_PX = 64
@@ -93,6 +93,8 @@ class FakeRenderer:
         index = parameters.frame_index
         if index == self._behavior.get("fail_at"):
             raise RenderError("This frame fails on purpose.")
+        if index == self._behavior.get("refuse_at"):
+            raise InvalidInputError("This frame is refused on purpose.")
         if index == self._behavior.get("memory_fails_at"):
             raise RenderError("torch could not render this frame") from MemoryError()
         if index == self._behavior.get("device_fails_at"):

@@ -85,10 +85,11 @@ def test_more_avatars_than_fit_are_served_in_turn(stub: Stub) -> None:
 
 
 def test_a_single_frame_says_why_it_could_not_be_rendered(stub: Stub, avatars: Path) -> None:
-    write_fake_bundle(avatars / "faulty", 80, {"fail_at": 1, "memory_fails_at": 2})
+    write_fake_bundle(avatars / "faulty", 80, {"fail_at": 1, "memory_fails_at": 2, "refuse_at": 3})
     expected = {
         1: (grpc.StatusCode.INTERNAL, "RENDER_FAILED"),
         2: (grpc.StatusCode.RESOURCE_EXHAUSTED, "OUT_OF_MEMORY"),
+        3: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_INPUT"),
     }
     for index, (code, why) in expected.items():
         request = rendering_service_pb2.RenderFrameRequest(
