@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,31 +121,23 @@ class TrainingReporter:
         if self._psnr_db is not None:
             figures["psnr_db"] = self._psnr_db
         self._log(figures)
-        self._on_progress(
-            Progress(
-                stage="training",
-                fraction=min(share, 1.0),
-                message=_message(clock),
-                step=clock.step,
-                eta_s=eta_s,
-                losses=losses,
-                psnr_db=self._psnr_db,
-                preview_jpeg=preview,
-            )
-        )
+        told = self._progress(clock, share)
+        self._on_progress(replace(told, eta_s=eta_s, losses=losses, preview_jpeg=preview))
 
     def after_recovery(self, clock: Clock, share: float) -> None:
         """Tells at once that the training has gone back, and why."""
         if own_rank() == 0:
-            self._on_progress(
-                Progress(
-                    stage="training",
-                    fraction=min(share, 1.0),
-                    message=_message(clock),
-                    step=clock.step,
-                    psnr_db=self._psnr_db,
-                )
-            )
+            self._on_progress(self._progress(clock, share))
+
+    def _progress(self, clock: Clock, share: float) -> Progress:
+        """Returns what every event of a training tells."""
+        return Progress(
+            stage="training",
+            fraction=min(share, 1.0),
+            message=_message(clock),
+            step=clock.step,
+            psnr_db=self._psnr_db,
+        )
 
     def finish(self, clock: Clock) -> None:
         """Reports the end."""
