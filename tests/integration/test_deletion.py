@@ -7,7 +7,6 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,22 +31,9 @@ from tests.integration.job_system import (
     JobSystem,
     leftovers,
     readable_by_others,
-    serving,
     start_job,
     wait_for,
-    write_clip,
 )
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=6)
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
-    with serving(tmp_path_factory.mktemp("data")) as system:
-        yield system
 
 
 def test_a_deletion_that_was_broken_off_can_be_repeated(
@@ -81,17 +67,6 @@ def test_a_queue_that_fails_keeps_no_files(system: JobSystem, clip: Path) -> Non
     assert leftovers(system, job_id, avatar_id) == []
     system.redis.delete(queue.intermediate_queue_key)
     assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Iterator[JobSystem]:
-    """A Redis without gateway and trainer."""
-    system = JobSystem(tmp_path)
-    try:
-        system.start_redis()
-        yield system
-    finally:
-        system.stop()
 
 
 def tidy_up(system: JobSystem, rounds: int = 1, **values: int) -> None:

@@ -25,11 +25,6 @@ from tests.integration.job_system import CONSENT, JobSystem, wait_for, write_aud
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=6)
-
-
-@pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
     system = JobSystem(tmp_path_factory.mktemp("data"))
     try:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,18 +14,7 @@ from services.common.housekeeping import remove_expired
 from services.common.job_queue import training_queue
 from services.common.jobs import JobState
 from services.common.storage import JobFolders
-from tests.integration.job_system import CONSENT, JobSystem, serving, start_job, write_clip
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=6)
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
-    with serving(tmp_path_factory.mktemp("data")) as system:
-        yield system
+from tests.integration.job_system import CONSENT, JobSystem, start_job
 
 
 def test_methods_that_nobody_knows_are_counted_as_one(system: JobSystem) -> None:

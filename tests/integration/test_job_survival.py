@@ -27,32 +27,19 @@ from tests.integration.job_system import (
     COUNT_STEPS,
     JobSystem,
     job_process,
-    serving,
     start_job,
     steps_of,
     wait_for,
-    write_clip,
 )
 from tests.integration.service_process import free_port
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=6)
-
-
-@pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
-    with serving(tmp_path_factory.mktemp("data")) as system:
-        yield system
-
-
 @pytest.fixture
-def system(services: JobSystem) -> Iterator[JobSystem]:
-    services.maker = COUNT_STEPS
-    services.begin_test()
-    yield services
-    services.stop_trainers()
+def system(system: JobSystem) -> Iterator[JobSystem]:
+    system.maker = COUNT_STEPS
+    system.begin_test()
+    yield system
+    system.stop_trainers()
 
 
 @pytest.mark.parametrize("victims", ["worker", "job", "both"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,17 +25,7 @@ from services.training.worker import TrainingWorker
 from styleavatar_core.errors import NotFoundError
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.types import Progress
-from tests.integration.job_system import CONSENT, JobSystem, wait_for
-
-
-@pytest.fixture
-def records(tmp_path: Path) -> Iterator[JobRecords]:
-    system = JobSystem(tmp_path)
-    try:
-        system.start_redis()
-        yield system.records
-    finally:
-        system.stop()
+from tests.integration.job_system import CONSENT, wait_for
 
 
 def create(records: JobRecords, job_id: str) -> str:

@@ -21,29 +21,16 @@ from tests.integration.job_system import (
     events,
     job_process,
     leftovers,
-    serving,
     start_job,
     wait_for,
-    write_clip,
 )
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=6)
-
-
-@pytest.fixture(scope="module")
-def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
-    with serving(tmp_path_factory.mktemp("data")) as system:
-        yield system
-
-
 @pytest.fixture
-def system(services: JobSystem) -> Iterator[JobSystem]:
-    services.maker = COUNT_STEPS
-    yield services
-    services.stop_trainers()
+def system(system: JobSystem) -> Iterator[JobSystem]:
+    system.maker = COUNT_STEPS
+    yield system
+    system.stop_trainers()
 
 
 def test_from_upload_to_bundle_by_events(system: JobSystem, clip: Path) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,18 +14,7 @@ from starlette.types import ASGIApp
 from services.common.metrics import GatewayMetrics
 from services.gateway.app import make_app
 from services.gateway.settings import GatewaySettings
-from tests.integration.job_system import JobSystem, serving, write_clip
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=6)
-
-
-@pytest.fixture(scope="module")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobSystem]:
-    with serving(tmp_path_factory.mktemp("data")) as system:
-        yield system
+from tests.integration.job_system import JobSystem
 
 
 @pytest.mark.parametrize(

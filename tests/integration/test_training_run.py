@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-
-import pytest
 
 from services.common.job_records import JobRecords
 from services.common.jobs import JobState, TrainingJob
@@ -16,17 +13,7 @@ from services.training.reporting import JobReporter
 from services.training.tasks import TrainingRun
 from styleavatar_core.provenance.consent import make_consent
 from tests.fakes.bundle import write_fake_bundle
-from tests.integration.job_system import CONSENT, JobSystem
-
-
-@pytest.fixture
-def records(tmp_path: Path) -> Iterator[JobRecords]:
-    system = JobSystem(tmp_path)
-    try:
-        system.start_redis()
-        yield system.records
-    finally:
-        system.stop()
+from tests.integration.job_system import CONSENT
 
 
 def make_at_once(job: TrainingJob, video: Path, work: Path, reporter: JobReporter) -> Path:
