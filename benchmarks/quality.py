@@ -48,7 +48,7 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER
 from styleavatar_core.training.dataset.prepare import prepare_dataset
 from styleavatar_core.training.measure import drive_avatar
-from styleavatar_core.training.record.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
+from styleavatar_core.training.record.checkpoint import checkpoint_in
 from styleavatar_core.training.record.reporter import NetworkRenderer
 from styleavatar_core.types import ByteArray
 
@@ -142,7 +142,7 @@ def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict
         clip,
         work / DATASET_FOLDER,
         get_preset(options.preset),
-        checkpoint=work / TRAINING_FOLDER / CHECKPOINT_NAME,
+        checkpoint=checkpoint_in(work),
     )
     figures: dict[str, float] = {}
     evaluated: dict[str, float] = {}

@@ -20,7 +20,7 @@ from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.create import create_avatar
 from styleavatar_core.training.loop import load_average, train
-from styleavatar_core.training.record.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
+from styleavatar_core.training.record.checkpoint import checkpoint_in
 from styleavatar_core.types import ByteArray
 
 BASELINES = {"nearest_sample": "nearest_sample_", "mean_frame": "mean_frame_"}
@@ -76,7 +76,7 @@ def train_variant(
             config=config,
             consent=consent,
         )
-        checkpoint = work / TRAINING_FOLDER / CHECKPOINT_NAME
+        checkpoint = checkpoint_in(work)
     else:
         config = replace(config, **_TRAINED_OTHERWISE.get(variant, {}))
         checkpoint = train([dataset], generator_config, config, work / f"training-{variant}")

@@ -96,8 +96,7 @@ def models_of_others(settings: TrainingSettings, work: Path) -> dict[str, Any]:
     from styleavatar_core.training.create import DATASET_FOLDER
     from styleavatar_core.training.perceptual import STRUCTURE_LOSS
     from styleavatar_core.training.record.checkpoint import (
-        CHECKPOINT_NAME,
-        TRAINING_FOLDER,
+        checkpoint_in,
         read_perceptual_loss,
     )
 
@@ -106,7 +105,7 @@ def models_of_others(settings: TrainingSettings, work: Path) -> dict[str, Any]:
         "perceptual_weights": settings.vgg19_weights,
         "matting_weights": settings.matting_weights,
     }
-    checkpoint, info = work / TRAINING_FOLDER / CHECKPOINT_NAME, read_info(work / DATASET_FOLDER)
+    checkpoint, info = checkpoint_in(work), read_info(work / DATASET_FOLDER)
     if checkpoint.exists() and info is not None:
         models["face_model"] = info.model_id
         if info.matting == SELFIE:

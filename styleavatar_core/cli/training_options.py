@@ -61,13 +61,9 @@ def chosen_settings(out: Path, usual: TrainConfig, **given: Any) -> TrainConfig:
     Raises:
         AssetError: The checkpoint in OUT cannot be read.
     """
-    from styleavatar_core.training.record.checkpoint import (
-        CHECKPOINT_NAME,
-        TRAINING_FOLDER,
-        read_settings,
-    )
+    from styleavatar_core.training.record.checkpoint import checkpoint_in, read_settings
 
-    begun = read_settings(out / TRAINING_FOLDER / CHECKPOINT_NAME) or usual
+    begun = read_settings(checkpoint_in(out)) or usual
     if given.get("minutes") is not None:
         begun = replace(begun, step_count=None)  # which a program may have counted
     return replace(begun, **{name: value for name, value in given.items() if value is not None})

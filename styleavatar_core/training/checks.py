@@ -9,7 +9,7 @@ from styleavatar_core.errors import AssetError
 from styleavatar_core.face3d.builtin import BUILTIN_MODEL_ID
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.parallel import require_even_shares
-from styleavatar_core.training.record.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
+from styleavatar_core.training.record.checkpoint import checkpoint_in
 from styleavatar_core.training.start import require_same_face_model
 
 
@@ -39,7 +39,7 @@ def check_before_preparing(
         NotFoundError: There is nothing to start from.
     """
     require_even_shares(config.batch_size)
-    is_begun = (folder / TRAINING_FOLDER / CHECKPOINT_NAME).exists()
+    is_begun = checkpoint_in(folder).exists()
     given = {"VGG19 weights": perceptual_weights}
     if not is_begun:  # else the masks are there, and it has started
         given["Robust Video Matting"] = matting_weights

@@ -22,8 +22,8 @@ from styleavatar_core.training.dataset.prepare import DEFAULT_FRAME_CAP, prepare
 from styleavatar_core.training.loop import train
 from styleavatar_core.training.parallel import first_rank_first, wait_for_all
 from styleavatar_core.training.record.checkpoint import (
-    CHECKPOINT_NAME,
     TRAINING_FOLDER,
+    checkpoint_in,
     read_perceptual_loss,
 )
 from styleavatar_core.types import Progress
@@ -107,7 +107,7 @@ def create_avatar(
             face_model=face_model,
             frame_cap=frame_cap,
             matting_weights=matting_weights,
-            checkpoint=folder / TRAINING_FOLDER / CHECKPOINT_NAME,
+            checkpoint=checkpoint_in(folder),
             on_progress=on_progress,
             should_stop=should_stop,
         )

@@ -22,8 +22,8 @@ from styleavatar_core.training.create import DATASET_FOLDER
 from styleavatar_core.training.dataset.drawn import draw_dataset
 from styleavatar_core.training.loop import train
 from styleavatar_core.training.record.checkpoint import (
-    CHECKPOINT_NAME,
     TRAINING_FOLDER,
+    checkpoint_in,
     read_perceptual_loss,
 )
 from styleavatar_core.types import Progress
@@ -78,7 +78,7 @@ def distill(
         frame_count=frame_count,
         seed=seed,
         backend=backend,
-        checkpoint=folder / TRAINING_FOLDER / CHECKPOINT_NAME,
+        checkpoint=checkpoint_in(folder),
         on_progress=on_progress,
         should_stop=should_stop,
     )

@@ -20,7 +20,7 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.dataset.prepare import prepare_dataset
 from styleavatar_core.training.loop import train
 from styleavatar_core.training.parallel import first_rank_first
-from styleavatar_core.training.record.checkpoint import CHECKPOINT_NAME, TRAINING_FOLDER
+from styleavatar_core.training.record.checkpoint import TRAINING_FOLDER, checkpoint_in
 from styleavatar_core.types import Progress
 
 DATASETS_FOLDER = "datasets"
@@ -82,7 +82,7 @@ def pretrain(
                 clip,
                 prepared,
                 generator_config,
-                checkpoint=folder / TRAINING_FOLDER / CHECKPOINT_NAME,
+                checkpoint=checkpoint_in(folder),
                 on_progress=on_progress,
                 should_stop=should_stop,
             )

@@ -19,8 +19,7 @@ from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.training.avatar_networks import STARTS
 from styleavatar_core.training.dataset.match import BUILTIN_IDS
 from styleavatar_core.training.record.checkpoint import (
-    CHECKPOINT_NAME,
-    TRAINING_FOLDER,
+    checkpoint_in,
     read_face_model,
     read_module,
 )
@@ -39,7 +38,7 @@ def find_start(source: Path) -> Path:
     Raises:
         NotFoundError: There is none.
     """
-    checkpoint = source / TRAINING_FOLDER / CHECKPOINT_NAME
+    checkpoint = checkpoint_in(source)
     if checkpoint.exists():
         return checkpoint
     if source.suffix == CHECKPOINT_SUFFIX and source.is_file():

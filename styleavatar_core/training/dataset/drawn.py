@@ -76,12 +76,13 @@ def draw_dataset(
         )
     info = _info(teacher, config, frame_count, seed)
     known = read_info(folder)
-    # Its teacher may have another name by now: the pictures are the same.
-    different = [] if known is None else differences(known, made_with(info))
-    if known is None or different:
-        if known is not None:
-            require_no_training(checkpoint, known, different)
-        _draw(teacher, folder, info, seed, backend, on_progress or (lambda _: None), should_stop)
+    if known is not None:
+        # Its teacher may have another name by now: the pictures are the same.
+        different = differences(known, made_with(info))
+        if not different:
+            return AvatarDataset(folder)
+        require_no_training(checkpoint, known, different)
+    _draw(teacher, folder, info, seed, backend, on_progress or (lambda _: None), should_stop)
     return AvatarDataset(folder)
 
 

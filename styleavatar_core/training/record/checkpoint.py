@@ -27,6 +27,11 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 _FORMAT = "styleavatar-checkpoint-1"
 
 
+def checkpoint_in(folder: Path) -> Path:
+    """Returns where the checkpoint of a work folder's training is, or will be."""
+    return folder / TRAINING_FOLDER / CHECKPOINT_NAME
+
+
 def save_checkpoint(
     path: Path,
     clock: Clock,
