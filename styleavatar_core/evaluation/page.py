@@ -7,15 +7,16 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.evaluation.charts import Line, line_chart
+from styleavatar_core.evaluation.charts import line_chart
 from styleavatar_core.evaluation.evaluate import HeldOutEvaluation
 from styleavatar_core.types import FloatArray
 
@@ -102,7 +103,11 @@ def write_page(content: ReportContent, path: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "jpeg": _data_uri}
+    environment.filters |= {
+        "figure": _figure,
+        "jpeg": partial(_data_uri, "jpeg"),
+        "svg": partial(_data_uri, "svg+xml"),
+    }
     figures = content.evaluation.figures
     page = environment.get_template("report.html").render(
         content=content,
@@ -155,15 +160,16 @@ def _quality_charts(evaluation: HeldOutEvaluation) -> list[dict[str, Any]]:
     series, frames = evaluation.series, [float(index) for index in evaluation.indices]
     charts = []
     for name in ("psnr_db", "ssim"):
-        lines = [Line(label, frames, series[prefix + name]) for prefix, label in _ROWS.items()]
-        charts.append(_chart(_COLUMNS[name], lines, x_label="frame of the clip"))
+        lines = {label: series[prefix + name] for prefix, label in _ROWS.items()}
+        charts.append(_chart(_COLUMNS[name], frames, lines, x_label="frame of the clip"))
     # Only frames that follow another have a flicker; a still picture is no baseline for it.
     moving = [place for place, value in enumerate(series["flicker"]) if math.isfinite(value)]
-    lines = [
-        Line(label, [frames[i] for i in moving], [series[f"{prefix}flicker"][i] for i in moving])
+    lines = {
+        label: [series[f"{prefix}flicker"][i] for i in moving]
         for prefix, label in list(_ROWS.items())[:2]
-    ]
-    charts.append(_chart(_COLUMNS["flicker"], lines, x_label="frame of the clip"))
+    }
+    places = [frames[i] for i in moving]
+    charts.append(_chart(_COLUMNS["flicker"], places, lines, x_label="frame of the clip"))
     return [chart for chart in charts if chart["svg"]]
 
 
@@ -171,11 +177,11 @@ def _training_charts(log: Sequence[Mapping[str, float]]) -> list[dict[str, Any]]
     """Returns the course of the training over minutes: losses, and PSNR of the watched frames."""
     minutes = [row["elapsed_s"] / 60 for row in log]
     names = [name for name in _LOSSES if any(name in row for row in log)]
-    losses = [Line(name, minutes, [row.get(name, math.nan) for row in log]) for name in names]
-    psnr = [Line("watched frames", minutes, [row.get("psnr_db", math.nan) for row in log])]
+    losses = {name: [row.get(name, math.nan) for row in log] for name in names}
+    psnr = {"watched frames": [row.get("psnr_db", math.nan) for row in log]}
     charts = [
-        _chart("weighted losses", losses, x_label="minutes of training"),
-        _chart("PSNR of the watched frames, dB", psnr, x_label="minutes of training"),
+        _chart("weighted losses", minutes, losses, x_label="minutes of training"),
+        _chart("PSNR of the watched frames, dB", minutes, psnr, x_label="minutes of training"),
     ]
     return [chart for chart in charts if chart["svg"]]
 
@@ -187,15 +193,15 @@ def _control_charts(series: Series) -> list[dict[str, Any]]:
             continue
         scale = 180 / np.pi if unit == "degrees" else 1.0
         asked, seen = (values * scale for values in series[name])
-        places = list(map(float, range(len(asked))))
-        lines = [Line("seen", places, list(seen)), Line("asked", places, list(asked))]
-        charts.append(_chart(f"{name}, {unit}", lines, x_label="frame"))
+        lines = {"seen": seen, "asked": asked}
+        charts.append(_chart(f"{name}, {unit}", range(len(asked)), lines, x_label="frame"))
     return [chart for chart in charts if chart["svg"]]
 
 
-def _chart(title: str, lines: Sequence[Line], *, x_label: str) -> dict[str, Any]:
-    svg = line_chart(lines, x_label=x_label, y_label=title) if lines else ""
-    return {"title": title, "svg": Markup(svg), "labels": [line.label for line in lines]}
+def _chart(
+    title: str, places: Sequence[float], lines: Mapping[str, npt.ArrayLike], *, x_label: str
+) -> dict[str, Any]:
+    return {"title": title, "svg": line_chart(places, lines, x_label=x_label)}
 
 
 def _figure(value: float | None, digits: int = 3) -> str:
@@ -203,5 +209,5 @@ def _figure(value: float | None, digits: int = 3) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def _data_uri(data: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
