@@ -20,14 +20,15 @@ from styleavatar_client.errors import ClientError
 from services.supervisor.commands import table_of
 from services.supervisor.demo_drive import DriveFigures, drive_demo
 from services.supervisor.demo_input import SAMPLE_SECONDS, DemoInput, make_sample, users_video
-from services.supervisor.demo_progress import StageBars
 from services.supervisor.demo_report import plot_training_curve, write_markdown
 from services.supervisor.demo_training import TrainingRecord, train_demo
 from services.supervisor.settings import SupervisorSettings
 from services.supervisor.supervisor import Supervisor
+from styleavatar_core.cli.progress import progress_bars
 from styleavatar_core.data.video import VideoInfo, probe
 from styleavatar_core.errors import ConflictError, StyleAvatarError
 from styleavatar_core.evaluation.figures import build_report, print_report, write_report
+from styleavatar_core.types import Progress
 
 _READY_LIMIT_S = 180.0
 
@@ -101,14 +102,17 @@ def run_demo(
     """
     started_s = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    with StageBars(console) as bars:
-        given = make_sample(out, seconds, bars) if video is None else users_video(video, consent)
-        info = probe(given.video)
-        console.print(f"Video: {given.source}.\nConsent: {given.statement}", highlight=False)
-        bars.update("services", 0.0, f"starting, logs in {out / 'logs'}")
-        with _serving(out) as supervisor:
-            bars.update("services", 1.0, "ready")
-            record = train_demo(supervisor.endpoints.gateway_url, given, options, bars)
+    with contextlib.ExitStack() as serving:
+        with progress_bars(console) as show:
+            given = (
+                make_sample(out, seconds, show) if video is None else users_video(video, consent)
+            )
+            info = probe(given.video)
+            console.print(f"Video: {given.source}.\nConsent: {given.statement}", highlight=False)
+            show(Progress("services", 0.0, f"starting, logs in {out / 'logs'}"))
+            supervisor = serving.enter_context(_serving(out))
+            show(Progress("services", 1.0, "ready"))
+            record = train_demo(supervisor.endpoints.gateway_url, given, options, show)
             drive = drive_demo(
                 supervisor.endpoints.tracking_address,
                 record.avatar_id,
@@ -116,15 +120,15 @@ def run_demo(
                 out / "demo.mp4",
                 frame_count=info.frame_count,
                 fps=info.fps,
-                on_progress=lambda share, note: bars.update("driving", share, note),
+                on_progress=show,
             )
-            minutes = (time.monotonic() - started_s) / 60
-            report = _report(record, drive, options | {"video": given.video.name}, minutes)
-            _write(out, report, record, drive, given, info)
-            print_report(report, console)
-            console.print(f"Written to {out}: demo.mp4, training_curve.png, report.md, report.json")
-            if keep_serving:
-                _serve_on(supervisor, record.avatar_id, given.video, bars, console)
+        minutes = (time.monotonic() - started_s) / 60
+        report = _report(record, drive, options | {"video": given.video.name}, minutes)
+        _write(out, report, record, drive, given, info)
+        print_report(report, console)
+        console.print(f"Written to {out}: demo.mp4, training_curve.png, report.md, report.json")
+        if keep_serving:
+            _serve_on(supervisor, record.avatar_id, given.video, console)
     return report
 
 
@@ -183,11 +187,8 @@ def _write(
     write_markdown(report, out / "report.md", source=given.source, notes=notes)
 
 
-def _serve_on(
-    supervisor: Supervisor, avatar_id: str, video: Path, bars: StageBars, console: Console
-) -> None:
+def _serve_on(supervisor: Supervisor, avatar_id: str, video: Path, console: Console) -> None:
     """Says where everything is and waits for Ctrl-C."""
-    bars.stop()
     console.print(table_of(supervisor))
     address = supervisor.endpoints.tracking_address
     console.print(

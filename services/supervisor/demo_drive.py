@@ -14,7 +14,7 @@ from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame
 
 from services.supervisor.demo_report import ContactSheet, write_demo_video
 from styleavatar_core.data.video import read_frames
-from styleavatar_core.types import ByteArray
+from styleavatar_core.types import ByteArray, Progress
 
 # The last fifth of a clip is held out of training.
 HELD_OUT_SHARE = 0.2
@@ -46,7 +46,7 @@ def drive_demo(
     *,
     frame_count: int,
     fps: float,
-    on_progress: Callable[[float, str], None],
+    on_progress: Callable[[Progress], None],
 ) -> DriveFigures:
     """Drives the avatar with the held-out frames, every one and then live, and films it.
 
@@ -58,7 +58,7 @@ def drive_demo(
             into the same folder.
         frame_count: Frames in the clip.
         fps: Its rate.
-        on_progress: Told the share that is done and a note.
+        on_progress: Told how far it has come.
 
     Returns:
         Rate and latency.
@@ -70,7 +70,7 @@ def drive_demo(
     with AvatarStreams(tracking_address) as streams:
         few = islice(_held_out(video, first), 3)
         for _ in streams.drive(avatar_id, few, every_frame=True, same_person=True):
-            on_progress(0.0, "loading the avatar")
+            on_progress(Progress("driving", 0.0, "loading the avatar"))
         every = DriveReport()
         drivers = _remembered(_held_out(video, first), shown)
         answers = streams.drive(avatar_id, drivers, every_frame=True, same_person=True)
@@ -111,14 +111,15 @@ def _counted(
     report: DriveReport,
     expected: int,
     done_before: float,
-    on_progress: Callable[[float, str], None],
+    on_progress: Callable[[Progress], None],
 ) -> Iterator[AvatarFrame]:
     kind = "live" if done_before else "every frame"
     for count, answer in enumerate(answers, start=1):
         report.add(answer)
-        on_progress(min(done_before + 0.5 * count / max(expected, 1), 1.0), kind)
+        done = min(done_before + 0.5 * count / max(expected, 1), 1.0)
+        on_progress(Progress("driving", done, kind))
         yield answer
-    on_progress(done_before + 0.5, kind)
+    on_progress(Progress("driving", done_before + 0.5, kind))
 
 
 def _with_driver(

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.supervisor.demo_progress import StageBars
 from styleavatar_core.data.native_stderr import native_stderr_to
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.types import Progress
@@ -37,25 +36,22 @@ class DemoInput:
     source: str
 
 
-def make_sample(out: Path, seconds: float, bars: StageBars) -> DemoInput:
+def make_sample(out: Path, seconds: float, on_progress: Callable[[Progress], None]) -> DemoInput:
     """Makes the sample clip, of a photograph that is in the public domain.
 
     Args:
         out: Folder of the clip and of the log of its making.
         seconds: Length of the clip.
-        bars: Where progress is shown.
+        on_progress: Told how far it has come.
     """
     with _stderr_in(out / "logs" / "sample-clip.log"):
         # Loads MediaPipe and scikit-image: not for the sake of `--help`.
         from styleavatar_core.sample import clip as sample
 
-    def show(progress: Progress) -> None:
-        bars.update("sample clip", progress.fraction, progress.message)
-
-    bars.update("sample clip", 0.0, "fitting the face model to the photograph")
+    on_progress(Progress("animating", 0.0, "fitting the face model to the photograph"))
     with _stderr_in(out / "logs" / "sample-clip.log"):
         clip = sample.make_sample_clip(
-            out / "sample.mp4", seconds=seconds, size_px=SAMPLE_SIZE_PX, on_progress=show
+            out / "sample.mp4", seconds=seconds, size_px=SAMPLE_SIZE_PX, on_progress=on_progress
         )
     return DemoInput(
         clip.path,

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from styleavatar_client.rest import GatewayClient
 
 from services.supervisor.demo_input import DemoInput
-from services.supervisor.demo_progress import StageBars, note_of
 from services.supervisor.demo_report import CurvePoint
 from styleavatar_core.errors import TrainingError
+from styleavatar_core.types import Progress
 
 
 @dataclass(slots=True)
@@ -33,7 +34,10 @@ class TrainingRecord:
 
 
 def train_demo(
-    gateway_url: str, given: DemoInput, options: dict[str, Any], bars: StageBars
+    gateway_url: str,
+    given: DemoInput,
+    options: dict[str, Any],
+    on_progress: Callable[[Progress], None],
 ) -> TrainingRecord:
     """Uploads the video and follows its job to the end.
 
@@ -41,7 +45,7 @@ def train_demo(
         gateway_url: Of the gateway.
         given: The video and what is said about it.
         options: ``preset`` and ``minutes``.
-        bars: Where progress is shown.
+        on_progress: Told how far it has come.
 
     Raises:
         TrainingError: The job did not succeed.
@@ -59,16 +63,17 @@ def train_demo(
         began_s: float | None = None
         job: dict[str, Any] = {}
         for job in client.follow_job(accepted["job_id"]):
-            progress = job.get("progress") or {}
-            if not progress:
+            if job["progress"] is None:
                 continue
-            losses, psnr_db = progress.get("losses") or {}, progress.get("psnr_db")
-            note = note_of(progress.get("eta_s"), losses, psnr_db) or progress.get("message", "")
-            bars.update(progress["stage"], progress["fraction"], note)
-            if progress["stage"] == "training":
+            told = job["progress"]
+            progress = Progress(**{name: told[name] for name in told if name != "overall_fraction"})
+            on_progress(progress)
+            if progress.stage == "training":
                 began_s = began_s or time.monotonic()
                 record.train_minutes = (time.monotonic() - began_s) / 60
-                record.points.append(CurvePoint(record.train_minutes, losses, psnr_db))
+                record.points.append(
+                    CurvePoint(record.train_minutes, progress.losses, progress.psnr_db)
+                )
         if job.get("state") != "SUCCEEDED":
             error = job.get("error") or {}
             raise TrainingError(error.get("message") or f"the job ended {job.get('state')}")

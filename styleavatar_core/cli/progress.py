@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows progress events in the terminal: one bar per stage, with remaining time."""
+"""Shows progress events to a person: one bar per stage on a terminal, lines in a log."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -17,34 +19,51 @@ from rich.progress import Progress as Bars
 from styleavatar_core.errors import TrainingCanceled
 from styleavatar_core.types import Progress
 
-_TITLES = {
-    "tracking": "Tracking",
-    "rendering": "Rendering",
-    "training": "Training",
-    "export": "Measuring",
-}
+_LINE_INTERVAL_S = 10.0
 
 
 @contextmanager
 def progress_bars(console: Console | None = None) -> Iterator[Callable[[Progress], None]]:
-    """Yields a callable for ``on_progress`` that draws bars while the block runs."""
+    """Yields a callable for ``on_progress`` that shows how far each stage has come.
+
+    Args:
+        console: Where; None for standard error. On a terminal a stage has a bar, which stands as it
+            is when the block ends; elsewhere a line when it begins, when it ends, and now and then.
+    """
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines_to(console)
+        return
     with Bars(
         TextColumn("{task.description:<10}"),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[detail]}"),
-        console=console or Console(stderr=True),
+        TextColumn("{task.fields[detail]}", markup=False),
+        console=console,
     ) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(event: Progress) -> None:
             if event.stage not in tasks:
-                title = _TITLES.get(event.stage, event.stage)
-                tasks[event.stage] = bars.add_task(title, total=1.0, detail="")
+                tasks[event.stage] = bars.add_task(_title(event), total=1.0, detail="")
             bars.update(tasks[event.stage], completed=event.fraction, detail=_detail(event))
 
         yield show
+
+
+def _lines_to(console: Console) -> Callable[[Progress], None]:
+    last_stage, next_line_s = "", 0.0
+
+    def show(event: Progress) -> None:
+        nonlocal last_stage, next_line_s
+        now_s = time.monotonic()
+        if event.stage != last_stage or event.fraction >= 1.0 or now_s >= next_line_s:
+            line = f"{_title(event):<10} {event.fraction:4.0%}  {_detail(event)}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            last_stage, next_line_s = event.stage, now_s + _LINE_INTERVAL_S
+
+    return show
 
 
 @contextmanager
@@ -69,21 +88,20 @@ def training_progress(tensorboard: Path | None) -> Iterator[Callable[[Progress],
             yield tell
 
 
+def _title(event: Progress) -> str:
+    return "Measuring" if event.stage == "export" else event.stage.capitalize()
+
+
 def _detail(event: Progress) -> str:
     parts = [event.message]
-    if event.eta_s:
-        parts.append(f"{_clock(event.eta_s)} to go")
+    if event.eta_s is not None and event.eta_s > 0:
+        parts.append(f"{timedelta(seconds=round(event.eta_s))} to go")
     if event.losses:
         own = [value for name, value in event.losses.items() if not name.startswith("judge")]
         parts.append(f"loss {sum(own):.3f}")
     if event.psnr_db is not None:
-        parts.append(f"watched frames {event.psnr_db:.1f} dB")
+        parts.append(f"PSNR {event.psnr_db:.1f} dB")
     return " · ".join(part for part in parts if part)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 @contextmanager

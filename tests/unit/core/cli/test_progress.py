@@ -4,8 +4,37 @@ from __future__ import annotations
 import signal
 
 import pytest
+from rich.console import Console
 
-from styleavatar_core.cli.progress import stop_on_interrupt
+from styleavatar_core.cli.progress import progress_bars, stop_on_interrupt
+from styleavatar_core.types import Progress
+
+
+def test_progress_prints_lines_where_there_is_no_terminal() -> None:
+    console = Console(record=True, force_terminal=False, width=100)
+    with progress_bars(console) as show:
+        for step in range(50):
+            show(Progress("training", step / 50, f"step {step}"))
+        show(Progress("training", 1.0, "done"))
+        show(Progress("export", 0.0))
+    lines = console.export_text().splitlines()
+    # The first of a stage and its end; not one for each of the fifty steps.
+    assert [line.split()[0] for line in lines] == ["Training", "Training", "Measuring"]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_is_known_is_shown_and_nothing_else(is_terminal: bool) -> None:
+    console = Console(record=True, force_terminal=is_terminal, width=100)
+    losses = {"l1": 0.25, "mask": 0.125, "judge": 7.0}  # the judge's own is none of the avatar's
+    with progress_bars(console) as show:
+        show(Progress("animating", 0.5, eta_s=-3.0))
+        show(Progress("training", 0.5, "step [/3]", eta_s=65.0, losses=losses, psnr_db=20.0))
+    lines = console.export_text().splitlines()
+    animating = [line for line in lines if "Animating" in line]
+    assert animating
+    assert "to go" not in "".join(animating)
+    training = [line for line in lines if "Training" in line][-1]
+    assert "step [/3] · 0:01:05 to go · loss 0.375 · PSNR 20.0 dB" in training
 
 
 def test_a_second_interrupt_ends_what_does_not_hear_the_first() -> None:

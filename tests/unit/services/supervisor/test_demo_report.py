@@ -10,10 +10,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from services.supervisor.demo_input import users_video
-from services.supervisor.demo_progress import StageBars, note_of
 from services.supervisor.demo_report import (
     PANEL_PX,
     SHEET_COLUMNS,
@@ -80,21 +78,3 @@ def test_report_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
     assert "| PSNR on the held-out fifth, dB | 21.53 |" in text
     assert "SSIM" not in text
     assert report["machine"]["cpu"] in text
-
-
-def test_progress_prints_lines_where_there_is_no_terminal() -> None:
-    console = Console(record=True, force_terminal=False, width=100)
-    with StageBars(console) as bars:
-        for step in range(50):
-            bars.update("training", step / 50, f"step {step}")
-        bars.update("training", 1.0, "done")
-        bars.update("export", 0.0)
-    lines = console.export_text().splitlines()
-    # The first of a stage and its end; not one for each of the fifty steps.
-    assert [line.split()[0] for line in lines] == ["training", "training", "export"]
-
-
-def test_note_says_what_is_known() -> None:
-    assert note_of(65.0, {"l1": 0.25}, 20.0) == "1:05 left · PSNR 20.0 dB · loss l1 0.250"
-    assert note_of(None, {}, None) == ""
-    assert note_of(-3.0, {}, None) == ""
