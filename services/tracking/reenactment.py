@@ -27,9 +27,10 @@ from styleavatar.v1 import (
 from services.common.errors import error_from_status
 from services.common.face_messages import duration_from_seconds, parameters_to_message
 from services.common.mailbox import FrameMailbox
+from services.common.storage import is_valid_id
 from services.tracking.pool import TrackedFrame
 from services.tracking.session import FrameItem, TrackSession
-from styleavatar_core.errors import EngineError
+from styleavatar_core.errors import EngineError, NotFoundError
 
 # Frames that are being rendered while the next is tracked; more would only add delay.
 IN_FLIGHT_LIMIT = 2
@@ -72,7 +73,16 @@ class RenderingClient:
         return response.avatar.face_identity
 
     def _metadata_for(self, avatar_id: str) -> Metadata:
-        """A balancer that hashes the avatar keeps each avatar on few nodes."""
+        """A balancer that hashes the avatar keeps each avatar on few nodes.
+
+        Raises:
+            NotFoundError: No avatar has such an id, and gRPC might not be able to send it.
+        """
+        if not is_valid_id(avatar_id):
+            raise NotFoundError(
+                f"There is no avatar {avatar_id[:64]!r}; ListAvatars names those there are.",
+                reason="AVATAR_NOT_FOUND",
+            )
         return (*self._metadata, (AVATAR_HEADER, avatar_id))
 
     @asynccontextmanager

@@ -110,6 +110,13 @@ def test_what_rendering_refuses_is_passed_on(stub: Stub) -> None:
         assert "nobody" in caught.value.details()
 
 
+@pytest.mark.parametrize("name", ["äpfel", "a\nb", "a" * 9000, ""])
+def test_a_name_that_no_avatar_has_is_not_found(stub: Stub, name: str) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.Reenact(reenact_requests(render_config(name), []), timeout=30))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
 def test_without_rendering_reenactment_says_so(tmp_path: Path) -> None:
     tracking = ServiceProcess(
         "tracking",
