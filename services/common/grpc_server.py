@@ -53,6 +53,8 @@ def channel_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
 def _server_options(keepalive_s: float) -> tuple[tuple[str, int], ...]:
     return (
         *channel_options(keepalive_s),
+        # Callers without calls are asked too: else connections of those that are gone would stay.
+        ("grpc.keepalive_permit_without_calls", 1),
         (
             "grpc.http2.min_ping_interval_without_data_ms",
             min(PING_INTERVAL_MIN_MS, round(1000 * keepalive_s / 3)),

@@ -19,10 +19,14 @@ from styleavatar_core.errors import ConflictError, InvalidInputError, StyleAvata
 
 TLS = Path(__file__).resolve().parents[3] / "fakes" / "tls"
 OPEN = ServerSecurity(None, None)
+# What begins a connection of HTTP/2: the preface, and settings of which none is said.
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 
 
-def server(host: str, port: int = 0, security: ServerSecurity = OPEN) -> GrpcServer:
-    return GrpcServer(host, port, (), security, keepalive_s=30.0, idle_timeout_s=30.0)
+def server(
+    host: str, port: int = 0, security: ServerSecurity = OPEN, keepalive_s: float = 30.0
+) -> GrpcServer:
+    return GrpcServer(host, port, (), security, keepalive_s=keepalive_s, idle_timeout_s=30.0)
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
@@ -70,6 +74,20 @@ def test_a_port_that_needs_rights_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     told = asyncio.run(scenario())
     assert "Ports below 1024 need rights" in str(told)
     assert "address of this machine" not in str(told)
+
+
+def test_a_connection_without_calls_whose_other_end_is_gone_is_closed() -> None:
+    async def scenario() -> None:
+        listening = server("127.0.0.1", keepalive_s=0.5)
+        await listening.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.port)
+        writer.write(GREETING)
+        async with asyncio.timeout(30):
+            assert await reader.read()  # to its end; no ping in it is ever answered
+        writer.close()
+        await listening.stop(0)
+
+    asyncio.run(scenario())
 
 
 def test_a_key_of_another_certificate_is_told() -> None:
