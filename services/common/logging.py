@@ -74,9 +74,15 @@ class ConsoleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Returns the record as one line, followed by a stack trace if it carries one."""
         record.service = self._service
-        extras = " ".join(f"{name}={value}" for name, value in _extras(record).items())
+        extras = " ".join(f"{name}={_on_one_line(v)}" for name, v in _extras(record).items())
         text = super().format(record)
         if not extras:
             return text
         head, newline, rest = text.partition("\n")
         return f"{head} {extras}{newline}{rest}"
+
+
+def _on_one_line(value: object) -> str:
+    """Returns a value as text; what a caller sent cannot pass for a line of ours."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)

@@ -33,3 +33,10 @@ def test_console_line_keeps_data_before_the_stack_trace() -> None:
     first, *rest = text.splitlines()
     assert first.endswith("INFO    trainer: it works count=3")
     assert rest[-1] == "ValueError: no"
+
+
+def test_what_callers_sent_stays_on_the_line_of_its_record() -> None:
+    sent = "no\n12:00:00 ERROR   trainer: all is lost\x1b[2J"
+    text = ConsoleFormatter("trainer").format(record(cause=sent, place="where we are"))
+    assert text.endswith(f"it works cause={sent!r} place=where we are")
+    assert text.isprintable()
