@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
 import secrets
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -29,6 +30,7 @@ KEY_HEADER = "authorization"
 KEY_PREFIX = "Bearer "
 # Load balancers and orchestrators ask for health without a key; nothing else is open.
 _OPEN_PREFIX = f"/{health.SERVICE_NAME}/"
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def digest_of(key: str) -> str:
@@ -86,7 +88,7 @@ class ApiKeys:
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
-            if len(words) != 2 or len(words[1]) != 64:
+            if len(words) != 2 or not _DIGEST.fullmatch(words[1].lower()):
                 raise InvalidInputError(
                     f"Line {number} of {self._path} is no API key; make lines with "
                     "'python -m services.common.security NAME'.",

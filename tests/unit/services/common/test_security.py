@@ -40,6 +40,17 @@ def test_a_spoiled_file_locks_nobody_out_and_tells_callers_nothing(
         ApiKeys(path)
 
 
+@pytest.mark.parametrize("word", ["é" * 64, "g" * 64, digest_of("new")[1:]])
+def test_a_word_that_is_no_digest_locks_nobody_out(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(OLD)
+    keys = ApiKeys(path)
+    path.write_text(f"{NEW}\nbob {word}\n")
+    keys.check("old")
+    with pytest.raises(InvalidInputError, match="Line 2"):
+        ApiKeys(path)
+
+
 def test_a_key_is_added_behind_a_line_that_nobody_ended(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(OLD)
