@@ -152,7 +152,9 @@ async def _track_answers(
             yield tracking_service_pb2.TrackResponse(failure=tracked)
         elif tracked.parameters is None:
             no_face = tracking_service_pb2.NoFace(
-                frame_index=item.frame.frame_index, dropped=session.take_dropped()
+                frame_index=item.frame.frame_index,
+                dropped=session.take_dropped(),
+                capture_offset=item.frame.capture_offset,
             )
             yield tracking_service_pb2.TrackResponse(no_face=no_face)
         else:

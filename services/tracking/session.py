@@ -137,6 +137,8 @@ class TrackSession:
                     frame_index=item.frame.frame_index,
                     reason=answer.reason,
                     message=answer.message,
+                    capture_offset=item.frame.capture_offset,
+                    dropped=self.take_dropped(),
                 )
             else:
                 self._count(tracked, item)

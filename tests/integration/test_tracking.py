@@ -54,6 +54,9 @@ def test_faces_missing_faces_and_bad_frames_are_answered_in_order(stub: Stub) ->
     assert responses[6].failure.reason == "WRONG_IMAGE_SIZE"
     assert "32x32" in responses[6].failure.message
     assert responses[7].failure.reason == "UNKNOWN_IMAGE_FORMAT"
+    untracked = (responses[1].no_face, responses[6].failure)  # as those with a face, they say when
+    assert [answer.capture_offset.ToMilliseconds() for answer in untracked] == [0, 200]
+    assert responses[5].no_face.capture_offset.ToMilliseconds() == 160
 
 
 def test_jpeg_and_png_frames_are_read(stub: Stub) -> None:

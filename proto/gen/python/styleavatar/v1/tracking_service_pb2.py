@@ -22,34 +22,35 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from styleavatar.v1 import face_pb2 as styleavatar_dot_v1_dot_face__pb2
 from styleavatar.v1 import image_pb2 as styleavatar_dot_v1_dot_image__pb2
 from styleavatar.v1 import rendering_service_pb2 as styleavatar_dot_v1_dot_rendering__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%styleavatar/v1/tracking_service.proto\x12\x0estyleavatar.v1\x1a\x19styleavatar/v1/face.proto\x1a\x1astyleavatar/v1/image.proto\x1a&styleavatar/v1/rendering_service.proto\"u\n\x0cTrackRequest\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.styleavatar.v1.TrackConfigH\x00\x12+\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1a.styleavatar.v1.VideoFrameH\x00\x42\t\n\x07request\"\xd3\x01\n\rTrackResponse\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.styleavatar.v1.TrackConfigH\x00\x12+\n\x04\x66\x61\x63\x65\x18\x02 \x01(\x0b\x32\x1b.styleavatar.v1.TrackedFaceH\x00\x12)\n\x07no_face\x18\x03 \x01(\x0b\x32\x16.styleavatar.v1.NoFaceH\x00\x12/\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.styleavatar.v1.FrameFailureH\x00\x42\n\n\x08response\"\xac\x01\n\x0eReenactRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.styleavatar.v1.ReenactConfigH\x00\x12+\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1a.styleavatar.v1.VideoFrameH\x00\x12\x31\n\x0bset_neutral\x18\x03 \x01(\x0b\x32\x1a.styleavatar.v1.SetNeutralH\x00\x42\t\n\x07request\"\xaf\x01\n\x0fReenactResponse\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.styleavatar.v1.ReenactConfigH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.styleavatar.v1.RenderedFrameH\x00\x12/\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.styleavatar.v1.FrameFailureH\x00\x42\n\n\x08response\"\x83\x01\n\x0bTrackConfig\x12-\n\nframe_mode\x18\x01 \x01(\x0e\x32\x19.styleavatar.v1.FrameMode\x12\x33\n\rface_identity\x18\x02 \x01(\x0b\x32\x1c.styleavatar.v1.FaceIdentity\x12\x10\n\x08model_id\x18\x03 \x01(\t\"@\n\rReenactConfig\x12/\n\trendering\x18\x01 \x01(\x0b\x32\x1c.styleavatar.v1.RenderConfig\"q\n\x0bTrackedFace\x12\x32\n\nparameters\x18\x01 \x01(\x0b\x32\x1e.styleavatar.v1.FaceParameters\x12.\n\x07\x64ropped\x18\x02 \x01(\x0b\x32\x1d.styleavatar.v1.DroppedFrames\"M\n\x06NoFace\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12.\n\x07\x64ropped\x18\x02 \x01(\x0b\x32\x1d.styleavatar.v1.DroppedFrames2\xab\x01\n\x0fTrackingService\x12H\n\x05Track\x12\x1c.styleavatar.v1.TrackRequest\x1a\x1d.styleavatar.v1.TrackResponse(\x01\x30\x01\x12N\n\x07Reenact\x12\x1e.styleavatar.v1.ReenactRequest\x1a\x1f.styleavatar.v1.ReenactResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%styleavatar/v1/tracking_service.proto\x12\x0estyleavatar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x19styleavatar/v1/face.proto\x1a\x1astyleavatar/v1/image.proto\x1a&styleavatar/v1/rendering_service.proto\"u\n\x0cTrackRequest\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.styleavatar.v1.TrackConfigH\x00\x12+\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1a.styleavatar.v1.VideoFrameH\x00\x42\t\n\x07request\"\xd3\x01\n\rTrackResponse\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.styleavatar.v1.TrackConfigH\x00\x12+\n\x04\x66\x61\x63\x65\x18\x02 \x01(\x0b\x32\x1b.styleavatar.v1.TrackedFaceH\x00\x12)\n\x07no_face\x18\x03 \x01(\x0b\x32\x16.styleavatar.v1.NoFaceH\x00\x12/\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.styleavatar.v1.FrameFailureH\x00\x42\n\n\x08response\"\xac\x01\n\x0eReenactRequest\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.styleavatar.v1.ReenactConfigH\x00\x12+\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1a.styleavatar.v1.VideoFrameH\x00\x12\x31\n\x0bset_neutral\x18\x03 \x01(\x0b\x32\x1a.styleavatar.v1.SetNeutralH\x00\x42\t\n\x07request\"\xaf\x01\n\x0fReenactResponse\x12/\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.styleavatar.v1.ReenactConfigH\x00\x12.\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x1d.styleavatar.v1.RenderedFrameH\x00\x12/\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.styleavatar.v1.FrameFailureH\x00\x42\n\n\x08response\"\x83\x01\n\x0bTrackConfig\x12-\n\nframe_mode\x18\x01 \x01(\x0e\x32\x19.styleavatar.v1.FrameMode\x12\x33\n\rface_identity\x18\x02 \x01(\x0b\x32\x1c.styleavatar.v1.FaceIdentity\x12\x10\n\x08model_id\x18\x03 \x01(\t\"@\n\rReenactConfig\x12/\n\trendering\x18\x01 \x01(\x0b\x32\x1c.styleavatar.v1.RenderConfig\"q\n\x0bTrackedFace\x12\x32\n\nparameters\x18\x01 \x01(\x0b\x32\x1e.styleavatar.v1.FaceParameters\x12.\n\x07\x64ropped\x18\x02 \x01(\x0b\x32\x1d.styleavatar.v1.DroppedFrames\"\x80\x01\n\x06NoFace\x12\x13\n\x0b\x66rame_index\x18\x01 \x01(\x03\x12.\n\x07\x64ropped\x18\x02 \x01(\x0b\x32\x1d.styleavatar.v1.DroppedFrames\x12\x31\n\x0e\x63\x61pture_offset\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration2\xab\x01\n\x0fTrackingService\x12H\n\x05Track\x12\x1c.styleavatar.v1.TrackRequest\x1a\x1d.styleavatar.v1.TrackResponse(\x01\x30\x01\x12N\n\x07Reenact\x12\x1e.styleavatar.v1.ReenactRequest\x1a\x1f.styleavatar.v1.ReenactResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'styleavatar.v1.tracking_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TRACKREQUEST']._serialized_start=152
-  _globals['_TRACKREQUEST']._serialized_end=269
-  _globals['_TRACKRESPONSE']._serialized_start=272
-  _globals['_TRACKRESPONSE']._serialized_end=483
-  _globals['_REENACTREQUEST']._serialized_start=486
-  _globals['_REENACTREQUEST']._serialized_end=658
-  _globals['_REENACTRESPONSE']._serialized_start=661
-  _globals['_REENACTRESPONSE']._serialized_end=836
-  _globals['_TRACKCONFIG']._serialized_start=839
-  _globals['_TRACKCONFIG']._serialized_end=970
-  _globals['_REENACTCONFIG']._serialized_start=972
-  _globals['_REENACTCONFIG']._serialized_end=1036
-  _globals['_TRACKEDFACE']._serialized_start=1038
-  _globals['_TRACKEDFACE']._serialized_end=1151
-  _globals['_NOFACE']._serialized_start=1153
-  _globals['_NOFACE']._serialized_end=1230
-  _globals['_TRACKINGSERVICE']._serialized_start=1233
-  _globals['_TRACKINGSERVICE']._serialized_end=1404
+  _globals['_TRACKREQUEST']._serialized_start=184
+  _globals['_TRACKREQUEST']._serialized_end=301
+  _globals['_TRACKRESPONSE']._serialized_start=304
+  _globals['_TRACKRESPONSE']._serialized_end=515
+  _globals['_REENACTREQUEST']._serialized_start=518
+  _globals['_REENACTREQUEST']._serialized_end=690
+  _globals['_REENACTRESPONSE']._serialized_start=693
+  _globals['_REENACTRESPONSE']._serialized_end=868
+  _globals['_TRACKCONFIG']._serialized_start=871
+  _globals['_TRACKCONFIG']._serialized_end=1002
+  _globals['_REENACTCONFIG']._serialized_start=1004
+  _globals['_REENACTCONFIG']._serialized_end=1068
+  _globals['_TRACKEDFACE']._serialized_start=1070
+  _globals['_TRACKEDFACE']._serialized_end=1183
+  _globals['_NOFACE']._serialized_start=1186
+  _globals['_NOFACE']._serialized_end=1314
+  _globals['_TRACKINGSERVICE']._serialized_start=1317
+  _globals['_TRACKINGSERVICE']._serialized_end=1488
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
 from styleavatar.v1 import face_pb2 as _face_pb2
 from styleavatar.v1 import image_pb2 as _image_pb2
 from styleavatar.v1 import rendering_service_pb2 as _rendering_service_pb2
@@ -73,9 +76,11 @@ class TrackedFace(_message.Message):
     def __init__(self, parameters: _Optional[_Union[_face_pb2.FaceParameters, _Mapping]] = ..., dropped: _Optional[_Union[_image_pb2.DroppedFrames, _Mapping]] = ...) -> None: ...
 
 class NoFace(_message.Message):
-    __slots__ = ("frame_index", "dropped")
+    __slots__ = ("frame_index", "dropped", "capture_offset")
     FRAME_INDEX_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    CAPTURE_OFFSET_FIELD_NUMBER: _ClassVar[int]
     frame_index: int
     dropped: _image_pb2.DroppedFrames
-    def __init__(self, frame_index: _Optional[int] = ..., dropped: _Optional[_Union[_image_pb2.DroppedFrames, _Mapping]] = ...) -> None: ...
+    capture_offset: _duration_pb2.Duration
+    def __init__(self, frame_index: _Optional[int] = ..., dropped: _Optional[_Union[_image_pb2.DroppedFrames, _Mapping]] = ..., capture_offset: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
