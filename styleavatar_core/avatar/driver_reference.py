@@ -26,6 +26,9 @@ _SLOWEST_S, _PLACE_SLOWEST_S = 45.0, 5.0  # and later on
 _FRONTAL_RADIANS = 0.45
 # Who faced the camera for this share of the time is frontal then, however long they look aside.
 _FACING_RADIANS, _FACING_SHARE = 0.25, 0.2
+# Lips that never came nearer were never closed: who smiles all the while shows teeth. Of the closed
+# lips of 16 people the fit says -0.009 to 0.010.
+_CLOSED_LIP_GAP_MAX = 0.02  # decimetres
 
 
 class DriverReference:
@@ -111,8 +114,9 @@ class DriverReference:
         expressions = seen[frontal, 6:]
         trust = self._seen_s / (self._seen_s + _TRUST_S)
         own = np.percentile(expressions, NEUTRAL_PERCENTILE, axis=0)
-        closed = float(np.percentile(self._lips.of(expressions), CLOSED_PERCENTILE))
         usual, usual_closed = self._usual
+        closed = float(np.percentile(self._lips.of(expressions), CLOSED_PERCENTILE))
+        closed = min(closed, max(_CLOSED_LIP_GAP_MAX, usual_closed))
         return trust * own + (1 - trust) * usual, trust * closed + (1 - trust) * usual_closed
 
 

@@ -15,6 +15,7 @@ from styleavatar_core.avatar.reenactment import (
 )
 from styleavatar_core.avatar.statistics import measure_closed_lip_gap
 from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.face3d.arkit import ARKIT_INDEX
 from styleavatar_core.face3d.camera import (
     parameters_in_crop,
     quaternion_from_rotation_vector,
@@ -41,6 +42,8 @@ def test_the_same_person_keeps_every_trained_frame() -> None:
 
 def test_another_person_moves_the_avatar_but_not_its_size_or_place() -> None:
     driver = person(400, scale=0.25, rest=0.3, seed=1)
+    for p in driver:  # lips that close over a jaw which hangs
+        p.expression[ARKIT_INDEX["mouthClose"]] = 0.48
     results = [r.parameters for r in map(Retargeter(STATISTICS).retarget, driver)]
     late = slice(60, None)
     for index, least in ((JAW, 0.95), (BLINK, 0.98), (SMILE, 0.9)):
@@ -92,6 +95,17 @@ def test_a_closed_mouth_closes_that_of_an_avatar_who_talked_all_the_time() -> No
     opened, wanted = shown - np.min(shown), asked - np.min(asked)
     assert max(wanted) > 0.05
     assert opened == pytest.approx(wanted, abs=0.01)
+
+
+def test_who_smiles_all_the_while_with_parted_lips_is_shown_so() -> None:
+    smiling = person(1, scale=0.4, rest=0.2, seed=6)[0]
+    retargeter = Retargeter(STATISTICS)
+    lips = lip_gap(STATISTICS.model_id)
+    asked = float(lips.of(smiling.expression))
+    for index in range(600):  # 20 s
+        shown = retargeter.retarget(replace(smiling, capture_time_s=index / 30)).parameters
+    assert asked > STATISTICS.closed_lip_gap + 0.02  # decimetres
+    assert lips.of(shown.expression) == pytest.approx(asked, abs=0.01)
 
 
 def test_a_driver_who_always_looks_aside_comes_out_frontal() -> None:
