@@ -76,6 +76,8 @@ class TrainedRange:
             if self._is_within_model:
                 return wanted, False
             return replace(wanted, expression=self._coefficients(wanted.expression)), False
+        eyes = self._parts["eye_rotation"]
+        held[eyes] = self._eyes_together(values[eyes], held[eyes])
         parts = {name: held[part] for name, part in self._parts.items()}
         rotation = wanted.rotation
         if beyond[self._parts["rotation"]].any():
@@ -89,6 +91,15 @@ class TrainedRange:
             eye_rotation=parts["eye_rotation"].reshape(2, 2).astype(np.float32),
         )
         return parameters, bool(np.count_nonzero(np.abs(beyond) > self._margin))
+
+    def _eyes_together(self, wanted: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """Returns (4,) rotations of eyes of which what holds one back holds the other, too."""
+        back = (held - wanted).reshape(2, 2)
+        common = np.maximum(back.max(axis=0), 0.0) + np.minimum(back.min(axis=0), 0.0)
+        part = self._parts["eye_rotation"]
+        moved = wanted + np.tile(common, 2)
+        together, _ = _bend(moved, self._minimum[part], self._maximum[part], self._margin[part])
+        return together
 
     def _coefficients(self, expression: FloatArray) -> FloatArray:
         return np.minimum(np.maximum(expression, 0.0), self._expression_max).astype(np.float32)

@@ -124,6 +124,36 @@ def test_what_is_beyond_the_range_is_held_back_and_said() -> None:
     assert STATISTICS.rotation.maximum[1] < yaw < STATISTICS.rotation.maximum[1] + 0.15
 
 
+def squinting(**eyes: tuple[float, ...]) -> ParameterStatistics:
+    """An avatar whose person crossed the eyes: neither was seen to look far outward."""
+    parts = {name: np.array(values, np.float32) for name, values in eyes.items()}
+    return replace(STATISTICS, eye_rotation=replace(STATISTICS.eye_rotation, **parts))
+
+
+def test_eyes_that_are_held_back_do_not_squint() -> None:
+    statistics = squinting(
+        minimum=(-0.2, -0.9, -0.2, -0.1), maximum=(0.2, 0.1, 0.2, 0.9), std=(0.1,) * 4
+    )
+    retargeter = Retargeter(statistics)
+    shown = []
+    for yaw in np.linspace(-0.7, 0.7, 57):
+        looking = replace(AVATAR[0], eye_rotation=np.array([[0.05, yaw]] * 2, np.float32))
+        shown.append(retargeter.retarget(looking).parameters.eye_rotation)
+    left, right = np.transpose(shown, (1, 0, 2))
+    assert left == pytest.approx(right, abs=0.02)
+    assert np.ptp(left[:, 1]) > 0.25
+    assert np.abs(np.diff(left[:, 1])).max() < 0.03  # no jump where one begins to be held
+
+
+def test_crossed_eyes_are_crossed_as_far_as_was_seen() -> None:
+    statistics = squinting(
+        minimum=(-0.2, -0.3, -0.2, -0.1), maximum=(0.2, 0.1, 0.2, 0.3), std=(0.1,) * 4
+    )
+    crossed = replace(AVATAR[0], eye_rotation=np.array([[0, -0.8], [0, 0.8]], np.float32))
+    shown = Retargeter(statistics).retarget(crossed).parameters.eye_rotation
+    assert shown[:, 1] == pytest.approx([-0.35, 0.35], abs=0.01)
+
+
 def test_a_lost_face_is_held_then_fades_to_rest() -> None:
     retargeter = Retargeter(STATISTICS)
     assert retargeter.hold(0.0).parameters.scale == pytest.approx(STATISTICS.scale.mean[0])
