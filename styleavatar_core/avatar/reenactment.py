@@ -36,6 +36,9 @@ DriverMode = Literal["same_person", "other_person"]
 
 _TURNED_FROM, _TURNED_TO = 0.25, 0.45  # a driver who always looks aside is taken as frontal
 
+# Of each eye from the middle of both, radians: more is a squint, which a clip may hold for seconds.
+_EYES_APART_MAX = 0.1
+
 _BLINK = tuple(ARKIT_NAMES.index(f"eyeBlink{side}") for side in ("Left", "Right"))
 _LOOK = tuple(i for i, name in enumerate(ARKIT_NAMES) if name.startswith("eyeLook"))
 
@@ -211,13 +214,19 @@ class Retargeter:
         return moved.astype(np.float32)
 
     def _resting(self) -> FaceParameters:
+        """Returns the avatar's face at rest: lips closed, eyes on one point before it."""
         statistics = self._statistics
+        # Each coefficient at its lowest together part the lips of a face that is never at rest.
+        neutral = np.clip(statistics.neutral_expression, 0.0, self._lips.expression_max)
+        shut = self._lips.with_gap(neutral, statistics.closed_lip_gap, statistics.expression.std)
+        eyes = statistics.eye_rotation.mean.reshape(2, 2)
+        middle = eyes.mean(axis=0)
         return FaceParameters(
             model_id=statistics.model_id,
             rotation=quaternion_from_rotation_vector(statistics.rotation.mean),
             translation=np.append(statistics.translation.mean, 0.0).astype(np.float32),
             scale=float(statistics.scale.mean[0]),
-            expression=statistics.neutral_expression.copy(),
-            eye_rotation=statistics.eye_rotation.mean.reshape(2, 2).copy(),
+            expression=shut.astype(np.float32),
+            eye_rotation=middle + np.clip(eyes - middle, -_EYES_APART_MAX, _EYES_APART_MAX),
             confidence=0.0,
         )

@@ -154,6 +154,16 @@ def test_crossed_eyes_are_crossed_as_far_as_was_seen() -> None:
     assert shown[:, 1] == pytest.approx([-0.35, 0.35], abs=0.01)
 
 
+def test_at_rest_the_mouth_is_closed_and_the_eyes_do_not_squint() -> None:
+    talker = STATISTICS.neutral_expression.copy()
+    talker[JAW] = 0.3
+    statistics = replace(squinting(mean=(0.0, -0.3, 0.1, 0.5)), neutral_expression=talker)
+    resting = Retargeter(statistics).hold(0.0).parameters
+    gap = lip_gap(statistics.model_id).of(resting.expression)
+    assert gap == pytest.approx(statistics.closed_lip_gap, abs=0.001)
+    assert resting.eye_rotation == pytest.approx(np.array([[0.0, 0.0], [0.1, 0.2]]), abs=1e-6)
+
+
 def test_a_lost_face_is_held_then_fades_to_rest() -> None:
     retargeter = Retargeter(STATISTICS)
     assert retargeter.hold(0.0).parameters.scale == pytest.approx(STATISTICS.scale.mean[0])
