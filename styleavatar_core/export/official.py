@@ -90,9 +90,11 @@ def import_official(
     parts = read_checkpoint(checkpoint)
     for name in (network, *PUBLISHED_MAPS):
         if name not in parts:
+            has_last = name == "g_ema" and "i_g" in parts
             raise AssetError(
                 f"{checkpoint.name} lacks '{name}'; a checkpoint of the published training holds "
                 f"{', '.join((network, *PUBLISHED_MAPS))}"
+                + ("; it has 'i_g', which --last imports" if has_last else "")
             )
     state = convert_published_generator(network, parts[network], config)
     maps = convert_published_maps(parts, config)

@@ -169,10 +169,11 @@ def convert_published_generator(
         Contiguous float32 tensors for ``PortraitGenerator(config).load_state_dict``.
 
     Raises:
-        AssetError: A parameter is unknown, missing or of another shape.
+        AssetError: A parameter is unknown, missing, of another shape, or holds no numbers.
     """
     are_tensors = isinstance(parameters, Mapping) and all(
-        isinstance(tensor, torch.Tensor) for tensor in parameters.values()
+        isinstance(name, str) and isinstance(tensor, torch.Tensor)
+        for name, tensor in parameters.items()
     )
     if not are_tensors:
         raise AssetError(f"'{network}' of the checkpoint is no table of tensors")
@@ -185,9 +186,10 @@ def convert_published_generator(
             f"'{network}' of the checkpoint lacks {len(missing)} of {len(wanted)} parameters, "
             f"among them what is '{missing[0]}' here; is it a whole checkpoint of StyleAvatar?"
         )
-    for name, tensor in state.items():
-        _require_shape(f"'{network}', '{name}' here", tensor, wanted[name].shape)
-    return {name: tensor.detach().float().contiguous() for name, tensor in state.items()}
+    return {
+        name: _plain_tensor(f"'{network}', '{name}' here", tensor, wanted[name].shape)
+        for name, tensor in state.items()
+    }
 
 
 def convert_published_maps(
@@ -203,7 +205,7 @@ def convert_published_maps(
         (1, C, F, F) contiguous float32 by the names that bundles use.
 
     Raises:
-        AssetError: A map is of another shape.
+        AssetError: A map is of another shape, or holds no numbers.
     """
     maps: dict[str, torch.Tensor] = {}
     for published, ours in PUBLISHED_MAPS.items():
@@ -211,13 +213,13 @@ def convert_published_maps(
         channels = part.feature_channels if ours.endswith("feature") else 12
         shape = torch.Size((1, channels, part.size, part.size))
         batch = parts[published]
-        one = batch[:1] if isinstance(batch, torch.Tensor) else batch
-        _require_shape(f"'{published}'", one, shape)
-        maps[ours] = one.detach().float().contiguous()
+        one = batch[:1] if isinstance(batch, torch.Tensor) and batch.ndim else batch
+        maps[ours] = _plain_tensor(f"'{published}'", one, shape)
     return maps
 
 
-def _require_shape(what: str, tensor: object, shape: torch.Size) -> None:
+def _plain_tensor(what: str, tensor: object, shape: torch.Size) -> torch.Tensor:
+    """Returns a tensor of a checkpoint as contiguous float32, if it is what must be there."""
     if not isinstance(tensor, torch.Tensor):
         raise AssetError(f"{what} of the checkpoint is no tensor but {type(tensor).__name__}")
     if tensor.shape != shape:
@@ -225,3 +227,12 @@ def _require_shape(what: str, tensor: object, shape: torch.Size) -> None:
             f"{what}: the checkpoint has {tuple(tensor.shape)} where the paper's configuration has "
             f"{tuple(shape)}; only checkpoints at 1024 px with the published widths can be imported"
         )
+    if not tensor.is_floating_point() or tensor.is_meta or tensor.layout != torch.strided:
+        raise AssetError(f"{what} of the checkpoint holds no plain numbers but {tensor.dtype}")
+    plain = tensor.detach().float().contiguous()
+    if not plain.isfinite().all():
+        raise AssetError(
+            f"{what}: the checkpoint holds values that are not finite, so its training had "
+            "diverged; import an earlier one"
+        )
+    return plain

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,7 +208,8 @@ def refused(config: GeneratorConfig, folder: Path, message: str, **changes: obje
 
 
 def test_missing_parts_are_named(config: GeneratorConfig, tmp_path: Path) -> None:
-    refused(config, tmp_path, "lacks 'g_ema'", g_ema=None)
+    refused(config, tmp_path, "lacks 'g_ema'.*has 'i_g', which --last imports", g_ema=None)
+    refused(config, tmp_path, r"lacks 'g_ema'.*skip_back$", g_ema=None, i_g=None)
     refused(config, tmp_path, "lacks 'skip_back'", skip_back=None)
 
 
@@ -224,7 +226,33 @@ def test_missing_unknown_and_odd_parameters_are_named(
     wide = parameters | {"get_mask.0.weight": torch.zeros(1, 64, 3, 3)}
     refused(config, tmp_path, r"mask_conv\.weight.*\(1, 64, 3, 3\).*\(1, 32, 3, 3\)", g_ema=wide)
     refused(config, tmp_path, "'g_ema' of the checkpoint is no table", g_ema=[1, 2])
+    refused(config, tmp_path, "'g_ema' of the checkpoint is no table", g_ema={0: torch.zeros(1)})
     refused(config, tmp_path, "'feature_face' of the checkpoint is no tensor", feature_face=3.0)
+    scalar = torch.tensor(3.0)
+    refused(config, tmp_path, r"'feature_face': the checkpoint has \(\)", feature_face=scalar)
+
+
+def test_weights_and_maps_of_a_diverged_training_are_refused(
+    config: GeneratorConfig, tmp_path: Path
+) -> None:
+    parts = write_published_checkpoint(tmp_path / "whole.pt", config)
+    name = "mapping.0.bias"
+    broken = parts["g_ema"] | {name: torch.full_like(parts["g_ema"][name], torch.nan)}
+    refused(config, tmp_path, r"mapping\.layers\.0\.bias.*not finite.*diverged", g_ema=broken)
+    maps = torch.full_like(parts["skip_face"], torch.inf)
+    refused(config, tmp_path, "'skip_face'.*not finite", skip_face=maps)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [torch.Tensor.to_sparse, torch.Tensor.cfloat, lambda tensor: tensor.to("meta")],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(
+    config: GeneratorConfig, tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    parameters = write_published_checkpoint(tmp_path / "whole.pt", config)["g_ema"]
+    odd = parameters | {"mapping.0.bias": change(parameters["mapping.0.bias"])}
+    refused(config, tmp_path, r"mapping\.layers\.0\.bias.*no plain numbers", g_ema=odd)
 
 
 def test_parameters_of_a_parallel_training_are_recognised(
