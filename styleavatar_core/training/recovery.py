@@ -92,6 +92,7 @@ def recover(saved: Clock, now: Clock, trouble: Trouble) -> Clock:
     return replace(
         saved,
         elapsed_s=now.elapsed_s,
+        resume_count=now.resume_count,
         rate_factor=rate_factor,
         judge_factor=judge_factor,
         health=Health(),

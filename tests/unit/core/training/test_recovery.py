@@ -93,6 +93,11 @@ def test_divergence_halves_the_rate_until_it_is_given_up():
     assert recover(Clock(), now, Trouble.NOT_FINITE).is_given_up
 
 
+def test_what_is_gone_back_to_may_be_older_than_an_interruption_that_is_still_counted():
+    resumed = Clock(step=300, elapsed_s=90.0, resume_count=2)
+    assert recover(Clock(step=100), resumed, Trouble.NOT_FINITE).resume_count == 2
+
+
 def judged_step(dataset, tiny_config, **changes):
     """Takes one step with the discriminator; returns its trainer, weights before, and result."""
     config = TrainConfig(step_count=10, adversarial_start=0.0, **changes)
