@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from styleavatar_core.data.mediapipe_import import import_mediapipe
+from styleavatar_core.data.mediapipe_import import QuietSolution, import_mediapipe
 from styleavatar_core.errors import AssetError
 from styleavatar_core.types import ByteArray, FloatArray
 
@@ -79,10 +79,12 @@ class ForegroundMatting:
         return alpha[0, 0].clamp(0, 1).numpy()
 
 
-def _open_selfie_segmentation() -> Any:
+def _open_selfie_segmentation() -> QuietSolution:
     solutions = import_mediapipe().solutions
     # Model 0 keeps the outline of hair tighter than model 1 (landscape).
-    return solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+    return QuietSolution(
+        lambda: solutions.selfie_segmentation.SelfieSegmentation(model_selection=0)
+    )
 
 
 def _load_torchscript(path: Path) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from styleavatar_core.data.frame_clock import FrameClock
-from styleavatar_core.data.mediapipe_import import import_mediapipe
+from styleavatar_core.data.mediapipe_import import QuietSolution, import_mediapipe
 from styleavatar_core.errors import AssetError, InvalidInputError
 from styleavatar_core.face3d.camera import from_pixels, to_pixels
 from styleavatar_core.types import ByteArray, FloatArray
@@ -164,8 +164,9 @@ class LandmarkDetector:
 
 class _BundledBackend:
     def __init__(self, face_count: int) -> None:
-        self._mesh = mp.solutions.face_mesh.FaceMesh(
-            static_image_mode=face_count > 1, max_num_faces=face_count, refine_landmarks=True
+        options = {"max_num_faces": face_count, "refine_landmarks": True}
+        self._mesh = QuietSolution(
+            lambda: mp.solutions.face_mesh.FaceMesh(static_image_mode=face_count > 1, **options)
         )
 
     def landmarks(self, frame: ByteArray) -> list[FloatArray]:

@@ -25,6 +25,44 @@ def test_no_false_alarm_and_no_true_one_lost() -> None:
     assert (result.returncode, result.stderr) == (0, "there is little memory\n")
 
 
+START = """
+import os
+import numpy as np
+from styleavatar_core.data import matting
+from styleavatar_core.tracking.landmarks import LandmarkDetector
+frame = np.zeros((64, 64, 3), np.uint8)
+with LandmarkDetector() as detector:
+    detector.detect(frame, 0.0)
+matting.ForegroundMatting().matte(frame)
+os.write(2, b"there is little memory\\n")
+"""
+
+
+def test_models_start_without_a_word() -> None:
+    command = [sys.executable, "-c", START]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "there is little memory\n")
+
+
+def test_of_two_that_leave_lines_out_at_once_none_takes_the_others() -> None:
+    program = (
+        "import os, threading\n"
+        "from styleavatar_core.data.native_stderr import lines_left_out\n"
+        "def tell(name):\n"
+        "    for _ in range(100):\n"
+        "        with lines_left_out([b'noise']):\n"
+        "            os.write(2, name + b' noise\\n' + name + b'\\n')\n"
+        "threads = [threading.Thread(target=tell, args=(name,)) for name in (b'ann', b'bob')]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "os.write(2, b'end\\n')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    told = result.stderr.splitlines()
+    assert sorted(told[:-1]) == ["ann"] * 100 + ["bob"] * 100
+    assert told[-1] == "end"
+
+
 def test_the_error_stream_comes_back_after_a_failure() -> None:
     program = (
         "import os, tempfile\n"
