@@ -70,14 +70,24 @@ def create(
                 minutes=minutes,
             )
             avatar_id = str(accepted["avatar_id"])
-            console.print(f"Avatar {avatar_id} is queued as {accepted['job_id']}.")
-            job = follow(client, str(accepted["job_id"]), console)
+            job_id = str(accepted["job_id"])
+            console.print(f"Avatar {avatar_id} is queued as {job_id}.")
+            try:
+                job = follow(client, job_id, console)
+            except KeyboardInterrupt as stop:
+                url = gateway.rstrip("/")
+                typer.echo(
+                    f"No longer followed; the training goes on, and {url} shows it. To end it: "
+                    f"curl -X POST {url}/v1/training-jobs/{job_id}:cancel",
+                    err=True,
+                )
+                raise typer.Exit(130) from stop
             _refuse_unfinished(job)
             if output is not None:
                 client.fetch_bundle(avatar_id, output)
-                console.print(f"Bundle written to {output}.")
+                typer.echo(f"Bundle written to {output}.")
     except ClientError as error:
-        Console(stderr=True).print(f"styleavatar create: {error}", style="red")
+        typer.secho(f"styleavatar create: {error}", fg="red", err=True)
         raise typer.Exit(2) from error
     console.print(f"Ready: styleavatar drive --avatar {avatar_id} --video DRIVER.mp4")
 

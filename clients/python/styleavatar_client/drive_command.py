@@ -101,7 +101,7 @@ def drive(
                 report.add(answer)
                 recorder.add(answer)
     except ClientError as error:
-        console.print(f"[red]{error}[/red]", highlight=False)
+        typer.secho(f"styleavatar drive: {error}", fg="red", err=True)
         raise typer.Exit(2) from error
     if json_output:
         typer.echo(json.dumps({**report.figures(), "synthetic": True}))

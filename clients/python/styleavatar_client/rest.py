@@ -35,12 +35,16 @@ class GatewayClient:
     Args:
         url: Of the gateway.
         api_key: Shown to it, where it asks for one.
+
+    Raises:
+        ClientError: This is no URL.
     """
 
     def __init__(self, url: str = DEFAULT_GATEWAY, *, api_key: str = "") -> None:
         self._url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(base_url=self._url, timeout=_TIMEOUT, headers=headers)
+        with self._translated():
+            self._http = httpx.Client(base_url=self._url, timeout=_TIMEOUT, headers=headers)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -201,7 +205,13 @@ class GatewayClient:
         """Turns what goes wrong on the way into sentences; advice is for when it had got there."""
         try:
             yield
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise ClientError(
+                f"{self._url} is no address of a gateway: it begins with http:// or https://, as "
+                f"{DEFAULT_GATEWAY} does.",
+                code="INVALID_ARGUMENT",
+            ) from error
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise ClientError(
                 f"No gateway answers at {self._url} ({error}). Start one with `styleavatar serve`,"
                 " or say where it is with --gateway.",

@@ -188,3 +188,12 @@ def test_nobody_there() -> None:
         pytest.raises(ClientError, match="styleavatar serve"),
     ):
         client.list_avatars()
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "http://gateway:port"])
+def test_what_is_no_url_is_told(url: str) -> None:
+    with (
+        pytest.raises(ClientError, match=f"{url} is no address of a gateway: it begins with http"),
+        GatewayClient(url) as client,
+    ):
+        client.get_job("job-1")
