@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -130,9 +129,6 @@ def _load(point: EntryPoint) -> Command:
 
 def main() -> None:
     """Runs the command line; errors made on purpose become one sentence and exit code 2."""
-    # MediaPipe's and TensorFlow Lite's start-up lines are of no use to anybody.
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         build_app()()
     except StyleAvatarError as error:
@@ -140,7 +136,9 @@ def main() -> None:
         sys.stderr.write(f"styleavatar: {message[:1].lower()}{message[1:].rstrip('.')}.\n")
         sys.exit(INPUT_ERROR_CODE)
     except OSError as error:  # no room, no rights, no such folder: the system says which
-        sys.stderr.write(f"styleavatar: {error}.\n")
+        named = error.filename is not None and error.strerror
+        told = f"{error.filename}: {error.strerror}" if named else str(error)
+        sys.stderr.write(f"styleavatar: {told}.\n")
         sys.exit(INPUT_ERROR_CODE)
     except (TrainingCanceled, KeyboardInterrupt) as stop:
         sys.stderr.write(f"styleavatar: {str(stop) or 'stopped'}.\n")

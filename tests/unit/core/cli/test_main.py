@@ -57,6 +57,15 @@ def test_who_stops_a_command_is_told_that_it_goes_on_only_where_it_does(
     assert capsys.readouterr().err.endswith(f"styleavatar: {told}.\n")
 
 
+def test_what_the_system_refuses_is_told_without_its_numbers(tmp_path, monkeypatch, capsys):
+    words = ["train", str(tmp_path), str(tmp_path / "out"), "--consent", "It is me and I agree."]
+    monkeypatch.setattr(sys, "argv", ["styleavatar", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f"styleavatar: {tmp_path}: Is a directory.\n")
+
+
 def test_pretraining_needs_the_consent_of_all_persons(tmp_path):
     command = ["pretrain", "a.mp4", "b.mp4", str(tmp_path / "out")]
     result = CliRunner().invoke(build_app(), command)
@@ -114,6 +123,7 @@ def test_what_is_made_of_a_bundle_goes_beside_it(tmp_path, monkeypatch, name):
     result = CliRunner().invoke(build_app(), ["export", str(bundle)], catch_exceptions=False)
     assert result.exit_code == 0
     assert {path.name for path in tmp_path.iterdir()} == {name, "ada.v2.onnx"}
+    assert "at most 0 of 255 levels from torch's picture" in result.output
     assert sorted(bundle.glob("*")) == held
     assert beside_bundle(bundle, ".control.json") == tmp_path / "ada.v2.control.json"
 
