@@ -23,7 +23,6 @@ _COEFFICIENT_COUNT_MAX = 1024
 # Far beyond any face in any frame; keeps arithmetic on hostile numbers finite.
 _MAGNITUDE_MAX = 1e4
 _LENGTH_MIN = 1e-3
-_SECOND_NS = 1_000_000_000
 _DURATION_S_MAX = 315_576_000_000  # 10,000 years, says protobuf
 # Where the numbers of a face lie when they are one array: checked together, before every frame.
 _PARTS = {
@@ -45,9 +44,7 @@ def duration_from_seconds(seconds: float) -> Duration:
 
 def set_duration(duration: Duration, seconds: float) -> None:
     """Writes seconds, to the nanosecond, into a Duration that is part of a message."""
-    whole, nanos = divmod(round(abs(seconds) * 1e9), _SECOND_NS)
-    sign = -1 if seconds < 0 else 1
-    duration.seconds, duration.nanos = sign * whole, sign * nanos
+    duration.FromNanoseconds(round(seconds * 1e9))
 
 
 def seconds_from_duration(duration: Duration) -> float:
