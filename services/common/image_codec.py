@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.types import ByteArray
@@ -19,17 +19,8 @@ ImageFormatName = Literal["jpeg", "png", "raw_rgb"]
 SIDE_PX_MIN = 16
 SIDE_PX_MAX = 4096
 
+_ORIENTATION = ExifTags.Base.Orientation
 _EXIF, _EXIF_WITHIN_BYTES = b"Exif\0\0", 4096  # it stands among the first segments
-_UPRIGHT = 1
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def encode_image(image: ByteArray, image_format: ImageFormatName, jpeg_quality: int = 90) -> bytes:
@@ -126,11 +117,11 @@ def _upright(image: ByteArray, data: bytes | memoryview) -> ByteArray:
     """Turns a photograph as its camera says that it was held (EXIF)."""
     if _EXIF not in bytes(data[:_EXIF_WITHIN_BYTES]):
         return image
-    turn = None
+    picture = Image.fromarray(image)
     with contextlib.suppress(Exception):  # a camera's note that cannot be read turns nothing
-        notes = Image.open(io.BytesIO(data)).getexif()
-        turn = _TURNS.get(notes.get(ExifTags.Base.Orientation, _UPRIGHT))
-    return image if turn is None else np.asarray(Image.fromarray(image).transpose(turn))
+        picture.getexif()[_ORIENTATION] = Image.open(io.BytesIO(data)).getexif()[_ORIENTATION]
+        return np.asarray(ImageOps.exif_transpose(picture))
+    return image
 
 
 def _decode_png(data: bytes | memoryview) -> ByteArray:

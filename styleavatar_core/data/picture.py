@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.types import ByteArray
@@ -14,25 +16,20 @@ from styleavatar_core.types import ByteArray
 SYNTHETIC_NOTE = "Synthetic: made by StyleAvatar"
 
 _GAP_PX = 2
-_COMMENT = b"\xff\xfe"  # JPEG's marker
-_HEADER_START = 4  # where the length of JFIF's header stands, behind two markers
 
 
 def encode_jpeg(image: ByteArray, quality: int = 92) -> bytes:
     """Encodes an (H, W, 3) uint8 RGB picture with an avatar in it, as its comment says."""
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    note = SYNTHETIC_NOTE.encode()
-    comment = _COMMENT + (2 + len(note)).to_bytes(2, "big") + note
-    written = data.tobytes()
-    header_end = _HEADER_START + int.from_bytes(written[_HEADER_START : _HEADER_START + 2], "big")
-    return written[:header_end] + comment + written[header_end:]
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, comment=SYNTHETIC_NOTE)
+    return buffer.getvalue()
 
 
 def encode_png(image: ByteArray) -> bytes:
     """Encodes an (H, W, 3) uint8 RGB picture without loss."""
-    _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return data.tobytes()
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def decode_jpeg(data: bytes) -> ByteArray:
@@ -41,10 +38,11 @@ def decode_jpeg(data: bytes) -> ByteArray:
     Raises:
         InvalidInputError: The bytes are no picture.
     """
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise InvalidInputError("the bytes are not a picture that can be decoded")
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except OSError as error:
+        raise InvalidInputError("the bytes are not a picture that can be decoded") from error
 
 
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], cell_px: int) -> ByteArray:
