@@ -29,7 +29,7 @@ from benchmarks.engine_parts.case import DEVICE, Case, Figures
 from benchmarks.engine_parts.first_frame import first_frame_s
 from benchmarks.engine_parts.measuring import measure
 from benchmarks.engine_parts.peak import peak_gflops
-from benchmarks.engine_parts.to_jpeg import jpeg_figures, to_jpeg_figures
+from benchmarks.engine_parts.to_jpeg import jpeg_figures, nvjpeg_figures, to_jpeg_figures
 from benchmarks.engine_parts.untrained import Untrained, frozen_errors
 from benchmarks.engine_parts.work import frozen_work, roofline_figures, rule_ms, trained_gflop
 from benchmarks.report import build_report, print_report, refuse_repeats, write_report
@@ -167,6 +167,8 @@ def measure_all(options: argparse.Namespace) -> Iterator[Figures]:
             for name in peaks
         }
         yield apart(jpeg_figures) or {}
+        if DEVICE == "cuda":
+            yield apart(nvjpeg_figures) or {}
         for preset in options.presets:
             yield from measure_preset(preset, options, peaks)
     if "live" in options.only:

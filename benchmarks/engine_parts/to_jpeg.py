@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.engine_parts.case import DEVICE, Figures, Held
+from benchmarks.engine_parts.case import Figures, Held
 from benchmarks.engine_parts.first_frame import frontal_face
 from services.common.image_codec import encode_image
 from services.rendering.convert import DEFAULT_JPEG_QUALITY
@@ -81,18 +81,28 @@ def _next_avatar_memory(preset: str, backend: str, path: Path, thread_count: int
 
 
 def jpeg_figures() -> Figures:
-    """Encodes a picture of 1024 pixels by what the service uses, and by nvJPEG where it is."""
+    """Encodes a picture of 1024 pixels by what the service uses."""
     picture = _picture()
-    turbo_ms = _median_ms(lambda: encode_image(picture, "jpeg", DEFAULT_JPEG_QUALITY))
-    figures: Figures = {"jpeg.turbo_ms": turbo_ms}
-    if DEVICE == "cuda" and importlib.util.find_spec("torchvision"):
-        from torchvision.io import encode_jpeg
+    return {
+        "jpeg.turbo_ms": _median_ms(lambda: encode_image(picture, "jpeg", DEFAULT_JPEG_QUALITY))
+    }
 
-        pixels = torch.from_numpy(picture).permute(2, 0, 1).contiguous().cuda()
-        figures["jpeg.nvjpeg_ms"] = _median_ms(
+
+def nvjpeg_figures() -> Figures:
+    """Encodes the same picture on the GPU; gives nothing where torchvision, which has it, is not.
+
+    Apart from the other: not every build of torchvision can.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return {}
+    from torchvision.io import encode_jpeg
+
+    pixels = torch.from_numpy(_picture()).permute(2, 0, 1).contiguous().cuda()
+    return {
+        "jpeg.nvjpeg_ms": _median_ms(
             lambda: encode_jpeg(pixels, quality=DEFAULT_JPEG_QUALITY).cpu()
         )
-    return figures
+    }
 
 
 def _picture() -> ByteArray:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from benchmarks.engine import read_options
+from benchmarks.engine import measure_all, read_options
 from benchmarks.engine_parts import apart
 from tests.fakes.nano_bundle import write_nano_bundle
 
@@ -33,6 +34,16 @@ def test_no_engine_on_a_gpu_is_compared_with_a_baseline_on_the_cpu(
     assert read_options([]).baselines == ["eager"]
     with pytest.raises(SystemExit):
         read_options(["--baselines", "naive"])
+
+
+def test_nvjpeg_is_a_step_of_its_own_that_costs_no_other_figure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.engine.DEVICE", "cuda")
+    monkeypatch.setattr("benchmarks.engine.apart", lambda step, **options: {step.__name__: 1.0})
+    steps = list(islice(measure_all(read_options(["--quick"])), 3))
+    assert {"jpeg_figures": 1.0} in steps
+    assert {"nvjpeg_figures": 1.0} in steps
 
 
 def _divide(number: int, by: int) -> float:
