@@ -177,6 +177,22 @@ class _Tuple(nn.Module):
         return (self.module(values),)
 
 
+def test_an_engine_can_be_closed_after_a_capture_that_failed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stream(HostStream):
+        close = CudaStream.close
+
+    def refuse() -> None:
+        raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
+
+    engine = TorchEngine(frozen_nano(), stream=Stream(captures=False))
+    engine.render(batch_of(engine, 1))
+    monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
+    engine.close()
+    assert "memory stays with torch" in caplog.text
+
+
 def test_the_largest_batch_is_captured_first() -> None:
     sizes: list[int] = []
 
