@@ -107,17 +107,7 @@ def _problems(node: NodeProto, types: dict[str, int], constants: set[str]) -> li
     """Returns what is wrong with a node."""
     if node.op_type not in OPERATOR_TYPES:
         return [f"{node.name}: {node.op_type} is not supported"]
-    problems = []
-    if types[node.output[0]] not in OPERATOR_TYPES[node.op_type]:
-        name = TensorProto.DataType.Name(types[node.output[0]])
-        problems.append(f"{node.name}: {node.op_type} cannot give {name}")
-    for source in node.input:
-        # Bytes exist at the ends of a network only.
-        if source and types[source] == TensorProto.UINT8 and node.op_type != "Cast":
-            problems.append(f"{node.name}: {node.op_type} cannot take UINT8")
-    floats = {types[source] for source in node.input if source and types[source] in FLOATS}
-    if len(floats) > 1 and node.op_type != "Resize":
-        problems.append(f"{node.name}: {node.op_type} mixes types, which strong typing forbids")
+    problems = _problems_of_types(node, types)
     known = ATTRIBUTES.get(node.op_type, {})
     for attribute in node.attribute:
         if attribute.name not in known:
@@ -132,4 +122,23 @@ def _problems(node: NodeProto, types: dict[str, int], constants: set[str]) -> li
             source = node.input[position]
             if source not in constants:
                 problems.append(f"{node.name}: input {position} must be a constant")
+    return problems
+
+
+def _problems_of_types(node: NodeProto, types: dict[str, int]) -> list[str]:
+    """Returns what is wrong with the types that a node takes and gives."""
+    given = types[node.output[0]]
+    taken = [types[source] for source in node.input if source]
+    problems = []
+    if given not in OPERATOR_TYPES[node.op_type]:
+        name = TensorProto.DataType.Name(given)
+        problems.append(f"{node.name}: {node.op_type} cannot give {name}")
+    # Bytes exist at the ends of a network only, and nothing but floats becomes of them.
+    if TensorProto.UINT8 in taken and node.op_type != "Cast":
+        problems.append(f"{node.name}: {node.op_type} cannot take UINT8")
+    kinds = {given, *taken}
+    if node.op_type == "Cast" and TensorProto.UINT8 in kinds and not kinds & FLOATS:
+        problems.append(f"{node.name}: Cast turns UINT8 into floats only, and floats into it")
+    if len(FLOATS.intersection(taken)) > 1 and node.op_type != "Resize":
+        problems.append(f"{node.name}: {node.op_type} mixes types, which strong typing forbids")
     return problems

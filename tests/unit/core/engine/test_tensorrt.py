@@ -122,6 +122,22 @@ def test_what_the_parser_refuses_is_named(node: onnx.NodeProto, kind: int, messa
     assert any(message in problem for problem in unsupported_parts(model))
 
 
+@pytest.mark.parametrize(
+    ("kind", "out_kind", "is_taken"),
+    [
+        (TensorProto.UINT8, TensorProto.FLOAT16, True),
+        (TensorProto.FLOAT, TensorProto.UINT8, True),
+        (TensorProto.UINT8, TensorProto.INT64, False),
+        (TensorProto.INT32, TensorProto.UINT8, False),
+    ],
+)
+def test_bytes_become_floats_only_and_come_from_them(
+    kind: int, out_kind: int, is_taken: bool
+) -> None:
+    node = helper.make_node("Cast", ["x"], ["y"], to=out_kind)
+    assert (unsupported_parts(small_model(node, kind, out_kind)) == []) == is_taken
+
+
 def test_without_the_libraries_it_is_said_so(
     bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
