@@ -26,12 +26,13 @@ _FRAMES = 3
 _MEASURING_S = 0.1  # at least; more of small networks' frames, so that one has been undisturbed
 _BATCH_LIMIT = 4
 _BATCH_DELAY_S = 0.002  # nobody waits longer than this for those rendered with him
+_BATCH_SHARE = 0.9  # of the time of two smaller batches; else its memory is not worth it
 # Times per second on a core that it is taken away: hundreds where others want it too, else a few.
 _CALM_RATE = 50.0
 # What was measured beside others' work says little about the machine when they are gone.
 _BUSY_VALID_S = 600.0
 _VALID_UNTIL = "valid_until"
-_METHOD = 2  # raised when times are measured in another way, so that older ones are not used
+_METHOD = 3  # raised when times are measured in another way, so that older ones are not used
 
 
 def measure_frame_s(engine: RenderEngine, frame_count: int = _FRAMES, batch_size: int = 1) -> float:
@@ -80,15 +81,19 @@ def _taken_count() -> int:
 
 
 def measure_batch_limit(engine: RenderEngine) -> int:
-    """Returns how many frames may be rendered at once without delaying the first, at most 4.
+    """Returns how many frames to render at once, at most 4: the first hardly waits, all gain time.
 
     Args:
         engine: What is measured; one that takes its frames one by one is not.
     """
-    limit = 1
-    alone_s = measure_frame_s(engine) if engine.gains_by_batches else 0.0
-    while engine.gains_by_batches and limit < _BATCH_LIMIT:
-        if measure_frame_s(engine, batch_size=2 * limit) > alone_s + _BATCH_DELAY_S:
+    if not engine.gains_by_batches:
+        return 1
+    limit, alone_s = 1, measure_frame_s(engine)
+    batch_s = alone_s
+    while limit < _BATCH_LIMIT:
+        longest_s = min(alone_s + _BATCH_DELAY_S, _BATCH_SHARE * 2 * batch_s)
+        batch_s = measure_frame_s(engine, batch_size=2 * limit)
+        if batch_s > longest_s:
             break
         limit *= 2
     return limit

@@ -104,15 +104,15 @@ class TimedEngine(RenderEngine):
 
     runtime = "nothing"
 
-    def __init__(self, more_s: float, gains_by_batches: bool) -> None:
+    def __init__(self, more_s: float, gains_by_batches: bool, first_s: float = 0.01) -> None:
         super().__init__(EngineInfo("torch", "fp32", 4, 4, 4))
         self.gains_by_batches = gains_by_batches
         self.now_s = 0.0
-        self._more_s = more_s
+        self._first_s, self._more_s = first_s, more_s
 
     def _render(self, inputs: RenderInput) -> RenderOutput:
         count = len(inputs.face_mask)
-        self.now_s += 0.01 + (count - 1) * self._more_s
+        self.now_s += self._first_s + (count - 1) * self._more_s
         return RenderOutput(np.zeros((count, 4, 4, 3), np.uint8), np.zeros((count, 4, 4), np.uint8))
 
     def close(self) -> None:
@@ -131,6 +131,15 @@ def test_frames_go_together_only_where_the_first_hardly_waits_for_the_others(
     monkeypatch.setattr(calibration, "time", clock)
     assert measure_batch_limit(engine) == limit
     assert (engine.now_s > 0) == gains
+
+
+@pytest.mark.parametrize(("more_s", "limit"), [(0.0006, 1), (0.0005, 1), (0.0003, 4)])
+def test_frames_go_together_only_where_that_saves_time(
+    monkeypatch: pytest.MonkeyPatch, more_s: float, limit: int
+) -> None:
+    engine = TimedEngine(more_s, gains_by_batches=True, first_s=0.0006)
+    monkeypatch.setattr(calibration, "time", SimpleNamespace(perf_counter=lambda: engine.now_s))
+    assert measure_batch_limit(engine) == limit
 
 
 def test_a_batch_limit_is_measured_once_per_preset(
