@@ -12,10 +12,16 @@ import numpy as np
 import tensorrt
 import torch
 
-from styleavatar_core.engine.base import blank_input
+from styleavatar_core.engine.base import (
+    EngineInfo,
+    RenderEngine,
+    RenderInput,
+    RenderOutput,
+    blank_input,
+    feed_of,
+)
 from styleavatar_core.engine.cuda.stream import CudaStream, DeviceFrame, gpu_name
 from styleavatar_core.engine.cuda.transfers import Transfers
-from styleavatar_core.engine.onnx.sample_engine import SampleEngine
 from styleavatar_core.errors import AssetError
 
 _INPUTS = {
@@ -26,8 +32,8 @@ _INPUTS = {
 _OUTPUTS = {"image": torch.uint8, "mask": torch.uint8}
 
 
-class TensorRtEngine(SampleEngine):
-    """Runs a loaded engine on the current CUDA device, one sample at a time.
+class TensorRtEngine(RenderEngine):
+    """Runs a loaded engine on the current CUDA device, one sample after the other.
 
     Args:
         engine: What ``load_plan`` gave, refitted if need be.
@@ -45,8 +51,9 @@ class TensorRtEngine(SampleEngine):
         if names != {*_INPUTS, *_OUTPUTS}:
             raise AssetError(f"the engine has other inputs and outputs: {', '.join(sorted(names))}")
         shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
+        sizes = (shapes["image"][1], shapes["texture_rendering"][1], shapes["uv_rendering"][1])
         version = f"{tensorrt.__version__} on {gpu_name()}"
-        super().__init__("tensorrt", shapes, precision, version=version)
+        super().__init__(EngineInfo("tensorrt", precision, *sizes, version))
         context = engine.create_execution_context()
         if context is None:
             # Not the plan's fault: no other one is to be built for it.
@@ -68,10 +75,14 @@ class TensorRtEngine(SampleEngine):
         self._transfers = Transfers(lambda *given: self.launch(given), self._stream)
         self._is_captured = False
 
-    def _run(self, feed: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        given = [feed[name] for name in _INPUTS]
-        image, mask = self._transfers.take(self._transfers.give(given))
-        return image, mask
+    def _render(self, inputs: RenderInput) -> RenderOutput:
+        """Renders all samples: one comes back while the next is computed."""
+        parts = map(inputs.part, range(len(inputs.face_mask)))
+        feeds = [list(feed_of(part, None).values()) for part in parts]
+        pictures = list(map(self._transfers.take, list(map(self._transfers.give, feeds))))
+        if len(pictures) == 1:  # the caller's own already
+            return RenderOutput(*pictures[0])
+        return RenderOutput(*(np.concatenate(rows) for rows in zip(*pictures, strict=True)))
 
     def launch(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """Starts rendering one sample that is on the device already."""

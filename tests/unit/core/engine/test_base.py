@@ -10,12 +10,12 @@ SHAPES = {"texture_rendering": (1, 4, 4, 3), "uv_rendering": (1, 2, 2, 2), "imag
 
 
 class OnePlaceEngine(SampleEngine):
-    """Gives back the texture rendering, always in the same place, as engines on a GPU do."""
+    """Gives back the texture rendering, always in the same place, as OpenVINO does."""
 
     runtime = "nothing"
 
     def __init__(self) -> None:
-        super().__init__("tensorrt", SHAPES, "fp32")
+        super().__init__("openvino", SHAPES, "fp32")
         self.image = np.zeros((1, 4, 4, 3), np.uint8)
         self.mask = np.zeros((1, 4, 4), np.uint8)
 

@@ -18,6 +18,7 @@ from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bund
 from styleavatar_core.engine import backends, selection
 from styleavatar_core.engine.base import INPUT_NAMES, RenderEngine, joined
 from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.cuda.stream import Tensors, Work
 from styleavatar_core.engine.frozen import peaks
 from styleavatar_core.engine.frozen.loading import load_frozen
 from styleavatar_core.engine.frozen.parts import FrozenParts
@@ -255,6 +256,30 @@ def test_frames_are_rendered_whether_they_can_be_captured_or_not(
     sample = random_input(engine)
     image, _ = engine.launch([torch.from_numpy(getattr(sample, name)) for name in INPUT_NAMES])
     assert np.array_equal(image.numpy(), engine.render(sample).image)
+
+
+def test_samples_come_back_while_others_are_computed_and_are_not_copied_again(
+    bundle: AvatarBundle, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    class Stream(HostStream):
+        def bring_back(self, sources: Tensors, results: Tensors) -> Work:
+            steps.append("given")
+            wait = super().bring_back(sources, results)
+            return lambda: (steps.append("taken"), wait())[1]
+
+    module = sys.modules["styleavatar_core.engine.tensorrt.engine"]
+    monkeypatch.setattr(module, "CudaStream", Stream)
+    engine = open_tensorrt(bundle, precision="fp32")
+    steps.clear()
+    assert_shows(engine, bundle)
+    assert steps == ["given"] * 3 + ["taken"] * 3
+    first = engine.render(random_input(engine)).image
+    before = first.copy()
+    engine.render(random_input(engine, seed=9))
+    assert np.array_equal(first, before)
+    assert not first.flags.owndata  # the pinned memory itself
 
 
 def test_a_frame_that_fails_is_said_and_the_next_one_comes(
