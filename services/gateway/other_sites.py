@@ -8,7 +8,6 @@ and it may have its own name mean this machine, after which it may read the answ
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
@@ -46,7 +45,7 @@ def _is_of_other_site(request: Request) -> bool:
     if site is not None:
         return site not in _OWN_SITE
     origin = request.headers.get("origin")  # all that older browsers say, and those without TLS
-    return origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    return origin is not None and origin.partition("://")[2] != request.headers.get("host")
 
 
 def _is_local(host: str) -> bool:

@@ -21,6 +21,7 @@ from tests.integration.job_system import JobSystem
     ("headers", "expected"),
     [
         ({"Origin": "https://evil.example"}, (403, "OTHER_SITE")),
+        ({"Origin": "https://[evil.example"}, (403, "OTHER_SITE")),
         ({"Sec-Fetch-Site": "cross-site", "Origin": "null"}, (403, "OTHER_SITE")),
         (
             {"Host": "evil.example:8080", "Origin": "http://evil.example:8080"},
