@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import ExitStack
 from pathlib import Path
 
 from fastapi.concurrency import run_in_threadpool
@@ -11,6 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from services.common.storage import AvatarStore
 from styleavatar_core.avatar.bundle import pack_bundle
+from styleavatar_core.errors import ConflictError
+
+logger = logging.getLogger(__name__)
 
 
 class BundleResponse(FileResponse):
@@ -39,8 +44,23 @@ class BundleResponse(FileResponse):
 
         Raises:
             AssetError: The bundle is damaged.
+            ConflictError: It cannot be packed here.
+            NotFoundError: It was deleted.
         """
-        with self._store.room_to_pack() as folder:
-            self.path = Path(folder) / "bundle.zip"
-            await run_in_threadpool(pack_bundle, self._bundle, self.path)
+        with ExitStack() as stack:
+            self.path = await run_in_threadpool(self._pack, stack)
             await super().__call__(scope, receive, send)
+
+    def _pack(self, stack: ExitStack) -> Path:
+        """Returns the zip, which goes with the stack."""
+        try:
+            folder = stack.enter_context(self._store.room_to_pack())
+            return pack_bundle(self._bundle, Path(folder) / "bundle.zip")
+        except OSError as error:
+            self._store.path(self._bundle.name)  # what was deleted meanwhile is not found
+            logger.error("an avatar cannot be packed", extra={"reason": str(error)})
+            raise ConflictError(
+                f"this server cannot pack the avatar now: {error.strerror}; whoever runs it must"
+                " see to its disk, then fetch it again",
+                reason="NOT_WRITTEN",
+            ) from error

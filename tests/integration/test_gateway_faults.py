@@ -13,7 +13,8 @@ import pytest
 from services.common.housekeeping import remove_expired
 from services.common.job_queue import training_queue
 from services.common.jobs import JobState
-from services.common.storage import JobFolders
+from services.common.storage import AvatarStore, JobFolders
+from tests.fakes.bundle import write_fake_bundle
 from tests.integration.job_system import CONSENT, JobSystem, start_job
 
 
@@ -56,6 +57,22 @@ def test_an_upload_that_finds_no_room(system: JobSystem, clip: Path, tmp_path: P
     assert "too large" in answer.json()["detail"]
     assert str(system.data_folder) not in answer.text
     assert list((system.data_folder / "jobs").iterdir()) == []
+    assert system.stack_traces() == ""
+
+
+def test_an_avatar_that_finds_no_room_to_be_packed(system: JobSystem, tmp_path: Path) -> None:
+    gateway = psutil.Process(system.gateway_process.pid)
+    store = AvatarStore(system.data_folder / "avatars")
+    store.publish(write_fake_bundle(tmp_path / "bundle", mark=1), "packed")
+    limits = gateway.rlimit(psutil.RLIMIT_FSIZE)
+    gateway.rlimit(psutil.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        answer = system.http.get("/v1/avatars/packed/bundle")
+    finally:
+        gateway.rlimit(psutil.RLIMIT_FSIZE, limits)
+        store.delete("packed")
+    assert (answer.status_code, answer.json()["reason"]) == (507, "NOT_WRITTEN")
+    assert "too large" in answer.json()["detail"]
     assert system.stack_traces() == ""
 
 
