@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi_offline import FastAPIOffline
+from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,6 +35,8 @@ _DESCRIPTION = (
 )
 # A person waits for these answers; the trainer is the one with patience.
 _REDIS_RETRIES = 3
+# However many follow jobs, they take turns: Redis and this process have only so many connections.
+_FOLLOWERS_CONNECTIONS = 16
 # A caller may name any method; labels of metrics stay bounded.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -55,10 +58,13 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
     folders, store = JobFolders(settings.jobs_folder), AvatarStore(settings.avatars_folder)
     _prepare(folders, store, settings)
     redis = connect_redis(settings.redis_url, retries=_REDIS_RETRIES)
+    pool = BlockingConnectionPool.from_url(
+        settings.redis_url, max_connections=_FOLLOWERS_CONNECTIONS
+    )
     parts = Parts(
         settings=settings,
         redis=redis,
-        async_redis=AsyncRedis.from_url(settings.redis_url),
+        async_redis=AsyncRedis.from_pool(pool),
         records=JobRecords(redis),
         folders=folders,
         store=store,

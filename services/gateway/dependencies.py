@@ -30,7 +30,7 @@ class Parts:
     Attributes:
         settings: The gateway's settings.
         redis: For routes, which run in threads.
-        async_redis: For event streams, which wait for long.
+        async_redis: For event streams, which are many.
         records: Job records over ``redis``.
         folders: Files of jobs.
         store: Finished avatars.

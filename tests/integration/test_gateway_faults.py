@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
 from services.common.housekeeping import remove_expired
 from services.common.job_queue import training_queue
+from services.common.job_records import events_key
 from services.common.jobs import JobState
 from services.common.storage import AvatarStore, JobFolders
 from tests.fakes.bundle import write_fake_bundle
-from tests.integration.job_system import CONSENT, JobSystem, start_job
+from tests.integration.job_system import CONSENT, JobSystem, events, start_job
 
 
 def test_methods_that_nobody_knows_are_counted_as_one(system: JobSystem) -> None:
@@ -73,6 +76,52 @@ def test_an_avatar_that_finds_no_room_to_be_packed(system: JobSystem, tmp_path: 
         store.delete("packed")
     assert (answer.status_code, answer.json()["reason"]) == (507, "NOT_WRITTEN")
     assert "too large" in answer.json()["detail"]
+    assert system.stack_traces() == ""
+
+
+def test_an_event_stream_that_redis_fails_ends_well_and_is_taken_up_again(
+    system: JobSystem, clip: Path
+) -> None:
+    job_id, avatar_id = start_job(system, clip)
+    key = events_key(job_id)
+    system.redis.rename(key, f"{key}:kept")
+    system.redis.set(key, "no stream")
+    assert events(system, job_id) == []
+    system.redis.rename(f"{key}:kept", key)
+    assert system.http.post(f"/v1/training-jobs/{job_id}:cancel").json()["state"] == "CANCELED"
+    assert [name for _, name, _ in events(system, job_id)] == ["progress", "progress", "end"]
+    assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204
+    assert system.stack_traces() == ""
+
+
+def test_many_follow_a_job_to_its_end(system: JobSystem, clip: Path) -> None:
+    job_id, avatar_id = start_job(system, clip)
+    count, begun = 130, asyncio.Semaphore(0)
+
+    async def follow(client: httpx.AsyncClient) -> list[str]:
+        names = []
+        async with client.stream("GET", f"/v1/training-jobs/{job_id}/events") as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("event: "):
+                    names.append(line.removeprefix("event: "))
+                    begun.release()
+        return names
+
+    async def scenario() -> list[list[str]]:
+        limits = httpx.Limits(max_connections=None)
+        base_url = system.http.base_url
+        async with (
+            httpx.AsyncClient(base_url=base_url, limits=limits, timeout=60) as client,
+            asyncio.timeout(60),
+        ):
+            following = [asyncio.create_task(follow(client)) for _ in range(count)]
+            for _ in following:
+                await begun.acquire()
+            answer = await client.delete(f"/v1/avatars/{avatar_id}")
+            assert answer.status_code == 204
+            return await asyncio.gather(*following)
+
+    assert asyncio.run(scenario()) == [["progress", "deleted"]] * count
     assert system.stack_traces() == ""
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -11,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
+from redis.exceptions import RedisError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from services.common.job_queue import withdraw_training
@@ -21,10 +24,11 @@ from services.gateway.routers.avatars import SYNTHETIC
 from services.gateway.schemas import JobView
 from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
 
+logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/training-jobs", tags=["training jobs"])
 
 _EVENT_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
-_WAIT_MS = 1000
+_LOOK_INTERVAL_S = 0.5
 _PING_INTERVAL_S = 15
 
 
@@ -105,7 +109,7 @@ async def follow(
     if not _is_event_id(after):
         raise InvalidInputError(f"Last-Event-ID {after!r} is not an id that this server gave")
     job = await run_in_threadpool(parts.records.get, job_id)
-    if job.state.is_final and last_event_id and not await _entries(parts, job_id, after, block=1):
+    if job.state.is_final and last_event_id and not await _entries(parts, job_id, after):
         return Response(status_code=204)
     return EventSourceResponse(_events(parts, job_id, after), ping=_PING_INTERVAL_S)
 
@@ -119,7 +123,7 @@ async def _events(parts: Parts, job_id: str, after: str) -> AsyncIterator[Server
     parts.metrics.event_streams.inc()
     try:
         while True:
-            entries = await _entries(parts, job_id, after, block=_WAIT_MS)
+            entries = await _entries(parts, job_id, after)
             after = entries[-1][0].decode() if entries else after
             try:
                 current = await run_in_threadpool(parts.records.get, job_id)
@@ -127,7 +131,7 @@ async def _events(parts: Parts, job_id: str, after: str) -> AsyncIterator[Server
                 yield ServerSentEvent("{}", event="deleted")
                 return
             # A retried job has final states in its past, too.
-            is_over = current.state.is_final and not await _entries(parts, job_id, after, block=1)
+            is_over = current.state.is_final and not await _entries(parts, job_id, after)
             for entry_id, fields in entries:
                 job = TrainingJob.model_validate_json(fields[b"job"])
                 name = "end" if is_over and entry_id == entries[-1][0] else "progress"
@@ -135,14 +139,17 @@ async def _events(parts: Parts, job_id: str, after: str) -> AsyncIterator[Server
                 yield ServerSentEvent(view, event=name, id=entry_id.decode())
             if is_over:
                 return
+            if not entries:
+                await asyncio.sleep(_LOOK_INTERVAL_S)
+    except RedisError as error:  # who follows comes back, and misses nothing
+        logger.warning("an event stream ends: Redis fails", extra={"reason": str(error)})
     finally:
         parts.metrics.event_streams.dec()
 
 
-async def _entries(parts: Parts, job_id: str, after: str, *, block: int) -> list[Any]:
-    """Returns a job's events after one of them, waiting up to ``block`` milliseconds."""
-    key = events_key(job_id)
-    answer: Any = await parts.async_redis.xread({key: after}, count=100, block=block)
+async def _entries(parts: Parts, job_id: str, after: str) -> list[Any]:
+    """Returns a job's events after one of them, those that there are now, 100 at most."""
+    answer: Any = await parts.async_redis.xread({events_key(job_id): after}, count=100)
     return (
         answer[0][1]
         if isinstance(answer, list) and answer
