@@ -227,7 +227,7 @@ class TrackingPool:
         except BaseException as error:
             del self._stream_counts[added]
             await added.stop()
-            if not isinstance(error, StyleAvatarError):
+            if not isinstance(error, (StyleAvatarError, OSError)):  # the latter: no memory
                 raise
             logger.warning("no further worker can be started", extra={"reason": str(error)})
             fewest = self._emptiest()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def test_a_tracker_whose_stream_ends_while_it_is_opened_is_closed(tmp_path: Path
                 with pytest.raises(asyncio.CancelledError):
                     await stream
                 assert (tmp_path / "closed").exists()
+        finally:
+            await pool.stop()
+
+    asyncio.run(scenario())
+
+
+def test_streams_share_when_the_machine_has_no_process_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    async def scenario() -> None:
+        pool = TrackingPool(OPTIONS, 2, 20.0, TrackingMetrics(CollectorRegistry()))
+        (tmp_path / "go").touch()
+        await pool.start()
+        try:
+            monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+            options = TrackerOptions(model_id=str(tmp_path))
+            async with asyncio.timeout(60), pool.lane(options) as one, pool.lane(options) as other:
+                assert await one.open() is await other.open()
         finally:
             await pool.stop()
 
