@@ -191,7 +191,14 @@ def _remove_atomically(folder: Path, trash: Path) -> None:
     """Takes a folder out of sight by one rename, then removes it; others may be doing the same."""
     with contextlib.suppress(FileNotFoundError):
         folder.rename(trash)
-        shutil.rmtree(trash)
+    _remove(trash)
+
+
+def _remove(folder: Path) -> None:
+    """Removes a folder to its last file, though what others remove just now is not found."""
+    while folder.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
 
 
 def _sweep(root: Path) -> None:
@@ -202,7 +209,7 @@ def _sweep(root: Path) -> None:
         purpose = entry.name.removeprefix(_HIDDEN).partition("-")[0]
         try:
             if time.time() - entry.lstat().st_mtime > _KEPT_S.get(purpose, 0):
-                shutil.rmtree(entry)
+                _remove(entry)
         except FileNotFoundError:  # accepted, or somebody else removes it
             continue
         except OSError as error:

@@ -136,6 +136,25 @@ def test_an_upload_becomes_a_job_and_is_deleted(tmp_path: Path) -> None:
     assert list(folders.root.iterdir()) == []
 
 
+def test_what_is_deleted_goes_though_others_remove_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmtree, folders = shutil.rmtree, JobFolders(tmp_path)
+
+    def find_one_gone(path: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", rmtree)
+        raise FileNotFoundError(path / "what another has just removed")
+
+    bundle(folders.folder("job-1"))
+    monkeypatch.setattr(shutil, "rmtree", find_one_gone)
+    folders.delete("job-1")
+    assert list(tmp_path.iterdir()) == []
+    bundle(tmp_path / ".trash-1")
+    monkeypatch.setattr(shutil, "rmtree", find_one_gone)
+    folders.sweep()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_old_broken_uploads_are_swept(tmp_path: Path) -> None:
     folders = JobFolders(tmp_path)
     fresh, old = folders.new_upload_folder(), folders.new_upload_folder()
