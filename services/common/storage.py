@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from styleavatar_core.avatar.placing import put_in_place
+from styleavatar_core.avatar.placing import put_in_place, sync
 from styleavatar_core.errors import NotFoundError
 
 logger = logging.getLogger(__name__)
@@ -166,9 +166,14 @@ class JobFolders:
         return folder
 
     def accept_upload(self, upload_folder: Path, job_id: str) -> None:
-        """Makes a hidden upload folder that of a job, by one rename."""
-        self.folder(job_id).mkdir()
-        upload_folder.rename(self.folder(job_id) / "upload")
+        """Makes a hidden upload folder that of a job, by one rename; no power cut loses it then."""
+        folder = self.folder(job_id)
+        for part in (*upload_folder.iterdir(), upload_folder):
+            sync(part)
+        folder.mkdir()
+        upload_folder.rename(folder / "upload")
+        for part in (folder, self.root):
+            sync(part)
 
     def sweep(self) -> None:
         """Removes half-done deletions, and uploads that were broken off more than a day ago."""
