@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import skimage.data
 from styleavatar_client.errors import ClientError
-from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame
+from styleavatar_client.streaming import AvatarFrame, AvatarStreams, DriverFrame, StoredFrame
 from typer.testing import CliRunner
 
+from services.common.image_codec import encode_image
 from styleavatar_core.cli.main import build_app
 from styleavatar_core.data.video import read_frames
 from styleavatar_core.data.video_writer import VideoWriter
@@ -105,6 +106,21 @@ def test_answers_keep_index_and_time(services: list[ServiceProcess], portrait: B
         assert answer.image is not None
         assert answer.image.shape == (128, 128, 3)
         assert {"tracking", "network", "total"} <= set(answer.stage_ms)
+
+
+def test_frames_may_come_stored_and_one_that_cannot_be_read_says_why(
+    services: list[ServiceProcess], portrait: ByteArray
+) -> None:
+    frames = [
+        StoredFrame(0, 0.0, encode_image(portrait, "jpeg"), "jpeg"),
+        StoredFrame(1, 0.04, b"\0\0\1\x41", "h264"),  # its key frame was never sent
+        DriverFrame(2, 0.08, portrait),
+    ]
+    with AvatarStreams(services[0].address) as streams:
+        answers = list(streams.drive("anna", frames, every_frame=True))
+    assert [answer.reason for answer in answers] == ["", "KEY_FRAME_NEEDED", ""]
+    assert [answer.held for answer in answers] == [False] * 3
+    assert answers[1].capture_time_s == pytest.approx(0.04)
 
 
 def test_an_early_end_leaves_the_services_well(

@@ -20,6 +20,7 @@ from styleavatar_client.streaming import (
     Credentials,
     DriverFace,
     DriverFrame,
+    MissingFace,
     Patience,
     PictureOptions,
 )
@@ -196,7 +197,23 @@ def test_pictures_come_as_a_caller_with_faces_asks(data: Path) -> None:
             (stored,) = streams.render("anna", [DriverFace(face(0))], picture=png)
             assert stored.image is None
             assert stored.data.startswith(b"\x89PNG")
+            video = PictureOptions(32, "h264", bits_per_second=100_000, frames_per_second=15)
+            faces = (DriverFace(face(index)) for index in range(3))
+            units = list(streams.render("anna", faces, every_frame=True, picture=video))
+            assert [unit.key_frame for unit in units] == [True, False, False]
         assert node.stop() == 0
+
+
+def test_a_face_that_a_caller_does_not_find_is_held(data: Path) -> None:
+    sent = [DriverFace(face(0, 0.4)), MissingFace(1, 0.04), DriverFace(face(2, 0.4))]
+    with rendering(data) as node:
+        node.wait_until_serving()
+        with AvatarStreams(node.address) as streams:
+            shown = list(streams.render("anna", sent, every_frame=True, same_person=True))
+    assert [answer.held for answer in shown] == [False, True, False]
+    assert [answer.frame_index for answer in shown] == [0, 1, 2]
+    assert shown[1].capture_time_s == pytest.approx(0.04)
+    assert_own(shown)
 
 
 def test_nobody_at_any_address_is_said_at_once() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from styleavatar.v1 import face_pb2, image_pb2, rendering_service_pb2
 
 ByteArray = npt.NDArray[np.uint8]
 
-_FORMATS = {
+IMAGE_FORMATS = {
     "raw_rgb": image_pb2.IMAGE_FORMAT_RAW_RGB,
     "jpeg": image_pb2.IMAGE_FORMAT_JPEG,
     "png": image_pb2.IMAGE_FORMAT_PNG,
@@ -45,6 +45,28 @@ class DriverFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFrame:
+    """A frame of the driver as a camera or a call gives it: for lines that are too thin for pixels.
+
+    Attributes:
+        frame_index: Echoed by the answer.
+        capture_time_s: Seconds from any zero; grows.
+        data: The stored pixels; of H.264 one access unit (Annex B), in the order of the stream.
+        image_format: How they are stored.
+        is_neutral: Whether the driver's expression in the frame before is declared neutral.
+    """
+
+    frame_index: int
+    capture_time_s: float
+    data: bytes
+    image_format: Literal["jpeg", "png", "h264"]
+    is_neutral: bool = False
+
+
+FrameT = TypeVar("FrameT", DriverFrame, StoredFrame)
+
+
+@dataclass(frozen=True, slots=True)
 class DriverFace:
     """A face of the driver, tracked by whomever.
 
@@ -63,8 +85,23 @@ class DriverFace:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingFace:
+    """A frame in which whoever tracks found no face: the last one is held, then fades to rest.
+
+    Attributes:
+        frame_index: Echoed by the answer.
+        capture_time_s: On the clock of the faces' ``capture_offset``.
+        is_neutral: Whether the driver's expression in the face before is declared neutral.
+    """
+
+    frame_index: int
+    capture_time_s: float
+    is_neutral: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PictureOptions:
-    """How pictures are to be.
+    """How pictures are to be, and how often.
 
     Attributes:
         image_size_px: Side of the pictures; 0 for the avatar's own.
@@ -72,17 +109,27 @@ class PictureOptions:
         crop: Left, top and side of the part to show, in shares of the side; None for the whole.
         background: What is behind the person: the original, green, nothing (PNG only), or a
             picture, (H, W, 3) uint8 RGB, stretched to the avatar's.
+        jpeg_quality: 1 to 100; 0 for the service's.
+        bits_per_second: Of H.264; 0 for what suits the size.
+        frames_per_second: Rate that a live stream will have, for which the service sets time aside;
+            0 for its default. A service that has no time for 30 may have it for 15.
     """
 
     image_size_px: int = 0
     image_format: Literal["raw_rgb", "jpeg", "png", "h264"] = "raw_rgb"
     crop: tuple[float, float, float] | None = None
     background: Literal["original", "green", "transparent"] | ByteArray = "original"
+    jpeg_quality: int = 0
+    bits_per_second: int = 0
+    frames_per_second: int = 0
 
     def apply_to(self, config: rendering_service_pb2.RenderConfig) -> None:
         """Writes the options into a config."""
         config.image_size_px = self.image_size_px
-        config.image_format = _FORMATS[self.image_format]
+        config.image_format = IMAGE_FORMATS[self.image_format]
+        config.jpeg_quality = self.jpeg_quality
+        config.bits_per_second = self.bits_per_second
+        config.frames_per_second = self.frames_per_second
         if self.crop is not None:
             config.crop.left, config.crop.top, config.crop.side = self.crop
         if isinstance(self.background, str):
@@ -112,6 +159,8 @@ class AvatarFrame:
         stage_ms: Time of each stage inside the services.
         failure: One sentence when the frame failed.
         data: The picture in the format that was asked for, unless as an array.
+        reason: Stable UPPER_SNAKE word when the frame failed, e.g. ``KEY_FRAME_NEEDED``.
+        key_frame: Of H.264: whether decoding can begin with this picture.
     """
 
     frame_index: int
@@ -125,9 +174,11 @@ class AvatarFrame:
     stage_ms: dict[str, float] = field(default_factory=dict)
     failure: str = ""
     data: bytes = b""
+    reason: str = ""
+    key_frame: bool = False
 
 
-def paced(frames: Iterable[DriverFrame]) -> Iterator[DriverFrame]:
+def paced(frames: Iterable[FrameT]) -> Iterator[FrameT]:
     """Lets each frame go at its capture time, the first one at once, as a camera does."""
     start_s: float | None = None
     for frame in frames:

@@ -21,7 +21,13 @@ from styleavatar.v1 import (
     tracking_service_pb2_grpc,
 )
 
-from styleavatar_client.frames import DriverFace, DriverFrame
+from styleavatar_client.frames import (
+    IMAGE_FORMATS,
+    DriverFace,
+    DriverFrame,
+    MissingFace,
+    StoredFrame,
+)
 
 Request = Any  # a message of the call
 Response = tracking_service_pb2.ReenactResponse | rendering_service_pb2.StreamFramesResponse
@@ -44,25 +50,42 @@ class Rpc:
     frame: Callable[[Any], Request]
 
 
-def _reenact_frame(frame: DriverFrame) -> tracking_service_pb2.ReenactRequest:
-    height, width = frame.image.shape[:2]
-    offset = Duration()
-    offset.FromNanoseconds(round(frame.capture_time_s * 1e9))
+def _reenact_frame(frame: DriverFrame | StoredFrame) -> tracking_service_pb2.ReenactRequest:
     message = image_pb2.VideoFrame(
         frame_index=frame.frame_index,
-        capture_offset=offset,
-        image=image_pb2.Image(
-            format=image_pb2.IMAGE_FORMAT_RAW_RGB,
-            width_px=width,
-            height_px=height,
-            data=np.ascontiguousarray(frame.image).tobytes(),
-        ),
+        capture_offset=_offset(frame.capture_time_s),
+        image=_stored(frame) if isinstance(frame, StoredFrame) else _raw(frame),
     )
     return tracking_service_pb2.ReenactRequest(frame=message)
 
 
-def _face(face: DriverFace) -> rendering_service_pb2.StreamFramesRequest:
-    return rendering_service_pb2.StreamFramesRequest(parameters=face.parameters)
+def _stored(frame: StoredFrame) -> image_pb2.Image:
+    return image_pb2.Image(format=IMAGE_FORMATS[frame.image_format], data=frame.data)
+
+
+def _raw(frame: DriverFrame) -> image_pb2.Image:
+    height, width = frame.image.shape[:2]
+    return image_pb2.Image(
+        format=image_pb2.IMAGE_FORMAT_RAW_RGB,
+        width_px=width,
+        height_px=height,
+        data=np.ascontiguousarray(frame.image).tobytes(),
+    )
+
+
+def _face(face: DriverFace | MissingFace) -> rendering_service_pb2.StreamFramesRequest:
+    if isinstance(face, DriverFace):
+        return rendering_service_pb2.StreamFramesRequest(parameters=face.parameters)
+    hold = rendering_service_pb2.HoldFrame(
+        frame_index=face.frame_index, capture_offset=_offset(face.capture_time_s)
+    )
+    return rendering_service_pb2.StreamFramesRequest(hold=hold)
+
+
+def _offset(time_s: float) -> Duration:
+    offset = Duration()
+    offset.FromNanoseconds(round(time_s * 1e9))
+    return offset
 
 
 REENACT = Rpc(

@@ -13,12 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from styleavatar.v1 import image_pb2, rendering_service_pb2
 
-from styleavatar_client.frames import AvatarFrame, DriverFace, DriverFrame
+from styleavatar_client.frames import (
+    AvatarFrame,
+    DriverFace,
+    DriverFrame,
+    MissingFace,
+    StoredFrame,
+)
 from styleavatar_client.rpcs import REENACT, Request, Response, Rpc
 
 _POLL_S = 0.1
 
-Sent = DriverFrame | DriverFace
+Sent = DriverFrame | StoredFrame | DriverFace | MissingFace
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,7 @@ def _failed_frame(failure: image_pb2.FrameFailure, latency_s: float) -> AvatarFr
         latency_s=latency_s,
         dropped_count=sum(count for _, count in failure.dropped.ListFields()),
         failure=failure.message,
+        reason=failure.reason,
     )
 
 
@@ -196,4 +203,5 @@ def _avatar_frame(frame: rendering_service_pb2.RenderedFrame, latency_s: float) 
             for stage, duration in frame.stage_durations.ListFields()
         },
         data=data,
+        key_frame=frame.key_frame,
     )

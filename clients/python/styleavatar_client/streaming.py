@@ -18,7 +18,14 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from styleavatar_client.connection import Connection, Credentials
 from styleavatar_client.errors import ClientError, grpc_errors, is_lost, retry_delay_s
-from styleavatar_client.frames import AvatarFrame, DriverFace, DriverFrame, PictureOptions
+from styleavatar_client.frames import (
+    AvatarFrame,
+    DriverFace,
+    DriverFrame,
+    MissingFace,
+    PictureOptions,
+    StoredFrame,
+)
 from styleavatar_client.rpcs import REENACT, STREAM_FRAMES, Rpc
 from styleavatar_client.sending import FrameSource, Sent
 
@@ -28,7 +35,9 @@ __all__ = [
     "Credentials",
     "DriverFace",
     "DriverFrame",
+    "MissingFace",
     "PictureOptions",
+    "StoredFrame",
 ]
 
 logger = logging.getLogger(__name__)
@@ -82,7 +91,7 @@ class AvatarStreams:
     def drive(
         self,
         avatar_id: str,
-        frames: Iterable[DriverFrame],
+        frames: Iterable[DriverFrame | StoredFrame],
         *,
         every_frame: bool = False,
         same_person: bool = False,
@@ -117,14 +126,14 @@ class AvatarStreams:
     def render(
         self,
         avatar_id: str,
-        faces: Iterable[DriverFace],
+        faces: Iterable[DriverFace | MissingFace],
         *,
         every_frame: bool = False,
         same_person: bool = False,
         picture: PictureOptions | None = None,
         gains: Mapping[str, float] | None = None,
     ) -> Iterator[AvatarFrame]:
-        """Drives an avatar with faces that were tracked elsewhere, at rendering services.
+        """Drives an avatar, at rendering services, with faces that were tracked elsewhere.
 
         Takes its arguments, goes on at another node and fails as ``drive`` does.
         """
