@@ -28,6 +28,13 @@ def test_generated_code_is_up_to_date(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (committed / name).read_bytes(), name
 
 
+def test_other_languages_are_told_where_the_code_belongs() -> None:
+    for module in MODULES:
+        options = module.DESCRIPTOR.GetOptions()
+        assert options.go_package == "styleavatar/v1;styleavatarv1"  # Go's compiler refuses without
+        assert options.java_multiple_files  # else each message is inside a class of its file's name
+
+
 @pytest.mark.parametrize("path", sorted(PROTO.glob("styleavatar/v1/*.proto")), ids=lambda p: p.stem)
 def test_everything_has_a_comment(path: Path) -> None:
     lines = path.read_text().splitlines()
