@@ -77,7 +77,8 @@ def test_it_can_be_switched_off():
 
 def test_switched_off_afterwards_it_gives_the_whole_budget():
     cut, _ = look_until(lambda _: 20.0)
-    assert cut.has_plateaued
+    # Two windows of two looks are full at step 12: 12 is 5/8 of what is left of the budget.
+    assert cut.budget_factor == pytest.approx(12 / 64 / (5 / 8))
     assert under_budget(cut, CONFIG) == cut
     config = replace(CONFIG, plateau_gain_db=None)
     clock = under_budget(cut, config)
