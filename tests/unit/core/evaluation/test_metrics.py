@@ -29,3 +29,4 @@ def test_sharpness_of_equal_blurred_and_faceless_pictures():
     assert sharpness(cv2.GaussianBlur(TRUTH, (0, 0), 3), TRUTH, FACE) < 0.5
     assert sharpness(NOISY, TRUTH, FACE) > 1.0
     assert math.isnan(sharpness(TRUTH, TRUTH, FACE * 0))
+    assert math.isnan(sharpness(TRUTH, TRUTH * 0, FACE))
