@@ -13,6 +13,7 @@ from styleavatar_core.avatar.reenactment import (
     Retargeter,
 )
 from styleavatar_core.errors import InvalidInputError
+from styleavatar_core.face3d.arkit import ARKIT_INDEX
 from styleavatar_core.face3d.camera import (
     quaternion_from_rotation_vector,
     rotation_vector_from_quaternion,
@@ -45,6 +46,13 @@ def test_gains_change_how_much_is_taken_over() -> None:
     assert turns[1] == pytest.approx(turns[0] / 2, abs=1e-3)
     assert shown(mouth=0.0).expression[JAW] == pytest.approx(rest[JAW], abs=1e-3)
     assert shown(mouth=0.0).expression[BLINK] == pytest.approx(plain.expression[BLINK])
+
+
+def test_lids_follow_the_gaze_and_no_coefficient_leaves_the_models_bounds() -> None:
+    driver, look = person(1, scale=0.6, rest=0.05, seed=0)[0], ARKIT_INDEX["eyeLookDownLeft"]
+    driver.expression[[look, JAW, BLINK]] = 0.4, 0.9, 0.0
+    shown = DriverGains(gaze=0.5, mouth=3.0, blink=3.0).apply(driver, STATISTICS).expression
+    assert shown[[look, JAW, BLINK]] == pytest.approx([0.2, 1.0, 0.0])
 
 
 @pytest.mark.parametrize("value", [-0.1, 3.5, float("nan")])

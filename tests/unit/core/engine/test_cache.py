@@ -142,8 +142,11 @@ def test_remains_of_a_dead_builder_are_cleared_away(tmp_path: Path) -> None:
     remains = tmp_path / f".{CacheKey('b' * 64, 'runtime', '1.0').file_name}.part"
     remains.write_bytes(b"half an eng")
     os.utime(remains, (0, 0))
+    at_work = tmp_path / f".{CacheKey('c' * 64, 'runtime', '1.0').file_name}.part"
+    at_work.write_bytes(b"half an eng")
     EngineCache(tmp_path).open(KEY, Builds(), bytes)
     assert not remains.exists()
+    assert at_work.exists()
 
 
 def test_a_full_disk_costs_only_the_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

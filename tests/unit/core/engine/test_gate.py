@@ -35,7 +35,7 @@ from styleavatar_core.engine.typical_inputs import (
     typical_inputs,
 )
 from styleavatar_core.engine.verdicts import Verdict, VerdictMemory
-from styleavatar_core.errors import RenderError
+from styleavatar_core.errors import EngineUnavailableError, RenderError
 from styleavatar_core.export.parity import random_input
 
 
@@ -173,6 +173,33 @@ def test_overflow_is_refused(bundle: AvatarBundle) -> None:
     verdict = judge(engine, render_reference(load_frozen(bundle), None, inputs))
     assert not verdict.is_accepted
     assert verdict.psnr_db < 20
+
+
+def test_one_wrong_mask_among_right_pictures_is_enough(bundle: AvatarBundle) -> None:
+    engine = TorchEngine(load_frozen(bundle))
+    inputs = joined(typical_inputs(bundle.manifest, engine.info, 2))
+    truth = render_reference(load_frozen(bundle), None, inputs)
+    assert judge(engine, truth).is_accepted
+    mask = truth.outputs.mask.copy()
+    mask[1] = 255 - mask[1]
+    wrong = Reference(truth.inputs, RenderOutput(truth.outputs.image, mask))
+    assert judge(engine, wrong).psnr_db < 20
+
+
+def test_what_is_judged_anew_and_refused_is_closed_whatever_was_found_before(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TorchEngine(load_frozen(bundle))
+    closed: list[str] = []
+    monkeypatch.setattr(engine, "close", lambda: closed.append("closed"))
+    key, memory = CacheKey(bundle.digest, "torch", "1"), VerdictMemory(EngineCache())
+    memory.remember(key, Verdict("fp32", 99.0))
+    black = Reference(random_input(engine), RenderOutput(*np.zeros((2, 1, 1, 1), np.uint8)))
+    shared = Candidate("fp32", lambda: engine, key, is_judged_anew=True)
+    with pytest.raises(EngineUnavailableError, match="no engine gives the avatar's pictures"):
+        open_gated([shared], lambda: black, memory)
+    assert closed == ["closed"]
+    assert not memory.recall(key).is_accepted
 
 
 def test_what_fails_for_want_of_memory_is_judged_again_next_time(

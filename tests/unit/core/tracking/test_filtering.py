@@ -58,6 +58,24 @@ def test_the_past_is_forgotten_at_reset() -> None:
     assert made.apply(np.array([10.0]), STEP_S)[0] == 10
 
 
+def test_after_a_lost_face_nothing_of_it_is_in_the_next() -> None:
+    made = ParameterFilter()
+    made.apply(STILL)
+    made.reset()
+    found = FaceParameters(
+        "builtin-3",
+        np.array([0, 1, 0, 0], np.float32),
+        np.array([0.4, -0.2, 0.0], np.float32),
+        0.9,
+        np.full(52, 0.7, np.float32),
+        np.full((2, 2), 0.3, np.float32),
+        capture_time_s=STEP_S,
+    )
+    shown = made.apply(found)
+    for name in ("rotation", "translation", "scale", "expression", "eye_rotation"):
+        assert getattr(shown, name) == pytest.approx(getattr(found, name)), name
+
+
 def test_time_that_stands_still_does_no_harm() -> None:
     made = ParameterFilter()
     for _ in range(3):
@@ -71,24 +89,26 @@ def lateness_s(series: list[float], slope: float, fps: int) -> float:
 
 
 @pytest.mark.parametrize("fps", [10, 30, 60])
-@pytest.mark.parametrize("slope", [0.002, 0.02, 0.2])  # radians and coefficients per second
+@pytest.mark.parametrize("slope", [0.002, 0.02, 0.2])  # radians, frame units, coefficients a second
 def test_the_delay_of_slow_and_fast_ramps_is_bounded_at_every_rate(fps: int, slope: float) -> None:
     made = ParameterFilter()
-    head, eyes, jaw = [], [], []
+    head, place, eyes, jaw = [], [], [], []
     for index in range(1, 4 * fps + 1):
         value = slope * index / fps
         params = replace(
             STILL,
             rotation=np.array([np.cos(value / 2), np.sin(value / 2), 0, 0], np.float32),
+            translation=np.array([0, value / STILL.scale, 0], np.float32),
             expression=np.full(52, value, np.float32),
             eye_rotation=np.full((2, 2), value, np.float32),
             capture_time_s=index / fps,
         )
         shown = made.apply(params)
         head.append(2 * float(np.arcsin(shown.rotation[1])))
+        place.append(float(shown.translation[1]) * shown.scale)
         eyes.append(float(shown.eye_rotation[0, 0]))
         jaw.append(float(shown.expression[0]))
-    for series, limit_s in ((head, 0.064), (eyes, 0.040), (jaw, 0.032)):
+    for series, limit_s in ((head, 0.064), (place, 0.064), (eyes, 0.040), (jaw, 0.032)):
         late_s = lateness_s(series, slope, fps)
         assert 0.0 < late_s < limit_s
         if slope == 0.002:  # the bound is not far from the truth
