@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.security import ApiKeys, digest_of
+from services.common.security import ApiKeys, ServerSecurity, digest_of
+from services.common.settings import GrpcSettings
 from styleavatar_core.errors import AuthenticationError, InvalidInputError
 
 OLD, NEW = f"alice {digest_of('old')}", f"alice {digest_of('new')}"
@@ -49,6 +50,19 @@ def test_a_word_that_is_no_digest_locks_nobody_out(tmp_path: Path, word: str) ->
     keys.check("old")
     with pytest.raises(InvalidInputError, match="Line 2"):
         ApiKeys(path)
+
+
+def test_a_file_may_have_comments_empty_lines_and_digests_in_capitals(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"# who may call\n\nalice {digest_of('old').upper()}\n")
+    ApiKeys(path).check("old")
+
+
+@pytest.mark.parametrize("given", ["CERTIFICATE", "KEY", "CLIENT_CA"])
+def test_half_of_what_tls_needs_does_not_serve_in_the_clear(tmp_path: Path, given: str) -> None:
+    settings = GrpcSettings(**{f"STYLEAVATAR_TLS_{given}": tmp_path / "file.pem"})
+    with pytest.raises(InvalidInputError, match="TLS_CERTIFICATE and STYLEAVATAR_TLS_KEY together"):
+        ServerSecurity.from_settings(settings)
 
 
 def test_a_key_is_added_behind_a_line_that_nobody_ended(tmp_path: Path) -> None:
