@@ -59,6 +59,7 @@ def grant_config(
         frames_per_second=grant_rate(asked, frames_per_second),
         frame_deadline=_grant_deadline(asked),
         crop=_grant_crop(asked.crop),
+        visible_label=asked.visible_label,
         gains=rendering_service_pb2.DriverGains(**asdict(gains_from_message(asked.gains))),
     )
     for name in _DEFAULTS:

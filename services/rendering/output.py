@@ -12,6 +12,7 @@ from styleavatar.v1 import image_pb2, rendering_service_pb2
 from services.common.face_messages import IMAGE_FORMAT_NAMES
 from services.common.image_codec import decode_image, encode_image, resize_square
 from services.rendering.h264 import H264Encoder
+from services.rendering.label import make_label, put_label
 from services.rendering.pool.frames import RenderedPicture
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.types import ByteArray
@@ -47,6 +48,7 @@ class PictureWriter:
         self._crop = None if config.crop.side == 1.0 else config.crop
         self._background = background
         self._behind: Image.Image | None = None
+        self._label = make_label(config.image_size_px) if config.visible_label else None
         self._encoder: H264Encoder | None = None
         if config.image_format == image_pb2.IMAGE_FORMAT_H264:
             self._encoder = H264Encoder(
@@ -71,6 +73,8 @@ class PictureWriter:
         if self._crop is not None:
             pixels = _crop(pixels, self._crop)
         pixels = resize_square(pixels, self._side_px)
+        if self._label is not None:
+            pixels = put_label(pixels, self._label)
         is_key = False
         if self._encoder is not None:
             image.data, is_key = self._encoder.encode(pixels)

@@ -113,6 +113,7 @@ class PictureOptions:
         bits_per_second: Of H.264; 0 for what suits the size.
         frames_per_second: Rate that a live stream will have, for which the service sets time aside;
             0 for its default. A service that has no time for 30 may have it for 15.
+        visible_label: Whether the letters AI stand in the corner, for those who watch.
     """
 
     image_size_px: int = 0
@@ -122,6 +123,7 @@ class PictureOptions:
     jpeg_quality: int = 0
     bits_per_second: int = 0
     frames_per_second: int = 0
+    visible_label: bool = False
 
     def apply_to(self, config: rendering_service_pb2.RenderConfig) -> None:
         """Writes the options into a config."""
@@ -130,6 +132,7 @@ class PictureOptions:
         config.jpeg_quality = self.jpeg_quality
         config.bits_per_second = self.bits_per_second
         config.frames_per_second = self.frames_per_second
+        config.visible_label = self.visible_label
         if self.crop is not None:
             config.crop.left, config.crop.top, config.crop.side = self.crop
         if isinstance(self.background, str):

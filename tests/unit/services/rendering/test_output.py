@@ -67,6 +67,34 @@ def test_the_person_stands_before_what_was_asked_for(granted) -> None:
     assert (original == PERSON).all()
 
 
+@pytest.mark.parametrize("side_px", [16, 64, 300])
+def test_a_label_stands_in_the_corner_at_every_size(granted, side_px: int) -> None:
+    half = rendering_service_pb2.Region(side=0.5)
+    asked = {"image_format": RAW, "image_size_px": side_px, "crop": half}
+    plain, labelled = written(granted(**asked)), written(granted(**asked, visible_label=True))
+    rows, columns = np.nonzero((plain != labelled).any(axis=2))
+    assert (rows.min(), columns.max()) == (0, side_px - 1)
+    assert rows.max() < max(10, 0.11 * side_px)
+    assert columns.min() >= side_px - max(15, 0.16 * side_px)
+    assert labelled.max() > 150  # letters, on dark
+    assert (plain == PERSON).all()
+
+
+def test_nothing_is_seen_through_a_label(granted) -> None:
+    config = granted(
+        image_format=image_pb2.IMAGE_FORMAT_PNG,
+        background=rendering_service_pb2.BACKGROUND_TRANSPARENT,
+        visible_label=True,
+    )
+    image = image_pb2.Image()
+    PictureWriter(config).write(
+        RenderedPicture(marked_image(10, 7, 0.5), {}, 0 * half_mask()), image
+    )
+    alpha = np.asarray(Image.open(io.BytesIO(image.data)))[..., 3]
+    assert alpha[0, -1] == 255
+    assert alpha[0, 0] == alpha[-1, -1] == 0
+
+
 def test_transparency_is_an_alpha_channel(granted) -> None:
     config = granted(
         image_format=image_pb2.IMAGE_FORMAT_PNG,
