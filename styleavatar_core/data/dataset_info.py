@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from styleavatar_core.face3d.library import find_face_model
 from styleavatar_core.face3d.model import FaceModel
@@ -101,8 +101,7 @@ class DatasetInfo:
 def read_info(folder: Path) -> DatasetInfo | None:
     """Returns what ``dataset.json`` says, or None where no complete dataset of this version is."""
     try:
-        values = json.loads((folder / DATASET_NAME).read_text())
-        info = DatasetInfo(**{**values, "window": tuple(values["window"])})
-    except (OSError, ValueError, KeyError, TypeError):
+        info = TypeAdapter(DatasetInfo).validate_json((folder / DATASET_NAME).read_bytes())
+    except (OSError, ValueError):
         return None
     return info if info.format == _FORMAT else None

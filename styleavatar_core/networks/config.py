@@ -10,15 +10,25 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from styleavatar_core.errors import InvalidInputError
 
 _FORMER = ("rendering_pack_levels",)  # in older bundles; ``pack_channels`` says the same
 
 
+class _Config:
+    """All numbers of something; a file of it says nothing besides."""
+
+    __slots__ = ()
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+
 @dataclass(frozen=True, slots=True)
-class StyleConfig:
+class StyleConfig(_Config):
     """What all generator layers share."""
 
     style_dim: int = 64  # size of z_tmp, z_id and of the mapped style
@@ -31,7 +41,7 @@ class StyleConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureGeneratorConfig:
+class FeatureGeneratorConfig(_Config):
     """Static map from a style code (Sec. 3.2)."""
 
     style: StyleConfig
@@ -52,7 +62,7 @@ class FeatureGeneratorConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class StyleUNetConfig:
+class StyleUNetConfig(_Config):
     """One encoder-decoder with modulated decoder (Sec. 3.3)."""
 
     style: StyleConfig
@@ -83,7 +93,7 @@ class StyleUNetConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(_Config):
     """Judge of image and texture rendering together (Sec. 3.3)."""
 
     image_size_px: int
@@ -98,7 +108,7 @@ class DiscriminatorConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class GeneratorConfig:
+class GeneratorConfig(_Config):
     """All numbers and options of a preset."""
 
     name: str
@@ -153,31 +163,16 @@ class GeneratorConfig:
         """Restores a config from ``to_dict``'s values, also after a trip through JSON."""
         values = {name: value for name, value in values.items() if name not in _FORMER}
         try:
-            return _restore(cls, values)
-        except (TypeError, KeyError) as error:
+            return _reader().validate_python(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
             raise InvalidInputError(
-                f"the network configuration cannot be read ({error}); "
+                f"the network configuration cannot be read ({place}: {first['msg']}); "
                 "was it written by another version?"
             ) from error
 
 
-def _restore(kind: type, values: dict[str, Any]) -> Any:
-    """Builds a config dataclass from plain values, nested ones included."""
-    nested = {
-        "style": StyleConfig,
-        "face": FeatureGeneratorConfig,
-        "background": FeatureGeneratorConfig,
-        "foreground": StyleUNetConfig,
-        "synthesis": StyleUNetConfig,
-        "discriminator": DiscriminatorConfig,
-    }
-    restored = {
-        name: _restore(nested[name], value) if name in nested else _to_tuple(value)
-        for name, value in values.items()
-    }
-    return kind(**restored)
-
-
-def _to_tuple(value: Any) -> Any:
-    """Turns lists into tuples, so that configs stay hashable and comparable."""
-    return tuple(_to_tuple(item) for item in value) if isinstance(value, list | tuple) else value
+@cache
+def _reader() -> TypeAdapter[GeneratorConfig]:
+    return TypeAdapter(GeneratorConfig)

@@ -7,6 +7,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -90,8 +92,4 @@ class Clock:
     @classmethod
     def from_json(cls, text: str) -> Clock:
         """Restores what :meth:`to_json` wrote; fields of later versions start at their defaults."""
-        values = json.loads(text)
-        values["psnr_history"] = tuple(values.get("psnr_history", ()))
-        values["health"] = Health(**values.get("health", {}))
-        values["recoveries"] = tuple(Recovery(**one) for one in values.get("recoveries", ()))
-        return cls(**values)
+        return TypeAdapter(cls).validate_json(text)

@@ -7,6 +7,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
@@ -96,11 +98,4 @@ class TrainConfig:
         What an older version did not know is as it is by default; what a later one knows is left
         out.
         """
-        known = _known(cls, values)
-        weights = LossWeights(**_known(LossWeights, values["loss_weights"]))
-        return cls(**known | {"loss_weights": weights})
-
-
-def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    names = {one.name for one in dataclasses.fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
+        return TypeAdapter(cls).validate_python(values)

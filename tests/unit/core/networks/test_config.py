@@ -28,6 +28,13 @@ def test_unknown_preset_is_refused_with_the_known_ones() -> None:
 
 
 def test_config_of_another_version_is_refused() -> None:
-    values = get_preset("nano").to_dict() | {"unheard_of": 1}
-    with pytest.raises(InvalidInputError, match="another version"):
-        GeneratorConfig.from_dict(values)
+    values = get_preset("nano").to_dict()
+    synthesis = values["synthesis"] | {"unheard_of": 1}
+    for changes, place in (
+        ({"unheard_of": 1}, "unheard_of"),
+        ({"synthesis": synthesis}, r"synthesis\.unheard_of"),
+        ({"image_size_px": "large"}, "image_size_px"),
+        ({"face": None}, "face"),
+    ):
+        with pytest.raises(InvalidInputError, match=rf"\({place}: .*another version"):
+            GeneratorConfig.from_dict(values | changes)
