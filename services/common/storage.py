@@ -76,10 +76,16 @@ class AvatarStore:
         return is_valid_id(avatar_id) and (self.root / avatar_id / MANIFEST_NAME).is_file()
 
     def list(self) -> list[str]:
-        """Returns the ids of all finished avatars, sorted."""
-        if not self.root.is_dir():
-            return []
-        return sorted(entry.name for entry in self.root.iterdir() if self.exists(entry.name))
+        """Returns the ids of all finished avatars, sorted; one that cannot be read is left out."""
+        found = []
+        for entry in self.root.iterdir() if self.root.is_dir() else ():
+            try:
+                if self.exists(entry.name):
+                    found.append(entry.name)
+            except OSError as error:  # such as one that was restored as another user
+                extra = {"avatar_id": entry.name, "reason": str(error)}
+                logger.warning("an avatar cannot be read", extra=extra)
+        return sorted(found)
 
     def publish(self, bundle_folder: Path, avatar_id: str) -> Path:
         """Moves a written bundle into the store under its id, replacing an older one.

@@ -88,8 +88,12 @@ class AvatarCatalog:
     def vanished(self) -> list[AvatarEntry]:
         """Returns the bundles that were deleted or replaced and are not let go yet."""
         for avatar_id in tuple(self._entries):
-            with contextlib.suppress(StyleAvatarError):
-                self.get(avatar_id)
+            try:
+                with contextlib.suppress(StyleAvatarError):
+                    self.get(avatar_id)
+            except OSError as error:  # nothing is known of it now
+                extra = {"avatar_id": avatar_id, "reason": str(error)}
+                logger.warning("an avatar cannot be read", extra=extra)
         return list(self._vanished)
 
     def let_go(self, entry: AvatarEntry) -> None:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A store that cannot be read for a while ends nothing that watches it."""
+"""A store that cannot be read for a while, or in part, ends nothing that goes on without it."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,23 @@ def test_a_stream_is_still_watched(tmp_path: Path) -> None:
             mailbox.take()
 
     asyncio.run(scenario())
+
+
+def test_one_that_cannot_be_read_keeps_no_other_from_being_served_or_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_file = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.parent.name == "bob":  # restored as another user
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return is_file(path)
+
+    for mark, name in enumerate(("anna", "bob", "carla")):
+        write_fake_bundle(tmp_path / name, mark)
+    catalog = AvatarCatalog(AvatarStore(tmp_path))
+    assert len(catalog.list()) == 3
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert [entry.avatar_id for entry in catalog.list()] == ["anna", "carla"]
+    shutil.rmtree(tmp_path / "carla")
+    assert [entry.avatar_id for entry in catalog.vanished()] == ["carla"]
