@@ -72,7 +72,7 @@ class Encoding:
 
         Args:
             config: What was granted.
-            background: (H, W, 3) uint8 RGB, for ``BACKGROUND_IMAGE``.
+            background: (S, S, 3) uint8 RGB, for ``BACKGROUND_IMAGE``.
             side_px: Side of the avatar's pictures.
 
         Raises:

@@ -37,7 +37,7 @@ class PictureWriter:
 
         Args:
             config: What was granted.
-            background: (H, W, 3) uint8 RGB, for ``BACKGROUND_IMAGE``.
+            background: (S, S, 3) uint8 RGB of the avatar's side, for ``BACKGROUND_IMAGE``.
         """
         # Fields of a message are objects anew each time that they are read.
         self.needs_mask = config.background != rendering_service_pb2.BACKGROUND_ORIGINAL
@@ -100,17 +100,18 @@ class PictureWriter:
     def _make_background(self, side_px: int) -> Image.Image:
         if self._background is None:
             return Image.new("RGB", (side_px, side_px), GREEN_SCREEN_RGB)
-        return Image.fromarray(self._background).resize((side_px, side_px))
+        return Image.fromarray(self._background)
 
 
-def read_background(config: rendering_service_pb2.RenderConfig) -> ByteArray | None:
-    """Decodes the background that a caller sent.
+def read_background(config: rendering_service_pb2.RenderConfig, side_px: int) -> ByteArray | None:
+    """Decodes the background that a caller sent; a stream keeps it, so only as large as it shows.
 
     Args:
         config: As it was asked for.
+        side_px: Side of the avatar's pictures.
 
     Returns:
-        (H, W, 3) uint8 RGB, or None when none is wanted.
+        (S, S, 3) uint8 RGB, or None when none is wanted.
 
     Raises:
         InvalidInputError: When one is wanted and cannot be read.
@@ -123,7 +124,8 @@ def read_background(config: rendering_service_pb2.RenderConfig) -> ByteArray | N
         raise InvalidInputError(
             "BACKGROUND_IMAGE needs a background_image stored as JPEG, PNG or raw RGB."
         )
-    return decode_image(message.data, name, message.width_px, message.height_px)
+    image = decode_image(message.data, name, message.width_px, message.height_px)
+    return np.asarray(Image.fromarray(image).resize((side_px, side_px)))
 
 
 def _crop(pixels: ByteArray, region: rendering_service_pb2.Region) -> ByteArray:

@@ -114,7 +114,7 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         item = StreamItem(
             parameters.frame_index, parameters.capture_time_s, parameters, arrival_s=arrival_s
         )
-        background = await self._background(request.config)
+        background = await self._background(request.config, entry)
         writer = PictureWriter(config, background)
         async with self._pool.single_lane(entry) as lane:
             answering = Answers(writer, self._encoding, self._metrics)
@@ -136,7 +136,8 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             asked = await first_config(request_iterator, self._idle_timeout_s)
             asked_s = time.perf_counter()
             entry, config = await self._grant(asked)
-            background = await self._background(asked)
+            background = await self._background(asked, entry)
+            del asked  # it may hold 32 MB, as stored
             writer = PictureWriter(config, background)
             latest_only = config.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
             side_px = entry.manifest.image_size_px
@@ -173,10 +174,13 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
         entry = await self._entry(asked.avatar_id)
         return entry, grant_config(asked, entry, self._frames_per_second)
 
-    async def _background(self, asked: rendering_service_pb2.RenderConfig) -> ByteArray | None:
+    async def _background(
+        self, asked: rendering_service_pb2.RenderConfig, entry: AvatarEntry
+    ) -> ByteArray | None:
         if asked.background != rendering_service_pb2.BACKGROUND_IMAGE:
             return None  # without a turn behind the pictures of others
-        return await self._encoding.run(read_background, asked)
+        side_px = entry.manifest.image_size_px
+        return await self._encoding.run(read_background, asked, side_px)
 
     @asynccontextmanager
     async def _mailbox(self, latest_only: bool) -> AsyncIterator[FrameMailbox[StreamItem]]:

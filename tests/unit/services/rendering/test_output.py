@@ -57,7 +57,7 @@ def test_the_person_stands_before_what_was_asked_for(granted) -> None:
     )
     assert tuple(green[5, 60]) == PERSON
     assert tuple(green[5, 3]) == GREEN_SCREEN_RGB
-    own = np.full((20, 40, 3), (1, 2, 3), np.uint8)
+    own = np.full((64, 64, 3), (1, 2, 3), np.uint8)
     replaced = written(
         granted(image_format=RAW, background=rendering_service_pb2.BACKGROUND_IMAGE), own
     )
@@ -143,15 +143,15 @@ def test_h264_decodes_to_the_pictures_one_by_one(granted) -> None:
     assert {int(frame.colorspace) for frame in decoded} == {1}  # BT.709, as players are told
 
 
-def test_an_unreadable_background_is_refused() -> None:
+def test_an_unreadable_background_is_refused_and_another_kept_as_large_as_it_shows() -> None:
     asked = rendering_service_pb2.RenderConfig(background=rendering_service_pb2.BACKGROUND_IMAGE)
     with pytest.raises(InvalidInputError, match="background_image"):
-        read_background(asked)
+        read_background(asked, 64)
     asked.background_image.format = image_pb2.IMAGE_FORMAT_JPEG
     with pytest.raises(InvalidInputError):
-        read_background(asked)
-    asked.background_image.data = encode_image(np.zeros((20, 30, 3), np.uint8), "jpeg")
-    read = read_background(asked)
+        read_background(asked, 64)
+    asked.background_image.data = encode_image(np.zeros((2000, 3000, 3), np.uint8), "jpeg")
+    read = read_background(asked, 64)
     assert read is not None
-    assert read.shape == (20, 30, 3)
-    assert read_background(rendering_service_pb2.RenderConfig()) is None
+    assert read.shape == (64, 64, 3)
+    assert read_background(rendering_service_pb2.RenderConfig(), 64) is None
