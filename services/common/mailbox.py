@@ -141,11 +141,18 @@ async def closing_mailbox(mailbox: FrameMailbox[Any]) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def running(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Runs coroutines beside the block, and ends them with it."""
+    """Runs coroutines beside the block, and ends them with it; tells the log of one that fails."""
     tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    for task in tasks:
+        task.add_done_callback(_tell_of_failure)
     try:
         yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell_of_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("what ran beside has failed", exc_info=error)

@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from services.common.mailbox import FrameMailbox
+from services.common.mailbox import FrameMailbox, running
 from styleavatar_core.errors import InvalidInputError
 
 
@@ -106,3 +106,17 @@ def test_an_end_that_is_read_after_an_error_does_not_hide_it() -> None:
             await box.get()
 
     asyncio.run(scenario())
+
+
+def test_work_beside_that_fails_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ValueError("nobody thought of this")
+
+    async def scenario() -> None:
+        async with running(fail(), asyncio.sleep(60)):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert "nobody thought of this" in caplog.text
+
+    asyncio.run(scenario())
+    assert len(caplog.records) == 1
