@@ -15,8 +15,7 @@ import torch
 
 from benchmarks.engine_parts.case import Figures, Held
 from benchmarks.engine_parts.first_frame import frontal_face
-from services.common.image_codec import encode_image
-from services.rendering.convert import DEFAULT_JPEG_QUALITY
+from services.common.image_codec import DEFAULT_JPEG_QUALITY, encode_image
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.face3d.camera import quaternion_from_rotation_vector
 from styleavatar_core.types import ByteArray

@@ -18,12 +18,17 @@ ImageFormatName = Literal["jpeg", "png", "raw_rgb"]
 
 SIDE_PX_MIN = 16
 SIDE_PX_MAX = 4096
+DEFAULT_JPEG_QUALITY = 90
 
 _ORIENTATION = ExifTags.Base.Orientation
 _EXIF, _EXIF_WITHIN_BYTES = b"Exif\0\0", 4096  # it stands among the first segments
 
 
-def encode_image(image: ByteArray, image_format: ImageFormatName, jpeg_quality: int = 90) -> bytes:
+def encode_image(
+    image: ByteArray,
+    image_format: ImageFormatName,
+    jpeg_quality: int = DEFAULT_JPEG_QUALITY,
+) -> bytes:
     """Stores an image.
 
     Args:

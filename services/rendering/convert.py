@@ -13,11 +13,11 @@ from services.common.face_messages import (
     identity_to_message,
     seconds_from_duration,
 )
+from services.common.image_codec import DEFAULT_JPEG_QUALITY
 from services.rendering.catalog import AvatarEntry
 from styleavatar_core.avatar.driver_gains import DriverGains
 from styleavatar_core.errors import InvalidInputError
 
-DEFAULT_JPEG_QUALITY = 90
 DEFAULT_FRAME_DEADLINE_S = 1.0
 FRAME_DEADLINE_S_MAX = 60.0
 FRAMES_PER_SECOND_MAX = 120
