@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from styleavatar_core.data.picture import SYNTHETIC_NOTE, encode_jpeg
+from styleavatar_core.data.picture import SYNTHETIC_NOTE, encode_jpeg, fitted
 from styleavatar_core.data.video_writer import VideoWriter
 from styleavatar_core.types import ByteArray
 
@@ -48,14 +48,9 @@ def side_by_side(driver: ByteArray, avatar: ByteArray) -> ByteArray:
     """
     panel = np.full((PANEL_PX + _LABEL_BAR_PX, 2 * PANEL_PX, 3), _BAR_GRAY, np.uint8)
     for index, (picture, label) in enumerate(((driver, "driver"), (avatar, _AVATAR_LABEL))):
-        scale = PANEL_PX / max(picture.shape[:2])
-        size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        small = cv2.resize(picture, size, interpolation=method)
-        left = index * PANEL_PX + (PANEL_PX - size[0]) // 2
-        top = (PANEL_PX - size[1]) // 2
-        panel[top : top + size[1], left : left + size[0]] = small
-        _write_label(panel, label, index * PANEL_PX, PANEL_PX)
+        left = index * PANEL_PX
+        panel[:PANEL_PX, left : left + PANEL_PX] = fitted(picture, PANEL_PX, PANEL_PX)
+        _write_label(panel, label, left, PANEL_PX)
     return panel
 
 

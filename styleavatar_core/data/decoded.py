@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A decoded frame as a player shows it: sRGB, square pixels, upright, of the size asked for."""
+"""A decoded frame as a player shows it: sRGB, square pixels, upright."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import Type
@@ -78,23 +77,3 @@ def mirrors(frame: av.VideoFrame) -> bool:
             a, b, _, c, d = np.frombuffer(data, "<i4").astype(float)[:5]
             return bool(a * d < b * c)
     return False
-
-
-def fitted(image: ByteArray, height: int, width: int) -> ByteArray:
-    """Scales a picture as a whole until it fits a size; what it does not fill is black.
-
-    A call changes its size when the network is slow or the phone is turned. Nothing is stretched:
-    a face keeps its shape.
-    """
-    rows, columns = image.shape[:2]
-    if (rows, columns) == (height, width):
-        return image
-    share = min(height / rows, width / columns)
-    inner_height, inner_width = max(round(share * rows), 1), max(round(share * columns), 1)
-    way = cv2.INTER_AREA if share < 1 else cv2.INTER_LINEAR
-    view = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    view[top : top + inner_height, left : left + inner_width] = cv2.resize(
-        image, (inner_width, inner_height), interpolation=way
-    )
-    return view

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Still pictures: JPEG in and out, and contact sheets."""
+"""Still pictures: JPEG in and out, fitted to a size, and contact sheets."""
 
 from __future__ import annotations
 
@@ -45,6 +45,25 @@ def decode_jpeg(data: bytes) -> ByteArray:
         raise InvalidInputError("the bytes are not a picture that can be decoded") from error
 
 
+def fitted(image: ByteArray, height: int, width: int) -> ByteArray:
+    """Scales an (H, W, 3) uint8 picture as a whole until it fits a size; the rest is black.
+
+    Nothing is stretched: a face keeps its shape.
+    """
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return image
+    share = min(height / rows, width / columns)
+    inner_height, inner_width = max(round(share * rows), 1), max(round(share * columns), 1)
+    way = cv2.INTER_AREA if share < 1 else cv2.INTER_CUBIC
+    view = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner_height) // 2, (width - inner_width) // 2
+    view[top : top + inner_height, left : left + inner_width] = cv2.resize(
+        image, (inner_width, inner_height), interpolation=way
+    )
+    return view
+
+
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], cell_px: int) -> ByteArray:
     """Puts pictures into a grid.
 
@@ -61,14 +80,8 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], cell_px: int) -> ByteArr
 
 def _cell(picture: np.ndarray, cell_px: int) -> ByteArray:
     side = cell_px - _GAP_PX
-    scale = side / max(picture.shape[:2])
-    height, width = (max(1, round(scale * length)) for length in picture.shape[:2])
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    scaled = cv2.resize(picture, (width, height), interpolation=method)
-    if scaled.ndim == 2:
-        scaled = scaled[..., None]
-    top, left = (side - height) // 2, (side - width) // 2
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=2)
     cell = np.full((cell_px, cell_px, 3), 255, np.uint8)
-    cell[:side, :side] = 0
-    cell[top : top + height, left : left + width] = scaled
+    cell[:side, :side] = fitted(picture, side, side)
     return cell

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import av
 
-from styleavatar_core.data.decoded import fitted, mirrors, picture_of, square_width, upright
+from styleavatar_core.data.decoded import mirrors, picture_of, square_width, upright
+from styleavatar_core.data.picture import fitted
 from styleavatar_core.errors import InvalidInputError, NotFoundError
 from styleavatar_core.types import ByteArray
 
@@ -137,6 +138,7 @@ def read_frames(path: Path | str) -> Iterator[tuple[int, float, ByteArray]]:
                 picture = picture_of(frame, pixel_aspect)
                 picture = upright(picture, frame.rotation, is_mirrored=is_mirrored)
                 size = picture.shape[:2] if size is None else size
+                # A call changes its size when the network is slow or the phone is turned.
                 yield index, time_s - start_s, fitted(picture, *size)
                 index += 1
         except av.error.FFmpegError as error:
