@@ -38,7 +38,7 @@ def create(
     ] = "",
     source: Annotated[str, typer.Option(help="Where the video comes from.")] = "",
     preset: Annotated[
-        Preset, typer.Option(help="nano 128, lite 256, hd 512, paper 1024 pixels.")
+        Preset, typer.Option(help="nano (128 px), lite (256), hd (512), paper or paper+ (1024).")
     ] = Preset.LITE,
     minutes: Annotated[
         float | None, typer.Option(help="Training time; the preset's usual one if not given.")
