@@ -12,6 +12,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from styleavatar_core.data.native_stderr import lines_left_out
 
 _AT_IMPORT = (b"'MessageFactory' object has no attribute 'GetPrototype'",)
@@ -21,6 +23,7 @@ _AT_START = (
     b"inference_feedback_manager.cc",
     b"landmark_projection_calculator.cc",
 )
+_NOBODY = np.zeros((64, 64, 3), np.uint8)
 
 
 def import_mediapipe() -> Any:
@@ -39,13 +42,14 @@ class QuietSolution:
     def __init__(self, open_solution: Callable[[], Any]) -> None:
         with lines_left_out(_AT_START):
             self._solution = open_solution()
+            self._solution.process(_NOBODY)  # threads open the models: waits for what they write
         self._has_started = False
 
     def process(self, frame: Any) -> Any:
         """Returns what the solution finds in (H, W, 3) uint8 RGB."""
         if self._has_started:
             return self._solution.process(frame)
-        with lines_left_out(_AT_START):  # models are opened with the first picture
+        with lines_left_out(_AT_START):  # now of what is done with a face
             found = self._solution.process(frame)
         self._has_started = True
         return found
