@@ -136,9 +136,8 @@ def main() -> None:
         sys.stderr.write(f"styleavatar: {message[:1].lower()}{message[1:].rstrip('.')}.\n")
         sys.exit(INPUT_ERROR_CODE)
     except OSError as error:  # no room, no rights, no such folder: the system says which
-        named = error.filename is not None and error.strerror
-        told = f"{error.filename}: {error.strerror}" if named else str(error)
-        sys.stderr.write(f"styleavatar: {told}.\n")
+        told = ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+        sys.stderr.write(f"styleavatar: {told or error}.\n")
         sys.exit(INPUT_ERROR_CODE)
     except (TrainingCanceled, KeyboardInterrupt) as stop:
         sys.stderr.write(f"styleavatar: {str(stop) or 'stopped'}.\n")

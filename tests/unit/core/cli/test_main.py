@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import shlex
 import signal
 import subprocess
@@ -64,6 +65,15 @@ def test_what_the_system_refuses_is_told_without_its_numbers(tmp_path, monkeypat
         main()
     assert caught.value.code == 2
     assert capsys.readouterr().err.endswith(f"styleavatar: {tmp_path}: Is a directory.\n")
+
+    def have_no_room(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys.modules["styleavatar_core.cli.export"], "find_bundle", have_no_room)
+    monkeypatch.setattr(sys, "argv", ["styleavatar", "export", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == "styleavatar: No space left on device.\n"
 
 
 def test_pretraining_needs_the_consent_of_all_persons(tmp_path):
