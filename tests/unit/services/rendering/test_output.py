@@ -121,6 +121,16 @@ def test_a_crop_is_cut_before_resizing(granted) -> None:
     assert written(granted(image_format=RAW, crop=crop)).shape == (64, 64, 3)
 
 
+def test_a_crop_is_as_far_down_and_right_as_was_asked(granted) -> None:
+    crop = rendering_service_pb2.Region(left=0.25, top=0.5, side=0.25)
+    rows, columns = np.indices((64, 64), np.uint8)
+    rendered = RenderedPicture(np.dstack([rows, columns, 0 * rows]), {})
+    image = image_pb2.Image()
+    PictureWriter(granted(image_format=RAW, crop=crop, image_size_px=16)).write(rendered, image)
+    seen = np.frombuffer(image.data, np.uint8).reshape(16, 16, 3)
+    assert np.array_equal(seen, rendered.image[32:48, 16:32])
+
+
 def test_h264_decodes_to_the_pictures_one_by_one(granted) -> None:
     config = granted(
         image_format=image_pb2.IMAGE_FORMAT_H264, frames_per_second=10, bits_per_second=2_000_000
