@@ -13,12 +13,18 @@ from google.protobuf.duration_pb2 import Duration
 from styleavatar.v1 import image_pb2, rendering_service_pb2
 
 from services.common.storage import AvatarStore
-from services.rendering.catalog import AvatarCatalog
+from services.rendering.catalog import AvatarCatalog, AvatarEntry
 from services.rendering.convert import avatar_to_message, grant_config
 from services.rendering.settings import RenderingSettings
 from services.tracking.settings import TrackingSettings
 from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError
 from tests.fakes.bundle import write_fake_bundle
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> AvatarEntry:
+    write_fake_bundle(tmp_path / "anna", 1)
+    return AvatarCatalog(AvatarStore(tmp_path)).get("anna")
 
 
 def test_a_manifest_is_read_once_per_revision(tmp_path: Path) -> None:
@@ -56,9 +62,7 @@ def test_an_avatar_is_described(tmp_path: Path) -> None:
     assert message.loaded
 
 
-def test_defaults_are_granted(tmp_path: Path) -> None:
-    write_fake_bundle(tmp_path / "anna", 1)
-    entry = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+def test_defaults_are_granted(entry: AvatarEntry) -> None:
     granted = grant_config(rendering_service_pb2.RenderConfig(avatar_id="anna"), entry)
     assert granted == rendering_service_pb2.RenderConfig(
         avatar_id="anna",
@@ -75,9 +79,7 @@ def test_defaults_are_granted(tmp_path: Path) -> None:
     )
 
 
-def test_gains_are_granted_as_asked_none_included(tmp_path: Path) -> None:
-    write_fake_bundle(tmp_path / "anna", 1)
-    entry = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+def test_gains_are_granted_as_asked_none_included(entry: AvatarEntry) -> None:
     asked = rendering_service_pb2.RenderConfig(
         gains=rendering_service_pb2.DriverGains(mouth=1.5, head=0)
     )
@@ -92,11 +94,17 @@ def test_gains_are_granted_as_asked_none_included(tmp_path: Path) -> None:
         {"frame_mode": 7},
         {"background": 9},
         {"jpeg_quality": -1},
+        {"jpeg_quality": 101},
+        {"image_size_px": 15},
+        {"image_size_px": 2049},
         {"frames_per_second": 121},
         {"frames_per_second": -1},
         {"frame_deadline": Duration(seconds=-1)},
+        {"frame_deadline": Duration()},
         {"frame_deadline": Duration(seconds=61)},
         {"crop": rendering_service_pb2.Region(left=0.6, side=0.5)},
+        {"crop": rendering_service_pb2.Region(top=0.6, side=0.5)},
+        {"crop": rendering_service_pb2.Region(left=-0.1, side=0.5)},
         {"crop": rendering_service_pb2.Region(left=float("nan"), side=0.5)},
         {"crop": rendering_service_pb2.Region(left=0.5)},
         {"background": rendering_service_pb2.BACKGROUND_TRANSPARENT},
@@ -104,18 +112,44 @@ def test_gains_are_granted_as_asked_none_included(tmp_path: Path) -> None:
         {"gains": rendering_service_pb2.DriverGains(head=float("nan"))},
         {"image_format": image_pb2.IMAGE_FORMAT_H264, "image_size_px": 65},
         {"image_format": image_pb2.IMAGE_FORMAT_H264, "bits_per_second": 10},
+        {"image_format": image_pb2.IMAGE_FORMAT_H264, "bits_per_second": 50_000_001},
     ],
 )
-def test_what_cannot_be_granted_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
-    write_fake_bundle(tmp_path / "anna", 1)
-    entry = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+def test_what_cannot_be_granted_is_refused(entry: AvatarEntry, change: dict[str, object]) -> None:
     with pytest.raises(InvalidInputError):
         grant_config(rendering_service_pb2.RenderConfig(**change), entry)
 
 
-def test_a_background_is_granted_without_its_data(tmp_path: Path) -> None:
-    write_fake_bundle(tmp_path / "anna", 1)
-    entry = AvatarCatalog(AvatarStore(tmp_path)).get("anna")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"jpeg_quality": 1, "image_size_px": 16, "frames_per_second": 1},
+        {"jpeg_quality": 100, "image_size_px": 2048, "frames_per_second": 120},
+        {"frame_deadline": Duration(seconds=60)},
+        {"crop": rendering_service_pb2.Region(left=0.5, top=0.75, side=0.25)},
+        {"image_format": image_pb2.IMAGE_FORMAT_H264, "bits_per_second": 50_000_000},
+    ],
+)
+def test_what_is_just_within_the_bounds_is_granted(
+    entry: AvatarEntry, change: dict[str, object]
+) -> None:
+    granted = grant_config(rendering_service_pb2.RenderConfig(**change), entry)
+    assert {name: getattr(granted, name) for name in change} == change
+
+
+@pytest.mark.parametrize(
+    ("size_px", "rate", "expected"), [(256, 30, 983_040), (2048, 120, 50_000_000)]
+)
+def test_a_video_without_a_bit_rate_gets_what_its_pixels_need(
+    entry: AvatarEntry, size_px: int, rate: int, expected: int
+) -> None:
+    asked = rendering_service_pb2.RenderConfig(
+        image_format=image_pb2.IMAGE_FORMAT_H264, image_size_px=size_px, frames_per_second=rate
+    )
+    assert grant_config(asked, entry).bits_per_second == expected
+
+
+def test_a_background_is_granted_without_its_data(entry: AvatarEntry) -> None:
     raw = image_pb2.Image(format=image_pb2.IMAGE_FORMAT_RAW_RGB, width_px=16, height_px=16)
     raw.data = bytes(16 * 16 * 3)
     asked = rendering_service_pb2.RenderConfig(
