@@ -9,6 +9,7 @@ from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.errors import AssetError
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.samples.batches import (
+    FIXED_STYLE_TIME,
     BatchSampler,
     make_batch,
     move_apart,
@@ -28,7 +29,10 @@ def test_box_moves_picture_mask_uv_and_valid_alike(tiny_dataset, tiny_config):
     np.testing.assert_array_equal(face, tiny_dataset.masks[4][22:86, 0:64] > 127)
     still = make_batch(tiny_dataset, tiny_config, [4])
     assert torch.equal(batch.rendering, still.rendering)
-    assert not torch.equal(batch.box_rendering, still.box_rendering)
+    rendered = image_array(batch.box_rendering)[0]
+    np.testing.assert_array_equal(rendered, tiny_dataset.renderings[4][22:86, :64])
+    halved = cv2.resize(tiny_dataset.masks[4][22:86, :64], (32, 32), interpolation=cv2.INTER_AREA)
+    np.testing.assert_allclose(batch.mask[0, 0], halved / 255.0, atol=1e-6)
 
 
 def test_uv_survives_storage(tiny_dataset, tiny_config):
@@ -48,6 +52,15 @@ def test_a_step_is_repeatable_and_each_epoch_sees_every_frame(tiny_dataset, tiny
     assert torch.equal(first.window, again.window)
     seen = sorted(sampler._frame(tiny_dataset, position) for position in range(15, 30))
     assert seen == list(range(15))  # never among them: 15, watched, and 16-19, held out
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_sample_has_the_time_of_its_frame_or_that_of_inference(tiny_dataset, tiny_config, share):
+    config = TrainConfig(batch_size=4, fixed_style_share=share)
+    sampler = BatchSampler([Clip(tiny_dataset)], tiny_config, config)
+    own = [sampler._frame(tiny_dataset, place) / len(tiny_dataset) for place in range(8, 12)]
+    wanted = own if share == 0 else [FIXED_STYLE_TIME] * 4
+    assert sampler.at_step(2).style_time.tolist() == pytest.approx(wanted)
 
 
 def test_windows_stay_on_the_canvas(tiny_dataset, tiny_config):
