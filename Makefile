@@ -51,7 +51,7 @@ test: install ## Unit, integration and end-to-end tests, as CI runs them
 	$(BIN)/python -m pytest tests --numprocesses logical --maxprocesses 4 --dist loadgroup $(PYTEST_OPTIONS)
 
 test-gpu: install ## Tests that need a CUDA device; with TensorRT where it is installed
-	$(BIN)/python -m pytest tests/gpu -m gpu $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest tests/gpu -m gpu -W default $(PYTEST_OPTIONS)
 
 lint: install ## ruff, import contracts, mypy, Dockerfiles, compose file
 	$(BIN)/ruff check .

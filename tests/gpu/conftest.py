@@ -12,11 +12,6 @@ from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Has warnings told, not raised: on a device they are its libraries' own, of another choice."""
-    item.add_marker(pytest.mark.filterwarnings("default"))
-
-
 @pytest.fixture(autouse=True)
 def device() -> str:
     """Name of the GPU."""
