@@ -6,10 +6,12 @@ All curves are stationary (the last fifth looks like the rest), smooth, and foll
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter1d
 
 from styleavatar_core.types import FloatArray
 
@@ -95,10 +97,8 @@ def _wander(time_s: Curve, rng: np.random.Generator, rate_hz: float) -> Curve:
 
 def _smooth(curve: Curve, time_s: Curve, sigma_s: float) -> Curve:
     step_s = time_s[1] - time_s[0] if len(time_s) > 1 else 1.0
-    reach = max(1, int(np.ceil(3 * sigma_s / step_s)))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) * step_s / sigma_s) ** 2)
-    padded = np.pad(curve, reach, mode="edge")
-    return np.convolve(padded, kernel / kernel.sum(), mode="valid")
+    sigma = sigma_s / step_s
+    return gaussian_filter1d(curve, sigma, mode="nearest", radius=math.ceil(3 * sigma))
 
 
 def _events(

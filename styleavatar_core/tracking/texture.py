@@ -84,8 +84,5 @@ def _median(colors: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatA
         weights: (N, V).
     """
     shown = weights >= np.minimum(_LEAST_VISIBLE, weights.max(axis=0))
-    ordered = np.sort(np.where(shown[..., None], colors, np.inf), axis=0)
-    count = shown.sum(axis=0)
-    vertices = np.arange(len(count))
-    middle = (ordered[(count - 1) // 2, vertices] + ordered[count // 2, vertices]) / 2
-    return middle, (weights * shown).sum(axis=0) / count
+    middle = np.nanmedian(np.where(shown[..., None], colors, np.nan), axis=0)
+    return middle, (weights * shown).sum(axis=0) / shown.sum(axis=0)
