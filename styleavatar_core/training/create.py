@@ -93,6 +93,7 @@ def create_avatar(
         settings = replace(settings, adversarial_start=1.0)
     check_before_preparing(
         folder,
+        generator_config,
         settings,
         perceptual_weights=perceptual_weights,
         matting_weights=matting_weights,

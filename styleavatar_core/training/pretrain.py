@@ -67,7 +67,9 @@ def pretrain(
         )
     generator_config = get_preset(preset)
     settings = replace(config or TrainConfig(), minutes=minutes)
-    check_before_preparing(folder, settings, perceptual_weights=perceptual_weights)
+    check_before_preparing(
+        folder, generator_config, settings, perceptual_weights=perceptual_weights
+    )
     for clip in clips:
         if not clip.exists():
             raise NotFoundError(f"there is neither a video nor a dataset at {clip}")

@@ -12,16 +12,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.avatar.bundle_path import find_bundle
 from styleavatar_core.errors import InvalidInputError, NotFoundError
-from styleavatar_core.training.avatar_networks import STARTS
+from styleavatar_core.networks import Discriminator, GeneratorConfig
+from styleavatar_core.training.avatar_networks import STARTS, AvatarNetworks
 from styleavatar_core.training.dataset.match import BUILTIN_IDS
 from styleavatar_core.training.record.checkpoint import (
     checkpoint_in,
     read_face_model,
     read_module,
+    read_shapes,
 )
 from styleavatar_core.training.trainer import Trainer
 
@@ -78,6 +81,43 @@ def require_same_face_model(source: Path, model_id: str) -> None:
     )
 
 
+def require_same_preset(source: Path, config: GeneratorConfig) -> None:
+    """Refuses to start from networks of other sizes.
+
+    Args:
+        source: See :func:`find_start`.
+        config: The preset that is to be trained.
+
+    Raises:
+        NotFoundError: There is no source.
+        AssetError: It cannot be read.
+        InvalidInputError: It belongs to another preset.
+    """
+    place = find_start(source)
+    with torch.device("meta"):
+        networks, judge = AvatarNetworks(config), Discriminator(config.discriminator)
+    if place.suffix == CHECKPOINT_SUFFIX:
+        is_same = _shapes(networks) == _without_starts(read_shapes(place, "average"))
+        is_same = is_same and _shapes(judge) == read_shapes(place, "judge")
+    else:
+        weights = read_bundle(place).generator()
+        is_same = _shapes(networks.generator) == {name: x.shape for name, x in weights.items()}
+    if not is_same:
+        raise InvalidInputError(
+            f"{source.name} is of another preset than '{config.name}'; start from an avatar of the "
+            "same preset"
+        )
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    return _without_starts(shapes)
+
+
+def _without_starts(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    return {name: shape for name, shape in shapes.items() if name not in STARTS}
+
+
 def start_from_avatar(trainer: Trainer, source: Path) -> None:
     """Takes over the weights of another avatar.
 
@@ -90,18 +130,13 @@ def start_from_avatar(trainer: Trainer, source: Path) -> None:
         AssetError: It cannot be read.
         InvalidInputError: It belongs to another preset.
     """
+    require_same_preset(source, trainer.networks.config)
     source = find_start(source)
-    try:
-        if source.suffix == CHECKPOINT_SUFFIX:
-            read_module(source, "average", trainer.networks, besides=STARTS)
-            read_module(source, "judge", trainer.judge)
-        else:
-            weights = read_bundle(source).generator()
-            state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
-            trainer.networks.generator.load_state_dict(state)
-    except RuntimeError as error:
-        raise InvalidInputError(
-            f"{source.name} is of another preset than '{trainer.networks.config.name}'; start from "
-            "an avatar of the same preset"
-        ) from error
+    if source.suffix == CHECKPOINT_SUFFIX:
+        read_module(source, "average", trainer.networks, besides=STARTS)
+        read_module(source, "judge", trainer.judge)
+    else:
+        weights = read_bundle(source).generator()
+        state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+        trainer.networks.generator.load_state_dict(state)
     trainer.average.networks.load_state_dict(trainer.networks.state_dict())

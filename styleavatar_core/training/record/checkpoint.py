@@ -178,6 +178,18 @@ def read_module(path: Path, name: str, module: nn.Module, besides: tuple[str, ..
     return Clock.from_json(metadata["clock"])
 
 
+def read_shapes(path: Path, name: str) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a module's tensors in a checkpoint, by their names in the module.
+
+    Raises:
+        AssetError: The file cannot be read.
+    """
+    prefix = f"module/{name}/"
+    with _opened(path) as file:
+        keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+        return {key[len(prefix) :]: tuple(file.get_slice(key).get_shape()) for key in keys}
+
+
 def read_perceptual_loss(path: Path) -> str:
     """Returns the name of the perceptual loss that a checkpoint was trained with.
 

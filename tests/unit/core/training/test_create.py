@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from styleavatar_core.avatar.bundle import read_bundle
 from styleavatar_core.errors import AssetError, ConflictError, NotFoundError
+from styleavatar_core.networks import GeneratorConfig
 from styleavatar_core.provenance.consent import make_consent
 from styleavatar_core.training.checks import check_before_preparing
 from styleavatar_core.training.config import TrainConfig
@@ -73,10 +74,14 @@ def test_typing_errors_are_noticed_before_the_video_is_read(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_training_that_is_begun_needs_no_matting_and_no_start(tmp_path: Path) -> None:
+def test_a_training_that_is_begun_needs_no_matting_and_no_start(
+    tmp_path: Path, tiny_config: GeneratorConfig
+) -> None:
     gone = {"matting_weights": tmp_path / "gone", "start": tmp_path / "gone"}
     with pytest.raises(AssetError, match="Robust Video Matting"):
-        check_before_preparing(tmp_path, TrainConfig(), matting_weights=tmp_path / "gone")
+        check_before_preparing(
+            tmp_path, tiny_config, TrainConfig(), matting_weights=tmp_path / "gone"
+        )
     (tmp_path / TRAINING_FOLDER).mkdir()
     (tmp_path / TRAINING_FOLDER / CHECKPOINT_NAME).touch()
-    check_before_preparing(tmp_path, TrainConfig(), **gone)
+    check_before_preparing(tmp_path, tiny_config, TrainConfig(), **gone)

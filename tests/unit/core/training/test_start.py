@@ -75,11 +75,15 @@ def test_a_bundle_gives_the_generator_and_nothing_else(other, bundle, tiny_confi
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
-def test_another_preset_is_refused(kind, tiny_config, request):
+def test_another_preset_is_refused_before_a_video_is_read(kind, tiny_config, request, tmp_path):
     generator = replace(tiny_config.synthesis, encoder_channels=(8, 8, 4))
-    trainer = Trainer(replace(tiny_config, name="small", synthesis=generator), TrainConfig())
+    small, config = replace(tiny_config, name="small", synthesis=generator), TrainConfig()
+    source = request.getfixturevalue(kind)
+    check_before_preparing(tmp_path, tiny_config, config, start=source)
     with pytest.raises(InvalidInputError, match="another preset than 'small'"):
-        start_from_avatar(trainer, request.getfixturevalue(kind))
+        check_before_preparing(tmp_path, small, config, start=source)
+    with pytest.raises(InvalidInputError, match="another preset than 'small'"):
+        start_from_avatar(Trainer(small, config), source)
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
@@ -99,7 +103,7 @@ def test_another_face_model_is_refused(kind, other, tiny_config, bundle, tiny_da
     with pytest.raises(InvalidInputError, match="'faceverse-v3', not with 'builtin-3'"):
         train([tiny_dataset], tiny_config, config, tmp_path / "work", start=theirs)
     with pytest.raises(InvalidInputError, match="use --face-model faceverse-v3"):
-        check_before_preparing(tmp_path, config, start=theirs)
+        check_before_preparing(tmp_path, tiny_config, config, start=theirs)
     # Both are built in and differ in the mouth's inside only.
     path = train([tiny_dataset], tiny_config, config, tmp_path / "work", start=source("builtin-2"))
     assert read_face_model(path) == "builtin-3"
