@@ -145,22 +145,36 @@ class EngineCache:
                 "note of an engine could not be kept", extra={"path": str(path), "why": str(error)}
             )
 
-    def forget(self, digest: str) -> int:
+    def forget(self, digest: str) -> None:
         """Removes all that is kept of an avatar, and what builders of it left: a person's weights.
 
         Args:
             digest: ``AvatarBundle.digest``.
 
-        Returns:
-            How many entries were removed.
+        Raises:
+            OSError: Some of it is still there; which files, and why.
         """
-        for path in self.folder.glob(f".{digest[:32]}*"):  # of builders: at work, or killed at it
-            path.unlink(missing_ok=True)
-        entries = [path for path in self._entries() if path.name.startswith(digest[:32])]
-        for path in entries:
-            path.unlink(missing_ok=True)
-        (self.folder / f"{digest}{_SERVED_SUFFIX}").unlink(missing_ok=True)
-        return len(entries)
+        try:
+            paths = list(self.folder.iterdir())
+        except FileNotFoundError:
+            return
+        mark = self.folder / f"{digest}{_SERVED_SUFFIX}"
+        failures: dict[str, OSError] = {}
+        for path in paths:
+            if path.name.lstrip(".").startswith(digest[:32]) and path != mark:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    failures[path.name] = error
+        if failures:
+            reason = next(iter(failures.values()))
+            raise OSError(
+                f"{', '.join(sorted(failures))} in {self.folder} cannot be removed "
+                f"({reason.strerror}) and may hold a deleted person's weights; make the folder "
+                "writable, or remove them by hand"
+            ) from reason
+        if mark in paths:  # as long as anything is left it stays: the next service tries again
+            mark.unlink(missing_ok=True)
 
     def mark_served(self, digest: str) -> None:
         """Notes that a service offers an avatar: what is kept of it goes when it is deleted.

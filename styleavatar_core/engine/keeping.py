@@ -57,7 +57,7 @@ def keep_beside(
         try:
             cache.replace(key, contents())
             if not is_wanted():
-                cache.forget(key.digest)
+                forget_deleted(cache, key.digest)
         except Exception:
             logger.warning(
                 "engine could not be kept and will be built again next time",
@@ -66,6 +66,19 @@ def keep_beside(
             )
 
     _writer.submit(keep)
+
+
+def forget_deleted(cache: EngineCache, digest: str) -> None:
+    """Removes what was kept of an avatar that is deleted; what stays is told, and nothing fails.
+
+    Args:
+        cache: Where.
+        digest: ``AvatarBundle.digest``.
+    """
+    try:
+        cache.forget(digest)
+    except OSError as error:
+        logger.error("engines of a deleted avatar cannot be removed", extra={"why": str(error)})
 
 
 def wait_until_kept() -> None:

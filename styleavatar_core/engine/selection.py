@@ -30,6 +30,7 @@ from styleavatar_core.engine.calibration import (
 )
 from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.gate import PRECISIONS, SAFER, Candidate, open_gated
+from styleavatar_core.engine.keeping import forget_deleted
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.reference import reference_of
 from styleavatar_core.engine.verdicts import VerdictMemory
@@ -102,7 +103,7 @@ def open_engine(
         )
     finally:
         if not bundle.is_there():  # deleted meanwhile, and with it what was kept until then
-            avatar.cache.forget(bundle.digest)
+            forget_deleted(avatar.cache, bundle.digest)
     info = engine.info
     told = {"backend": info.backend, "version": info.version, "precision": info.precision}
     logger.info("engine opened", extra={**told, "why": info.note})

@@ -259,7 +259,39 @@ def test_deleting_a_person_deletes_their_engines(tmp_path: Path) -> None:
     for key in (KEY, CacheKey("a" * 64, "other", "1.0"), other):
         cache.open(key, Builds(), bytes)
     (tmp_path / f".{KEY.file_name}.part").write_bytes(b"what a killed builder left")
-    assert cache.forget("a" * 64) == 2
+    cache.forget("a" * 64)
     assert not list(tmp_path.glob(".aaaa*"))
     assert [path.name for path in tmp_path.glob("*.engine")] == [other.file_name]
-    assert EngineCache(tmp_path / "missing").forget("a" * 64) == 0
+    EngineCache(tmp_path / "missing").forget("a" * 64)
+
+
+def test_what_cannot_be_removed_of_a_deleted_person_is_named(shut_folder: Path) -> None:
+    cache, digest = EngineCache(shut_folder), "a" * 64
+    with pytest.raises(OSError, match=r"Permission denied.* remove them by hand") as caught:
+        cache.forget(digest)
+    assert KEY.file_name in str(caught.value)
+    cache.forget("c" * 64)  # of whom nothing is kept
+
+
+def test_one_file_that_stays_keeps_no_other_of_a_deleted_person(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path)
+    cache.open(KEY, Builds(), bytes)
+    cache.mark_served("a" * 64)
+    obstacle = tmp_path / f".{KEY.file_name}.part"
+    obstacle.mkdir()  # what cannot be unlinked, by root neither
+    with pytest.raises(OSError, match="cannot be removed"):
+        cache.forget("a" * 64)
+    assert not list(tmp_path.glob("*.engine"))
+    assert cache.served() == {"a" * 64}  # whoever starts next tries again
+    obstacle.rmdir()
+    cache.forget("a" * 64)
+    assert cache.served() == set()
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(shut_folder: Path) -> None:
+    euid = os.geteuid()
+    os.seteuid(os.getuid())  # the folder is root's, if root runs this
+    shut_folder.chmod(0o311)
+    os.seteuid(euid)
+    with pytest.raises(PermissionError):
+        EngineCache(shut_folder).forget("a" * 64)

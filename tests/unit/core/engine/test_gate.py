@@ -35,7 +35,7 @@ from styleavatar_core.engine.typical_inputs import (
     typical_inputs,
 )
 from styleavatar_core.engine.verdicts import Verdict, VerdictMemory
-from styleavatar_core.errors import EngineUnavailableError, RenderError
+from styleavatar_core.errors import AssetError, EngineUnavailableError, RenderError
 from styleavatar_core.export.parity import random_input
 
 
@@ -86,12 +86,16 @@ def test_the_verdict_lies_beside_the_engine_and_goes_with_it(
     note = json.loads(entry.with_suffix(".txt").read_text())
     assert note["reason"] == engine.info.note
     assert note["psnr_db"] > 45
-    assert EngineCache().forget(bundle.digest) == 3  # the reference pictures, too
+    EngineCache().forget(bundle.digest)  # the reference pictures, too
     assert not [path for path in cache.iterdir() if not path.name.startswith(".")]
 
 
-def test_an_avatar_deleted_while_it_is_opened_leaves_nothing(
-    bundle: AvatarBundle, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_avatar_deleted_while_it_is_opened_leaves_nothing_or_is_told(
+    bundle: AvatarBundle,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     copy = read_bundle(shutil.copytree(bundle.path, tmp_path / "copy"))
 
@@ -104,6 +108,11 @@ def test_an_avatar_deleted_while_it_is_opened_leaves_nothing(
     open_engine(copy, "torch", precision="fp16", thread_count=1)
     assert not copy.path.exists()
     assert not list(cache.glob(f"*{copy.digest[:32]}*"))
+    assert "cannot be removed" not in caplog.text
+    (cache / f".{copy.digest[:32]}").mkdir()  # what cannot be unlinked
+    with pytest.raises(AssetError):  # not that it cannot be forgotten
+        open_engine(copy, "torch", precision="fp16", thread_count=1)
+    assert "engines of a deleted avatar cannot be removed" in caplog.text
 
 
 def test_the_reference_is_made_once(bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def test_what_is_deleted_while_no_service_runs_is_forgotten_at_the_next_start(
 def test_engines_that_cannot_be_removed_keep_nobody_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(cache: EngineCache, digest: str) -> int:
+    def refuse(cache: EngineCache, digest: str) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     store, cache = AvatarStore(tmp_path / "avatars"), EngineCache(tmp_path / "engines")
