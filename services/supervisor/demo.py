@@ -140,12 +140,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _serving(out: Path) -> Iterator[Supervisor]:
     """Starts the services, on the usual ports if they are free."""
     values: dict[str, Any] = {"data_folder": out / "data", "log_folder": out / "logs"}
-    try:
-        supervisor = Supervisor(SupervisorSettings(**values))
-    except ConflictError:
-        ports = {name: 0 for name in SupervisorSettings.model_fields if name.endswith("_port")}
-        supervisor = Supervisor(SupervisorSettings(**values | ports))
-    with supervisor:
+    with contextlib.ExitStack() as serving:
+        try:
+            supervisor = serving.enter_context(Supervisor(SupervisorSettings(**values)))
+        except ConflictError:
+            ports = {name: 0 for name in SupervisorSettings.model_fields if name.endswith("_port")}
+            supervisor = serving.enter_context(Supervisor(SupervisorSettings(**values | ports)))
         supervisor.wait_ready(_READY_LIMIT_S)
         yield supervisor
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import Field
@@ -56,42 +57,52 @@ class SupervisorSettings(ServiceSettings):
         default=30.0, gt=0, description="How long a service may take to end before it is killed."
     )
 
-    def with_free_ports(self) -> SupervisorSettings:
-        """Returns these settings with every port 0 replaced by a free one.
+    @contextlib.contextmanager
+    def holding_ports(self) -> Iterator[SupervisorSettings]:
+        """Yields these settings with every port 0 replaced by a free one; holds all for the block.
 
         Raises:
             ConflictError: A port that was asked for is taken.
         """
         names = [name for name in type(self).model_fields if name.endswith("_port")]
-        ports = choose_ports(self.host, {name: getattr(self, name) for name in names})
-        return self.model_copy(update=ports)
+        with hold_ports(self.host, {name: getattr(self, name) for name in names}) as ports:
+            yield self.model_copy(update=ports)
 
 
 def choose_ports(host: str, wanted: dict[str, int]) -> dict[str, int]:
-    """Checks that ports are free, and finds free ones for those given as 0.
+    """Checks that ports are free, and finds free ones for those given as 0; none is given twice."""
+    with hold_ports(host, wanted) as ports:
+        return ports
 
-    All sockets are held until all ports are chosen, so that none is given twice.
+
+@contextlib.contextmanager
+def hold_ports(host: str, wanted: dict[str, int]) -> Iterator[dict[str, int]]:
+    """Checks that ports are free, finds free ones for those given as 0, and holds all of them.
+
+    Who looks for a free port is not given a held one. A service that is told to listen on it can,
+    as servers share the addresses of sockets that do not listen (SO_REUSEADDR, on Linux).
+
+    Raises:
+        ConflictError: A port that was asked for is taken.
     """
-    sockets: list[socket.socket] = []
-    chosen = {}
-    try:
+    with contextlib.ExitStack() as held:
+        chosen = {}
         for name, port in wanted.items():
-            listener = socket.socket()
-            sockets.append(listener)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holder = held.enter_context(socket.socket())
+            # A port that is asked for may have connections of an earlier service left, that end by
+            # themselves; one that is chosen shall be held by nobody else.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(port != 0))
             try:
-                _bind(listener, host, [port] if port else _some_ports())
+                _bind(holder, host, [port] if port else _some_ports())
             except OSError as error:
                 raise ConflictError(
                     f"port {port} ({name.removesuffix('_port')}) on {host} is taken: stop what uses"
                     f" it, or choose another with STYLEAVATAR_SERVE_{name.upper()}",
                     reason="PORT_TAKEN",
                 ) from error
-            chosen[name] = listener.getsockname()[1]
-    finally:
-        for listener in sockets:
-            listener.close()
-    return chosen
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            chosen[name] = holder.getsockname()[1]
+        yield chosen
 
 
 def _some_ports() -> list[int]:
@@ -99,7 +110,7 @@ def _some_ports() -> list[int]:
     return secrets.SystemRandom().sample(_CHOSEN_PORTS, _TRIES)
 
 
-def _bind(listener: socket.socket, host: str, ports: Iterable[int]) -> None:
+def _bind(holder: socket.socket, host: str, ports: Iterable[int]) -> None:
     """Binds a socket to the first port that is free.
 
     Raises:
@@ -108,7 +119,7 @@ def _bind(listener: socket.socket, host: str, ports: Iterable[int]) -> None:
     failure: OSError | None = None
     for port in ports:
         try:
-            listener.bind((host, port))
+            holder.bind((host, port))
         except OSError as error:
             failure = error
         else:

@@ -61,17 +61,17 @@ class Supervisor:
     this process ends in whatever way, so do they.
 
     Attributes:
-        settings: With the ports that are used.
+        settings: Once it is started, with the ports that are used.
     """
 
     def __init__(self, settings: SupervisorSettings) -> None:
-        self.settings = settings.with_free_ports()
+        self.settings = settings
         self._children: list[Child] = []
         self._failure: BaseException | None = None
         self._stop_requested = threading.Event()
         self._thread: threading.Thread | None = None
         self._socket_folder: Path | None = None
-        self._lock: IO[str] | None = None
+        self._held = contextlib.ExitStack()
 
     @property
     def endpoints(self) -> Endpoints:
@@ -88,8 +88,8 @@ class Supervisor:
         """Starts everything; returns before it is ready.
 
         Raises:
-            ConflictError: It runs already, another one uses the same data folder, or its services
-                are to encrypt what they say to each other.
+            ConflictError: It runs already, another one uses the same data folder, a port is taken,
+                or its services are to encrypt what they say to each other.
         """
         if self._thread is not None:
             raise ConflictError("the supervisor is already running")
@@ -101,8 +101,11 @@ class Supervisor:
         for folder in (self.settings.data_folder, self.settings.log_folder):
             if folder is not None:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self.settings.redis_url:
-            self._lock = _lock_redis_folder(self.settings.data_folder)
+        with contextlib.ExitStack() as held:
+            if not self.settings.redis_url:
+                held.enter_context(_lock_redis_folder(self.settings.data_folder))
+            self.settings = held.enter_context(self.settings.holding_ports())
+            self._held = held.pop_all()
         _reach_directly(address_to_reach(self.settings.host))
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._thread.start()
@@ -222,8 +225,7 @@ class Supervisor:
         if self._socket_folder is not None:
             with contextlib.suppress(OSError):
                 shutil.rmtree(self._socket_folder)
-        if self._lock is not None:
-            self._lock.close()
+        self._held.close()
 
     def _where_logs_are(self) -> str:
         folder = self.settings.log_folder

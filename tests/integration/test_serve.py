@@ -67,7 +67,7 @@ def test_what_it_writes_is_its_owners_alone(supervisor: Supervisor) -> None:
 def test_a_taken_port_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
     taken = supervisor.settings.gateway_port
     with pytest.raises(ConflictError, match=f"port {taken} .*STYLEAVATAR_SERVE_GATEWAY_PORT"):
-        Supervisor(settings(tmp_path, gateway_port=taken))
+        Supervisor(settings(tmp_path, gateway_port=taken)).start()
 
 
 def test_with_a_certificate_it_says_at_once_that_it_cannot_run(

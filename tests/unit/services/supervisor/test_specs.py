@@ -8,16 +8,19 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
+from prometheus_client import start_http_server
 from rich.console import Console
 
 from services.common.settings import ServiceSettings
 from services.supervisor.child import Child, ChildSpec
 from services.supervisor.commands import run
 from services.supervisor.redis_server import find_redis_server
-from services.supervisor.settings import SupervisorSettings, choose_ports
+from services.supervisor.settings import SupervisorSettings, choose_ports, hold_ports
 from services.supervisor.specs import http_answers, redis_answers, service_specs
 from services.supervisor.supervisor import Supervisor
 from styleavatar_core.errors import ConflictError, EngineUnavailableError
@@ -76,6 +79,39 @@ def test_free_ports_differ_and_taken_ones_are_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConflictError, match=f"port {port} .*STYLEAVATAR_SERVE_GATEWAY_PORT"):
             choose_ports("127.0.0.1", {"gateway_port": port})
+
+
+def is_given(port: int) -> bool:
+    """Whether somebody who looks for a free port is given this one."""
+    with socket.socket() as stranger:
+        try:
+            stranger.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def test_a_held_port_is_given_to_nobody_but_the_service_that_is_to_listen_there() -> None:
+    with hold_ports("127.0.0.1", {"grpc_port": 0, "http_port": 0}) as ports:
+        assert not any(map(is_given, ports.values()))
+        server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.so_reuseport", 0)])
+        assert server.add_insecure_port(f"127.0.0.1:{ports['grpc_port']}") == ports["grpc_port"]
+        server.stop(None).wait()
+        http_server, _ = start_http_server(ports["http_port"], "127.0.0.1")
+        http_server.shutdown()
+        http_server.server_close()
+
+
+def test_no_port_is_lost_while_its_service_has_yet_to_listen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = ChildSpec("slow", ["sleep", "60"], {}, "", lambda: True)
+    monkeypatch.setattr("services.supervisor.supervisor.service_specs", lambda *_: [spec])
+    settings = SupervisorSettings(data_folder=tmp_path, redis_url="redis://127.0.0.1:1", **ANY)
+    with Supervisor(settings) as supervisor:
+        ports = [getattr(supervisor.settings, name) for name in ANY]
+        assert not any(map(is_given, ports))
+    assert all(map(is_given, ports))
 
 
 def test_a_redis_server_is_found() -> None:
