@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,6 +70,7 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
         folders=folders,
         store=store,
         metrics=metrics or GatewayMetrics(),
+        upload_places=asyncio.Semaphore(settings.upload_count_limit),
         api_keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
     )
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Annotated
@@ -35,6 +36,7 @@ class Parts:
         folders: Files of jobs.
         store: Finished avatars.
         metrics: The gateway's metrics.
+        upload_places: One for each upload that may be under way.
         api_keys: Keys that callers must show; None lets everybody in.
     """
 
@@ -45,6 +47,7 @@ class Parts:
     folders: JobFolders
     store: AvatarStore
     metrics: GatewayMetrics
+    upload_places: asyncio.Semaphore
     api_keys: ApiKeys | None
 
     def enqueue(self, job_id: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import shutil
@@ -19,13 +20,15 @@ from services.gateway.dependencies import Parts
 from services.gateway.schemas import DEFAULT_MINUTES
 from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, broken_off, too_large
 from styleavatar_core.data.video import probe_for_training
-from styleavatar_core.errors import ConflictError, InvalidInputError
+from styleavatar_core.errors import ConflictError, InvalidInputError, OverloadedError
 from styleavatar_core.provenance.consent import make_consent
 
 logger = logging.getLogger(__name__)
 
 # Fields of an upload's form beside the video.
 TEXT_FIELDS = ("consent", "consent_subject", "consent_given_by", "source", "preset", "minutes")
+# Those who are refused send their video again from its beginning: not too soon.
+_RETRY_DELAY_S = 10.0
 
 
 async def take_upload(request: Request, parts: Parts) -> TrainingJob:
@@ -33,22 +36,36 @@ async def take_upload(request: Request, parts: Parts) -> TrainingJob:
 
     Raises:
         InvalidInputError: It cannot be used.
+        OverloadedError: As many as may be under way are.
         ConflictError: It cannot be kept.
     """
-    try:
-        folder = await run_in_threadpool(parts.folders.new_upload_folder)
+    if parts.upload_places.locked():
+        raise OverloadedError(
+            "as many videos are being uploaded as this server takes at once"
+            f" ({parts.settings.upload_count_limit}); send yours again later",
+            retry_delay_s=_RETRY_DELAY_S,
+            reason="TOO_MANY_UPLOADS",
+        )
+    async with parts.upload_places:
         try:
-            reader = await _receive(request, parts, folder)
-            return await run_in_threadpool(_accept, parts, reader, folder)
-        finally:
-            await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
-    except OSError as error:
-        logger.error("an upload cannot be written", extra={"reason": str(error)})
-        raise ConflictError(
-            f"this server cannot keep the video now: {error.strerror}; whoever runs it must see to"
-            " its disk, then send the video again",
-            reason="NOT_WRITTEN",
-        ) from error
+            return await _keep(request, parts)
+        except OSError as error:
+            logger.error("an upload cannot be written", extra={"reason": str(error)})
+            raise ConflictError(
+                f"this server cannot keep the video now: {error.strerror}; whoever runs it must see"
+                " to its disk, then send the video again",
+                reason="NOT_WRITTEN",
+            ) from error
+
+
+async def _keep(request: Request, parts: Parts) -> TrainingJob:
+    """Writes an upload to disk, checks it and queues its job."""
+    folder = await run_in_threadpool(parts.folders.new_upload_folder)
+    try:
+        reader = await _receive(request, parts, folder)
+        return await run_in_threadpool(_accept, parts, reader, folder)
+    finally:
+        await run_in_threadpool(shutil.rmtree, folder, ignore_errors=True)
 
 
 async def _receive(request: Request, parts: Parts, folder: Path) -> UploadReader:
@@ -60,15 +77,20 @@ async def _receive(request: Request, parts: Parts, folder: Path) -> UploadReader
     reader = UploadReader(
         content_type, folder, file_field="video", text_fields=TEXT_FIELDS, limit=limit
     )
+    idle_s = parts.settings.upload_idle_timeout_s
     try:
-        async for piece in request.stream():
-            reader.feed(piece)
-            parts.metrics.upload_bytes.inc(len(piece))
-        reader.finish()
-    except ClientDisconnect as error:
+        async with asyncio.timeout(idle_s) as patience:  # else who sends nothing keeps his place
+            async for piece in request.stream():
+                patience.reschedule(None)
+                # A disk that is slow keeps nobody else waiting.
+                await run_in_threadpool(reader.feed, piece)
+                parts.metrics.upload_bytes.inc(len(piece))
+                patience.reschedule(asyncio.get_running_loop().time() + idle_s)
+        await run_in_threadpool(reader.finish)
+    except (ClientDisconnect, TimeoutError) as error:
         raise broken_off() from error
     finally:
-        reader.close()
+        await run_in_threadpool(reader.close)
     return reader
 
 

@@ -19,6 +19,12 @@ class GatewaySettings(RedisSettings, CallerSettings):
     upload_limit_mb: int = Field(
         default=2048, ge=1, description="Largest video that is accepted, in megabytes."
     )
+    upload_count_limit: int = Field(
+        default=8, ge=1, description="Uploads at once; more are refused, to try again later."
+    )
+    upload_idle_timeout_s: float = Field(
+        default=60.0, gt=0, description="An upload of which nothing comes for so long is ended."
+    )
     minutes_limit: float = Field(
         default=1440.0, gt=0, description="Longest training time that may be asked for, in minutes."
     )
