@@ -31,6 +31,7 @@ class Faults:
         spoils_refits: Whether a refit takes weights wrongly without saying so.
         spoils_plans: Whether plans are wrong as they are loaded.
         lacks_memory: Whether there is no memory for what a plan computes.
+        free_bytes: Memory that the device has for a plan.
         refused_timings: How a timing cache that is not empty is refused, None where it is taken.
         configs: Of each build.
     """
@@ -40,6 +41,7 @@ class Faults:
     spoils_refits: bool = False
     spoils_plans: bool = False
     lacks_memory: bool = False
+    free_bytes: int = 2**37
     refused_timings: str | None = None
     configs: list[IBuilderConfig] = field(default_factory=list)
 
@@ -164,7 +166,7 @@ class Runtime:
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None:
         head, _, model = serialized_engine.partition(b"\n")
         kind = json.loads(head)
-        if kind["machine"] != faults.machine:
+        if kind["machine"] != faults.machine or len(serialized_engine) > faults.free_bytes:
             return None
         return ICudaEngine(onnx.load_from_string(model), kind["refittable"])
 

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import tensorrt
+import torch
 
 from styleavatar_core.errors import AssetError
 
@@ -102,10 +103,18 @@ def load_plan(plan: bytes) -> tensorrt.ICudaEngine:
 
     Raises:
         AssetError: It was built by another version, for another GPU, or is damaged.
+        MemoryError: The device has less memory left than it takes.
     """
     runtime = tensorrt.Runtime(process_logger())
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
+        # TensorRT does not say why. With less than this no plan could be loaded, a new one neither.
+        free_bytes, _ = torch.cuda.mem_get_info()
+        if free_bytes < len(plan):
+            raise MemoryError(
+                f"TensorRT failed to allocate memory for the engine: it takes {len(plan)} bytes "
+                f"at least, and the device has {free_bytes} left"
+            )
         raise AssetError(
             f"the engine does not fit TensorRT {tensorrt.__version__} on this GPU; "
             "it will be built anew"

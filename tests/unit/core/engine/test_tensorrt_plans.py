@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,33 +17,15 @@ from styleavatar_core.engine import backends, selection
 from styleavatar_core.engine.base import INPUT_NAMES, RenderEngine, joined
 from styleavatar_core.engine.cache import EngineCache
 from styleavatar_core.engine.cuda.stream import Tensors, Work
-from styleavatar_core.engine.frozen import peaks
 from styleavatar_core.engine.frozen.loading import load_frozen
 from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.reference import render_reference
 from styleavatar_core.errors import EngineUnavailableError, RenderError
 from styleavatar_core.export.parity import random_input
-from tests.fakes import tensorrt_runtime
 from tests.fakes.host_stream import HostStream
 from tests.fakes.nano_bundle import write_nano_bundle
 from tests.fakes.tensorrt_runtime import BuilderFlag, Faults
-
-
-@pytest.fixture
-def faults(monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
-    """A machine with a GPU and TensorRT, as far as our code can see; what goes wrong there."""
-    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_runtime)
-    for name in ("build", "engine"):
-        module = importlib.import_module(f"styleavatar_core.engine.tensorrt.{name}")
-        monkeypatch.setattr(module, "tensorrt", tensorrt_runtime)
-    monkeypatch.setattr(module, "CudaStream", HostStream)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(peaks, "fast_device", lambda: "cpu")
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    monkeypatch.setattr(tensorrt_runtime, "faults", Faults())
-    return tensorrt_runtime.faults
 
 
 def test_a_process_has_one_logger(faults: Faults) -> None:
@@ -136,15 +116,21 @@ def test_an_avatar_that_cannot_be_put_into_the_plan_gets_its_own(
     assert not [name for name in left if name.startswith(bundle.digest[:32])]
 
 
+@pytest.mark.parametrize("shortage", [{"lacks_memory": True}, {"free_bytes": 100_000}])
 def test_no_plan_is_built_because_memory_is_short(
-    bundle: AvatarBundle, other: AvatarBundle, faults: Faults
+    bundle: AvatarBundle,
+    other: AvatarBundle,
+    faults: Faults,
+    shortage: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     open_tensorrt(other, precision="fp32")
-    faults.lacks_memory = True
-    with pytest.raises(MemoryError, match="failed to allocate memory"):
-        open_tensorrt(bundle, precision="fp32")
+    with monkeypatch.context() as short_of_memory:
+        for name, value in shortage.items():
+            short_of_memory.setattr(faults, name, value)
+        with pytest.raises(MemoryError, match="failed to allocate memory"):
+            open_tensorrt(bundle, precision="fp32")
     assert len(faults.configs) == 1
-    faults.lacks_memory = False
     assert_shows(open_tensorrt(bundle, precision="fp32"), bundle)
 
 
