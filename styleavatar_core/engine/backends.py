@@ -27,7 +27,7 @@ def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
     if torch.cuda.is_available():
         # A copy moves to the device: what it is judged by is computed on the CPU.
         generator = avatar.with_number_type(frozen.generator, None, is_for_gpu=True)
-        return TorchEngine(copy.deepcopy(generator), device="cuda")
+        return TorchEngine(copy.deepcopy(generator), device="cuda", stream=avatar.stream)
     generator = avatar.with_number_type(
         frozen.take_host_generator(), frozen.lookup, is_for_gpu=False
     )

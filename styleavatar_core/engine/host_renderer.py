@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,7 +11,6 @@ from dataclasses import replace
 from styleavatar_core.avatar.bundle import AvatarBundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
-from styleavatar_core.engine.backends import get_backend
 from styleavatar_core.engine.base import (
     HOME,
     Pictures,
@@ -20,8 +20,10 @@ from styleavatar_core.engine.base import (
     joined,
 )
 from styleavatar_core.engine.cache import EngineCache
+from styleavatar_core.engine.cuda.stream import CudaStream
 from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.opening import OpeningAvatar
+from styleavatar_core.engine.selection import open_judged
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import RenderError, StyleAvatarError
 from styleavatar_core.types import FaceParameters
@@ -73,6 +75,16 @@ class HostRenderer:
 
     def close(self) -> None:
         """Nothing is held here."""
+
+
+@functools.cache
+def stream_beside() -> CudaStream:
+    """Returns where torch renders moved windows beside other engines on a GPU: one for all avatars.
+
+    Torch keeps what a frame is computed in for the next one of its stream: with a stream of its
+    own each avatar would hold that, for frames that are rare.
+    """
+    return CudaStream()
 
 
 class MovedRenderer:
@@ -155,7 +167,11 @@ class MovedRenderer:
     def _open(self) -> RenderEngine:
         # One thread: threads of two runtimes that wait for each other take ten times as long.
         opening = OpeningAvatar(FrozenParts(self._bundle), EngineCache(), thread_count=1)
-        return get_backend("torch").open(opening)
+        if self._engine.stream is None:
+            return open_judged(opening, "torch", "fp32")
+        opening.stream = stream_beside()
+        is_exact = self._engine.info.precision == "fp32"
+        return open_judged(opening, "torch", "fp32" if is_exact else "fp16")
 
     def close(self) -> None:
         """Frees what was opened beside the avatar's engine."""

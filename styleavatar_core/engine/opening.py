@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from onnx import ModelProto
@@ -19,6 +20,9 @@ from styleavatar_core.engine.frozen.precision import number_type, with_precision
 from styleavatar_core.engine.onnx.graph import onnx_model, onnx_with_inputs
 from styleavatar_core.engine.onnx.quantizing import quantize
 from styleavatar_core.engine.typical_inputs import typical_inputs
+
+if TYPE_CHECKING:
+    from styleavatar_core.engine.cuda.stream import CudaStream
 
 _CALIBRATION_FRAMES = 8
 _RANGE_FRAMES = 4  # that show how large numbers become
@@ -35,6 +39,7 @@ class OpeningAvatar:
         thread_count: Threads of a CPU runtime.
         precision: What the network computes in.
         has_own_plan: Whether TensorRT builds a plan for it, instead of one that others share.
+        stream: Where torch launches its frames on a GPU; one of its own if None.
     """
 
     frozen: FrozenParts
@@ -42,6 +47,7 @@ class OpeningAvatar:
     thread_count: int
     precision: str = "fp32"
     has_own_plan: bool = False
+    stream: CudaStream | None = None
 
     @property
     def bundle(self) -> AvatarBundle:

@@ -95,9 +95,24 @@ def open_engine(
         name = fastest.backend
         avatar = replace(avatar, thread_count=fastest.thread_count)
     wanted = precision or ("fp16" if get_backend(name).is_on_gpu() else "fp32")
+    return open_judged(avatar, name, wanted)
+
+
+def open_judged(avatar: OpeningAvatar, name: str, precision: str) -> RenderEngine:
+    """Opens an avatar in a backend, in a precision whose pictures pass the quality gate.
+
+    Args:
+        avatar: The avatar.
+        name: Of the backend.
+        precision: Wanted; the next safer one if its pictures do not pass.
+
+    Raises:
+        InvalidInputError, EngineUnavailableError, AssetError: As ``open_engine``.
+    """
+    bundle = avatar.bundle
     try:
         engine = open_gated(
-            _candidates(avatar, name, wanted),
+            _candidates(avatar, name, precision),
             lambda: reference_of(avatar.frozen, avatar.cache, avatar.thread_count),
             VerdictMemory(avatar.cache),
         )
