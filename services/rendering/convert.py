@@ -64,6 +64,7 @@ def grant_config(
     )
     for name in _DEFAULTS:
         setattr(granted, name, _grant_choice(asked, name))
+    granted.live = asked.live or granted.frame_mode == image_pb2.FRAME_MODE_LATEST_FRAME
     _require("jpeg_quality", granted.jpeg_quality, 1, 100)
     _require("image_size_px", granted.image_size_px, IMAGE_SIDE_PX_MIN, IMAGE_SIDE_PX_MAX)
     if granted.image_format == image_pb2.IMAGE_FORMAT_H264:

@@ -143,7 +143,9 @@ class RenderingServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
             side_px = entry.manifest.image_size_px
             async with (
                 self._encoding.reserved(config, background, side_px),
-                self._pool.stream_lane(entry, config.frames_per_second) as lane,
+                self._pool.stream_lane(
+                    entry, config.frames_per_second, is_live=config.live
+                ) as lane,
                 self._mailbox(latest_only) as mailbox,
             ):
                 yield rendering_service_pb2.StreamFramesResponse(config=config)

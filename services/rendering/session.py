@@ -59,7 +59,7 @@ class RenderSession:
 
     A live stream chooses its next frame when the picture of the last one has been taken over, so
     that a slow reader keeps at most one picture waiting. An ``every_frame`` stream has its next
-    frame lie ready at the worker.
+    frame lie ready at the worker, beside live streams once its turn has come.
     """
 
     def __init__(
@@ -187,8 +187,12 @@ class RenderSession:
         parameters = retargeted.parameters
         if parameters.frame_index != item.frame_index:  # a held face has that of the last one seen
             parameters = replace(parameters, frame_index=item.frame_index)
-        give_up_s = item.arrival_s + self._deadline_s if self._live else math.inf
-        asked = self._lane.ask(parameters, with_mask=self._with_mask, give_up_s=give_up_s)
+        asked = self._lane.ask(
+            parameters,
+            with_mask=self._with_mask,
+            begin_s=self._lane.turn_s(),
+            give_up_s=item.arrival_s + self._deadline_s if self._live else math.inf,
+        )
         return FrameUnderWay(item, retargeted.clamped, asked, self._passed_over(passed_over))
 
     def _passed_over(self, count: int) -> tuple[str, int]:

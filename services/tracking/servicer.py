@@ -87,6 +87,7 @@ class TrackingServicer(tracking_service_pb2_grpc.TrackingServiceServicer):
             asked = (await first_config(request_iterator, self._idle_timeout_s)).rendering
             frame_mode = granted_frame_mode(asked.frame_mode)
             options = await self._tracker_options(asked)
+            asked.live |= _is_live(frame_mode)
             # What is dropped is dropped before tracking; what was tracked is rendered.
             asked.frame_mode = image_pb2.FRAME_MODE_EVERY_FRAME
             async with self._rendering.stream(asked) as call:

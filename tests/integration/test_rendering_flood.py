@@ -104,6 +104,38 @@ def test_a_stream_keeps_its_frames_under_a_flood_of_single_ones(service: Service
     assert len(heard) == 2
 
 
+def test_a_live_stream_keeps_its_frames_beside_streams_of_films(service: ServiceProcess) -> None:
+    """Each frame takes 20 ms: films that had all turns they ask for would leave one in seven."""
+    films_end = asyncio.Event()
+
+    async def film() -> Driven:
+        return await drive(
+            service.address, "heavy", lambda driven: films_end.is_set(), frames_per_second=2
+        )
+
+    async def scenario() -> tuple[Driven, list[Driven]]:
+        films: list[asyncio.Task[Driven]] = []
+
+        def until(driven: Driven) -> bool:
+            if driven.frames and not films:
+                films.extend(asyncio.create_task(film()) for _ in range(3))
+            return driven.sent == 60
+
+        options = {"interval_s": 0.05, "window": 0, "frame_mode": LATEST, "frames_per_second": 20}
+        live = await drive(service.address, "heavy", until, **options)
+        films_end.set()
+        return live, await asyncio.gather(*films)
+
+    live, films = asyncio.run(scenario())
+    for driven in (live, *films):
+        assert driven.code is grpc.StatusCode.OK
+        driven.assert_own(HEAVY)
+    for driven in films:
+        assert driven.indices == list(range(driven.sent))
+    assert len(live.frames) > 40
+    assert 0 < sum(len(driven.frames) for driven in films) < 2 * len(live.frames)
+
+
 def load(service: ServiceProcess, avatar_id: str) -> grpc.Future:
     request = rendering_service_pb2.LoadAvatarRequest(avatar_id=avatar_id)
     return Stub(service.channel).LoadAvatar.future(request, timeout=60)

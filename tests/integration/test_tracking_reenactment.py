@@ -48,6 +48,7 @@ def test_reenactment_answers_every_frame_in_order(stub: Stub) -> None:
     frames[12] = wrong_size(12)
     responses = list(stub.Reenact(reenact_requests(render_config("anna"), frames), timeout=60))
     assert responses[0].config.rendering.frame_mode == EVERY
+    assert not responses[0].config.rendering.live
     answered = []
     for response in responses[1:]:
         answered.append(response.frame.frame_index or response.failure.frame_index)
@@ -92,7 +93,9 @@ def test_a_neutral_that_is_declared_before_a_bad_frame_is_not_lost_with_it(
 def test_live_reenactment_shows_the_newest_frame(stub: Stub) -> None:
     frames = [video_frame(index, picture(102)) for index in range(60)]
     config = render_config("slow", frame_mode=LATEST)
-    pictures = [r.frame for r in list(stub.Reenact(reenact_requests(config, frames)))[1:]]
+    responses = list(stub.Reenact(reenact_requests(config, frames)))
+    assert responses[0].config.rendering.live  # to the rendering service, too
+    pictures = [response.frame for response in responses[1:]]
     assert pictures[-1].frame_index == 59
     assert len(pictures) < 60
     assert len(pictures) + sum(p.dropped.superseded_count for p in pictures) == 60

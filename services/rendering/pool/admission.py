@@ -12,6 +12,7 @@ from services.common.opening import retry_delay_s
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.lane import Lane
 from services.rendering.pool.placement import choose_place, choose_refuge
+from services.rendering.pool.singles import LEAST_SHARE
 from services.rendering.pool.worker import PoolWorker
 from styleavatar_core.errors import OverloadedError
 
@@ -107,13 +108,16 @@ class Admission:
         """Says that a stream has given its room back."""
         self._stream_left.set()
 
+    def film_share(self, worker: PoolWorker) -> float:
+        """Returns the share of a worker's time that its live streams leave to its others."""
+        left = self._utilization_limit - worker.reserved.live().utilization()
+        return max(LEAST_SHARE, left)
+
     def find_refuge(self, lane: Lane) -> PoolWorker | None:
         """Returns a better place for a stream whose worker has died than to wait for the next."""
+        frames_per_second = lane.reservation.frames_per_second if lane.reservation else 0.0
         chosen = choose_refuge(
-            [
-                worker.as_place(lane.entry, lane.frames_per_second or 0.0)
-                for worker in self._workers
-            ],
+            [worker.as_place(lane.entry, frames_per_second) for worker in self._workers],
             self._workers.index(lane.worker),
             self._utilization_limit,
             someone_stands_by=lane.worker.standby.is_ready

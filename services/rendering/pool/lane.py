@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from services.common.worker.slots import SlotCall
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
+from services.rendering.pool.reservations import Reservation
 from services.rendering.pool.worker import PoolWorker
 from styleavatar_core.errors import EngineUnavailableError, RenderError
 from styleavatar_core.types import FaceParameters
@@ -29,6 +31,7 @@ class AskedFrame:
     Attributes:
         parameters: In the coordinates of the avatar's window.
         with_mask: Whether the mask is wanted too.
+        begin_s: ``time.perf_counter()`` before which it is not begun.
         give_up_s: ``time.perf_counter()`` after which it is not begun.
         worker: Where it was begun last.
         call: Its picture; None while it is not under way.
@@ -36,6 +39,7 @@ class AskedFrame:
 
     parameters: FaceParameters
     with_mask: bool
+    begin_s: float
     give_up_s: float
     worker: PoolWorker | None = None
     call: SlotCall[RenderedPicture] | None = None
@@ -53,21 +57,24 @@ class Lane:
         self,
         worker: PoolWorker,
         entry: AvatarEntry,
-        frames_per_second: float | None = None,
+        reservation: Reservation | None = None,
         find_refuge: Callable[[Lane], PoolWorker | None] = lambda lane: None,
+        film_share: Callable[[PoolWorker], float] = lambda worker: 1.0,
     ) -> None:
         """Leads to a worker.
 
         Args:
             worker: Where the avatar is to live.
             entry: The avatar.
-            frames_per_second: What is set aside there; None sets nothing aside.
+            reservation: What is set aside there, if anything.
             find_refuge: Finds a place to move to, if there is a better one than to wait here.
+            film_share: Says what live streams leave of a worker's time.
         """
         self.worker = worker
         self.entry = entry
-        self.frames_per_second = frames_per_second
+        self.reservation = reservation
         self._find_refuge = find_refuge
+        self._film_share = film_share
         self._holding = contextlib.ExitStack()
 
     @contextlib.contextmanager
@@ -81,8 +88,8 @@ class Lane:
 
     def _hold(self) -> None:
         self._holding.enter_context(self.worker.pin(self.entry.key))
-        if self.frames_per_second is not None:
-            self.worker.reserved[self] = (self.entry, self.frames_per_second)
+        if self.reservation is not None:
+            self.worker.reserved[self] = self.reservation
             self._holding.callback(self.worker.reserved.pop, self, None)
 
     async def _settle(self) -> None:
@@ -114,25 +121,40 @@ class Lane:
         self.worker.require_load_room(self.entry.key)
         await self.worker.ready_process(self.entry)
 
+    def turn_s(self) -> float:
+        """Returns the ``time.perf_counter()`` before which the next frame is not to begin.
+
+        Live streams come first: beside them the others of a worker share what they leave of its
+        time. Without them nobody waits.
+        """
+        now_s = time.perf_counter()
+        if self.reservation is None or self.reservation.is_live or not self.worker.reserved.live():
+            return now_s
+        frame_s = self.worker.reserved.frame_s(self.entry)
+        return self.worker.film_pace.take(now_s, frame_s / self._film_share(self.worker))
+
     def ask(
         self,
         parameters: FaceParameters,
         *,
         with_mask: bool = False,
+        begin_s: float = 0.0,
         give_up_s: float = math.inf,
     ) -> AskedFrame:
-        """Has a picture begun, at once if worker and avatar are there.
+        """Has a picture begun, at once if it is time and worker and avatar are there.
 
         Args:
             parameters: In the coordinates of the avatar's window.
             with_mask: Whether the mask is wanted too.
+            begin_s: ``time.perf_counter()`` before which it is not begun.
             give_up_s: ``time.perf_counter()`` after which a frame that still waits is not begun.
 
         Returns:
             What ``picture`` takes.
         """
-        asked = AskedFrame(parameters, with_mask, give_up_s)
-        self._begin(asked)
+        asked = AskedFrame(parameters, with_mask, begin_s, give_up_s)
+        if begin_s <= time.perf_counter():
+            self._begin(asked)
         return asked
 
     def _begin(self, asked: AskedFrame) -> bool:
@@ -151,6 +173,8 @@ class Lane:
             EngineUnavailableError: When there is no worker, and none is to be expected soon.
             StyleAvatarError: What the worker reported.
         """
+        if (wait_s := asked.begin_s - time.perf_counter()) > 0:
+            await asyncio.sleep(wait_s)
         try:
             return await self._taken(asked)
         except RenderError as error:

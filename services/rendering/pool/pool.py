@@ -19,6 +19,7 @@ from services.rendering.pool.capacity import FrameCosts
 from services.rendering.pool.devices import DeviceWorkers
 from services.rendering.pool.lane import Lane
 from services.rendering.pool.limits import PoolLimits
+from services.rendering.pool.reservations import Reservation
 from services.rendering.pool.worker import PoolWorker
 from styleavatar_core.errors import OverloadedError, WorkerLostError
 
@@ -154,13 +155,14 @@ class RenderPool:
 
     @asynccontextmanager
     async def stream_lane(
-        self, entry: AvatarEntry, frames_per_second: float
+        self, entry: AvatarEntry, frames_per_second: float, *, is_live: bool
     ) -> AsyncIterator[Lane]:
         """Places a stream where there is room, loads its avatar, and keeps both for the context.
 
         Args:
             entry: The avatar.
             frames_per_second: What is to be set aside.
+            is_live: Whether its frames come as a camera takes them.
 
         Yields:
             The way to the worker.
@@ -170,11 +172,12 @@ class RenderPool:
             StyleAvatarError: When the avatar cannot be loaded.
         """
         async with contextlib.AsyncExitStack() as stack:
+            reservation = Reservation(entry, frames_per_second, is_live)
             lane, full, lost_count = None, list[PoolWorker](), 0
             while lane is None:
                 full_count = len(full)
                 try:
-                    reserved = self._reserved(entry, frames_per_second, full)
+                    reserved = self._reserved(reservation, full)
                     lane = await stack.enter_async_context(reserved)
                 except WorkerLostError:
                     lost_count += 1
@@ -188,13 +191,21 @@ class RenderPool:
 
     @asynccontextmanager
     async def _reserved(
-        self, entry: AvatarEntry, frames_per_second: float, full: list[PoolWorker]
+        self, reservation: Reservation, full: list[PoolWorker]
     ) -> AsyncIterator[Lane]:
         """Reserves time at one worker; one that cannot take the avatar now is added to ``full``."""
+        entry, frames_per_second, _ = reservation
         worker = await self.admission.require_room(entry, frames_per_second, full)
         self._metrics.avatar_uses.labels("hit" if worker.holds(entry.key) else "miss").inc()
         try:
-            with Lane(worker, entry, frames_per_second, self.admission.find_refuge).held() as lane:
+            lane = Lane(
+                worker,
+                entry,
+                reservation,
+                self.admission.find_refuge,
+                self.admission.film_share,
+            )
+            with lane.held():
                 try:
                     await lane.load()
                 except OverloadedError:

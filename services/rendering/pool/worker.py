@@ -20,6 +20,7 @@ from services.rendering.pool.capacity import FrameCosts
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
 from services.rendering.pool.limits import HUNG_FRAMES, PoolLimits
 from services.rendering.pool.loads import EngineLoads
+from services.rendering.pool.pace import Pace
 from services.rendering.pool.placement import Place
 from services.rendering.pool.reservations import Reservations
 from services.rendering.pool.shelf import EngineKey, EngineShelf
@@ -43,6 +44,7 @@ class PoolWorker:
         shelf: The engines that the present process holds.
         pinned: Streams by engine.
         reserved: What was set aside for each stream.
+        film_pace: When frames begin of streams that are not live.
         singles: Frames that belong to no stream.
     """
 
@@ -71,6 +73,7 @@ class PoolWorker:
         self.shelf = EngineShelf(limits.engine_bytes)
         self.pinned: Counter[EngineKey] = Counter()
         self.reserved = Reservations(costs)
+        self.film_pace = Pace()
         self.singles = SingleFrames()
         self._limits = limits
         self._metrics = metrics

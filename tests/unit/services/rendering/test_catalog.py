@@ -76,7 +76,18 @@ def test_defaults_are_granted(entry: AvatarEntry) -> None:
         frame_deadline=Duration(seconds=1),
         frames_per_second=30,
         gains=rendering_service_pb2.DriverGains(gaze=1, blink=1, mouth=1, head=1),
+        live=True,
     )
+
+
+@pytest.mark.parametrize("is_live", [False, True])
+def test_a_stream_of_every_frame_is_live_where_it_says_so(
+    entry: AvatarEntry, is_live: bool
+) -> None:
+    asked = rendering_service_pb2.RenderConfig(
+        avatar_id="anna", frame_mode=image_pb2.FRAME_MODE_EVERY_FRAME, live=is_live
+    )
+    assert grant_config(asked, entry).live == is_live
 
 
 def test_gains_are_granted_as_asked_none_included(entry: AvatarEntry) -> None:

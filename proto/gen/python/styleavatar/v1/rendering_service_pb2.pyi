@@ -105,7 +105,7 @@ class StreamFramesResponse(_message.Message):
     def __init__(self, config: _Optional[_Union[RenderConfig, _Mapping]] = ..., frame: _Optional[_Union[RenderedFrame, _Mapping]] = ..., failure: _Optional[_Union[_image_pb2.FrameFailure, _Mapping]] = ...) -> None: ...
 
 class RenderConfig(_message.Message):
-    __slots__ = ("avatar_id", "image_format", "jpeg_quality", "image_size_px", "frame_mode", "driver", "background", "background_image", "crop", "frame_deadline", "frames_per_second", "bits_per_second", "gains", "visible_label")
+    __slots__ = ("avatar_id", "image_format", "jpeg_quality", "image_size_px", "frame_mode", "driver", "background", "background_image", "crop", "frame_deadline", "frames_per_second", "bits_per_second", "gains", "visible_label", "live")
     AVATAR_ID_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FORMAT_FIELD_NUMBER: _ClassVar[int]
     JPEG_QUALITY_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +120,7 @@ class RenderConfig(_message.Message):
     BITS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
     GAINS_FIELD_NUMBER: _ClassVar[int]
     VISIBLE_LABEL_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
     avatar_id: str
     image_format: _image_pb2.ImageFormat
     jpeg_quality: int
@@ -134,7 +135,8 @@ class RenderConfig(_message.Message):
     bits_per_second: int
     gains: DriverGains
     visible_label: bool
-    def __init__(self, avatar_id: _Optional[str] = ..., image_format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., jpeg_quality: _Optional[int] = ..., image_size_px: _Optional[int] = ..., frame_mode: _Optional[_Union[_image_pb2.FrameMode, str]] = ..., driver: _Optional[_Union[Driver, str]] = ..., background: _Optional[_Union[Background, str]] = ..., background_image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., crop: _Optional[_Union[Region, _Mapping]] = ..., frame_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., frames_per_second: _Optional[int] = ..., bits_per_second: _Optional[int] = ..., gains: _Optional[_Union[DriverGains, _Mapping]] = ..., visible_label: _Optional[bool] = ...) -> None: ...
+    live: bool
+    def __init__(self, avatar_id: _Optional[str] = ..., image_format: _Optional[_Union[_image_pb2.ImageFormat, str]] = ..., jpeg_quality: _Optional[int] = ..., image_size_px: _Optional[int] = ..., frame_mode: _Optional[_Union[_image_pb2.FrameMode, str]] = ..., driver: _Optional[_Union[Driver, str]] = ..., background: _Optional[_Union[Background, str]] = ..., background_image: _Optional[_Union[_image_pb2.Image, _Mapping]] = ..., crop: _Optional[_Union[Region, _Mapping]] = ..., frame_deadline: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., frames_per_second: _Optional[int] = ..., bits_per_second: _Optional[int] = ..., gains: _Optional[_Union[DriverGains, _Mapping]] = ..., visible_label: _Optional[bool] = ..., live: _Optional[bool] = ...) -> None: ...
 
 class DriverGains(_message.Message):
     __slots__ = ("gaze", "blink", "mouth", "head")
