@@ -55,6 +55,10 @@ def judge(engine: RenderEngine, reference: Reference) -> Verdict:
     Raises:
         RenderError: It cannot render, which says nothing of its pictures.
     """
+    try:
+        engine.warm_up()  # on a device what takes long is done beside other avatars' frames
+    except RuntimeError as error:  # torch's
+        raise RenderError(f"{engine.runtime} could not be made ready: {error}") from error
     count = len(reference.inputs.face_mask)
     worst = min(_psnr_db(engine, reference, index) for index in range(count))
     return Verdict(engine.info.precision, worst)

@@ -113,8 +113,9 @@ class MovedRenderer:
         if self._can_move():
             engine = self._beside or self._engine
             try:
+                engine.warm_up()  # what takes long is done beside other avatars' frames
                 engine.render(replace(blank_input(engine.info), window=(1, 0)))
-            except RenderError as error:  # short of memory, perhaps: frames in the middle go on
+            except (RenderError, RuntimeError) as error:  # short of memory, perhaps: others go on
                 logger.warning("a moved window was not rendered", extra={"why": str(error)})
 
     def prepare(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,17 +16,21 @@ from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.engine import avatar_renderer
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer, RenderedFrame
 from styleavatar_core.engine.base import RenderEngine, joined
+from styleavatar_core.engine.cuda.stream import Result, Work
 from styleavatar_core.engine.cuda.transfers import Transfers
 from styleavatar_core.engine.device_renderer import DeviceConditioning, DeviceRenderer, _without_rim
 from styleavatar_core.engine.frozen.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen.loading import load_frozen
+from styleavatar_core.engine.gate import judge
 from styleavatar_core.engine.onnx.graph import onnx_model
 from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
+from styleavatar_core.engine.reference import Reference
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.engine.typical_inputs import _without_rim as host_without_rim
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import InvalidInputError, RenderError
 from styleavatar_core.evaluation.translation import shift_head
+from styleavatar_core.export.parity import random_input
 from styleavatar_core.types import FaceParameters
 from tests.fakes.host_stream import HostStream
 from tests.unit.core.engine.test_avatar_renderer import face, write_narrow_bundle
@@ -134,6 +139,32 @@ def test_a_batch_that_fails_is_told_and_the_next_one_is_rendered(
     with pytest.raises(RenderError, match="torch could not render these frames"):
         renderer.begin(broken)
     assert_host_agrees(bundle, engine, renderer, FACES)
+
+
+def test_an_engine_is_judged_without_making_others_wait_for_its_kernels(
+    bundle: AvatarBundle,
+) -> None:
+    class Stream(HostStream):
+        """Notes whether others' frames wait while kernels are chosen and loaded."""
+
+        is_launching = False
+
+        def launch(self, work: Callable[[], Result]) -> Result:
+            self.is_launching = True
+            try:
+                return work()
+            finally:
+                self.is_launching = False
+
+        def warm_up(self, work: Work) -> None:
+            others_wait.append(self.is_launching)
+            work()
+
+    others_wait: list[bool] = []
+    engine = TorchEngine(load_frozen(bundle), stream=Stream())
+    sample = random_input(engine)
+    judge(engine, Reference(sample, TorchEngine(load_frozen(bundle)).render(sample)))
+    assert others_wait == [False]
 
 
 def test_an_engine_that_renders_on_the_host_says_so(bundle: AvatarBundle) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
@@ -244,6 +245,19 @@ def test_when_nothing_can_render_the_reason_is_told(
     assert isinstance(caught.value.__cause__, MemoryError)
     assert closed == ["closed", "closed"]
     assert not list(cache.glob("*.txt"))
+
+
+def test_an_engine_that_cannot_be_made_ready_has_no_verdict(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    engine = TorchEngine(load_frozen(bundle))
+    monkeypatch.setattr(engine, "warm_up", fail)
+    sample = random_input(engine)
+    with pytest.raises(RenderError, match="could not be made ready: no room"):
+        judge(engine, Reference(sample, engine.render(sample)))
 
 
 def test_an_engine_that_cannot_render_has_no_verdict(bundle: AvatarBundle) -> None:
