@@ -27,7 +27,7 @@ class Workers(Protocol):
         """Unloads an avatar everywhere, because it was deleted."""
 
     async def release(self, entry: AvatarEntry) -> bool:
-        """Unloads a bundle that was replaced, but where it is streamed; whether it is nowhere."""
+        """Unloads a bundle, but where it is streamed; whether no worker has or loads it."""
 
 
 async def keep_forgetting(catalog: AvatarCatalog, workers: Workers, cache: EngineCache) -> None:
@@ -84,7 +84,8 @@ async def forget_deleted(catalog: AvatarCatalog, workers: Workers, cache: Engine
             is_unloaded = await _is_unloaded(entry, catalog, workers)
             if entry.digest not in {other.digest for other in catalog.seen()}:  # put back as it was
                 await asyncio.to_thread(cache.forget, entry.digest)
-            if not is_unloaded:
+            if not is_unloaded:  # what is being made of it may yet be kept
+                await asyncio.to_thread(cache.mark_served, entry.digest)
                 continue
         except (StyleAvatarError, OSError) as error:
             extra = {"avatar_id": entry.avatar_id, "reason": str(error)}
@@ -94,12 +95,14 @@ async def forget_deleted(catalog: AvatarCatalog, workers: Workers, cache: Engine
 
 
 async def _is_unloaded(entry: AvatarEntry, catalog: AvatarCatalog, workers: Workers) -> bool:
-    """Has workers let a bundle go; streams of one that was replaced keep it to their end."""
+    """Has workers let a bundle go; whether none has or loads it.
+
+    Streams of one that was replaced keep it to their end.
+    """
     try:
         await asyncio.to_thread(catalog.revision, entry.avatar_id)
     except NotFoundError:
         await workers.forget(entry.avatar_id)
-        return True
     return await workers.release(entry)
 
 

@@ -23,12 +23,12 @@ from tests.fakes.bundle import write_fake_bundle
 
 
 class Workers:
-    """Notes what they are to let go of; streams hold some of it."""
+    """Notes what they are to let go of; streams or loads hold some of it."""
 
     def __init__(self) -> None:
         self.forgotten: list[str] = []
         self.released: list[str] = []
-        self.streamed: set[str] = set()
+        self.held: set[str] = set()
         self.errors: list[Exception] = []
 
     async def forget(self, avatar_id: str) -> None:
@@ -38,7 +38,7 @@ class Workers:
 
     async def release(self, entry: AvatarEntry) -> bool:
         self.released.append(entry.avatar_id)
-        return entry.avatar_id not in self.streamed
+        return entry.avatar_id not in self.held
 
 
 def test_deleted_and_replaced_bundles_leave_memory_and_cache(tmp_path: Path) -> None:
@@ -62,12 +62,12 @@ def test_deleted_and_replaced_bundles_leave_memory_and_cache(tmp_path: Path) -> 
 
     shutil.rmtree(tmp_path / "avatars" / "anna")  # and nobody asks for it
     write_fake_bundle(tmp_path / "avatars" / "bob", 9)
-    workers.streamed = {"bob"}  # what it was made of goes, the engine at work stays for now
+    workers.held = {"bob"}  # what it was made of goes, the engine at work stays for now
     for released in (["bob"], ["bob", "bob"], ["bob", "bob"]):
         asyncio.run(forget_deleted(catalog, workers, cache))
         assert kept() == {"carla"}
-        assert (workers.forgotten, workers.released) == (["anna"], released)
-        workers.streamed = set()
+        assert (workers.forgotten, workers.released) == (["anna"], ["anna", *released])
+        workers.held = set()
 
 
 def test_what_cannot_be_let_go_now_is_let_go_later(tmp_path: Path) -> None:
@@ -81,6 +81,24 @@ def test_what_cannot_be_let_go_now_is_let_go_later(tmp_path: Path) -> None:
     for expected in (["anna", "bob"], ["anna", "bob", "anna"], ["anna", "bob", "anna"]):
         asyncio.run(forget_deleted(catalog, workers, EngineCache(tmp_path / "engines")))
         assert workers.forgotten == expected
+
+
+def test_what_a_worker_keeps_of_an_avatar_that_was_deleted_while_it_loaded_goes_later(
+    tmp_path: Path,
+) -> None:
+    catalog = AvatarCatalog(AvatarStore(tmp_path / "avatars"))
+    cache, workers = EngineCache(tmp_path / "engines"), Workers()
+    write_fake_bundle(tmp_path / "avatars" / "anna", 1)
+    key = CacheKey(catalog.get("anna").digest, "tensorrt", "1.0")
+    shutil.rmtree(tmp_path / "avatars" / "anna")
+    workers.held = {"anna"}
+    asyncio.run(forget_deleted(catalog, workers, cache))
+    cache.replace(key, b"weights of anna")  # the worker is killed before it looks for her
+    assert cache.served() == {key.digest}  # should this service be killed, too
+    workers.held = set()
+    asyncio.run(forget_deleted(catalog, workers, cache))
+    assert not list((tmp_path / "engines").iterdir())
+    assert catalog.vanished() == []
 
 
 def test_what_is_deleted_while_no_service_runs_is_forgotten_at_the_next_start(
