@@ -34,9 +34,14 @@ def distill(
     from styleavatar_core.networks import get_preset
     from styleavatar_core.training.config import TrainConfig
     from styleavatar_core.training.distill import distill as run
+    from styleavatar_core.training.parallel import joined_ranks
 
     config = chosen_settings(out, TrainConfig(), minutes=minutes, batch_size=batch_size, seed=seed)
-    with stop_on_interrupt(goes_on=True) as should_stop, training_progress(None) as on_progress:
+    with (
+        joined_ranks() as is_first,
+        stop_on_interrupt(goes_on=True) as should_stop,
+        training_progress(None) as on_progress,
+    ):
         bundle = run(
             teacher,
             out,
@@ -49,8 +54,9 @@ def distill(
             on_progress=on_progress,
             should_stop=should_stop,
         )
-    metrics = read_bundle(bundle, verify=False).manifest.metrics
-    typer.echo(
-        f"Avatar: {bundle}; {metrics['teacher_psnr_db']:.1f} dB from the larger one's pictures "
-        "on faces that it was not trained on"
-    )
+    if is_first:
+        metrics = read_bundle(bundle, verify=False).manifest.metrics
+        typer.echo(
+            f"Avatar: {bundle}; {metrics['teacher_psnr_db']:.1f} dB from the larger one's pictures "
+            "on faces that it was not trained on"
+        )

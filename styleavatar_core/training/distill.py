@@ -15,12 +15,14 @@ from pathlib import Path
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.networks import GeneratorConfig, get_preset
+from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.avatar_writer import training_record, write_avatar
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.create import DATASET_FOLDER
 from styleavatar_core.training.dataset.drawn import draw_dataset
 from styleavatar_core.training.loop import train
+from styleavatar_core.training.parallel import first_rank_first, require_even_shares, wait_for_all
 from styleavatar_core.training.record.checkpoint import (
     TRAINING_FOLDER,
     checkpoint_in,
@@ -64,24 +66,27 @@ def distill(
         ``bundle_path``. Its figures compare the student with the teacher, not with the video.
 
     Raises:
-        InvalidInputError: The teacher's pictures are smaller than the student's.
+        InvalidInputError: The teacher's pictures are smaller than the student's, or ranks cannot
+            share the batch evenly.
         ConflictError: The folder's training is of another teacher, preset, seed or frame count.
         TrainingCanceled: ``should_stop`` said so.
     """
     teacher = read_bundle(teacher_path)
     student = generator_config or get_preset("nano")
     settings = replace(config or TrainConfig(), minutes=minutes, seed=seed)
-    dataset = draw_dataset(
-        teacher,
-        folder / DATASET_FOLDER,
-        student,
-        frame_count=frame_count,
-        seed=seed,
-        backend=backend,
-        checkpoint=checkpoint_in(folder),
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
+    require_even_shares(settings.batch_size)
+    with first_rank_first():  # the others find a finished dataset
+        dataset = draw_dataset(
+            teacher,
+            folder / DATASET_FOLDER,
+            student,
+            frame_count=frame_count,
+            seed=seed,
+            backend=backend,
+            checkpoint=checkpoint_in(folder),
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
     checkpoint = train(
         [dataset],
         student,
@@ -90,18 +95,20 @@ def distill(
         on_progress=on_progress,
         should_stop=should_stop,
     )
-    write_avatar(
-        bundle_path,
-        folder,
-        dataset,
-        checkpoint,
-        student,
-        lambda *measured: _manifest(
-            teacher, student, settings, read_perceptual_loss(checkpoint), *measured
-        ),
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
+    if own_rank() == 0:
+        write_avatar(
+            bundle_path,
+            folder,
+            dataset,
+            checkpoint,
+            student,
+            lambda *measured: _manifest(
+                teacher, student, settings, read_perceptual_loss(checkpoint), *measured
+            ),
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+    wait_for_all()
     return bundle_path
 
 

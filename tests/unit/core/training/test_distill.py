@@ -2,7 +2,10 @@
 """A smaller avatar learns from the pictures of a larger one."""
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +26,7 @@ from styleavatar_core.training.distill import distill
 from styleavatar_core.types import CropBox, FaceParameters
 from tests.fakes.nano_bundle import write_nano_bundle
 
+ROOT = Path(__file__).resolve().parents[4]
 CONFIG = TrainConfig(step_count=15, batch_size=4, adversarial_start=1.0, evaluation_share=0.5)
 FRAMES = 20
 WINDOW = CropBox(0.1, -0.2, 0.5)
@@ -147,6 +151,16 @@ def test_pictures_are_drawn_once(teacher, drawn, tiny_config, tmp_path):
     with pytest.raises(TrainingCanceled):
         draw_dataset(teacher, folder, tiny_config, seed=1, **settings)
     assert not (folder / "dataset.json").exists()  # half of one, half of the other
+
+
+def test_two_processes_make_one_student(teacher, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "styleavatar_core.cli.main", "distill"]
+    command += [str(teacher.path), str(tmp_path), "--frames", "5", "--minutes", "0.01"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("Avatar:") == 1
+    assert read_bundle(tmp_path / "avatar").manifest.training["steps"] > 0
 
 
 @pytest.mark.parametrize(
