@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +102,12 @@ class DatasetInfo:
 def read_info(folder: Path) -> DatasetInfo | None:
     """Returns what ``dataset.json`` says, or None where no complete dataset of this version is."""
     try:
-        info = TypeAdapter(DatasetInfo).validate_json((folder / DATASET_NAME).read_bytes())
+        info = _reader().validate_json((folder / DATASET_NAME).read_bytes())
     except (OSError, ValueError):
         return None
     return info if info.format == _FORMAT else None
+
+
+@cache
+def _reader() -> TypeAdapter[DatasetInfo]:
+    return TypeAdapter(DatasetInfo)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cache
 
 from pydantic import TypeAdapter
 
@@ -92,4 +93,9 @@ class Clock:
     @classmethod
     def from_json(cls, text: str) -> Clock:
         """Restores what :meth:`to_json` wrote; fields of later versions start at their defaults."""
-        return TypeAdapter(cls).validate_json(text)
+        return _reader().validate_json(text)
+
+
+@cache
+def _reader() -> TypeAdapter[Clock]:
+    return TypeAdapter(Clock)

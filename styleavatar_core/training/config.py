@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
@@ -98,4 +99,9 @@ class TrainConfig:
         What an older version did not know is as it is by default; what a later one knows is left
         out.
         """
-        return TypeAdapter(cls).validate_python(values)
+        return _reader().validate_python(values)
+
+
+@cache
+def _reader() -> TypeAdapter[TrainConfig]:
+    return TypeAdapter(TrainConfig)
