@@ -204,8 +204,8 @@ def _unlimited(
     """Returns statistics that clamp nothing: the checkpoint does not say what was trained.
 
     Means and deviations are those of a person who talks to the camera, as large in the picture as
-    in windows of our own and with a face at rest where all coefficients are 0. Faces are drawn by
-    them where there is no video.
+    in windows of our own. The face at rest has all coefficients at 0, but for those that let its
+    lips meet (``Retargeter``). Faces are drawn by them where there is no video.
     """
     shape = model or builtin_model()  # the one is as tall as the other
     face_height = float(np.ptp(shape.mean_shape[shape.landmark_indices, 1]))
