@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from styleavatar_core.avatar.bundle import read_bundle
+from styleavatar_core.avatar.bundle_files import Tensors
 from styleavatar_core.avatar.bundle_path import find_bundle
 from styleavatar_core.errors import InvalidInputError, NotFoundError
-from styleavatar_core.networks import Discriminator, GeneratorConfig
+from styleavatar_core.networks import Discriminator, GeneratorConfig, PortraitGenerator
 from styleavatar_core.training.avatar_networks import STARTS, AvatarNetworks
 from styleavatar_core.training.dataset.match import BUILTIN_IDS
 from styleavatar_core.training.record.checkpoint import (
@@ -94,19 +95,31 @@ def require_same_preset(source: Path, config: GeneratorConfig) -> None:
         InvalidInputError: It belongs to another preset.
     """
     place = find_start(source)
+    if place.suffix != CHECKPOINT_SUFFIX:
+        _read_generator(source, config)
+        return
     with torch.device("meta"):
         networks, judge = AvatarNetworks(config), Discriminator(config.discriminator)
-    if place.suffix == CHECKPOINT_SUFFIX:
-        is_same = _shapes(networks) == _without_starts(read_shapes(place, "average"))
-        is_same = is_same and _shapes(judge) == read_shapes(place, "judge")
-    else:
-        weights = read_bundle(place).generator()
-        is_same = _shapes(networks.generator) == {name: x.shape for name, x in weights.items()}
-    if not is_same:
-        raise InvalidInputError(
-            f"{source.name} is of another preset than '{config.name}'; start from an avatar of the "
-            "same preset"
-        )
+    is_same = _shapes(networks) == _without_starts(read_shapes(place, "average"))
+    if not (is_same and _shapes(judge) == read_shapes(place, "judge")):
+        raise _another_preset(source, config)
+
+
+def _read_generator(source: Path, config: GeneratorConfig) -> Tensors:
+    """Reads the weights that a bundle has, compared with their sha256 and with the preset."""
+    weights = read_bundle(find_start(source), verify=False).generator()
+    with torch.device("meta"):
+        generator = PortraitGenerator(config)
+    if _shapes(generator) != {name: x.shape for name, x in weights.items()}:
+        raise _another_preset(source, config)
+    return weights
+
+
+def _another_preset(source: Path, config: GeneratorConfig) -> InvalidInputError:
+    return InvalidInputError(
+        f"{source.name} is of another preset than '{config.name}'; start from an avatar of the "
+        "same preset"
+    )
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -130,13 +143,13 @@ def start_from_avatar(trainer: Trainer, source: Path) -> None:
         AssetError: It cannot be read.
         InvalidInputError: It belongs to another preset.
     """
-    require_same_preset(source, trainer.networks.config)
-    source = find_start(source)
-    if source.suffix == CHECKPOINT_SUFFIX:
-        read_module(source, "average", trainer.networks, besides=STARTS)
-        read_module(source, "judge", trainer.judge)
+    place = find_start(source)
+    if place.suffix == CHECKPOINT_SUFFIX:
+        require_same_preset(source, trainer.networks.config)
+        read_module(place, "average", trainer.networks, besides=STARTS)
+        read_module(place, "judge", trainer.judge)
     else:
-        weights = read_bundle(source).generator()
+        weights = _read_generator(source, trainer.networks.config)
         state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
         trainer.networks.generator.load_state_dict(state)
     trainer.average.networks.load_state_dict(trainer.networks.state_dict())

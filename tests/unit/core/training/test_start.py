@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
+from styleavatar_core.avatar import bundle as avatar_bundle
 from styleavatar_core.avatar.bundle import read_bundle, write_bundle
-from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
+from styleavatar_core.errors import AssetError, ConflictError, InvalidInputError, NotFoundError
 from styleavatar_core.training.checks import check_before_preparing
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
@@ -17,7 +19,7 @@ from styleavatar_core.training.record.checkpoint import (
     read_face_model,
     save_checkpoint,
 )
-from styleavatar_core.training.start import find_start, start_from_avatar
+from styleavatar_core.training.start import find_start, require_same_preset, start_from_avatar
 from styleavatar_core.training.trainer import Trainer
 from tests.fakes.bundle import fake_manifest
 
@@ -72,6 +74,32 @@ def test_a_bundle_gives_the_generator_and_nothing_else(other, bundle, tiny_confi
         got = networks.generator.state_dict()
         assert all(torch.equal(value, wanted[key]) for key, value in got.items())
     assert torch.equal(trainer.networks.face.state_dict()["input.constant"], before)
+
+
+def test_weights_of_a_bundle_are_read_once(bundle, tiny_config, monkeypatch):
+    read = []
+
+    def note(function):
+        return lambda path, name, *entry: read.append(name) or function(path, name, *entry)
+
+    for name in ("read_member", "read_beside"):
+        monkeypatch.setattr(avatar_bundle, name, note(getattr(avatar_bundle, name)))
+    require_same_preset(bundle, tiny_config)
+    start_from_avatar(Trainer(tiny_config, TrainConfig()), bundle)
+    assert read == 2 * ["avatar.json", "generator.safetensors"]
+
+
+def test_a_bundle_that_was_tampered_with_is_refused_before_a_video_is_read(
+    bundle, tiny_config, tmp_path
+):
+    path = shutil.copytree(bundle, tmp_path / "avatar") / "generator.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(AssetError, match=r"generator.*sha256 differs"):
+        check_before_preparing(tmp_path, tiny_config, TrainConfig(), start=path.parent)
+    with pytest.raises(AssetError, match=r"generator.*sha256 differs"):
+        start_from_avatar(Trainer(tiny_config, TrainConfig()), path.parent)
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "bundle"])
