@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "styleavatar.commands"
 INPUT_ERROR_CODE = 2
 INTERRUPTED_CODE = 130
+_INSTALL = "run `make install`, or install styleavatar with all its extras"
 # In the order in which a newcomer meets them.
 _ORDER = (
     *("demo", "serve", "sample-clip", "capture-report", "track", "create", "drive"),
@@ -118,10 +119,7 @@ def _load(point: EntryPoint) -> Command:
         reason = str(error)
 
         def unavailable() -> None:
-            raise StyleAvatarError(
-                f"'{point.name}' cannot be loaded ({reason}); run `make install`, or install "
-                "styleavatar with all its extras"
-            )
+            raise StyleAvatarError(f"'{point.name}' cannot be loaded ({reason}); {_INSTALL}")
 
         single.command(point.name, help="Not installed.")(unavailable)
     return typer.main.get_command(single)
@@ -134,6 +132,9 @@ def main() -> None:
     except StyleAvatarError as error:
         message = str(error)
         sys.stderr.write(f"styleavatar: {message[:1].lower()}{message[1:].rstrip('.')}.\n")
+        sys.exit(INPUT_ERROR_CODE)
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"styleavatar: the package '{error.name}' is not here; {_INSTALL}.\n")
         sys.exit(INPUT_ERROR_CODE)
     except OSError as error:  # no room, no rights, no such folder: the system says which
         told = ": ".join(str(part) for part in (error.filename, error.strerror) if part)

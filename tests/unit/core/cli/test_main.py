@@ -36,6 +36,17 @@ def test_errors_are_one_sentence_and_code_2(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_a_package_that_is_not_installed_is_named_in_a_sentence(tmp_path):
+    code = (
+        "import sys; sys.modules['cv2'] = None; from styleavatar_core.cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", code, "import-official", str(tmp_path), str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 2
+    told = "the package 'cv2' is not here; run `make install`, or install styleavatar with all its"
+    assert result.stderr == f"styleavatar: {told} extras.\n"
+
+
 @pytest.mark.parametrize(
     ("command", "goes_on"),
     [
