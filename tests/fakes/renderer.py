@@ -21,6 +21,7 @@ from styleavatar_core.types import ByteArray, FaceParameters
 IMAGE_SIZE_PX = 64
 BEHAVIOR_NAME = "behavior.json"
 GATE_NAME = "gate"
+AT_GATE_NAME = "at-gate"
 CLOSED_NAME = "closed"
 MEMORY_BYTES = 1_000_000
 
@@ -35,9 +36,9 @@ class FakeFrame:
 class FakeRenderer:
     """Marks each picture; a file ``behavior.json`` in the bundle makes it misbehave.
 
-    With ``load_gate`` it is not loaded before there is a file ``gate`` in the bundle, with
-    ``tell_closed`` there is a file ``closed`` once it was let go. Where ``renders_ahead`` is told,
-    ``turns`` notes what is begun and ended.
+    With ``load_gate`` it is not loaded before there is a file ``gate`` in the bundle, and there
+    is a file ``at-gate`` once it waits; with ``tell_closed`` there is a file ``closed`` once it was
+    let go. Where ``renders_ahead`` is told, ``turns`` notes what is begun and ended.
     """
 
     turns: ClassVar[list[tuple[object, ...]]] = []
@@ -70,6 +71,8 @@ class FakeRenderer:
         self.batch_limit = self._behavior.get("batch_limit", 1)
         self.renders_ahead = self._behavior.get("renders_ahead", False)
         time.sleep(self._behavior.get("load_s", 0.0))
+        if self._behavior.get("load_gate"):
+            (bundle / AT_GATE_NAME).touch()
         while self._behavior.get("load_gate") and not (bundle / GATE_NAME).exists():
             time.sleep(0.01)
 

@@ -15,9 +15,8 @@ import grpc
 import pytest
 from styleavatar.v1 import rendering_service_pb2
 
-from services.rendering.deletion import SWEEP_INTERVAL_S
 from tests.fakes.bundle import write_fake_bundle
-from tests.fakes.renderer import CLOSED_NAME, GATE_NAME, read_mark
+from tests.fakes.renderer import AT_GATE_NAME, CLOSED_NAME, GATE_NAME, read_mark
 from tests.integration.faulty_rendering import eventually
 from tests.integration.marked_rendering import (
     ANNA,
@@ -61,14 +60,18 @@ def test_the_time_to_a_first_frame_begins_with_the_config(
     stub: Stub, service: ServiceProcess
 ) -> None:
     assert len(answers(stub, "anna", 1)) == 2  # it is loaded now
-    before = measured(service)["first_frame_duration_seconds_sum"]
-
-    def requests() -> Iterator[rendering_service_pb2.StreamFramesRequest]:
-        time.sleep(3)
-        yield from render_requests(render_config("anna"), [face(0)])
-
-    assert len(list(stub.StreamFrames(requests(), timeout=60))) == 2
-    assert measured(service)["first_frame_duration_seconds_sum"] - before < 3
+    asked: queue.Queue = queue.Queue()
+    stream = stub.StreamFrames(iter(asked.get, None), timeout=60)
+    assert eventually(lambda: measured(service)["streams"] == 1)
+    assert len(answers(stub, "anna", 100)) == 101  # meanwhile another stream passes
+    before_s = measured(service)["first_frame_duration_seconds_sum"]
+    config_s = time.perf_counter()
+    for request in render_requests(render_config("anna"), [face(0)]):
+        asked.put(request)
+    asked.put(None)
+    assert len(list(stream)) == 2
+    told_s = measured(service)["first_frame_duration_seconds_sum"] - before_s
+    assert 0 < told_s < time.perf_counter() - config_s
 
 
 def test_more_avatars_than_fit_are_served_in_turn(stub: Stub) -> None:
@@ -168,6 +171,20 @@ def test_a_stream_never_goes_on_with_the_bundle_that_replaced_its_own(
     shutil.rmtree(avatars / "dora")
 
 
+def loaded_witness(stub: Stub, avatars: Path) -> Path:
+    """Has an avatar loaded by whose end ``wait_for_sweep`` sees a sweep; returns its bundle."""
+    bundle = write_fake_bundle(avatars / "witness", 90, {"tell_closed": True})
+    assert len(answers(stub, "witness", 1)) == 2
+    return bundle
+
+
+def wait_for_sweep(witness: Path) -> None:
+    """Waits until the service has gone over all bundles that were replaced before this."""
+    write_fake_bundle(witness, 91)
+    assert eventually((witness / CLOSED_NAME).exists)  # those replaced first are let go first
+    shutil.rmtree(witness)
+
+
 def test_a_bundle_that_was_replaced_is_let_go_whether_anybody_asks_or_not(
     stub: Stub, avatars: Path
 ) -> None:
@@ -177,7 +194,7 @@ def test_a_bundle_that_was_replaced_is_let_go_whether_anybody_asks_or_not(
     stream = stub.StreamFrames(iter(asked.get, None), timeout=60)
     next(stream)
     write_fake_bundle(avatars / "ella", 75)
-    time.sleep(SWEEP_INTERVAL_S + 1)
+    wait_for_sweep(loaded_witness(stub, avatars))
     asked.put(rendering_service_pb2.StreamFramesRequest(parameters=face(0)))
     assert read_mark(pixels(next(stream).frame))[0] == 74  # a stream keeps it
     assert not (avatars / "ella" / CLOSED_NAME).exists()
@@ -190,13 +207,14 @@ def test_a_bundle_that_was_replaced_is_let_go_whether_anybody_asks_or_not(
 def test_a_bundle_that_is_replaced_while_it_is_loaded_is_let_go_too(
     stub: Stub, avatars: Path
 ) -> None:
+    witness = loaded_witness(stub, avatars)
     write_fake_bundle(avatars / "fred", 76, {"load_gate": True, "tell_closed": True})
     asked: queue.Queue = queue.Queue()
     asked.put(rendering_service_pb2.StreamFramesRequest(config=render_config("fred")))
     stream = stub.StreamFrames(iter(asked.get, None), timeout=60)
-    time.sleep(1)  # the worker has read the bundle, and waits for its gate
+    assert eventually((avatars / "fred" / AT_GATE_NAME).exists)  # the worker has read the bundle
     write_fake_bundle(avatars / "fred", 77)
-    time.sleep(SWEEP_INTERVAL_S + 1)
+    wait_for_sweep(witness)
     (avatars / "fred" / GATE_NAME).touch()
     next(stream)
     asked.put(rendering_service_pb2.StreamFramesRequest(parameters=face(0)))
