@@ -111,8 +111,7 @@ class EngineCache:
                 "cached engine is unusable, building anew", extra={"path": str(path), "why": error}
             )
             return None
-        with contextlib.suppress(OSError):  # a read-only cache keeps no times
-            os.utime(path)
+        _note_use(path)
         return engine
 
     def replace(self, key: CacheKey, contents: bytes) -> None:
@@ -127,10 +126,13 @@ class EngineCache:
 
     def read_note(self, key: CacheKey) -> str | None:
         """Returns the note of an entry, which need not be there itself; None if there is none."""
+        path = (self.folder / key.file_name).with_suffix(_NOTE_SUFFIX)
         try:
-            return (self.folder / key.file_name).with_suffix(_NOTE_SUFFIX).read_text()
+            text = path.read_text()
         except (OSError, ValueError):
             return None
+        _note_use(path)
+        return text
 
     def write_note(self, key: CacheKey, text: str) -> None:
         """Writes the note of an entry."""
@@ -272,6 +274,12 @@ def _size_bytes(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _note_use(path: Path) -> None:
+    """Makes an entry the last that was used."""
+    with contextlib.suppress(OSError):  # a read-only cache keeps no times
+        os.utime(path)
 
 
 def _last_used(path: Path) -> float:

@@ -237,10 +237,14 @@ def test_the_cache_is_bounded_and_the_longest_unused_goes_first(tmp_path: Path) 
     for age, key in enumerate(keys[:2]):
         cache.open(key, Builds(bytes(1000)), bytes)
         os.utime(tmp_path / key.file_name, (age + 1, age + 1))
+    cache.write_note(keys[0], "verdict")
+    os.utime((tmp_path / keys[0].file_name).with_suffix(".txt"), (1, 1))
     cache.open(keys[0], Builds(), bytes)  # used again: now the younger one
+    assert cache.read_note(keys[0]) == "verdict"  # as this is
     cache.open(keys[2], Builds(bytes(1000)), bytes)
     kept = {path.name for path in tmp_path.glob("*.engine")}
     assert kept == {keys[0].file_name, keys[2].file_name}
+    assert cache.read_note(keys[0]) == "verdict"
 
 
 def test_what_is_larger_than_the_cache_is_not_kept(
@@ -271,6 +275,12 @@ def test_what_cannot_be_removed_of_a_deleted_person_is_named(shut_folder: Path) 
         cache.forget(digest)
     assert KEY.file_name in str(caught.value)
     cache.forget("c" * 64)  # of whom nothing is kept
+    euid = os.geteuid()
+    os.seteuid(os.getuid())  # the folder is root's, if root runs this
+    shut_folder.chmod(0o311)  # what cannot be listed is not taken for empty
+    os.seteuid(euid)
+    with pytest.raises(PermissionError):
+        cache.forget(digest)
 
 
 def test_one_file_that_stays_keeps_no_other_of_a_deleted_person(tmp_path: Path) -> None:
@@ -286,12 +296,3 @@ def test_one_file_that_stays_keeps_no_other_of_a_deleted_person(tmp_path: Path) 
     obstacle.rmdir()
     cache.forget("a" * 64)
     assert cache.served() == set()
-
-
-def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(shut_folder: Path) -> None:
-    euid = os.geteuid()
-    os.seteuid(os.getuid())  # the folder is root's, if root runs this
-    shut_folder.chmod(0o311)
-    os.seteuid(euid)
-    with pytest.raises(PermissionError):
-        EngineCache(shut_folder).forget("a" * 64)
