@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from services.common.storage import AvatarStore
 from styleavatar_core.avatar.bundle import pack_bundle
-from styleavatar_core.errors import ConflictError
+from styleavatar_core.errors import ConflictError, StyleAvatarError
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,10 @@ class BundleResponse(FileResponse):
         try:
             folder = stack.enter_context(self._store.room_to_pack())
             return pack_bundle(self._bundle, Path(folder) / "bundle.zip")
-        except OSError as error:
+        except (StyleAvatarError, OSError) as error:
             self._store.path(self._bundle.name)  # what was deleted meanwhile is not found
+            if isinstance(error, StyleAvatarError):
+                raise
             logger.error("an avatar cannot be packed", extra={"reason": str(error)})
             raise ConflictError(
                 f"this server cannot pack the avatar now: {error.strerror}; whoever runs it must"

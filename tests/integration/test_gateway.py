@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ from services.common.storage import AvatarStore
 from services.gateway.app import make_app
 from services.gateway.intake import TEXT_FIELDS
 from services.gateway.settings import GatewaySettings
+from styleavatar_core.avatar.bundle_files import check_digest
 from tests.fakes.bundle import write_fake_bundle
 from tests.integration.job_system import CONSENT, JobSystem, wait_for, write_audio, write_clip
 
@@ -251,6 +253,23 @@ def test_nothing_stays_behind_of_a_bundle_that_cannot_be_packed(
         wait_for(lambda: not list(store.root.glob(".*")), timeout_s=10)
     finally:
         store.delete("damaged")
+
+
+def test_a_bundle_that_is_deleted_while_it_is_packed_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = AvatarStore(tmp_path / "avatars")
+    store.publish(write_fake_bundle(tmp_path / "bundle", mark=1), "packed")
+
+    def check_and_delete(*arguments: Any) -> None:
+        check_digest(*arguments)
+        store.delete("packed")  # when its first file has been read
+
+    monkeypatch.setattr("styleavatar_core.avatar.bundle.check_digest", check_and_delete)
+    settings = GatewaySettings(redis_url="redis://127.0.0.1:1", data_folder=tmp_path)
+    app = make_app(settings, GatewayMetrics(CollectorRegistry()))
+    answer = ask(app, "/v1/avatars/packed/bundle")
+    assert (answer.status_code, answer.json()["reason"]) == (404, "AVATAR_NOT_FOUND")
 
 
 def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
