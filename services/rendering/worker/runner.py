@@ -20,7 +20,13 @@ from services.common.worker.child import lacks_memory
 from services.common.worker.parameters import unpack_parameters
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, FRAME_ABANDONED, frame_late
 from services.rendering.worker.batches import batches
-from styleavatar_core.errors import EngineUnavailableError, OverloadedError, RenderError
+from styleavatar_core.errors import (
+    EngineUnavailableError,
+    NotFoundError,
+    OverloadedError,
+    RenderError,
+    StyleAvatarError,
+)
 from styleavatar_core.types import ByteArray, FaceParameters
 
 logger = logging.getLogger(__name__)
@@ -131,13 +137,13 @@ class Runner:
 
         Raises:
             EngineUnavailableError: Another bundle has taken the place of that one.
+            NotFoundError: It was deleted.
             StyleAvatarError: It cannot be opened.
         """
         started = time.perf_counter()
         key = tuple(body["engine"])
         if key not in self._loaded:
-            with ending_with_device():
-                renderer = self._open(Path(body["path"]))
+            renderer = self._opened(key[0], Path(body["path"]))
             if renderer.digest != body["digest"]:  # its caller goes by the manifest of the other
                 renderer.close()
                 raise EngineUnavailableError(
@@ -148,6 +154,16 @@ class Runner:
         load_s = time.perf_counter() - started
         logger.info("avatar loaded", extra={"avatar_id": key[0], "load_s": load_s})
         return {"load_s": load_s, "size_bytes": int(self._loaded[key].memory_bytes)}
+
+    def _opened(self, avatar_id: str, path: Path) -> Renderer:
+        try:
+            with ending_with_device():
+                return self._open(path)
+        except StyleAvatarError as error:
+            if path.exists():
+                raise
+            # Before it was opened or under its reader's hands; where it lay is nobody's affair.
+            raise NotFoundError(f"'{avatar_id}' was deleted.", reason="AVATAR_NOT_FOUND") from error
 
     def unload(self, body: Body) -> Body:
         """Lets an avatar go, if it is there."""

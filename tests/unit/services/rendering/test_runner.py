@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from services.common.worker.parameters import pack_parameters
 from services.rendering.pool.frames import FRAME_ABANDONED, FRAME_LATE
 from services.rendering.worker.runner import Runner, renderer_opener
 from styleavatar_core.avatar.bundle import read_bundle
-from styleavatar_core.errors import AssetError, RenderError
+from styleavatar_core.errors import AssetError, NotFoundError, RenderError
 from tests.fakes.bundle import write_fake_bundle
 from tests.fakes.renderer import MEMORY_BYTES, FakeRenderer, half_mask, read_mark
 from tests.fakes.tracker import FakeTracker
@@ -72,6 +73,24 @@ def test_a_picture_lands_in_the_slot_of_its_face(
     render(runner, arena, "anna")
     assert read_mark(arena.read_array(0, (64, 64, 3))) == (0, 7, 40)
     assert (arena.read_array(0, (64, 64), 64 * 64 * 3) == half_mask()).all()
+
+
+def test_what_is_deleted_before_or_while_it_is_opened_is_not_found(
+    arena: SharedArena, tmp_path: Path
+) -> None:
+    def open_and_lose(bundle: Path) -> FakeRenderer:
+        shutil.rmtree(bundle)
+        raise AssetError("A file is not there: the bundle is damaged.")
+
+    for opener in (FakeRenderer, open_and_lose):
+        write_fake_bundle(tmp_path / "anna", 1)
+        body = {"engine": ["anna", "1"], "path": str(tmp_path / "anna"), "digest": ""}
+        if opener is FakeRenderer:
+            shutil.rmtree(tmp_path / "anna")
+        with pytest.raises(NotFoundError) as caught:
+            Runner(arena, opener).load(body)
+        assert caught.value.reason == "AVATAR_NOT_FOUND"
+        assert str(tmp_path) not in str(caught.value)
 
 
 def test_what_is_not_loaded_is_refused_and_nothing_else_harmed(
