@@ -172,6 +172,32 @@ def test_a_record_that_cannot_be_read_hides_no_other(system: JobSystem, clip: Pa
     assert system.stack_traces() == ""
 
 
+def test_events_that_cannot_be_read_are_left_out(system: JobSystem, clip: Path) -> None:
+    job_id, avatar_id = start_job(system, clip)
+    system.redis.xadd(events_key(job_id), {"job": '{"state": "UNHEARD_OF"}'})
+    assert system.http.post(f"/v1/training-jobs/{job_id}:cancel").json()["state"] == "CANCELED"
+    assert [name for _, name, _ in events(system, job_id)] == ["progress", "progress", "end"]
+    assert "an event is left out" in system.log_path.read_text()
+    assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204
+    assert system.stack_traces() == ""
+
+
+def test_a_stream_of_events_ends_well_when_its_record_can_no_longer_be_read(
+    system: JobSystem, clip: Path
+) -> None:
+    job_id, avatar_id = start_job(system, clip)
+    key = f"styleavatar:job:{job_id}"
+    kept = system.redis.get(key)
+    with system.http.stream("GET", f"/v1/training-jobs/{job_id}/events") as answer:
+        lines = answer.iter_lines()
+        assert any(line.startswith("event: progress") for line in lines)
+        system.redis.set(key, "{")
+        assert not any(line.startswith("event:") for line in lines)
+    system.redis.set(key, kept)
+    assert system.http.delete(f"/v1/avatars/{avatar_id}").status_code == 204
+    assert system.stack_traces() == ""
+
+
 def test_an_upload_that_cannot_be_queued_now_is_trained_once(system: JobSystem, clip: Path) -> None:
     key = training_queue(system.redis).intermediate_queue_key
     system.redis.set(key, "not a list")  # the records can be written, the queue cannot

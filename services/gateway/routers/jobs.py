@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
+from pydantic import ValidationError
 from redis.exceptions import RedisError
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
@@ -22,7 +23,7 @@ from services.common.jobs import JobState, TrainingJob
 from services.gateway.dependencies import Parts, PartsDependency
 from services.gateway.routers.avatars import SYNTHETIC
 from services.gateway.schemas import JobView
-from styleavatar_core.errors import ConflictError, InvalidInputError, NotFoundError
+from styleavatar_core.errors import AssetError, ConflictError, InvalidInputError, NotFoundError
 
 logger = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1/training-jobs", tags=["training jobs"])
@@ -133,16 +134,20 @@ async def _events(parts: Parts, job_id: str, after: str) -> AsyncIterator[Server
             # A retried job has final states in its past, too.
             is_over = current.state.is_final and not await _entries(parts, job_id, after)
             for entry_id, fields in entries:
-                job = TrainingJob.model_validate_json(fields[b"job"])
                 name = "end" if is_over and entry_id == entries[-1][0] else "progress"
+                try:
+                    job = TrainingJob.model_validate_json(fields[b"job"])
+                except ValidationError:  # it is damaged, or of another version
+                    logger.warning("an event is left out", extra={"job_id": job_id})
+                    continue
                 view = JobView.of(job).model_dump_json()
                 yield ServerSentEvent(view, event=name, id=entry_id.decode())
             if is_over:
                 return
             if not entries:
                 await asyncio.sleep(_LOOK_INTERVAL_S)
-    except RedisError as error:  # who follows comes back, and misses nothing
-        logger.warning("an event stream ends: Redis fails", extra={"reason": str(error)})
+    except (RedisError, AssetError) as error:  # who follows comes back, and misses nothing
+        logger.warning("an event stream ends", extra={"reason": str(error)})
     finally:
         parts.metrics.event_streams.dec()
 
