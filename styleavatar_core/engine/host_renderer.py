@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -29,6 +30,9 @@ from styleavatar_core.errors import RenderError, StyleAvatarError
 from styleavatar_core.types import FaceParameters
 
 logger = logging.getLogger(__name__)
+
+# One avatar at a time, whoever opens them: what runs on a stream gets into what is captured there.
+_WARMING_UP = threading.Lock()
 
 
 class HostRenderer:
@@ -110,7 +114,9 @@ class MovedRenderer:
 
     def warm_up(self) -> None:
         """Renders once with another window, so that no live frame waits for what that needs."""
-        if self._can_move():
+        with _WARMING_UP:
+            if not self._can_move():
+                return
             engine = self._beside or self._engine
             try:
                 engine.warm_up()  # what takes long is done beside other avatars' frames

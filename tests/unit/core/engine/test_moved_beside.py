@@ -10,6 +10,7 @@ import pytest
 
 from styleavatar_core.engine import backends, host_renderer
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
+from styleavatar_core.engine.cuda.stream import Work
 from styleavatar_core.engine.frozen.freeze import FrozenGenerator
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.evaluation.translation import shift_head
@@ -24,11 +25,19 @@ from tests.unit.core.engine.test_avatar_renderer import (
 SHARE = (0.25, -0.125)
 
 
+class SharedStream(HostStream):
+    """A stream of all avatars: what one captures must not meet what another runs on it."""
+
+    def capture(self, work: Work) -> Work | None:
+        assert host_renderer._WARMING_UP.locked()
+        return super().capture(work)
+
+
 @pytest.fixture
 def opened(faults: Faults, monkeypatch: pytest.MonkeyPatch) -> list[TorchEngine]:
     """The engines that torch opens, on a device as far as our code can see."""
     engines: list[TorchEngine] = []
-    shared = HostStream()
+    shared = SharedStream()
 
     def open_one(generator: FrozenGenerator, *, device: str, stream: HostStream) -> TorchEngine:
         assert device == "cuda"
