@@ -18,7 +18,7 @@ class Health:
     Attributes:
         step_count: Steps since the start or the last recovery.
         loss: Running mean of the reconstruction loss.
-        lowest_loss: Lowest value of that mean.
+        lowest_loss: Lowest value of that mean; once there are any, of those over all its steps.
         judge_step_count: Steps with the discriminator.
         judge_lead: Running mean of its lead over the networks, in [-1, 1]: 0 when it guesses, 1
             when it is sure and right.

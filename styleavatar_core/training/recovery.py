@@ -21,8 +21,9 @@ from styleavatar_core.training.trainer import StepResult
 logger = logging.getLogger(__name__)
 
 MEAN_STEPS = 50  # of running means
-_SETTLED_STEPS = 100  # before nobody judges
+_SETTLED_STEPS = 100  # of a training, or since it went back; before, no discriminator is judged
 _RISE_LIMIT = 2.0  # running mean of the loss over its lowest; healthy trainings stay below 1.2
+_EARLY_RISE_LIMIT = 5.0  # before they are settled; by the chance of few steps they reach 1.6
 _LEAD_LIMIT = 0.9
 _MAX_DIVERGENCES = 3
 _MAX_GENTLER_JUDGES = 2
@@ -44,8 +45,8 @@ def observe(health: Health, result: StepResult) -> Health:
     count = health.step_count + 1
     mean = health.loss + (loss - health.loss) / min(count, MEAN_STEPS)
     lowest = health.lowest_loss
-    if count >= MEAN_STEPS:
-        lowest = mean if lowest is None else min(lowest, mean)
+    # Those of fewer steps may be low by chance.
+    lowest = mean if lowest is None or count == MEAN_STEPS else min(lowest, mean)
     health = replace(health, step_count=count, loss=mean, lowest_loss=lowest)
     if "judge_lead" not in result.judge:
         return health
@@ -60,8 +61,8 @@ def find_trouble(health: Health, result: StepResult) -> Trouble | None:
     if not result.is_finite:
         return Trouble.NOT_FINITE
     lowest = health.lowest_loss
-    is_settled = health.step_count >= _SETTLED_STEPS
-    if is_settled and lowest is not None and health.loss > _RISE_LIMIT * lowest:
+    limit = _RISE_LIMIT if health.step_count >= _SETTLED_STEPS else _EARLY_RISE_LIMIT
+    if lowest is not None and health.loss > limit * lowest:
         return Trouble.LOSS_ROSE
     if health.judge_step_count >= _SETTLED_STEPS and health.judge_lead > _LEAD_LIMIT:
         return Trouble.JUDGE_WON

@@ -241,6 +241,14 @@ def test_a_loss_that_rises_leads_back_to_before_it_rose_and_says_so(tmp_path, ca
     assert (clock.step, clock.rate_factor) == (150, 0.5)
 
 
+def test_a_rate_at_which_the_first_losses_explode_is_halved(tiny_dataset, tmp_path):
+    clock = long_training(tiny_dataset, tmp_path, adversarial_start=1.0, learning_rate=0.5)
+    assert {recovery.cause for recovery in clock.recoveries} == {"loss rose"}
+    assert all(recovery.step < 50 for recovery in clock.recoveries)
+    assert clock.step == 150
+    assert clock.health.loss < 1.0  # without it, 1e4
+
+
 def test_a_training_that_was_given_up_goes_on_from_a_good_checkpoint(tmp_path, monkeypatch):
     dataset, going_back = write_prepared_clip(tmp_path / "dataset", train_count=16), loop.recover
     clean, spoiled = dataset.renderings, np.full(dataset.renderings.shape, np.nan, np.float32)

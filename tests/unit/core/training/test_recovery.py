@@ -50,6 +50,16 @@ def test_a_loss_that_rises_is_noticed():
     assert 150 < step < 200
 
 
+@pytest.mark.parametrize("well_steps", [1, 3, 30, 60])
+def test_a_loss_that_explodes_early_is_noticed(well_steps):
+    step, trouble = first_trouble([result(1.0)] * well_steps + [result(1e4)] * 100)
+    assert (step, trouble) == (well_steps, Trouble.LOSS_ROSE)
+
+
+def test_a_first_step_that_is_easy_by_chance_makes_no_trouble():
+    assert first_trouble([result(0.3)] + [result(1.0)] * 400) is None
+
+
 def test_a_discriminator_that_always_wins_is_noticed():
     step, trouble = first_trouble([result()] * 300 + [result(judge_lead=0.95)] * 200)
     assert (step, trouble) == (399, Trouble.JUDGE_WON)
