@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from styleavatar_core.data.picture import decode_jpeg
 from styleavatar_core.errors import AssetError, ConflictError, TrainingCanceled, TrainingError
 from styleavatar_core.training import loop
-from styleavatar_core.training.avatar_networks import AvatarNetworks, MovingAverage
+from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.clock import Health
 from styleavatar_core.training.config import LossWeights, TrainConfig
 from styleavatar_core.training.loop import load_average, train
@@ -293,16 +293,3 @@ def test_both_sides_are_logged_from_one_table(tiny_dataset, tiny_config, tmp_pat
     wanted = {"l1", "structure", "mask", "adversarial", "judge", "judge_penalty", "judge_lead"}
     assert events[0].losses.keys() == wanted
     assert {name: line[name] for name in wanted} == pytest.approx(events[0].losses, rel=1e-5)
-
-
-def test_moving_average_in_closed_form(tiny_config):
-    networks = AvatarNetworks(tiny_config)
-    average = MovingAverage(networks, decay=0.5)
-    static, generator = networks.flat_weights()
-    start = networks.generator.mask_conv.bias.detach().clone()
-    with torch.no_grad():
-        networks.generator.mask_conv.bias.fill_(1.0)
-    for step in (1000, 1001, 1002):  # after the ramp
-        average.update(networks, static + generator, step)
-    wanted = 1.0 + (start - 1.0) * 0.5**3
-    torch.testing.assert_close(average.networks.generator.mask_conv.bias, wanted)
