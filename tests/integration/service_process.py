@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import json
 import os
 import signal
@@ -17,15 +19,20 @@ import grpc
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.supervisor.settings import choose_ports
+from services.supervisor.settings import hold_ports
 
 START_TIMEOUT_S = 90
 # Tests say themselves how many workers they mean: they must not depend on the machine's cores.
 OWN_SETTINGS: dict[str, dict[str, object]] = {"rendering": {"worker_count": 1}}
 
 
+# To the end of the tests: another of them, or of their services, would be given the port.
+HELD_PORTS = contextlib.ExitStack()
+atexit.register(HELD_PORTS.close)
+
+
 def free_port() -> int:
-    return choose_ports("127.0.0.1", {"port": 0})["port"]
+    return HELD_PORTS.enter_context(hold_ports("127.0.0.1", {"port": 0}))["port"]
 
 
 class ServiceProcess:
