@@ -111,9 +111,11 @@ class PictureOptions:
             picture, (H, W, 3) uint8 RGB, stretched to the avatar's.
         jpeg_quality: 1 to 100; 0 for the service's.
         bits_per_second: Of H.264; 0 for what suits the size.
-        frames_per_second: Rate that a live stream will have, for which the service sets time aside;
+        frames_per_second: Rate that the stream will have, for which the service sets time aside;
             0 for its default. A service that has no time for 30 may have it for 15.
         visible_label: Whether the letters AI stand in the corner, for those who watch.
+        live: Whether frames come from a camera though every one is to be answered: beside live
+            streams others have what these leave.
     """
 
     image_size_px: int = 0
@@ -124,6 +126,7 @@ class PictureOptions:
     bits_per_second: int = 0
     frames_per_second: int = 0
     visible_label: bool = False
+    live: bool = False
 
     def apply_to(self, config: rendering_service_pb2.RenderConfig) -> None:
         """Writes the options into a config."""
@@ -133,6 +136,7 @@ class PictureOptions:
         config.bits_per_second = self.bits_per_second
         config.frames_per_second = self.frames_per_second
         config.visible_label = self.visible_label
+        config.live = self.live
         if self.crop is not None:
             config.crop.left, config.crop.top, config.crop.side = self.crop
         if isinstance(self.background, str):

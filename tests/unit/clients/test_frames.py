@@ -33,7 +33,7 @@ def test_a_stored_frame_is_sent_as_it_is(name: str) -> None:
 def test_a_stream_asks_for_its_rate_and_the_quality_of_its_pictures() -> None:
     options = {
         **{"jpeg_quality": 70, "bits_per_second": 900_000, "frames_per_second": 25},
-        "visible_label": True,
+        **{"visible_label": True, "live": True},
     }
     config = rendering_service_pb2.RenderConfig()
     PictureOptions(**options).apply_to(config)
