@@ -6,8 +6,8 @@ ablation too with ``--variants all``; with ``--variants published`` every varian
 thing as the published networks do, with ``--variants tried`` every change to them that was given
 up; equal steps instead of equal time with ``--steps``. Sheets go to
 ``out/quality`` or ``--folder``, where avatars stay too: ``ablations.jpg`` (as Fig. 7) and
-``translation.jpg`` (as Fig. 4: heads moved across, down and diagonally). Figures of a clip are
-printed as soon as it is done, and ``--json`` is written anew then.
+``moves.jpg`` (as Fig. 4: heads moved across, down and diagonally, and tilted). Figures of a
+clip are printed as soon as it is done, and ``--json`` is written anew then.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.quality_parts.translation import shift_variant
+from benchmarks.quality_parts.moves import move_variant
 from benchmarks.quality_parts.variants import (
     BASELINES,
     DEFAULT_VARIANTS,
@@ -41,7 +41,7 @@ from styleavatar_core.evaluation.baselines import NearestSample
 from styleavatar_core.evaluation.comparison import comparison_sheet
 from styleavatar_core.evaluation.control import control_fidelity
 from styleavatar_core.evaluation.evaluate import held_out_truth
-from styleavatar_core.evaluation.translation import ShiftResult, translation_sheet
+from styleavatar_core.evaluation.moves import MoveResult, moves_sheet
 from styleavatar_core.networks import get_preset
 from styleavatar_core.sample.clip import make_sample_clip
 from styleavatar_core.training.config import TrainConfig
@@ -67,7 +67,7 @@ _METRICS = (
 _CONTROLS = ("rotation_r", "mouth_r", "jaw_r", "smile_r", "lids_r", "gaze_r")
 _QUICK_STEPS = 4
 _SHOWN_FRAMES = 4
-_SHIFTED_FRAMES = 5
+_MOVED_FRAMES = 5
 _SHEETS_FOLDER = Path("out") / "quality"
 
 
@@ -113,7 +113,7 @@ def main() -> None:
         variants=read.variants,
         driver=read.driver,
         frame_limit=4 if read.quick else None,
-        shifted_frames=1 if read.quick else _SHIFTED_FRAMES,
+        moved_frames=1 if read.quick else _MOVED_FRAMES,
         lpips_weights=read.lpips_weights,
         fid_weights=read.fid_weights,
     )
@@ -147,7 +147,7 @@ def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict
     figures: dict[str, float] = {}
     evaluated: dict[str, float] = {}
     renders: dict[str, Render] = {}
-    translations: list[list[ShiftResult]] = []
+    translations: list[list[MoveResult]] = []
     for variant in [name for name in options.variants if name in TRAINED_VARIANTS] or ["full"]:
         networks, minutes = train_variant(clip, dataset, work, variant, options)
         renders[variant] = NetworkRenderer(dataset, networks)
@@ -157,8 +157,8 @@ def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict
             figures |= _named(variant, evaluated, "")
             figures[f"{variant}.train_minutes"] = minutes
         if variant in ("full", "no_sliding_window"):
-            count = options.shifted_frames
-            shown, shifted = shift_variant(dataset, networks, bundle, count)
+            count = options.moved_frames
+            shown, shifted = move_variant(dataset, networks, bundle, count)
             translations += shown
             figures |= {f"{variant}.{name}": value for name, value in shifted.items()}
     for variant in [name for name in options.variants if name in BASELINES]:
@@ -166,7 +166,7 @@ def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict
     sheets.mkdir(parents=True, exist_ok=True)
     (sheets / "ablations.jpg").write_bytes(encode_jpeg(ablation_sheet(dataset, renders)))
     if translations:
-        (sheets / "translation.jpg").write_bytes(encode_jpeg(translation_sheet(translations)))
+        (sheets / "moves.jpg").write_bytes(encode_jpeg(moves_sheet(translations)))
     if options.driver is not None and "full" in renders:
         with closing(AvatarRenderer(work / "avatar")) as renderer:
             frames = drive_avatar(renderer, options.driver, frame_limit=options.frame_limit)

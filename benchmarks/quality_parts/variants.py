@@ -40,6 +40,7 @@ _TRAINED_OTHERWISE: dict[str, dict[str, Any]] = {
     "dvp": _STILL,
     "dnr": _STILL,
     "published_style": {"fixed_style_share": 0.0},
+    "published_poses": {"tilt_share": 0.0},
     "published_losses": {"loss_weights": LossWeights(perceptual=0.0, structure=0.0)},
 }
 Render = Callable[[int], tuple[ByteArray, ByteArray]]
@@ -54,7 +55,7 @@ class Options:
     variants: list[str]
     driver: Path | None
     frame_limit: int | None
-    shifted_frames: int
+    moved_frames: int
     lpips_weights: Path | None
     fid_weights: Path | None
 

@@ -88,7 +88,7 @@ class RenderSession:
             ParameterStatistics.from_dict(lane.entry.manifest.statistics),
             "same_person" if same_person else "other_person",
             gains_from_message(config.gains),
-            window_reach=lane.entry.manifest.window_reach,
+            reach=lane.entry.manifest.reach,
         )
         self._room = 1 if self._live else IN_FLIGHT_LIMIT
         self._under_way: asyncio.Queue[FrameUnderWay | None] = asyncio.Queue()

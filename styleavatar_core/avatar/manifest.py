@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from styleavatar_core.avatar.trained_range import Reach
 from styleavatar_core.face3d.library import find_face_model
 from styleavatar_core.face3d.model import FaceModel
 from styleavatar_core.provenance.consent import ConsentRecord
@@ -132,6 +133,13 @@ class AvatarManifest(BaseModel):
         texels = int(self.generator["feature_size"])
         margin = min((int(self.generator["canvas_size"]) - texels) // 2, int(_PICTURED * texels))
         return margin / texels
+
+    @property
+    def reach(self) -> Reach:
+        """How far beyond its clip training let the person go."""
+        settings = self.training.get("settings", {})
+        share = settings.get("apart_share", 0.0) * settings.get("tilt_share", 0.0)
+        return Reach(self.window_reach, settings["tilt_deg"] if share > 0.0 else 0.0)
 
     @property
     def image_size_px(self) -> int:

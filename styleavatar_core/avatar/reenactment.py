@@ -17,7 +17,7 @@ from styleavatar_core.avatar.continuity import Continuity
 from styleavatar_core.avatar.driver_gains import DriverGains
 from styleavatar_core.avatar.driver_reference import DriverReference, placement_of
 from styleavatar_core.avatar.statistics import ParameterStatistics
-from styleavatar_core.avatar.trained_range import TrainedRange
+from styleavatar_core.avatar.trained_range import Reach, TrainedRange
 from styleavatar_core.data.frame_clock import FrameClock
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.face3d.arkit import ARKIT_NAMES
@@ -64,7 +64,7 @@ class Retargeter:
         mode: ``same_person``: the driver is the avatar's person before the same camera, so only the
             crop is applied. ``other_person``: relative to the driver's neutral.
         gains: How much of the movement the avatar makes.
-        window_reach: How far the avatar's window moves with the head, a share of its side.
+        reach: How far beyond its clip the avatar can go.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Retargeter:
         mode: DriverMode = "other_person",
         gains: DriverGains | None = None,
         *,
-        window_reach: float = 0.0,
+        reach: Reach | None = None,
     ) -> None:
         self._statistics = statistics
         self._mode = mode
@@ -86,7 +86,7 @@ class Retargeter:
         self._is_neutral_awaited = False
         self._is_declared = False  # a neutral, since a face was last lost
         self._continuity = Continuity(self._resting())
-        self._range = TrainedRange(statistics, self._lips.expression_max, window_reach)
+        self._range = TrainedRange(statistics, self._lips.expression_max, reach)
         self._was_clamped = False
 
     def set_neutral(self) -> None:

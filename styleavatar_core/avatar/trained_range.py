@@ -6,7 +6,7 @@ Numpy only. All groups of parameters are one vector here: this runs before every
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,21 +18,33 @@ _MARGIN_STD = 0.5  # the trained range reaches this far beyond what was seen
 _MARGIN_MIN = 1e-3
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far beyond what its clip shows an avatar was trained to go.
+
+    Attributes:
+        window: Of the head's place, a share of the picture's side: the person's window moves.
+        tilt_deg: Of its roll, degrees to either side.
+    """
+
+    window: float = 0.0
+    tilt_deg: float = 0.0
+
+
 class TrainedRange:
     """Holds parameters back to what an avatar has seen.
 
     Args:
         statistics: The avatar's, from its manifest.
         expression_max: Largest coefficient of its face model.
-        window_reach: How far beyond where it was seen the head may be, because its window moves:
-            a share of the picture's side, see ``AvatarManifest.window_reach``.
+        reach: How far beyond what was seen it may go, see ``AvatarManifest.reach``.
     """
 
     def __init__(
         self,
         statistics: ParameterStatistics,
         expression_max: float = 1.0,
-        window_reach: float = 0.0,
+        reach: Reach | None = None,
     ) -> None:
         self._expression_max = expression_max
         groups = ("rotation", "translation", "scale", "expression", "eye_rotation")
@@ -47,9 +59,13 @@ class TrainedRange:
             name: slice(end - size, end)
             for name, size, end in zip(groups, sizes, ends, strict=True)
         }
+        reach = reach or Reach()
+        roll = self._parts["rotation"].start + 2
+        self._minimum[roll] -= np.deg2rad(reach.tilt_deg)
+        self._maximum[roll] += np.deg2rad(reach.tilt_deg)
         # The picture's side is two frame units, of which ``scale`` are a model unit.
-        self._reach = np.zeros_like(self._margin)
-        self._reach[self._parts["translation"]] = 2.0 * window_reach
+        self._room = np.zeros_like(self._margin)
+        self._room[self._parts["translation"]] = 2.0 * reach.window
         seen = statistics.expression
         self._is_within_model = bool(
             (seen.minimum >= 0.0).all() and (seen.maximum <= expression_max).all()
@@ -70,7 +86,7 @@ class TrainedRange:
         drawn_scale, _ = _bend(
             values[part], self._minimum[part], self._maximum[part], self._margin[part]
         )
-        room = self._reach / drawn_scale
+        room = self._room / drawn_scale
         held, beyond = _bend(values, self._minimum - room, self._maximum + room, self._margin)
         if not np.count_nonzero(beyond):
             if self._is_within_model:

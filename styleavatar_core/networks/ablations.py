@@ -163,6 +163,7 @@ PUBLISHED: dict[str, Variant] = {
     "published_noise": _noise,
     "published_window": _stretched_window,
     "published_style": _unchanged,
+    "published_poses": _unchanged,
     "published_losses": _unchanged,
 }
 TRIED: dict[str, Variant] = {

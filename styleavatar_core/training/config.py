@@ -42,6 +42,8 @@ class TrainConfig:
         centered_share: Share of sample boxes that stay in the middle.
         apart_share: Share of samples whose background stays in the middle while the person's window
             moves, so that the two come apart (Sec. 3.2).
+        tilt_share: Share of these persons who are tilted farther than any frame shows them.
+        tilt_deg: Degrees beyond the frames' largest tilt, to either side, at most.
         fixed_style_share: Share of samples with the z_tmp that inference will use, so that this
             code has seen every pose (Sec. 3.4 only says that one is selected).
         shared_identity_share: Share of steps of a pre-training with the z_id that stands for nobody
@@ -72,7 +74,9 @@ class TrainConfig:
     judge_gradient_norm: float = 10.0
     ema_decay: float = 0.995
     centered_share: float = 0.5
-    apart_share: float = 0.2
+    apart_share: float = 0.3
+    tilt_share: float = 1 / 3
+    tilt_deg: float = 15.0
     fixed_style_share: float = 0.5
     shared_identity_share: float = 0.2
     static_share: float = 0.6

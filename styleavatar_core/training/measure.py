@@ -52,7 +52,7 @@ def drive_avatar(
     """
     manifest = renderer.manifest
     retargeter = Retargeter(
-        ParameterStatistics.from_dict(manifest.statistics), window_reach=manifest.window_reach
+        ParameterStatistics.from_dict(manifest.statistics), reach=manifest.reach
     )
     model = manifest.face_model()
     driver_tracker, output_tracker = (Tracker(model, filtered=False) for _ in range(2))

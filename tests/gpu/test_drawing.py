@@ -11,7 +11,7 @@ import pytest
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.cuda.stream import CudaStream
 from styleavatar_core.evaluation.metrics import psnr
-from styleavatar_core.evaluation.translation import shift_head
+from styleavatar_core.evaluation.moves import shift_head
 from tests.unit.core.engine.test_avatar_renderer import face, write_narrow_bundle
 
 SHARES = [(0.0, 0.0), (0.25, -0.125), (0.0, 0.0), (-0.125, 0.0)]

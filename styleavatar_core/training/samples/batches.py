@@ -3,7 +3,9 @@
 
 In some samples the windows of person and background come *apart*: the person is put before the
 backplate, the room without the person, which stays in the middle. Otherwise a background could tell
-where the person is, and nothing would keep it from showing when the two are moved.
+where the person is, and nothing would keep it from showing when the two are moved. Some of these
+persons are tilted, farther to a side than any frame shows them: how bodies follow heads that tilt
+less, the frames tell.
 
 What a step sees is a function of seed and step alone, so a resumed run goes on as if unbroken.
 """
@@ -26,10 +28,11 @@ from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.samples.below_frame import extend_person
 from styleavatar_core.training.samples.clips import Clip
 from styleavatar_core.training.samples.pictures import image_tensor
+from styleavatar_core.training.samples.tilting import tilt_frame
 from styleavatar_core.types import ByteArray
 
 FIXED_STYLE_TIME = 0.5  # the z_tmp that inference uses
-_OFFSET_DEVIATIONS = 2.5  # the largest offset is so many standard deviations away
+_DEVIATIONS = 2.5  # the largest offset and tilt are so many standard deviations away
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +125,18 @@ class BatchSampler:
         dataset = clip.dataset
         indices = [self._frame(dataset, turn * size + i) for i in range(size)]
         limit = _offset_limit(generator_config, dataset.info.canvas_factor)
-        offsets = np.rint(rng.normal(0.0, limit / _OFFSET_DEVIATIONS, (size, 2)))
-        offsets = np.clip(offsets, -limit, limit).astype(np.int64)
+        offsets = np.rint(_spread(rng, limit, (size, 2))).astype(np.int64)
         is_apart = rng.random(size) < config.apart_share
         offsets[(rng.random(size) < config.centered_share) & ~is_apart] = 0
         times = np.array(indices) / len(dataset)  # places in the clip, in [0, 1)
         times[rng.random(size) < config.fixed_style_share] = FIXED_STYLE_TIME
         own = own_share()
-        batch = make_batch(dataset, generator_config, indices[own], offsets[own], times[own])
         is_shared = bool(rng.random() < config.shared_identity_share)
+        tilts = _draw_tilts(rng, clip.rolls_deg, indices, config)
+        tilts[~is_apart] = 0.0
+        batch = make_batch(
+            dataset, generator_config, indices[own], offsets[own], times[own], tilts[own]
+        )
         batch = dataclasses.replace(batch, clip=which, has_shared_identity=is_shared)
         if not is_apart[own].any():
             return batch
@@ -150,6 +156,7 @@ def make_batch(
     indices: list[int],
     offsets: np.ndarray | None = None,
     style_times: np.ndarray | None = None,
+    tilts: np.ndarray | None = None,
 ) -> Batch:
     """Cuts sample boxes out of the canvas arrays.
 
@@ -159,31 +166,40 @@ def make_batch(
         indices: B frames.
         offsets: (B, 2) int64 texels (x, y); None keeps all boxes in the middle.
         style_times: (B,) float; None takes the code of inference.
+        tilts: (B,) float, degrees by which persons are tilted, clockwise; None tilts nobody.
     """
     count = len(indices)
     offsets = np.zeros((count, 2), np.int64) if offsets is None else offsets
     times = np.full(count, FIXED_STYLE_TIME) if style_times is None else style_times
+    tilts = np.zeros(count) if tilts is None else tilts
     size = config.feature_size
     parts: dict[str, list[np.ndarray]] = {name: [] for name in _PARTS}
-    for index, (x, y) in zip(indices, offsets.tolist(), strict=True):
+    for index, (x, y), tilt in zip(indices, offsets.tolist(), tilts.tolist(), strict=True):
         image_px = config.pixels_per_texel
         box = (x * image_px, y * image_px)
         rendering_px = config.rendering_size_px // size
         rendering_box = (x * rendering_px, y * rendering_px)
-        mask = dataset.window(dataset.masks[index], box)
-        image, valid, mask_valid = extend_person(
-            dataset.window(dataset.frames[index], box), mask, dataset.window(dataset.valid, box)
-        )
+        if tilt:
+            person = tilt_frame(dataset, index, tilt)
+            on_canvas = (person.image, person.mask, person.valid, person.mask_valid)
+            image, mask, valid, mask_valid = (dataset.window(part, box) for part in on_canvas)
+            rendering, levels = person.rendering, person.uv
+        else:
+            mask = dataset.window(dataset.masks[index], box)
+            image, valid, mask_valid = extend_person(
+                dataset.window(dataset.frames[index], box), mask, dataset.window(dataset.valid, box)
+            )
+            rendering, levels = dataset.renderings[index], dataset.uv[index]
         parts["image"].append(image)
         parts["valid"].append(valid)
         parts["mask"].append(cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA))
         parts["mask_valid"].append(
             cv2.resize(mask_valid, (size, size), interpolation=cv2.INTER_NEAREST)
         )
-        parts["rendering"].append(dataset.window(dataset.renderings[index]))
-        parts["box_rendering"].append(dataset.window(dataset.renderings[index], rendering_box))
+        parts["rendering"].append(dataset.window(rendering))
+        parts["box_rendering"].append(dataset.window(rendering, rendering_box))
         stride = config.rendering_size_px // config.uv_size
-        parts["uv"].append(dataset.window(dataset.uv[index], rendering_box)[::stride, ::stride])
+        parts["uv"].append(dataset.window(levels, rendering_box)[::stride, ::stride])
     stacked = {name: np.stack(values) for name, values in parts.items()}
     uv, face_mask = decode_uv(stacked["uv"])
     return Batch(
@@ -229,3 +245,30 @@ def _offset_limit(config: GeneratorConfig, canvas_factor: float) -> int:
     """Returns the largest offset in texels for which canvas pictures and canvas maps reach."""
     pictured = int((canvas_factor - 1.0) / 2.0 * config.feature_size)
     return min(config.maximum_offset, pictured)
+
+
+def _draw_tilts(
+    rng: np.random.Generator, rolls: np.ndarray, indices: list[int], config: TrainConfig
+) -> np.ndarray:
+    """Draws tilts that take heads beyond the rolls of all frames, for a share of the samples.
+
+    Args:
+        rng: Gives the same numbers to each rank.
+        rolls: Of the heads in all training frames, degrees.
+        indices: B frames.
+        config: How many are tilted, and how far.
+
+    Returns:
+        (B,) float64, degrees; zero where nobody is tilted.
+    """
+    beyond = np.abs(_spread(rng, config.tilt_deg, (len(indices),)))
+    is_tilted = rng.random(len(indices)) < config.tilt_share
+    least, most, own = rolls.min(), rolls.max(), rolls[indices]
+    # To the side to which the head leans already: necks bend by no more than they must.
+    tilts = np.where(own < (least + most) / 2, least - own - beyond, most - own + beyond)
+    return np.where(is_tilted, tilts, 0.0)
+
+
+def _spread(rng: np.random.Generator, limit: float, shape: tuple[int, ...]) -> np.ndarray:
+    """Draws numbers about zero, close to it more often, and none beyond a limit."""
+    return np.clip(rng.normal(0.0, limit / _DEVIATIONS, shape), -limit, limit)

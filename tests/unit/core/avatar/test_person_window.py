@@ -13,7 +13,9 @@ from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.avatar.person_window import PersonWindow
 from styleavatar_core.avatar.reenactment import Retargeter
 from styleavatar_core.avatar.statistics import ParameterStatistics
-from styleavatar_core.avatar.trained_range import TrainedRange
+from styleavatar_core.avatar.trained_range import Reach, TrainedRange
+from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
+from styleavatar_core.face3d.tilt import tilt_head
 from styleavatar_core.networks import get_preset
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.types import CropBox, FaceParameters
@@ -100,9 +102,32 @@ def test_windows_reach_as_far_as_training_moved_them(known: AvatarManifest, reac
         assert PersonWindow(known).place(head(3.0))[1] == (0, 0)
 
 
+def test_avatars_reach_as_far_as_training_tilted_persons() -> None:
+    assert manifest(apart_share=0.2, tilt_share=0.5, tilt_deg=15.0).reach == Reach(0.25, 15.0)
+    assert manifest(tilt_share=0.0).reach == Reach(0.25)
+    assert manifest(apart_share=0.0).reach == Reach(0.25)
+    older = {"settings": {"centered_share": 0.5, "apart_share": 0.2}}  # of before persons tilted
+    assert fake_manifest(0, generator=NANO, training=older).reach == Reach(0.25)
+
+
+def test_heads_tilt_as_far_beyond_what_was_seen_as_training_had_it_and_no_further() -> None:
+    seen, tilted = TrainedRange(STATISTICS), TrainedRange(STATISTICS, reach=Reach(0.0, 15.0))
+    for degrees in (14.9, -14.9, 8.0):
+        wanted = replace(tilt_head(head(0.0), degrees), translation=head(0.0).translation)
+        kept, is_clamped = tilted.hold(wanted)
+        assert not is_clamped
+        np.testing.assert_allclose(kept.rotation, wanted.rotation, atol=1e-6)
+        assert seen.hold(wanted)[1]
+    far = replace(tilt_head(head(0.0), 40.0), translation=head(0.0).translation)
+    kept, is_clamped = tilted.hold(far)
+    assert is_clamped
+    roll = np.rad2deg(rotation_vector_from_quaternion(kept.rotation)[2])
+    assert 15.0 < roll < 16.0
+
+
 @pytest.mark.parametrize("scale", [SCALE / 2, 2 * SCALE])
 def test_a_head_of_an_unseen_size_goes_as_far_as_the_one_that_is_drawn(scale: float) -> None:
-    held = TrainedRange(STATISTICS, window_reach=0.25)
+    held = TrainedRange(STATISTICS, reach=Reach(window=0.25))
     kept, _ = held.hold(replace(head(5.0), scale=scale))
     usual, _ = held.hold(head(5.0))
     assert kept.scale == pytest.approx(SCALE, abs=0.02)
@@ -113,7 +138,7 @@ def test_a_head_of_an_unseen_size_goes_as_far_as_the_one_that_is_drawn(scale: fl
 
 def test_heads_may_go_as_far_as_windows_reach_and_no_further() -> None:
     room = 0.25 * 2 / SCALE
-    held = TrainedRange(STATISTICS, window_reach=0.25)
+    held = TrainedRange(STATISTICS, reach=Reach(window=0.25))
     for x in (SEEN, SEEN + 0.5 * room, SEEN + room):
         kept, is_clamped = held.hold(head(x))
         assert not is_clamped
@@ -129,9 +154,7 @@ def test_heads_may_go_as_far_as_windows_reach_and_no_further() -> None:
 
 def test_a_driver_moves_the_head_beyond_what_the_avatar_saw() -> None:
     driver = [replace(head(x), scale=0.3) for x in np.linspace(0.0, 0.6, 12)]
-    still, moving = (
-        Retargeter(STATISTICS, window_reach=reach) for reach in (0.0, manifest().window_reach)
-    )
+    still, moving = (Retargeter(STATISTICS, reach=reach) for reach in (Reach(), manifest().reach))
     assert [still.retarget(frame) for frame in driver][-1].clamped
     last = [moving.retarget(frame) for frame in driver][-1]
     assert not last.clamped

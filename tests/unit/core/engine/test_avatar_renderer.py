@@ -18,7 +18,7 @@ from styleavatar_core.engine.frozen.loading import load_maps
 from styleavatar_core.engine.host_renderer import HostRenderer
 from styleavatar_core.engine.selection import open_engine
 from styleavatar_core.errors import AssetError, InvalidInputError, NotFoundError, RenderError
-from styleavatar_core.evaluation.translation import shift_head
+from styleavatar_core.evaluation.moves import shift_head
 from styleavatar_core.networks import GeneratorConfig, PortraitGenerator, position_code
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.types import ByteArray, CropBox, FaceParameters

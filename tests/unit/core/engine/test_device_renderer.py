@@ -29,7 +29,7 @@ from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.engine.typical_inputs import _without_rim as host_without_rim
 from styleavatar_core.engine.typical_inputs import to_render_input
 from styleavatar_core.errors import InvalidInputError, RenderError
-from styleavatar_core.evaluation.translation import shift_head
+from styleavatar_core.evaluation.moves import shift_head
 from styleavatar_core.export.parity import random_input
 from styleavatar_core.types import FaceParameters
 from tests.fakes.host_stream import HostStream

@@ -13,7 +13,7 @@ from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.cuda.stream import Work
 from styleavatar_core.engine.frozen.freeze import FrozenGenerator
 from styleavatar_core.engine.torch_engine import TorchEngine
-from styleavatar_core.evaluation.translation import shift_head
+from styleavatar_core.evaluation.moves import shift_head
 from tests.fakes.host_stream import HostStream
 from tests.fakes.tensorrt_runtime import Faults
 from tests.unit.core.engine.test_avatar_renderer import (

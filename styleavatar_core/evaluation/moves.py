@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Translation generalisation (paper, Fig. 4): the head driven to where the clip never had it.
+"""Generalisation (paper, Fig. 4): the head driven to where the clip never had it, and tilted.
 
 An avatar is rendered as live streams have it rendered: with sliding windows the foreground is drawn
 where it was trained and its window moved, while the background stays (``avatar/person_window.py``).
@@ -18,6 +18,7 @@ import torch
 
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.data.picture import contact_sheet
+from styleavatar_core.face3d.tilt import tilt_head, tilt_matrix, tilt_sources
 from styleavatar_core.networks import (
     FeatureMaps,
     PortraitGenerator,
@@ -26,30 +27,74 @@ from styleavatar_core.networks import (
 )
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
-SHIFTS = (-0.25, -0.125, 0.0, 0.125, 0.25)  # shares of the picture's side
-DIRECTIONS = {  # (x, y), by the name that their figures have
-    "translation": [(1, 0)],
-    "translation_vertical": [(0, 1)],
-    "translation_diagonal": [(1, 1), (1, -1)],
-}
 LIMIT = 0.1  # the mask, its area and landmarks must stay within this of what is expected
 _SMALL_SIDE = 64  # of the pictures in which ghosts are looked for
 _MARGIN = np.ones((5, 5), np.uint8)  # around a person, where hair may lie
 _LEAST_LEFT = 0.005  # of the picture: a ghost is looked for where a head left at least so much
 
-Shift = tuple[float, float]
-RenderShifted = Callable[[Shift], tuple[ByteArray, ByteArray]]
-"""Renders with the head moved by (x, y) shares of the side: (S, S, 3) picture, (F, F) mask."""
+RenderFace = Callable[[FaceParameters], tuple[ByteArray, ByteArray]]
+"""Renders a face in the avatar's window: (S, S, 3) picture, (F, F) mask."""
 DetectLandmarks = Callable[[ByteArray], FloatArray | None]
 """Finds (K, 2 or more) landmarks in pixels, or None where there is no face."""
 
 
 @dataclass(frozen=True, slots=True)
-class ShiftResult:
-    """What came out for one shift.
+class HeadMove:
+    """Where a head goes from where it is.
 
     Attributes:
-        shift: (x, y) shares of the side.
+        shift: (x, y) shares of the picture's side.
+        tilt_deg: About the neck, before the body stays, degrees clockwise on the screen.
+    """
+
+    shift: tuple[float, float] = (0.0, 0.0)
+    tilt_deg: float = 0.0
+
+    def head(self, parameters: FaceParameters) -> FaceParameters:
+        """Returns the moved head."""
+        return shift_head(tilt_head(parameters, self.tilt_deg), self.shift)
+
+    def matrix(self, parameters: FaceParameters, side_px: int) -> FloatArray:
+        """Returns how its picture moves: (2, 3) float64, from old to new pixel indices."""
+        matrix = tilt_matrix(parameters, self.tilt_deg, side_px)
+        matrix[:, 2] += np.multiply(self.shift, side_px)
+        return matrix
+
+    def mask(self, mask: ByteArray, parameters: FaceParameters) -> ByteArray:
+        """Returns where the person is then; what comes in from outside goes on as the border was.
+
+        Args:
+            mask: (F, F), 255 = person.
+            parameters: The face before it moves, in the coordinates of the mask.
+        """
+        side = mask.shape[0]
+        x, y = tilt_sources(parameters, self.tilt_deg, side)
+        right, down = np.multiply(self.shift, side)
+        shift = np.array([[1, 0, right], [0, 1, down]])
+        nearest, goes_on = cv2.INTER_NEAREST, cv2.BORDER_REPLICATE
+        tilted = cv2.remap(mask, x, y, nearest, borderMode=goes_on)
+        moved = cv2.warpAffine(tilted, shift, mask.shape, flags=nearest, borderMode=goes_on)
+        return np.asarray(moved)
+
+
+def _along(x: float, y: float) -> list[HeadMove]:
+    return [HeadMove((share * x, share * y)) for share in (-0.25, -0.125, 0.0, 0.125, 0.25)]
+
+
+MOVES = {  # rows of heads, by the name that their figures have
+    "translation": [_along(1, 0)],
+    "translation_vertical": [_along(0, 1)],
+    "translation_diagonal": [_along(1, 1), _along(1, -1)],
+    "tilt": [[HeadMove(tilt_deg=degrees) for degrees in (-15.0, -7.5, 0.0, 7.5, 15.0)]],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MoveResult:
+    """What came out for one move.
+
+    Attributes:
+        move: The move.
         area_error: Relative error of the foreground's area.
         mask_overlap: Of the mask with where it should be: what both show over what either shows.
         landmark_error: Mean distance of landmarks from where they should be, over the face's
@@ -61,7 +106,7 @@ class ShiftResult:
         mask: (F, F) uint8, 255 = person.
     """
 
-    shift: Shift
+    move: HeadMove
     area_error: float
     mask_overlap: float
     landmark_error: float
@@ -122,51 +167,57 @@ class NetworkFaces:
         return np.ascontiguousarray(image.permute(1, 2, 0).numpy()), mask.numpy()
 
 
-def shift_head(parameters: FaceParameters, shift: Shift) -> FaceParameters:
+def shift_head(parameters: FaceParameters, shift: tuple[float, float]) -> FaceParameters:
     """Returns the same head moved in the picture by (x, y) shares of its side."""
     # The side is 2 frame units; the translation is in model units, before the scale.
     moved = np.array([*shift, 0.0], np.float32) * np.float32(2.0 / parameters.scale)
     return replace(parameters, translation=np.asarray(parameters.translation, np.float32) + moved)
 
 
-def measure_translation(
-    render: RenderShifted, detect: DetectLandmarks, shifts: Sequence[Shift]
-) -> list[ShiftResult]:
-    """Renders a frame at several shifts and compares each with the unshifted one, moved.
+def measure_moves(
+    render: RenderFace,
+    detect: DetectLandmarks,
+    parameters: FaceParameters,
+    moves: Sequence[HeadMove],
+) -> list[MoveResult]:
+    """Renders a face moved in several ways and compares each with the unmoved one's picture, moved.
 
     Args:
         render: The avatar.
         detect: Finds the face in a picture; new for every picture, as heads jump.
-        shifts: (x, y) shares of the side.
+        parameters: The face that is moved.
+        moves: How.
     """
-    image, mask = render((0.0, 0.0))
+    image, mask = render(parameters)
     landmarks = detect(image)
     results = []
-    for shift in shifts:
-        shifted, shifted_mask = render(shift)
-        expected, person = _move(mask, shift) > 127, shifted_mask > 127
+    for move in moves:
+        moved, moved_mask = render(move.head(parameters))
+        expected = move.mask(mask, parameters) > 127
+        person = moved_mask > 127
         wanted = float(expected.mean())
         overlap = float((expected & person).sum() / max(1, (expected | person).sum()))
-        found = detect(shifted)
+        found = detect(moved)
         error = float("nan")
         if landmarks is not None and found is not None:
-            there = landmarks[:, :2] + np.multiply(shift, image.shape[0])
+            matrix = move.matrix(parameters, image.shape[0])
+            there = (landmarks[:, :2] - 0.5) @ matrix[:, :2].T + matrix[:, 2] + 0.5
             height = float(np.ptp(landmarks[:, 1]))
             error = float(np.linalg.norm(found[:, :2] - there, axis=1).mean() / height)
         area_error = abs(float(person.mean()) - wanted) / max(wanted, 1e-6)
-        ghost = _ghost((image, shifted), mask > 127, expected)
-        results.append(ShiftResult(shift, area_error, overlap, error, ghost, shifted, shifted_mask))
+        ghost = _ghost((image, moved), mask > 127, expected)
+        results.append(MoveResult(move, area_error, overlap, error, ghost, moved, moved_mask))
     return results
 
 
-def translation_figures(results: Sequence[ShiftResult]) -> dict[str, float]:
+def move_figures(results: Sequence[MoveResult]) -> dict[str, float]:
     """Returns the worst of each measure, and ``held_percent`` of the heads that were moved.
 
     Of area, mask, landmarks and what was left behind: ``area_error_percent``,
-    ``mask_overlap_percent``, ``landmark_error_percent``, missing when a face was not found at some
-    shift, and ``ghost_percent``, missing when no head moved far enough.
+    ``mask_overlap_percent``, ``landmark_error_percent``, missing when a face was not found after
+    some move, and ``ghost_percent``, missing when no head moved far enough.
     """
-    moved = [result for result in results if any(result.shift)]
+    moved = [result for result in results if result.move != HeadMove()]
     figures = {
         "area_error_percent": 100 * max(result.area_error for result in results),
         "mask_overlap_percent": 100 * min(result.mask_overlap for result in results),
@@ -181,7 +232,7 @@ def translation_figures(results: Sequence[ShiftResult]) -> dict[str, float]:
     return figures
 
 
-def translation_sheet(rows: Sequence[Sequence[ShiftResult]], cell_px: int = 192) -> ByteArray:
+def moves_sheet(rows: Sequence[Sequence[MoveResult]], cell_px: int = 192) -> ByteArray:
     """Puts the pictures of each avatar, and their masks below, into a grid (as Fig. 4)."""
     lines: list[list[ByteArray]] = []
     for results in rows:
@@ -217,12 +268,3 @@ def _ghost(pictures: tuple[ByteArray, ByteArray], person: np.ndarray, moved: np.
 def _small(values: np.ndarray) -> np.ndarray:
     """Returns a picture or a mask of a side of 64."""
     return cv2.resize(values, (_SMALL_SIDE, _SMALL_SIDE), interpolation=cv2.INTER_AREA)
-
-
-def _move(mask: ByteArray, shift: Shift) -> ByteArray:
-    """Moves a mask; what comes in from outside goes on as the border was."""
-    side = mask.shape[0]
-    x, y = (round(share * side) for share in shift)
-    rows = np.clip(np.arange(side) - y, 0, side - 1)
-    columns = np.clip(np.arange(side) - x, 0, side - 1)
-    return mask[rows][:, columns]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -13,15 +12,13 @@ from styleavatar_core.avatar.trained_range import TrainedRange
 from styleavatar_core.data.dataset import AvatarDataset
 from styleavatar_core.data.spread import spread_evenly
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
-from styleavatar_core.evaluation.translation import (
-    DIRECTIONS,
-    SHIFTS,
+from styleavatar_core.evaluation.moves import (
+    MOVES,
+    MoveResult,
     NetworkFaces,
-    RenderShifted,
-    ShiftResult,
-    measure_translation,
-    shift_head,
-    translation_figures,
+    RenderFace,
+    measure_moves,
+    move_figures,
 )
 from styleavatar_core.face3d.camera import parameters_in_crop
 from styleavatar_core.tracking.landmarks import LandmarkDetector
@@ -29,12 +26,10 @@ from styleavatar_core.training.avatar_networks import AvatarNetworks
 from styleavatar_core.training.samples.batches import FIXED_STYLE_TIME
 from styleavatar_core.types import ByteArray, FaceParameters, FloatArray
 
-RenderFace = Callable[[FaceParameters], tuple[ByteArray, ByteArray]]
 
-
-def shift_variant(
+def move_variant(
     dataset: AvatarDataset, networks: AvatarNetworks, bundle: Path | None, frame_count: int
-) -> tuple[list[list[ShiftResult]], dict[str, float]]:
+) -> tuple[list[list[MoveResult]], dict[str, float]]:
     """Moves heads of an avatar as live streams do, or of networks that have no windows.
 
     Args:
@@ -44,13 +39,13 @@ def shift_variant(
         frame_count: Of the held-out frames, so many.
 
     Returns:
-        As :func:`shift_heads`.
+        As :func:`move_heads`.
     """
     if bundle is None:
         info, size = dataset.info, networks.config.rendering_size_px
         conditioning = ConditioningRenderer(info.face_model(), info.face_identity, size)
         maps = networks.static_maps()
-        return shift_heads(
+        return move_heads(
             dataset,
             NetworkFaces(networks.generator, maps, conditioning, FIXED_STYLE_TIME),
             frame_count,
@@ -58,19 +53,19 @@ def shift_variant(
     with closing(AvatarRenderer(bundle)) as renderer:
         manifest = renderer.manifest
         statistics = ParameterStatistics.from_dict(manifest.statistics)
-        held = TrainedRange(statistics, window_reach=manifest.window_reach)
+        held = TrainedRange(statistics, reach=manifest.reach)
 
         def render_live(parameters: FaceParameters) -> tuple[ByteArray, ByteArray]:
             frame = renderer.render(held.hold(parameters)[0])
             return frame.image, frame.mask
 
-        return shift_heads(dataset, render_live, frame_count)
+        return move_heads(dataset, render_live, frame_count)
 
 
-def shift_heads(
+def move_heads(
     dataset: AvatarDataset, render: RenderFace, frame_count: int
-) -> tuple[list[list[ShiftResult]], dict[str, float]]:
-    """Moves the heads of some held-out frames to both sides, up and down, and diagonally.
+) -> tuple[list[list[MoveResult]], dict[str, float]]:
+    """Moves the heads of some held-out frames to both sides, up and down, diagonally; tilts them.
 
     Args:
         dataset: The clip.
@@ -81,25 +76,19 @@ def shift_heads(
         The middle frame's results, one row for each direction, and figures over all frames.
     """
     frames = spread_evenly(dataset.held_out_indices, frame_count)
-    shown: list[list[ShiftResult]] = []
+    shown: list[list[MoveResult]] = []
     figures: dict[str, float] = {}
-    for name, directions in DIRECTIONS.items():
+    for name, rows in MOVES.items():
         results = []
         for place, index in enumerate(frames):
-            shifted = _shifted(render, dataset, index)
-            for x, y in directions:
-                shifts = [(share * x, share * y) for share in SHIFTS]
-                row = measure_translation(shifted, _detect, shifts)
+            face = parameters_in_crop(dataset.parameters[index], dataset.info.crop)
+            for moves in rows:
+                row = measure_moves(render, _detect, face, moves)
                 results += row
                 if place == len(frames) // 2:
                     shown.append(row)
-        figures |= {f"{name}.{key}": v for key, v in translation_figures(results).items()}
+        figures |= {f"{name}.{key}": value for key, value in move_figures(results).items()}
     return shown, figures
-
-
-def _shifted(render: RenderFace, dataset: AvatarDataset, index: int) -> RenderShifted:
-    parameters = parameters_in_crop(dataset.parameters[index], dataset.info.crop)
-    return lambda shift: render(shift_head(parameters, shift))
 
 
 def _detect(image: ByteArray) -> FloatArray | None:
