@@ -15,7 +15,8 @@ from services.common.errors import describe_error
 from services.common.silence import read_in_time
 from styleavatar_core.errors import InvalidInputError
 
-FIRST_MESSAGE_WAIT_S = 0.05
+# A caller whose machine is busy takes a while to send what it has opened the stream for.
+FIRST_MESSAGE_WAIT_S = 1.0
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):

@@ -7,15 +7,22 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from styleavatar.v1 import rendering_service_pb2, rendering_service_pb2_grpc
 
 from services.common.grpc_server import GrpcServer
 from services.common.security import ServerSecurity
-from styleavatar_core.errors import ConflictError, InvalidInputError, StyleAvatarError
+from styleavatar_core.errors import (
+    ConflictError,
+    InvalidInputError,
+    OverloadedError,
+    StyleAvatarError,
+)
 
 TLS = Path(__file__).resolve().parents[3] / "fakes" / "tls"
 OPEN = ServerSecurity(None, None)
@@ -74,6 +81,39 @@ def test_a_port_that_needs_rights_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     told = asyncio.run(scenario())
     assert "Ports below 1024 need rights" in str(told)
     assert "address of this machine" not in str(told)
+
+
+class FullServicer(rendering_service_pb2_grpc.RenderingServiceServicer):
+    """Refuses every stream before it has read anything."""
+
+    def __init__(self) -> None:
+        self.refused = asyncio.Event()
+
+    async def StreamFrames(self, request_iterator: object, context: object) -> AsyncIterator[None]:
+        self.refused.set()
+        raise OverloadedError("full", reason="NO_CAPACITY")
+        yield
+
+
+def test_a_caller_who_is_slow_to_send_hears_all_the_same_why_the_stream_is_refused() -> None:
+    async def scenario() -> grpc.StatusCode:
+        listening, servicer = server("127.0.0.1"), FullServicer()
+        rendering_service_pb2_grpc.add_RenderingServiceServicer_to_server(
+            servicer, listening.server
+        )
+        await listening.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{listening.port}") as channel:
+            call = rendering_service_pb2_grpc.RenderingServiceStub(channel).StreamFrames(timeout=30)
+            await servicer.refused.wait()
+            await asyncio.sleep(0.2)
+            await call.write(rendering_service_pb2.StreamFramesRequest())
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+            code = await call.code()
+        await listening.stop(0)
+        return code
+
+    assert asyncio.run(scenario()) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_connection_without_calls_whose_other_end_is_gone_is_closed() -> None:
