@@ -28,6 +28,7 @@ from styleavatar_core.training.record.checkpoint import (
     CHECKPOINT_NAME,
     load_checkpoint,
     read_module,
+    read_settings,
     save_checkpoint,
 )
 from styleavatar_core.training.record.good_checkpoint import GoodCheckpoint
@@ -139,7 +140,7 @@ def _train(
     if is_new:
         save_checkpoint(path, clock, *state, *facts)
     else:
-        clock = under_budget(load_checkpoint(path, *state), config)
+        clock = under_budget(load_checkpoint(path, *state), read_settings(path), config)
         check_settings(path, clock, config, start)
         if budget_share(clock, config) < 1.0:
             clock = replace(clock, resume_count=clock.resume_count + 1)
@@ -156,7 +157,9 @@ def _train(
             result = trainer.step(given.batch, given.noise, phase, clock.step)
             clock = replace(clock, health=observe(clock.health, result))
             if trouble := find_trouble(clock.health, result):
-                saved = under_budget(load_checkpoint(good.path, *state), config)
+                saved = under_budget(
+                    load_checkpoint(good.path, *state), read_settings(good.path), config
+                )
                 clock = recover(saved, clock, trouble)
                 trainer.forget_maps()
                 save_checkpoint(path, clock, *state, *facts)

@@ -85,14 +85,32 @@ def after_evaluation(clock: Clock, psnr_db: float, config: TrainConfig) -> Clock
     return replace(clock, next_evaluation_share=_next_look(clock, config))
 
 
-def under_budget(clock: Clock, config: TrainConfig) -> Clock:
+def is_smaller_budget(config: TrainConfig, before: TrainConfig) -> bool:
+    """Says whether a budget is smaller than the one before; time and steps do not compare."""
+    if config.step_count is not None and before.step_count is not None:
+        return config.step_count < before.step_count
+    is_time = config.step_count is None and before.step_count is None
+    return is_time and config.minutes < before.minutes
+
+
+def under_budget(clock: Clock, before: TrainConfig | None, config: TrainConfig) -> Clock:
     """Returns a checkpoint's clock for the budget that it goes on with; of the same, unchanged.
 
     With another, larger budget the rate rises again and quality falls at first: what the looks
-    under the one before gave, and the cut that followed, say nothing of it.
+    under the one before gave, and the cut that followed, say nothing of it. A smaller one ends
+    where that cut does, or sooner.
+
+    Args:
+        clock: How far it is.
+        before: What the checkpoint was written under; None where it does not say.
+        config: What it is to go on with.
     """
     if config.plateau_gain_db is None:
         clock = replace(clock, budget_factor=1.0)
+    elif before is not None and is_smaller_budget(config, before):
+        end = clock.budget_factor * (before.step_count or before.minutes)
+        factor = min(end / (config.step_count or config.minutes), 1.0)
+        return replace(clock, budget_factor=factor)
     if _next_look(clock, config) >= clock.next_evaluation_share:
         return clock
     clock = replace(clock, budget_factor=1.0, psnr_history=())

@@ -11,7 +11,7 @@ from styleavatar_core.ops.ranks import own_rank
 from styleavatar_core.training.clock import Clock
 from styleavatar_core.training.config import TrainConfig
 from styleavatar_core.training.record.checkpoint import read_settings
-from styleavatar_core.training.schedule import budget_share
+from styleavatar_core.training.schedule import budget_share, is_smaller_budget
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def check_settings(path: Path, clock: Clock, config: TrainConfig, start: Path | 
     if before is None:
         return
     is_unfinished = budget_share(clock, before) < 1.0
-    if is_unfinished and budget_share(clock, config) >= 1.0 and _is_smaller(config, before):
+    if is_unfinished and budget_share(clock, config) >= 1.0 and is_smaller_budget(config, before):
         done = f"{clock.step} steps, {clock.elapsed_s / 60:.2f} minutes"
         raise ConflictError(
             f"the training in {path.parent} has taken {done} of a budget of {_budget(before)}: the"
@@ -56,13 +56,6 @@ def _tell(clock: Clock, before: TrainConfig, config: TrainConfig, start: Path | 
             "the training goes on from its checkpoint: %s, given to start from, is not looked at",
             start,
         )
-
-
-def _is_smaller(config: TrainConfig, before: TrainConfig) -> bool:
-    if config.step_count is not None and before.step_count is not None:
-        return config.step_count < before.step_count
-    is_time = config.step_count is None and before.step_count is None
-    return is_time and config.minutes < before.minutes
 
 
 def _budget(config: TrainConfig) -> str:

@@ -79,9 +79,9 @@ def test_switched_off_afterwards_it_gives_the_whole_budget():
     cut, _ = look_until(lambda _: 20.0)
     # Two windows of two looks are full at step 12: 12 is 5/8 of what is left of the budget.
     assert cut.budget_factor == pytest.approx(12 / 64 / (5 / 8))
-    assert under_budget(cut, CONFIG) == cut
+    assert under_budget(cut, CONFIG, CONFIG) == cut
     config = replace(CONFIG, plateau_gain_db=None)
-    clock = under_budget(cut, config)
+    clock = under_budget(cut, CONFIG, config)
     assert budget_share(clock, config) == cut.step / 64
     clock, looks = look_until(lambda _: 20.0, config, clock)
     assert looks == [step for step in range(4, 65, 4) if step > cut.step]
@@ -92,20 +92,34 @@ def test_a_larger_budget_is_judged_by_its_own_looks():
     config = replace(CONFIG, step_count=192)
     done, _ = look_until(lambda step: 20 + step / 10)
     # The rate is high again: it takes some time until quality is what it was before.
-    clock, looks = look_until(lambda step: 12 + step / 10, config, under_budget(done, config))
+    begun = under_budget(done, CONFIG, config)
+    clock, looks = look_until(lambda step: 12 + step / 10, config, begun)
     assert looks == [*range(72, 193, 12)]
     assert (clock.step, stopped_by(clock, config)) == (192, "steps")
+
+
+@pytest.mark.parametrize(("step_count", "last"), [(56, 52), (40, 40)])
+def test_a_smaller_budget_leaves_a_cut_where_it_was(step_count, last):
+    clock = Clock()
+    while not clock.has_plateaued:  # at step 32, of 51.2 then
+        clock = replace(clock, step=clock.step + 1)
+        if evaluation_is_due(clock, CONFIG):
+            quality = min(20 + clock.step / 10, 22.1)
+            clock = after_evaluation(clock, quality, CONFIG)
+    smaller = replace(CONFIG, step_count=step_count)
+    clock, _ = look_until(lambda _: 22.1, smaller, under_budget(clock, CONFIG, smaller))
+    assert (clock.step, clock.psnr_history[:2]) == (last, (20.1, 20.4))
 
 
 @pytest.mark.parametrize("quality", [20.0, 30.0])
 def test_the_same_budget_changes_nothing(quality):
     clock = Clock()
     while budget_share(clock, CONFIG) < 1.0:
-        assert under_budget(clock, CONFIG) == clock
+        assert under_budget(clock, CONFIG, CONFIG) == clock
         clock = replace(clock, step=clock.step + 1)
         if evaluation_is_due(clock, CONFIG):
             clock = after_evaluation(clock, min(clock.step / 2, quality), CONFIG)
-    assert under_budget(clock, CONFIG) == clock
+    assert under_budget(clock, CONFIG, CONFIG) == clock
 
 
 def test_the_discriminator_joins_by_its_share():
