@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import socket
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.common.settings import REDIS_VARIABLE, ServiceSettings
-from styleavatar_core.errors import ConflictError
+from styleavatar_core.errors import ConflictError, InvalidInputError
 
 # Below the ports that a system gives to connections: one of those could take a port of them between
 # its choice and the service's start, and keep the service from starting for as long as it lasts.
@@ -63,6 +64,7 @@ class SupervisorSettings(ServiceSettings):
 
         Raises:
             ConflictError: A port that was asked for is taken.
+            InvalidInputError: Nobody can listen there.
         """
         names = [name for name in type(self).model_fields if name.endswith("_port")]
         with hold_ports(self.host, {name: getattr(self, name) for name in names}) as ports:
@@ -84,6 +86,7 @@ def hold_ports(host: str, wanted: dict[str, int]) -> Iterator[dict[str, int]]:
 
     Raises:
         ConflictError: A port that was asked for is taken.
+        InvalidInputError: Nobody can listen there.
     """
     with contextlib.ExitStack() as held:
         chosen = {}
@@ -95,6 +98,13 @@ def hold_ports(host: str, wanted: dict[str, int]) -> Iterator[dict[str, int]]:
             try:
                 _bind(holder, host, [port] if port else _some_ports())
             except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise InvalidInputError(
+                        f"cannot listen on port {port} of {host}: {error.strerror}; set"
+                        " STYLEAVATAR_SERVE_HOST to an IPv4 address of this machine, and choose"
+                        " ports above 1023",
+                        reason="BAD_SETTING",
+                    ) from error
                 raise ConflictError(
                     f"port {port} ({name.removesuffix('_port')}) on {host} is taken: stop what uses"
                     f" it, or choose another with STYLEAVATAR_SERVE_{name.upper()}",
@@ -114,13 +124,15 @@ def _bind(holder: socket.socket, host: str, ports: Iterable[int]) -> None:
     """Binds a socket to the first port that is free.
 
     Raises:
-        OSError: None is.
+        OSError: None is, or none can be bound at this host.
     """
     failure: OSError | None = None
     for port in ports:
         try:
             holder.bind((host, port))
         except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             failure = error
         else:
             return

@@ -90,6 +90,7 @@ class Supervisor:
         Raises:
             ConflictError: It runs already, another one uses the same data folder, a port is taken,
                 or its services are to encrypt what they say to each other.
+            InvalidInputError: Nobody can listen at its host.
         """
         if self._thread is not None:
             raise ConflictError("the supervisor is already running")

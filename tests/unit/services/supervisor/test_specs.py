@@ -23,7 +23,7 @@ from services.supervisor.redis_server import find_redis_server
 from services.supervisor.settings import SupervisorSettings, choose_ports, hold_ports
 from services.supervisor.specs import http_answers, redis_answers, service_specs
 from services.supervisor.supervisor import Supervisor
-from styleavatar_core.errors import ConflictError, EngineUnavailableError
+from styleavatar_core.errors import ConflictError, EngineUnavailableError, InvalidInputError
 
 ANY = {name: 0 for name in SupervisorSettings.model_fields if name.endswith("_port")}
 NAMES = ("gateway", "tracking", "rendering", "training")
@@ -79,6 +79,13 @@ def test_free_ports_differ_and_taken_ones_are_named() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConflictError, match=f"port {port} .*STYLEAVATAR_SERVE_GATEWAY_PORT"):
             choose_ports("127.0.0.1", {"gateway_port": port})
+
+
+@pytest.mark.parametrize("host", ["::1", "192.0.2.1", "no-such-host.invalid"])
+def test_a_host_that_none_can_listen_at_is_told_from_a_taken_port(host: str) -> None:
+    for port in (0, 8080):
+        with pytest.raises(InvalidInputError, match=f"of {host}: .*STYLEAVATAR_SERVE_HOST"):
+            choose_ports(host, {"gateway_port": port})
 
 
 def is_given(port: int) -> bool:
