@@ -49,9 +49,11 @@ def gpu_name() -> str:
 
 
 class CudaStream:
-    """A stream of its own, so that no engine waits for another's frame, with one pool for graphs.
+    """A stream beside those of other engines, so that none waits for another's frame, with a pool.
 
     Graphs of one stream run one after the other, and may therefore share what they compute in.
+    torch has 32 streams, of which each of these takes two: from the seventeenth on they are shared.
+    Open no two engines at once then, as a capture takes in all that its stream is given.
 
     Args:
         device: A CUDA device.
