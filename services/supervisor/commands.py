@@ -58,8 +58,8 @@ def serve(
 ) -> None:
     """Run the whole system on this machine: gateway, tracking, rendering, trainer and a Redis.
 
-    Redis is started too unless REDIS_URL is set. Ctrl-C ends all of it; a job at work is put back
-    and goes on when you serve again.
+    Redis is started too unless REDIS_URL is set. Ctrl-C ends all of it; a job at
+    work is put back and goes on when you serve again.
     """
     given: dict[str, Any] = {
         "data_folder": data,

@@ -54,8 +54,8 @@ def demo(
 ) -> None:
     """Make an avatar from a video and drive it live, through the services, as you watch.
 
-    Writes demo.mp4 (driver beside avatar), training_curve.png, report.md and report.json, then
-    keeps serving until Ctrl-C.
+    Writes demo.mp4 (driver beside avatar), contact_sheet.jpg, training_curve.png,
+    report.md and report.json, then keeps serving until Ctrl-C.
     """
     console = Console()
     # SIGTERM ends the demo as Ctrl-C does: all processes are stopped on the way out.
@@ -126,7 +126,11 @@ def run_demo(
         report = _report(record, drive, options | {"video": given.video.name}, minutes)
         _write(out, report, record, drive, given, info)
         print_report(report, console)
-        console.print(f"Written to {out}: demo.mp4, training_curve.png, report.md, report.json")
+        console.print(
+            f"Written to {out}: demo.mp4, contact_sheet.jpg, training_curve.png, report.md, "
+            "report.json",
+            soft_wrap=True,
+        )
         if keep_serving:
             _serve_on(supervisor, record.avatar_id, given.video, console)
     return report
