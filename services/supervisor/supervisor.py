@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs all processes of the system on one machine and keeps them running.
 
-with Supervisor(SupervisorSettings(gateway_port=0, ...)) as supervisor:
-supervisor.wait_ready(60)
-supervisor.endpoints.gateway_url
+Example::
+
+    with Supervisor(SupervisorSettings(gateway_port=0, ...)) as supervisor:
+        supervisor.wait_ready(60)
+        supervisor.endpoints.gateway_url
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames or faces of a driver in, pictures of an avatar out: a synchronous client over gRPC.
 
-with AvatarStreams("127.0.0.1:50051") as streams:
-for answer in streams.drive("avatar-1", frames, every_frame=True):
-answer.image  # (S, S, 3) uint8 RGB
+Example::
+
+    with AvatarStreams("127.0.0.1:50051") as streams:
+        for answer in streams.drive("avatar-1", frames, every_frame=True):
+            answer.image  # (S, S, 3) uint8 RGB
 """
 
 from __future__ import annotations
