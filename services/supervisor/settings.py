@@ -107,7 +107,8 @@ def hold_ports(host: str, wanted: dict[str, int]) -> Iterator[dict[str, int]]:
                     ) from error
                 raise ConflictError(
                     f"port {port} ({name.removesuffix('_port')}) on {host} is taken: stop what uses"
-                    f" it, or choose another with STYLEAVATAR_SERVE_{name.upper()}",
+                    f" it, choose another with STYLEAVATAR_SERVE_{name.upper()}, or free ones for"
+                    " all with `styleavatar serve --any-ports`",
                     reason="PORT_TAKEN",
                 ) from error
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
