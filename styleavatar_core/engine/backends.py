@@ -15,6 +15,8 @@ import torch
 from styleavatar_core.cores import processor_kind
 from styleavatar_core.engine.base import RenderEngine
 from styleavatar_core.engine.cache_key import CacheKey
+from styleavatar_core.engine.calibration import CalibrationMemory, open_faster_form
+from styleavatar_core.engine.cuda.compiled import code_folder
 from styleavatar_core.engine.cuda.stream import gpu_name
 from styleavatar_core.engine.keeping import keep_beside
 from styleavatar_core.engine.opening import OpeningAvatar
@@ -26,8 +28,17 @@ def _open_torch(avatar: OpeningAvatar) -> RenderEngine:
     frozen = avatar.frozen
     if torch.cuda.is_available():
         # A copy moves to the device: what it is judged by is computed on the CPU.
-        generator = avatar.with_number_type(frozen.generator, None, is_for_gpu=True)
-        return TorchEngine(copy.deepcopy(generator), device="cuda", stream=avatar.stream)
+        generator = copy.deepcopy(avatar.with_number_type(frozen.generator, None, is_for_gpu=True))
+
+        def open_form(is_compiled: bool) -> TorchEngine:
+            folder = code_folder(avatar.cache) if is_compiled else None
+            return TorchEngine(generator, device="cuda", stream=avatar.stream, code_folder=folder)
+
+        if avatar.has_own_plan:
+            return open_form(False)
+        preset, version = avatar.bundle.manifest.preset, backend_version("torch")
+        memory = CalibrationMemory(avatar.cache.folder / "calibration.json")
+        return open_faster_form(open_form, f"{preset}/torch{version}/{avatar.precision}", memory)
     generator = avatar.with_number_type(
         frozen.take_host_generator(), frozen.lookup, is_for_gpu=False
     )
@@ -106,7 +117,8 @@ class Backend:
         package: What must be installed.
         open: Opens an avatar; the runtime is imported only then.
         is_on_gpu: Whether it runs on a GPU here.
-        shares_plans: Whether avatars share what it builds in a precision, and are put into it.
+        shares_plans: Whether avatars may share what it builds or compiles in a precision, and are
+            put into it.
         is_chosen_by_auto: Whether ``auto`` may take it; not before it has run where we measure.
         precisions: What it computes in.
     """
@@ -124,6 +136,7 @@ BACKENDS = {
         "torch",
         _open_torch,
         is_on_gpu=lambda: torch.cuda.is_available(),
+        shares_plans=lambda precision: torch.cuda.is_available(),
         precisions=("fp32", "fp16"),
     ),
     "onnxruntime": Backend("onnxruntime", _open_onnxruntime),

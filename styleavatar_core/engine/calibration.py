@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fastest backend for a preset on this machine: measured once, then remembered on disk."""
+"""What is fastest for a preset on this machine: measured once, then remembered on disk."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import logging
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from styleavatar_core.cores import processor_kind, usable_core_count
@@ -19,6 +20,10 @@ from styleavatar_core.engine.cache import cache_folder
 from styleavatar_core.engine.cache_key import GRAPH_VERSION
 from styleavatar_core.engine.cpu.matrix_code import has_matrix_unit
 from styleavatar_core.engine.keeping import wait_until_kept
+from styleavatar_core.errors import RenderError
+
+if TYPE_CHECKING:
+    from styleavatar_core.engine.torch_engine import TorchEngine
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +32,7 @@ _MEASURING_S = 0.1  # at least; more of small networks' frames, so that one has 
 _BATCH_LIMIT = 4
 _BATCH_DELAY_S = 0.002  # nobody waits longer than this for those rendered with him
 _BATCH_SHARE = 0.9  # of the time of two smaller batches; else its memory is not worth it
+_COMPILED_SHARE = 0.9  # of the time of a frame as it is; else opening is not worth waiting longer
 # Times per second on a core that it is taken away: hundreds where others want it too, else a few.
 _CALM_RATE = 50.0
 # What was measured beside others' work says little about the machine when they are gone.
@@ -119,6 +125,40 @@ def recall_batch_limit(engine: RenderEngine, preset: str, memory: CalibrationMem
         limit = measure_batch_limit(engine)
     memory.remember(key, {"batch_limit": limit}, disturbance.is_calm)
     return limit
+
+
+def open_faster_form(
+    open_form: Callable[[bool], TorchEngine], form_key: str, memory: CalibrationMemory
+) -> TorchEngine:
+    """Opens an engine compiled if that saves a tenth; measured once per preset, version and device.
+
+    Args:
+        open_form: Opens it, compiled or as it is; both may be there beside each other.
+        form_key: What the measurement holds for.
+        memory: Where it is remembered.
+    """
+    key = f"compiled/{form_key}/v{GRAPH_VERSION}m{_METHOD}"
+    known = memory.recall(key)
+    if known and known.keys() >= {"plain", "compiled"}:
+        return open_form(known["compiled"] < _COMPILED_SHARE * known["plain"])
+    plain, compiled = open_form(False), open_form(True)
+    disturbance = Disturbance()
+    try:
+        with disturbance.noted():
+            times_s = {"plain": measure_frame_s(plain), "compiled": measure_frame_s(compiled)}
+    except RenderError as error:  # short of memory, perhaps: it is measured next time
+        logger.warning("an avatar was not measured compiled", extra={"why": str(error)})
+        compiled.close()
+        return plain
+    if not compiled.is_compiled:  # the compiler may be mended: it is asked again some minutes later
+        times_s["compiled"] = times_s["plain"]
+    memory.remember(key, times_s, disturbance.is_calm and compiled.is_compiled)
+    is_worth_it = times_s["compiled"] < _COMPILED_SHARE * times_s["plain"]
+    told = {"is_compiled": is_worth_it, "seconds_per_frame": times_s}
+    logger.info("avatars of a preset are compiled or not", extra=told)
+    chosen, other = (compiled, plain) if is_worth_it else (plain, compiled)
+    other.close()
+    return chosen
 
 
 def calibration_key(preset: str, versions: dict[str, str], thread_count: int) -> str:

@@ -176,7 +176,8 @@ class MovedRenderer:
         opening = OpeningAvatar(FrozenParts(self._bundle), EngineCache(), thread_count=1)
         if self._engine.stream is None:
             return open_judged(opening, "torch", "fp32")
-        opening.stream = stream_beside()
+        # Not compiled: no compiled code has a window that moves.
+        opening.stream, opening.has_own_plan = stream_beside(), True
         is_exact = self._engine.info.precision == "fp32"
         return open_judged(opening, "torch", "fp32" if is_exact else "fp16")
 

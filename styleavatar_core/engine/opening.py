@@ -38,7 +38,8 @@ class OpeningAvatar:
         cache: Where derived engines are kept.
         thread_count: Threads of a CPU runtime.
         precision: What the network computes in.
-        has_own_plan: Whether TensorRT builds a plan for it, instead of one that others share.
+        has_own_plan: Whether nothing is shared with others: TensorRT builds a plan for it, torch
+            runs it without compiled code.
         stream: Where torch launches its frames on a GPU; one of its own if None.
     """
 

@@ -147,8 +147,9 @@ def _candidates(avatar: OpeningAvatar, name: str, precision: str) -> Iterator[Ca
         )
     at: str | None = precision
     while at is not None:
-        # A plan that others share first, where there are such; then one that is the avatar's own.
-        for is_own in (False, True) if backend.shares_plans(at) else (True,):
+        # What others share first, a plan or code, where there is such; then what is its own.
+        has_shared = backend.shares_plans(at) and not avatar.has_own_plan
+        for is_own in (False, True) if has_shared else (True,):
             opening = replace(avatar, precision=at, has_own_plan=is_own)
             yield Candidate(
                 at,

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -18,6 +20,7 @@ from styleavatar_core.engine.base import (
 )
 from styleavatar_core.engine.cpu.layers import missing_bytes, with_less_work, works_in_strips
 from styleavatar_core.engine.cpu.strips import torch_alone
+from styleavatar_core.engine.cuda.compiled import CompiledModule
 from styleavatar_core.engine.cuda.graph import CapturedModule, compute_exactly, padded_count
 from styleavatar_core.engine.cuda.stream import CudaStream, gpu_name
 from styleavatar_core.engine.cuda.transfers import Transfers
@@ -27,7 +30,7 @@ from styleavatar_core.engine.memory import keep_freed_memory
 
 
 class TorchEngine(RenderEngine):
-    """Runs the frozen generator eagerly.
+    """Runs the frozen generator, eagerly or compiled.
 
     On a CPU the process keeps the memory that it frees; on a GPU frames are captured graphs.
 
@@ -38,6 +41,7 @@ class TorchEngine(RenderEngine):
         stream: Where frames are launched on a GPU; one of its own if None.
         thread_count: Threads on a CPU; as many as torch likes if None.
         lookup: Samples the face, for a generator that was frozen without doing it.
+        code_folder: Where compiled code is kept that computes it on a GPU; None does without.
     """
 
     runtime = "torch"
@@ -51,6 +55,7 @@ class TorchEngine(RenderEngine):
         stream: CudaStream | None = None,
         thread_count: int | None = None,
         lookup: FaceLookup | None = None,
+        code_folder: Path | None = None,
     ) -> None:
         config = generator.config
         is_half = generator.face_feature.dtype == torch.float16
@@ -70,13 +75,27 @@ class TorchEngine(RenderEngine):
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._threads = torch_alone if works_in_strips(generator) else _threads
+        self._compiled: CompiledModule | None = None
         self._captured: CapturedModule | None = None
         if self.stream is not None:
             if not is_half:
                 compute_exactly()
+            if code_folder is not None:
+                self._compiled = CompiledModule(self._generator, code_folder)
             inputs = self._generator.input_types().values()
-            self._captured = CapturedModule(self._generator, inputs, self.stream)
+            self._captured = CapturedModule(self._generator, inputs, self.stream, self._compiled)
             self._transfers = Transfers(self._start, self.stream)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code renders, as far as it was asked to."""
+        return self._compiled is not None and self._compiled.is_compiled
+
+    @property
+    def info(self) -> EngineInfo:
+        """What it is; its version says whether it is compiled."""
+        info = self._info
+        return replace(info, version=f"{info.version}, compiled") if self.is_compiled else info
 
     @property
     def coming_bytes(self) -> int:
@@ -119,6 +138,7 @@ class TorchEngine(RenderEngine):
     def close(self) -> None:
         """Frees the weights."""
         del self._generator
+        self._compiled = None
         if self._captured is not None and self.stream is not None:
             self._captured.close()
             del self._captured, self._transfers

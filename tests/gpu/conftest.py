@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
+from styleavatar_core.engine import backends
 from tests.fakes.nano_bundle import write_nano_bundle
 
 
@@ -24,6 +25,12 @@ def device() -> str:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty engine cache, this test's own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def opens_plain_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compiled, which takes long: one test does."""
+    monkeypatch.setattr(backends, "open_faster_form", lambda open_form, *_: open_form(False))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
+from styleavatar_core.engine import backends, calibration
 from styleavatar_core.engine.avatar_renderer import AvatarRenderer
 from styleavatar_core.engine.cuda import stream
 from styleavatar_core.engine.frozen.freeze import freeze
+from styleavatar_core.engine.frozen.loading import load_frozen
 from styleavatar_core.engine.frozen.precision import with_precision
 from styleavatar_core.engine.reference import render_reference
 from styleavatar_core.engine.selection import open_engine
@@ -122,3 +125,29 @@ def test_closing_gives_the_memory_back(bundles: Bundles) -> None:
     renderer.close()
     del renderer
     assert abs(before - torch.cuda.mem_get_info()[0]) < 64 * 2**20  # workspaces of libraries
+
+
+def test_compiled_frames_are_captured_and_are_the_avatars(
+    bundles: Bundles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("there is no C compiler, which Triton needs")
+    warnings: list[object] = []
+    monkeypatch.setattr(stream.logger, "warning", lambda *given, **more: warnings.append(given))
+    for bundle in bundles:  # the second takes the code of the first
+        generator = with_precision(load_frozen(bundle), "fp16")
+        engine = TorchEngine(generator, device="cuda", code_folder=tmp_path / "code")
+        engine.warm_up(2)
+        for count in (1, 2):
+            inputs = batch_of(engine, count)
+            assert_same(engine.render(inputs), truth_of(bundle, inputs), "fp16")
+        assert engine.is_compiled
+        engine.close()
+    assert warnings == []  # none of them could not be captured
+    monkeypatch.setattr(backends, "open_faster_form", calibration.open_faster_form)
+    for bundle in bundles:
+        engine = open_engine(bundle)
+        inputs = batch_of(engine, 1)
+        assert_same(engine.render(inputs), truth_of(bundle, inputs), "fp16")
+        engine.close()

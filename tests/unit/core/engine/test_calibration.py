@@ -2,6 +2,7 @@
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from styleavatar_core.engine.calibration import (
     Disturbance,
     calibration_key,
     measure_batch_limit,
+    open_faster_form,
     recall_batch_limit,
 )
 
@@ -156,3 +158,92 @@ def test_a_batch_limit_is_measured_once_per_preset(
     assert engine.now_s == spent_s
     recall_batch_limit(engine, "hd", memory)
     assert engine.now_s > spent_s
+
+
+class Forms:
+    """Opens engines of which a frame takes a time, and counts those that are open."""
+
+    def __init__(self, plain_s: float, compiled_s: float, *, can_compile: bool = True) -> None:
+        self.now_s, self.opened, self.open_count = 0.0, [], 0
+        self._times_s, self._can_compile = (plain_s, compiled_s), can_compile
+
+    def open(self, is_compiled: bool) -> RenderEngine:
+        forms = self
+
+        class Engine(TimedEngine):
+            def _render(self, inputs: RenderInput) -> RenderOutput:
+                forms.now_s += self._first_s
+                if self._first_s < 0:
+                    raise MemoryError("no room for it")
+                return super()._render(inputs)
+
+            def close(self) -> None:
+                forms.open_count -= 1
+
+        engine = Engine(0.0, gains_by_batches=True, first_s=self._times_s[is_compiled])
+        engine.is_compiled = is_compiled and self._can_compile
+        self.opened.append(is_compiled)
+        self.open_count += 1
+        return engine
+
+    def choose(self, memory: CalibrationMemory, key: str = "lite/torch2/fp16") -> RenderEngine:
+        self.opened = []
+        return open_faster_form(self.open, key, memory)
+
+
+@pytest.fixture
+def watch_forms(monkeypatch: pytest.MonkeyPatch) -> Callable[[Forms], Forms]:
+    def watch(forms: Forms) -> Forms:
+        clock = SimpleNamespace(
+            perf_counter=lambda: forms.now_s, process_time=time.process_time, time=time.time
+        )
+        monkeypatch.setattr(calibration, "time", clock)
+        return forms
+
+    return watch
+
+
+@pytest.mark.parametrize(("compiled_s", "is_compiled"), [(0.008, True), (0.0095, False)])
+def test_avatars_of_a_preset_are_compiled_where_that_saves_a_tenth(
+    memory: CalibrationMemory,
+    watch_forms: Callable[[Forms], Forms],
+    compiled_s: float,
+    is_compiled: bool,
+) -> None:
+    forms = watch_forms(Forms(0.010, compiled_s))
+    assert forms.choose(memory).is_compiled == is_compiled
+    assert forms.opened == [False, True]
+    assert forms.open_count == 1
+    spent_s = forms.now_s
+    assert forms.choose(memory).is_compiled == is_compiled
+    assert forms.opened == [is_compiled]
+    assert forms.now_s == spent_s
+    forms.choose(memory, "lite/torch3/fp16")
+    assert forms.opened == [False, True]
+
+
+def test_a_compiler_that_fails_is_asked_again_some_minutes_later(
+    memory: CalibrationMemory,
+    watch_forms: Callable[[Forms], Forms],
+) -> None:
+    forms = watch_forms(Forms(0.010, 0.001, can_compile=False))  # what failed took the plain form
+    assert not forms.choose(memory).is_compiled
+    forms.choose(memory)
+    assert forms.opened == [False]
+    later_s = time.time() + 3600
+    calibration.time.time = lambda: later_s
+    forms.choose(memory)
+    assert forms.opened == [False, True]
+
+
+def test_what_cannot_be_measured_compiled_is_opened_as_it_is(
+    memory: CalibrationMemory,
+    watch_forms: Callable[[Forms], Forms],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    forms = watch_forms(Forms(0.010, -1.0))
+    assert not forms.choose(memory).is_compiled
+    assert forms.open_count == 1
+    assert "no room for it" in caplog.records[-1].why
+    forms.choose(memory)
+    assert forms.opened == [False, True]
