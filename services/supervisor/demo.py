@@ -184,8 +184,7 @@ def _write(
     notes = [
         f"demo.mp4: the last fifth of the clip, which training never saw ({drive.frame_count} "
         "frames), drives the avatar through tracking and rendering; the right half is synthetic.",
-        f"Live, at the clip's {info.fps:.0f} frames per second, {drive.dropped_count} frames were "
-        "dropped.",
+        f"Frames dropped live, at the clip's {info.fps:.0f} per second: {drive.dropped_count}.",
         f"Consent on record: {given.statement}",
     ]
     write_markdown(report, out / "report.md", source=given.source, notes=notes)
