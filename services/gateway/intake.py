@@ -87,8 +87,13 @@ async def _receive(request: Request, parts: Parts, folder: Path) -> UploadReader
                 parts.metrics.upload_bytes.inc(len(piece))
                 patience.reschedule(asyncio.get_running_loop().time() + idle_s)
         await run_in_threadpool(reader.finish)
-    except (ClientDisconnect, TimeoutError) as error:
+    except ClientDisconnect as error:
         raise broken_off() from error
+    except TimeoutError as error:
+        raise InvalidInputError(
+            f"nothing more of the upload came for {idle_s:g} s; send it again",
+            reason="UPLOAD_INCOMPLETE",
+        ) from error
     finally:
         await run_in_threadpool(reader.close)
     return reader

@@ -88,7 +88,9 @@ def test_more_uploads_than_may_be_under_way_are_refused_for_now(tmp_path: Path) 
 def test_an_upload_of_which_nothing_comes_gives_its_place_back(tmp_path: Path) -> None:
     async def scenario(client: httpx.AsyncClient) -> None:
         for _ in range(2):
-            assert refused(await send(client, Upload())) == (400, "UPLOAD_INCOMPLETE")
+            answer = await send(client, Upload())
+            assert refused(answer) == (400, "UPLOAD_INCOMPLETE")
+            assert "for 0.05 s" in answer.json()["detail"]
 
     run(tmp_path, scenario, upload_count_limit=1, upload_idle_timeout_s=0.05)
 
