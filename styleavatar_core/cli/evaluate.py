@@ -67,7 +67,8 @@ def evaluate(
     has_dataset = (avatar / "dataset" / "dataset.json").exists()
     if not has_dataset and driver is None:
         raise NotFoundError(
-            f"there is no dataset in {avatar}; give the folder that `styleavatar train` wrote"
+            f"there is no dataset in {avatar}; give the folder that `styleavatar train` wrote, or"
+            " with --driver a video of another person"
         )
     of_dataset = {
         "--html": html_path,
