@@ -63,7 +63,7 @@ def grpc_errors(address: str) -> Iterator[None]:
         if error.code() is grpc.StatusCode.UNAVAILABLE and not reason:
             message = (
                 f"No service answers at {address}. Start one with `styleavatar serve`, or say "
-                "where it is."
+                "where it is (`styleavatar drive --tracking`)."
             )
         raise ClientError(
             message,
