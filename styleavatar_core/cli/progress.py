@@ -53,15 +53,16 @@ def progress_bars(console: Console | None = None) -> Iterator[Callable[[Progress
 
 
 def _lines_to(console: Console) -> Callable[[Progress], None]:
-    last_stage, next_line_s = "", 0.0
+    last_stage, last_line, next_line_s = "", "", 0.0
 
     def show(event: Progress) -> None:
-        nonlocal last_stage, next_line_s
+        nonlocal last_stage, last_line, next_line_s
         now_s = time.monotonic()
-        if event.stage != last_stage or event.fraction >= 1.0 or now_s >= next_line_s:
-            line = f"{_title(event):<10} {event.fraction:4.0%}  {_detail(event)}"
+        line = f"{_title(event):<10} {event.fraction:4.0%}  {_detail(event)}"
+        is_due = event.stage != last_stage or event.fraction >= 1.0 or now_s >= next_line_s
+        if is_due and line != last_line:  # a service may tell of a stage's end several times
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-            last_stage, next_line_s = event.stage, now_s + _LINE_INTERVAL_S
+            last_stage, last_line, next_line_s = event.stage, line, now_s + _LINE_INTERVAL_S
 
     return show
 

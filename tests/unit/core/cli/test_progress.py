@@ -15,10 +15,11 @@ def test_progress_prints_lines_where_there_is_no_terminal() -> None:
     with progress_bars(console) as show:
         for step in range(50):
             show(Progress("training", step / 50, f"step {step}"))
-        show(Progress("training", 1.0, "done"))
+        for _ in range(2):
+            show(Progress("training", 1.0, "done"))
         show(Progress("export", 0.0))
     lines = console.export_text().splitlines()
-    # The first of a stage and its end; not one for each of the fifty steps.
+    # The first of a stage and its end, once; not one for each of the fifty steps.
     assert [line.split()[0] for line in lines] == ["Training", "Training", "Measuring"]
 
 
