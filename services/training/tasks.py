@@ -165,7 +165,7 @@ class TrainingRun:
         try:
             return self._attempt(job, make, reporter)
         except (StaleAttemptError, NotFoundError) as error:
-            logger.warning("another owns this job now; stopped", extra={"cause": str(error)})
+            logger.warning("the job is deleted, or another's; stopped", extra={"cause": str(error)})
             self._clean_after_deletion(job)
             return True
 
@@ -188,7 +188,7 @@ class TrainingRun:
             return self._fail(job, error.reason, str(error))
         except Exception:
             if reporter.is_replaced():  # its files may have been deleted under its feet
-                raise StaleAttemptError(f"attempt {job.attempt} was replaced") from None
+                raise StaleAttemptError(f"attempt {job.attempt} has the job no longer") from None
             logger.exception("job failed")
             return self._fail(
                 job, "INTERNAL", f"training failed; the trainer's log says why under {job.job_id}"
@@ -210,7 +210,7 @@ class TrainingRun:
 
     def _stopped(self, job: TrainingJob, reporter: JobReporter) -> bool:
         if reporter.is_abandoned:
-            raise StaleAttemptError(f"attempt {job.attempt} of {job.job_id} was replaced")
+            raise StaleAttemptError(f"attempt {job.attempt} has the job no longer")
         if reporter.is_canceled:
             return self._finish(job, JobState.CANCELED)
         self._records.update(job.job_id, fence=job.attempt, state=JobState.QUEUED)
