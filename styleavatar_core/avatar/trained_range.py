@@ -93,7 +93,10 @@ class TrainedRange:
                 return wanted, False
             return replace(wanted, expression=self._coefficients(wanted.expression)), False
         eyes = self._parts["eye_rotation"]
-        held[eyes] = self._eyes_together(values[eyes], held[eyes])
+        for axis in (slice(eyes.start, eyes.stop, 2), slice(eyes.start + 1, eyes.stop, 2)):
+            held[axis] = _hold_gaze(
+                values[axis], self._minimum[axis], self._maximum[axis], self._margin[axis]
+            )
         parts = {name: held[part] for name, part in self._parts.items()}
         rotation = wanted.rotation
         if beyond[self._parts["rotation"]].any():
@@ -108,15 +111,6 @@ class TrainedRange:
         )
         return parameters, bool(np.count_nonzero(np.abs(beyond) > self._margin))
 
-    def _eyes_together(self, wanted: np.ndarray, held: np.ndarray) -> np.ndarray:
-        """Returns (4,) rotations of eyes of which what holds one back holds the other, too."""
-        back = (held - wanted).reshape(2, 2)
-        common = np.maximum(back.max(axis=0), 0.0) + np.minimum(back.min(axis=0), 0.0)
-        part = self._parts["eye_rotation"]
-        moved = wanted + np.tile(common, 2)
-        together, _ = _bend(moved, self._minimum[part], self._maximum[part], self._margin[part])
-        return together
-
     def _coefficients(self, expression: FloatArray) -> FloatArray:
         return np.minimum(np.maximum(expression, 0.0), self._expression_max).astype(np.float32)
 
@@ -128,3 +122,36 @@ def _bend(
     inside = np.minimum(np.maximum(values, minimum), maximum)
     beyond = values - inside
     return inside + margin * np.tanh(beyond / margin), beyond
+
+
+def _hold_gaze(
+    eyes: np.ndarray, minimum: np.ndarray, maximum: np.ndarray, margin: np.ndarray
+) -> np.ndarray:
+    """Holds both eyes back: where they look counts most, then how far they are crossed.
+
+    One by one they would squint where only one is held back, and stop looking about where both are:
+    at the ends of their ranges while the driver's are crossed.
+
+    Args:
+        eyes: (2,) rotations about one axis.
+        minimum: (2,) least that was seen.
+        maximum: (2,) most.
+        margin: (2,) how far beyond the direction may go.
+    """
+    middle = eyes.mean()
+    apart = eyes - middle
+    # All shares of ``apart`` at which an eye comes to an end of its range, or both do.
+    ends = np.concatenate([minimum - middle, maximum - middle])
+    across = np.array([minimum[1] - minimum[0], maximum[1] - maximum[0]]) / 2.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.concatenate([ends / np.tile(apart, 2), across / apart[1], [0.0, 1.0]])
+    shares = np.nan_to_num(shares, nan=0.0).clip(0.0, 1.0)
+    lowest = (minimum - shares[:, None] * apart).max(axis=1)
+    highest = (maximum - shares[:, None] * apart).min(axis=1)
+    misses = np.maximum(np.maximum(lowest - middle, middle - highest), 0.0)
+    chosen = np.lexsort((-shares, misses.round(6)))[0]
+    reached = min(max(middle, lowest[chosen]), highest[chosen])
+    room = margin.min()
+    direction = reached + room * np.tanh((middle - reached) / room)
+    # Eyes that were only seen apart stay so, whatever the driver's do.
+    return np.clip(direction + shares[chosen] * apart, minimum - room, maximum + room)

@@ -14,6 +14,7 @@ from styleavatar_core.avatar.reenactment import (
     Retargeter,
 )
 from styleavatar_core.avatar.statistics import measure_closed_lip_gap
+from styleavatar_core.avatar.trained_range import TrainedRange
 from styleavatar_core.errors import InvalidInputError
 from styleavatar_core.face3d.arkit import ARKIT_INDEX
 from styleavatar_core.face3d.camera import (
@@ -151,7 +152,40 @@ def test_crossed_eyes_are_crossed_as_far_as_was_seen() -> None:
     )
     crossed = replace(AVATAR[0], eye_rotation=np.array([[0, -0.8], [0, 0.8]], np.float32))
     shown = Retargeter(statistics).retarget(crossed).parameters.eye_rotation
-    assert shown[:, 1] == pytest.approx([-0.35, 0.35], abs=0.01)
+    assert shown[:, 1] == pytest.approx([-0.3, 0.3], abs=0.01)
+
+
+def test_who_crosses_the_eyes_beyond_what_was_seen_still_looks_about() -> None:
+    statistics = squinting(
+        minimum=(-0.2, -0.3, -0.2, -0.1), maximum=(0.2, 0.1, 0.2, 0.3), std=(0.1,) * 4
+    )
+    retargeter = Retargeter(statistics)
+    for middle in np.linspace(-0.09, 0.09, 19):
+        crossed = np.array([[0, middle - 0.8], [0, middle + 0.8]], np.float32)
+        shown = retargeter.retarget(replace(AVATAR[0], eye_rotation=crossed))
+        left, right = shown.parameters.eye_rotation[:, 1].tolist()
+        assert (left + right) / 2 == pytest.approx(middle, abs=1e-3)
+        assert right - left > 0.35  # they are crossed as far as that leaves them room
+        assert -0.31 < left < right < 0.31
+
+
+def test_eyes_of_avatars_that_saw_anything_move_without_jumps_and_stay_within_it() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(40):
+        least = rng.uniform(-0.6, 0.1, 4)
+        most = least + rng.uniform(0.02, 0.8, 4)
+        statistics = squinting(minimum=tuple(least), maximum=tuple(most), std=(0.1,) * 4)
+        begin, end = rng.uniform(-1, 1, (2, 2, 2))
+        held = TrainedRange(statistics)
+        path = [
+            held.hold(replace(AVATAR[0], eye_rotation=eyes.astype(np.float32)))[0].eye_rotation
+            for eyes in np.linspace(begin, end, 200)
+        ]
+        steps = np.abs(np.diff(path, axis=0)).max()
+        assert steps < 2.5 * np.abs(end - begin).max() / 199
+        shown = np.reshape(path, (200, 4))
+        assert (shown > least - 0.051).all()
+        assert (shown < most + 0.051).all()
 
 
 def test_at_rest_the_mouth_is_closed_and_the_eyes_do_not_squint() -> None:
