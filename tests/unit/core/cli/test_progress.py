@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -38,6 +39,15 @@ def test_what_is_known_is_shown_and_nothing_else(is_terminal: bool) -> None:
     assert "step [/3] · 0:01:05 to go · loss 0.375 · PSNR 20.0 dB" in training
 
 
+@pytest.fixture
+def usual_interrupts() -> Iterator[None]:
+    """As in a terminal: shells have processes in the background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_interrupts")
 def test_a_second_interrupt_ends_what_does_not_hear_the_first() -> None:
     before = signal.getsignal(signal.SIGINT)
     with stop_on_interrupt() as should_stop:
