@@ -94,9 +94,10 @@ class TrainedRange:
             return replace(wanted, expression=self._coefficients(wanted.expression)), False
         eyes = self._parts["eye_rotation"]
         for axis in (slice(eyes.start, eyes.stop, 2), slice(eyes.start + 1, eyes.stop, 2)):
-            held[axis] = _hold_gaze(
-                values[axis], self._minimum[axis], self._maximum[axis], self._margin[axis]
-            )
+            if beyond[axis].any():
+                held[axis] = _hold_gaze(
+                    values[axis], self._minimum[axis], self._maximum[axis], self._margin[axis]
+                )
         parts = {name: held[part] for name, part in self._parts.items()}
         rotation = wanted.rotation
         if beyond[self._parts["rotation"]].any():
