@@ -147,7 +147,7 @@ def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict
     figures: dict[str, float] = {}
     evaluated: dict[str, float] = {}
     renders: dict[str, Render] = {}
-    translations: list[list[MoveResult]] = []
+    moves: list[list[MoveResult]] = []
     for variant in [name for name in options.variants if name in TRAINED_VARIANTS] or ["full"]:
         networks, minutes = train_variant(clip, dataset, work, variant, options)
         renders[variant] = NetworkRenderer(dataset, networks)
@@ -158,15 +158,15 @@ def measure_clip(clip: Path, work: Path, sheets: Path, options: Options) -> dict
             figures[f"{variant}.train_minutes"] = minutes
         if variant in ("full", "no_sliding_window"):
             count = options.moved_frames
-            shown, shifted = move_variant(dataset, networks, bundle, count)
-            translations += shown
-            figures |= {f"{variant}.{name}": value for name, value in shifted.items()}
+            shown, moved = move_variant(dataset, networks, bundle, count)
+            moves += shown
+            figures |= {f"{variant}.{name}": value for name, value in moved.items()}
     for variant in [name for name in options.variants if name in BASELINES]:
         figures |= _named(variant, evaluated, BASELINES[variant])
     sheets.mkdir(parents=True, exist_ok=True)
     (sheets / "ablations.jpg").write_bytes(encode_jpeg(ablation_sheet(dataset, renders)))
-    if translations:
-        (sheets / "moves.jpg").write_bytes(encode_jpeg(moves_sheet(translations)))
+    if moves:
+        (sheets / "moves.jpg").write_bytes(encode_jpeg(moves_sheet(moves)))
     if options.driver is not None and "full" in renders:
         with closing(AvatarRenderer(work / "avatar")) as renderer:
             frames = drive_avatar(renderer, options.driver, frame_limit=options.frame_limit)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Heads that tilt farther than a clip shows them: its frames, turned about the head.
+"""Heads that tilt farther than a clip shows them: its frames, turned about the neck.
 
 Networks cannot guess what a head looks like whose roll no frame has: its hair tears. The camera
 would see the same head, though (``face3d.tilt``).
@@ -21,7 +21,7 @@ from styleavatar_core.types import ByteArray
 
 @dataclass(frozen=True, slots=True)
 class TiltedFrame:
-    """A frame's canvas arrays, see ``AvatarDataset``, all turned alike.
+    """A frame's canvas arrays, see ``AvatarDataset``: heads are turned alike, bodies stay.
 
     Attributes:
         image: (S, S, 3) uint8 RGB.
@@ -41,7 +41,7 @@ class TiltedFrame:
 
 
 def tilt_frame(dataset: AvatarDataset, index: int, degrees: float) -> TiltedFrame:
-    """Tilts the person of a frame, and the room with them.
+    """Tilts the head of a frame, and the room beside it.
 
     Args:
         dataset: The clip.
