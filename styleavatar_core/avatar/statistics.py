@@ -49,6 +49,56 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceByRotation:
+    """Where the head was, as its rotation tells: it turns and nods about the neck, not its middle.
+
+    A place that was often seen is a rare one with another rotation. (T, 3) rotations are rotation
+    vectors in radians, (T, 2) places the translations in model units.
+
+    Attributes:
+        constant: (2,) the place of a head that is not rotated.
+        slopes: (2, 3) by how much it changes with each radian.
+        std: (2,) how far places were from those that rotations told, one standard deviation.
+        minimum: (2,) least that one was.
+        maximum: (2,) most.
+    """
+
+    constant: FloatArray
+    slopes: FloatArray
+    std: FloatArray
+    minimum: FloatArray
+    maximum: FloatArray
+
+    @classmethod
+    def of(cls, rotations: FloatArray, places: FloatArray) -> Self:
+        """Fits places to rotations, by least squares."""
+        means = rotations.mean(0), places.mean(0)
+        slopes = np.linalg.lstsq(rotations - means[0], places - means[1], rcond=None)[0].T
+        constant = means[1] - slopes @ means[0]
+        apart = places - (constant + rotations @ slopes.T)
+        values = (constant, slopes, apart.std(0), apart.min(0), apart.max(0))
+        return cls(*(np.asarray(value, np.float32) for value in values))
+
+    @classmethod
+    def unknown(cls, places: Spread) -> Self:
+        """Returns what tells nothing of a rotation: of bundles from before it was fitted."""
+        least, most = places.minimum - places.mean, places.maximum - places.mean
+        return cls(places.mean, np.zeros((2, 3), np.float32), places.std, least, most)
+
+    def told(self, rotation: FloatArray) -> FloatArray:
+        """Returns the (2,) place that a (3,) rotation tells."""
+        place: FloatArray = self.constant + self.slopes @ rotation
+        return place
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Returns plain lists."""
+        return {
+            name: np.round(np.asarray(getattr(self, name), np.float64), 6).tolist()
+            for name in self.__slots__
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterStatistics:
     """Statistics of the training frames' parameters, in window coordinates.
 
@@ -60,6 +110,7 @@ class ParameterStatistics:
         scale: 1 value.
         expression: E values.
         eye_rotation: 4 values: left pitch, left yaw, right pitch, right yaw, radians.
+        place_by_rotation: Of x and y, as the rotation tells them.
         neutral_expression: (E,) float32, the person's face at rest.
         closed_lip_gap: The lips' distance (``LipGap``) when the person's mouth is closed.
     """
@@ -71,6 +122,7 @@ class ParameterStatistics:
     scale: Spread
     expression: Spread
     eye_rotation: Spread
+    place_by_rotation: PlaceByRotation
     neutral_expression: FloatArray
     closed_lip_gap: float = 0.0
 
@@ -100,6 +152,7 @@ class ParameterStatistics:
         return cls(
             model_id=parameters[0].model_id,
             window=window,
+            place_by_rotation=PlaceByRotation.of(groups["rotation"], groups["translation"]),
             neutral_expression=neutral.astype(np.float32),
             closed_lip_gap=closed_lip_gap,
             **{name: Spread.of(samples) for name, samples in groups.items()},
@@ -113,6 +166,7 @@ class ParameterStatistics:
             "window": [window.center_x, window.center_y, window.half_size],
             "neutral_expression": [round(float(v), 6) for v in self.neutral_expression],
             "closed_lip_gap": round(self.closed_lip_gap, 6),
+            "place_by_rotation": self.place_by_rotation.to_dict(),
             **{name: getattr(self, name).to_dict() for name in _GROUPS},
         }
 
@@ -128,12 +182,18 @@ class ParameterStatistics:
                 name: Spread(**{k: np.array(v, np.float32) for k, v in values[name].items()})
                 for name in _GROUPS
             }
+            # What bundles lack is from before it was measured: rotations tell nothing of the place.
+            told = values.get("place_by_rotation")
             statistics = cls(
                 model_id=str(values["model_id"]),
                 window=CropBox(*(float(v) for v in values["window"])),
                 neutral_expression=np.array(values["neutral_expression"], np.float32),
-                # Bundles without it are from before it was measured: lips touch at 0.
-                closed_lip_gap=float(values.get("closed_lip_gap", 0.0)),
+                place_by_rotation=PlaceByRotation(
+                    **{k: np.array(v, np.float32) for k, v in told.items()}
+                )
+                if told
+                else PlaceByRotation.unknown(spreads["translation"]),
+                closed_lip_gap=float(values.get("closed_lip_gap", 0.0)),  # lips touch at 0
                 **spreads,
             )
             statistics._check()
@@ -149,6 +209,11 @@ class ParameterStatistics:
                 numbers: FloatArray = getattr(getattr(self, name), part)
                 if numbers.shape != (lengths[name],) or not np.isfinite(numbers).all():
                     raise ValueError(f"{name}.{part} is not {lengths[name]} finite numbers")
+        for part in PlaceByRotation.__slots__:
+            numbers = getattr(self.place_by_rotation, part)
+            shape = (2, 3) if part == "slopes" else (2,)
+            if numbers.shape != shape or not np.isfinite(numbers).all():
+                raise ValueError(f"place_by_rotation.{part} is not {shape} finite numbers")
         scale = float(self.scale.mean[0])
         if not (math.isfinite(sum(self.neutral_expression)) and scale > 0):
             raise ValueError("a face at rest that is none, or a scale that is not positive")

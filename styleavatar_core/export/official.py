@@ -21,7 +21,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from styleavatar_core.avatar.bundle import write_bundle
 from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
-from styleavatar_core.avatar.statistics import ParameterStatistics, Spread
+from styleavatar_core.avatar.statistics import ParameterStatistics, PlaceByRotation, Spread
 from styleavatar_core.data.picture import encode_jpeg
 from styleavatar_core.data.portrait import WINDOW_FACE_HEIGHTS
 from styleavatar_core.engine.base import blank_input
@@ -212,14 +212,16 @@ def _unlimited(
     scale = 2.0 / (WINDOW_FACE_HEIGHTS * face_height)  # the side is two frame units
     # What is not known here is left to the model: the avatar is driven within its own limit.
     largest = min(model.expression_max, _NO_LIMIT) if model else _NO_LIMIT
+    places = _spread(2, 0.0, 0.1, -_NO_LIMIT, _NO_LIMIT)
     return ParameterStatistics(
         model_id=model_id,
         window=_WHOLE_FRAME,
         rotation=_spread(3, 0.0, 0.15, -np.pi, np.pi),
-        translation=_spread(2, 0.0, 0.1, -_NO_LIMIT, _NO_LIMIT),
+        translation=places,
         scale=_spread(1, scale, 0.1 * scale, 0.0, _NO_LIMIT),
         expression=_spread(expression_count, 0.0, 0.2, 0.0, largest),
         eye_rotation=_spread(4, 0.0, 0.15, -np.pi, np.pi),
+        place_by_rotation=PlaceByRotation.unknown(places),
         neutral_expression=np.zeros(expression_count, np.float32),
     )
 

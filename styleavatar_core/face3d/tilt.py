@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from styleavatar_core.face3d.camera import (
@@ -53,8 +52,10 @@ def tilt_matrix(parameters: FaceParameters, degrees: float, side_px: int) -> Flo
     Returns:
         (2, 3) float64, from old to new pixel indices.
     """
-    # OpenCV counts angles the other way round.
-    return np.asarray(cv2.getRotationMatrix2D(_neck_px(parameters, side_px), -degrees, 1.0))
+    x, y = _neck_px(parameters, side_px)
+    cosine, sine = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([turn, np.array([x, y]) - turn @ [x, y]])
 
 
 def tilt_sources(

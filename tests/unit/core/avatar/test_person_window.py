@@ -14,7 +14,11 @@ from styleavatar_core.avatar.person_window import PersonWindow
 from styleavatar_core.avatar.reenactment import Retargeter
 from styleavatar_core.avatar.statistics import ParameterStatistics
 from styleavatar_core.avatar.trained_range import Reach, TrainedRange
-from styleavatar_core.face3d.camera import rotation_vector_from_quaternion
+from styleavatar_core.evaluation.moves import shift_head
+from styleavatar_core.face3d.camera import (
+    quaternion_from_rotation_vector,
+    rotation_vector_from_quaternion,
+)
 from styleavatar_core.face3d.tilt import tilt_head
 from styleavatar_core.networks import get_preset
 from styleavatar_core.training.config import TrainConfig
@@ -79,6 +83,53 @@ def test_far_beyond_the_head_is_drawn_where_it_often_was() -> None:
         placed, window = window_of.place(head(x * SEEN))
         assert abs(placed.translation[0] - drawn * SEEN) <= TEXEL / 2 + 1e-5
         assert placed.translation[0] - window[0] * TEXEL == pytest.approx(x * SEEN, abs=1e-5)
+
+
+NECK = 0.5  # model units to the side for each radian of yaw
+
+
+def turned(yaw: float, x: float = 0.0, roll: float = 0.0) -> FaceParameters:
+    """A head that turns about its neck, ``x`` aside of where that brings it."""
+    rotation = quaternion_from_rotation_vector(np.array([0.0, yaw, roll]))
+    return replace(head(NECK * yaw + x), rotation=rotation)
+
+
+TURNING = ParameterStatistics.from_parameters(
+    [turned(yaw) for yaw in np.linspace(-0.4, 0.4, 41)], CropBox(0.0, 0.0, 1.0)
+)
+STD = float(TURNING.translation.std[0])
+
+
+def test_a_place_that_was_seen_is_beyond_it_with_another_rotation() -> None:
+    window_of = PersonWindow(manifest(TURNING))
+    for yaw in (-0.4, -0.1, 0.0, 0.3):
+        for x in (0.0, 1.9 * STD, -1.9 * STD):
+            if abs(NECK * yaw + x) <= 0.2:
+                assert window_of.place(turned(yaw, x))[1] == (0, 0)
+    wanted = turned(-0.4, 0.4)  # as far to the right as any was, but with the yaw of the left
+    placed, window = window_of.place(wanted)
+    assert window[0] < 0
+    assert placed.translation[0] - window[0] * TEXEL == pytest.approx(0.2, abs=1e-5)
+    # As far within the border of two deviations as it was beyond it, but for one.
+    inside = 2 * STD - max(0.0, 0.4 - 3 * STD)
+    assert placed.translation[0] == pytest.approx(-0.2 + inside, abs=TEXEL / 2 + 1e-5)
+    older = manifest(TURNING)  # of before places were fitted to rotations
+    del older.statistics["place_by_rotation"]
+    assert PersonWindow(older).place(wanted)[1] == (0, 0)
+
+
+def test_a_head_tilted_about_the_neck_is_where_training_had_it() -> None:
+    window_of = PersonWindow(manifest(TURNING))
+    for yaw, degrees in ((0.0, 15.0), (0.3, 15.0), (-0.35, -12.0)):
+        tilted = tilt_head(turned(yaw), degrees)
+        assert abs(tilted.translation[0]) > 0.2  # farther than any head that was not tilted
+        assert window_of.place(tilted)[1] == (0, 0)
+    moved = shift_head(tilt_head(turned(0.0), 15.0), (0.1, 0.0))
+    placed, window = window_of.place(moved)
+    assert window[0] < 0
+    np.testing.assert_allclose(
+        placed.translation[:2] - np.multiply(window, TEXEL), moved.translation[:2], atol=1e-5
+    )
 
 
 def test_the_window_stays_on_the_canvas() -> None:
