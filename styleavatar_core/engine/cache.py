@@ -58,14 +58,15 @@ class EngineCache:
     def open(
         self,
         key: CacheKey,
-        build: Callable[[], tuple[Engine, bytes]],
+        build: Callable[[], bytes],
         load: Callable[[bytes], Engine],
     ) -> Engine:
         """Loads an engine from its entry, which is built first if it is not there or unusable.
 
         Args:
             key: Which engine.
-            build: Makes the engine and the contents of its entry.
+            build: Makes the contents of its entry, which are kept before they are loaded: that may
+                fail for want of memory, and building again would take as long.
             load: Makes the engine from the contents; an ``AssetError`` says they are unusable.
 
         Returns:
@@ -78,9 +79,9 @@ class EngineCache:
             engine = self.load(key, load)  # another builder may have been faster
             if engine is not None:
                 return engine
-            engine, contents = build()
+            contents = build()
             self._write(key, contents)
-        return engine
+        return load(contents)
 
     def load(self, key: CacheKey, load: Callable[[bytes], Engine]) -> Engine | None:
         """Loads an engine from its entry.
@@ -143,6 +144,8 @@ class EngineCache:
             incoming.write_text(text)
             incoming.replace(path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                incoming.unlink()
             logger.warning(
                 "note of an engine could not be kept", extra={"path": str(path), "why": str(error)}
             )

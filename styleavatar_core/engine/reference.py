@@ -46,11 +46,10 @@ def reference_of(frozen: FrozenParts, cache: EngineCache, thread_count: int) -> 
     """
     key = CacheKey(frozen.bundle.digest, "reference", f"{torch.__version__}-{_FRAMES}")
 
-    def build() -> tuple[Reference, bytes]:
+    def build() -> bytes:
         inputs = joined(judged_inputs(frozen.bundle, frozen.info, _FRAMES))
         count = max(thread_count, usable_core_count() // 2)
-        reference = render_reference(*frozen.either(), inputs, thread_count=count)
-        return reference, _to_bytes(reference)
+        return _to_bytes(render_reference(*frozen.either(), inputs, thread_count=count))
 
     return cache.open(key, build, _from_bytes)
 

@@ -47,8 +47,6 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
         AssetError: TensorRT refuses the graph or the weights.
     """
     own_key = engine_key(avatar, "tensorrt")
-    import tensorrt
-
     from styleavatar_core.engine.tensorrt.build import build_plan, load_plan, refit_plan
     from styleavatar_core.engine.tensorrt.engine import TensorRtEngine
     from styleavatar_core.engine.tensorrt.support import unsupported_parts
@@ -60,13 +58,13 @@ def open_tensorrt(avatar: OpeningAvatar) -> RenderEngine:
     is_shared = not avatar.has_own_plan
     timing_key = CacheKey(_TIMINGS_DIGEST, "tensorrt", backend_version("tensorrt"), "all")
 
-    def build() -> tuple[tensorrt.ICudaEngine, bytes]:
-        timings = avatar.cache.open(timing_key, lambda: (b"", b""), bytes)
+    def build() -> bytes:
+        timings = avatar.cache.load(timing_key, bytes) or b""
         graph = impersonal(model) if is_shared else model
         refitted = weight_names(model) if is_shared else ()
         built = build_plan(graph.SerializeToString(), timings, refitted)
         avatar.cache.replace(timing_key, built.timing_cache)
-        return load_plan(built.plan), built.plan
+        return built.plan
 
     key = plan_key(own_key, model, is_shared=is_shared)
     engine = avatar.cache.open(key, build, load_plan)
