@@ -27,9 +27,13 @@ class Faults:
 
     Attributes:
         machine: Plans that were built on another one are refused.
-        refuses_refit: Whether a refit fails.
+        refuses_graphs: Whether the parser takes no graph.
+        refuses_refit: Whether weights do not fit a plan.
+        misses_weights: Whether a refit leaves out the first of them.
+        fails_to_refit: Whether what was given cannot be put in.
         spoils_refits: Whether a refit takes weights wrongly without saying so.
         spoils_plans: Whether plans are wrong as they are loaded.
+        fails_to_build: Whether builds give nothing.
         lacks_memory: Whether there is no memory for what a plan computes.
         free_bytes: Memory that the device has for a plan.
         refused_timings: How a timing cache that is not empty is refused, None where it is taken.
@@ -37,9 +41,13 @@ class Faults:
     """
 
     machine: str = "first"
+    refuses_graphs: bool = False
     refuses_refit: bool = False
+    misses_weights: bool = False
+    fails_to_refit: bool = False
     spoils_refits: bool = False
     spoils_plans: bool = False
+    fails_to_build: bool = False
     lacks_memory: bool = False
     free_bytes: int = 2**37
     refused_timings: str | None = None
@@ -138,6 +146,8 @@ class Builder:
     ) -> memoryview | None:
         assert config.timings is not None
         faults.configs.append(config)
+        if faults.fails_to_build:
+            return None
         is_refittable = BuilderFlag.REFIT_INDIVIDUAL in config.flags
         refittable = sorted(network.refittable) if is_refittable else []
         kind = {"machine": faults.machine, "refittable": refittable}
@@ -151,12 +161,15 @@ class OnnxParser:
         self._network = network
 
     def parse(self, model: bytes) -> bool:
+        if faults.refuses_graphs:
+            self.num_errors = 1
+            return False
         onnx.checker.check_model(model)
         self._network.model = model
         return True
 
     def get_error(self, index: int) -> str:
-        raise IndexError(index)
+        return "no importer for an operator"
 
 
 class Runtime:
@@ -239,6 +252,8 @@ class Refitter:
         return [name for name in self.engine.refittable if name not in self.weights]
 
     def refit_cuda_engine(self) -> bool:
+        if faults.fails_to_refit:
+            return False
         for name, tensor in self.engine.refittable.items():
             tensor.CopyFrom(self.weights[name])
         if faults.spoils_refits:
@@ -257,7 +272,10 @@ class OnnxParserRefitter:
         if faults.refuses_refit or not wanted:
             return False
         given = {tensor.name: tensor for tensor in onnx.load_from_string(model).graph.initializer}
-        self._refitter.weights = {name: given[name] for name in wanted if name in given}
+        first = next(iter(wanted)) if faults.misses_weights else None
+        self._refitter.weights = {
+            name: given[name] for name in wanted if name in given and name != first
+        }
         return all(name in given and given[name].dims == wanted[name].dims for name in wanted)
 
     def get_error(self, index: int) -> str:

@@ -57,6 +57,7 @@ def build_plan(
 
     Raises:
         AssetError: TensorRT refuses the model.
+        MemoryError: It gives none, and the device has less memory left than a build may take.
     """
     builder = tensorrt.Builder(process_logger())
     typed = 1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -75,6 +76,15 @@ def build_plan(
     timings = _attach_timings(config, timing_cache)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
+        # TensorRT does not say why: what it finds out while building it only logs.
+        free_bytes, _ = torch.cuda.mem_get_info()
+        most_bytes = len(model) + _WORKSPACE_BYTES
+        if free_bytes < most_bytes:
+            raise MemoryError(
+                "TensorRT failed to build the engine, for want of memory perhaps: it may take "
+                f"{most_bytes} bytes, and the device has {free_bytes} left; make room there, or "
+                "choose torch as the rendering backend"
+            )
         raise AssetError(
             f"TensorRT {tensorrt.__version__} could not build an engine from the graph; "
             "its log says why"
