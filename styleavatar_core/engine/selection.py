@@ -232,6 +232,7 @@ def _calibrate(
     failure: Exception | None = None
     for choice in _choices(avatar.thread_count):
         opening = replace(avatar, thread_count=choice.thread_count)
+        engine: RenderEngine | None = None
         try:
             engine = BACKENDS[choice.backend].open(opening)
             with disturbance.noted():
@@ -240,6 +241,8 @@ def _calibrate(
             failure, times_s[choice.name] = error, _FAILED_S
             extra = {"choice": choice.name, "why": str(error)}
             logger.warning("a rendering backend that is installed does not work", extra=extra)
+            if engine is not None:
+                engine.close()
             continue
         if times_s[choice.name] > min(times_s.values()):
             engine.close()

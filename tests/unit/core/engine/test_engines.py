@@ -13,7 +13,7 @@ import torch
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
 from styleavatar_core.engine import selection
 from styleavatar_core.engine.backends import automatic_backends
-from styleavatar_core.engine.base import RenderEngine, RenderInput
+from styleavatar_core.engine.base import RenderEngine, RenderInput, RenderOutput
 from styleavatar_core.engine.frozen import parts
 from styleavatar_core.engine.frozen.freeze import FrozenGenerator
 from styleavatar_core.engine.frozen.loading import load_frozen
@@ -216,6 +216,25 @@ def test_auto_does_without_a_runtime_that_does_not_work(
     monkeypatch.setattr(selection.CalibrationMemory, "recall", lambda *_: None)
     with pytest.raises(ImportError, match="executable stack"):
         open_engine(bundle, thread_count=1)
+
+
+def test_auto_closes_what_opens_and_cannot_render(
+    bundle: AvatarBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Failing(OnnxEngine):
+        def _render(self, inputs: RenderInput) -> RenderOutput:
+            raise RuntimeError("no room for it")
+
+        def close(self) -> None:
+            closed.append("onnxruntime")
+            super().close()
+
+    monkeypatch.setattr(onnx_engine, "OnnxEngine", Failing)
+    monkeypatch.setattr(selection, "automatic_backends", lambda: ["torch", "onnxruntime"])
+    assert open_engine(bundle, thread_count=1).info.backend == "torch"
+    assert closed == ["onnxruntime"]
 
 
 def test_auto_really_measures(bundle: AvatarBundle, cache: Path) -> None:
