@@ -76,7 +76,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     table.add_column("figure")
     table.add_column("value", justify="right")
     for name, value in report["figures"].items():
-        table.add_row(name, f"{value:,.3f}")
+        table.add_row(name, f"{value:,.0f}" if value == round(value) else f"{value:,.3f}")
     console.print(table)
 
 
