@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from styleavatar_core.engine.frozen.freeze import freeze
 from styleavatar_core.engine.frozen.precision import with_precision
 from styleavatar_core.engine.onnx.graph import onnx_model
 from styleavatar_core.engine.onnx.onnx_engine import OnnxEngine
-from styleavatar_core.engine.tensorrt.shared_graph import impersonal, structure_digest
+from styleavatar_core.engine.tensorrt.shared_graph import impersonal, structure_digest, weight_names
 from styleavatar_core.networks import GeneratorConfig, get_preset, sample_noise
 from tests.fakes.networks import UntrainedAvatar
 from tests.unit.core.engine.test_freeze import noisy_nano
@@ -47,6 +49,17 @@ def test_another_preset_precision_or_dropped_layer_is_another_structure() -> Non
         structure_digest(graph_of(get_preset("nano"), 1)),
     }
     assert len(digests) == 4
+
+
+def test_a_graph_that_computes_or_counts_otherwise_is_another_structure() -> None:
+    model = graph_of(get_preset("nano"), 1)
+    other_slope, other_number = (copy.deepcopy(model) for _ in range(2))
+    node = next(node for node in other_slope.graph.node if node.op_type == "LeakyRelu")
+    node.attribute[0].f = 0.5
+    names = set(weight_names(model))
+    number = next(part for part in other_number.graph.initializer if part.name not in names)
+    number.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(number) + 1, number.name))
+    assert len({structure_digest(graph) for graph in (model, other_slope, other_number)}) == 3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -112,6 +112,11 @@ def small_model(node: onnx.NodeProto, kind: int, out_kind: int) -> onnx.ModelPro
             TensorProto.FLOAT,
             "input 1 must be a constant",
         ),
+        (
+            helper.make_node("Mul", ["x", "half"], ["y"]),
+            TensorProto.FLOAT,
+            "Mul mixes types, which strong typing forbids",
+        ),
     ],
 )
 def test_what_the_parser_refuses_is_named(node: onnx.NodeProto, kind: int, message: str) -> None:
