@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from styleavatar_client.errors import ClientError
 from styleavatar_client.rest import GatewayClient
+from typer.testing import CliRunner
 
 from services.common.jobs import JobState
+from styleavatar_core.cli.main import build_app
 from tests.integration.job_system import (
     CONSENT,
     COUNT_STEPS,
@@ -174,3 +176,20 @@ def test_the_client_cancels_retries_and_deletes(system: JobSystem, clip: Path) -
             client.delete_avatar("never-there")
         assert (caught.value.code, caught.value.reason) == ("404", "AVATAR_NOT_FOUND")
     assert leftovers(system, job_id, avatar_id) == []
+
+
+def test_create_ends_with_the_command_that_drives_the_avatar(clip: Path, tmp_path: Path) -> None:
+    system = JobSystem(tmp_path)
+    try:
+        system.start_redis()
+        system.start_gateway(tracking_address="127.0.0.1:4321")
+        system.start_trainer()
+        words = ["create", str(clip), "--consent", CONSENT, "--preset", "nano"]
+        words += ["--gateway", str(system.http.base_url)]
+        result = CliRunner().invoke(build_app(), words)
+        (avatar,) = system.http.get("/v1/avatars").json()
+    finally:
+        system.stop()
+    assert result.exit_code == 0, result.output
+    options = f"--avatar {avatar['avatar_id']} --video DRIVER.mp4 --tracking 127.0.0.1:4321"
+    assert f"Ready: styleavatar drive {options}\n" in result.stdout

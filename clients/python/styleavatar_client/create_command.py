@@ -60,6 +60,7 @@ def create(
     console = Console()
     try:
         with GatewayClient(gateway, api_key=api_key) as client:
+            tracking = client.tracking_address()
             accepted = client.create_avatar(
                 video,
                 consent,
@@ -89,7 +90,9 @@ def create(
     except ClientError as error:
         typer.secho(f"styleavatar create: {error}", fg="red", err=True)
         raise typer.Exit(2) from error
-    console.print(f"Ready: styleavatar drive --avatar {avatar_id} --video DRIVER.mp4")
+    # Not by the console, which would break the line: it is to be copied.
+    words = f"--avatar {avatar_id} --video DRIVER.mp4 --tracking {tracking}"
+    typer.echo(f"Ready: styleavatar drive {words}")
 
 
 def follow(client: GatewayClient, job_id: str, console: Console) -> dict[str, Any]:

@@ -105,6 +105,13 @@ class GatewayClient:
         """Returns an avatar."""
         return self._json("GET", f"/v1/avatars/{avatar_id}")
 
+    def tracking_address(self) -> str:
+        """Returns where tracking is reached: at the gateway's host, on the port that it names."""
+        parts = cast("list[dict[str, Any]]", self._json("GET", "/v1/system"))
+        address = next(str(part["address"]) for part in parts if part["name"] == "tracking")
+        host = self._http.base_url.host
+        return f"{f'[{host}]' if ':' in host else host}:{address.rpartition(':')[2]}"
+
     def delete_avatar(self, avatar_id: str) -> None:
         """Deletes an avatar, its video and everything made of it."""
         self._request("DELETE", f"/v1/avatars/{avatar_id}")

@@ -40,6 +40,7 @@ def test_who_stops_following_is_told_that_the_training_goes_on(
         raise KeyboardInterrupt
 
     accepted = {"avatar_id": "avatar-1", "job_id": "job-1"}
+    monkeypatch.setattr(GatewayClient, "tracking_address", lambda _: "127.0.0.1:2")
     monkeypatch.setattr(GatewayClient, "create_avatar", lambda *_, **__: accepted)
     monkeypatch.setattr(create_command, "follow", interrupt)
     result = create(tmp_path, "--gateway", "http://127.0.0.1:1/")
