@@ -133,7 +133,7 @@ class AvatarCatalog:
             self._vanished.append(entry)
             self.on_change(avatar_id)
         raise NotFoundError(
-            f"There is no avatar '{avatar_id}'; ListAvatars names those there are.",
+            f"There is no avatar '{avatar_id}'; the gateway lists those there are.",
             reason="AVATAR_NOT_FOUND",
         )
 

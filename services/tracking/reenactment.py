@@ -80,7 +80,7 @@ class RenderingClient:
         """
         if not is_valid_id(avatar_id):
             raise NotFoundError(
-                f"There is no avatar {avatar_id[:64]!r}; ListAvatars names those there are.",
+                f"There is no avatar {avatar_id[:64]!r}; the gateway lists those there are.",
                 reason="AVATAR_NOT_FOUND",
             )
         return (*self._metadata, (AVATAR_HEADER, avatar_id))

@@ -170,6 +170,8 @@ def test_an_unknown_avatar_gets_a_sentence(services: list[ServiceProcess], clip:
     )
     assert code == 2
     assert "There is no avatar 'nobody'" in stderr
+    assert "Type: curl http://127.0.0.1:8080/v1/avatars" in stderr
+    assert "ListAvatars" not in stderr
     assert "Traceback" not in stderr
 
 

@@ -20,6 +20,7 @@ from styleavatar_client.connection import Credentials
 from styleavatar_client.drive_report import DriveReport
 from styleavatar_client.errors import ClientError
 from styleavatar_client.frames import AvatarFrame, ByteArray, DriverFrame, paced
+from styleavatar_client.rest import DEFAULT_GATEWAY
 from styleavatar_client.streaming import AvatarStreams
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Answers that wait to be written: a second of them, 100 MB at 1024 pixels.
 WAITING_LIMIT = 32
+_LIST_COMMAND = f"curl {DEFAULT_GATEWAY}/v1/avatars (or your gateway's address)"
 _LABEL = "Synthetic: an avatar made by StyleAvatar, no camera saw this"
 
 
@@ -101,7 +103,8 @@ def drive(
                 report.add(answer)
                 recorder.add(answer)
     except ClientError as error:
-        typer.secho(f"styleavatar drive: {error}", fg="red", err=True)
+        advice = f" Type: {_LIST_COMMAND}" if error.reason == "AVATAR_NOT_FOUND" else ""
+        typer.secho(f"styleavatar drive: {error}{advice}", fg="red", err=True)
         raise typer.Exit(2) from error
     if json_output:
         typer.echo(json.dumps({**report.figures(), "synthetic": True}))
