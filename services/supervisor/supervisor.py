@@ -11,7 +11,6 @@ Example::
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -21,9 +20,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from services.supervisor.child import Child, ChildSpec
+from services.supervisor.folders import lock_redis_folder, make_folder
 from services.supervisor.settings import SupervisorSettings
 from services.supervisor.specs import (
     address_to_reach,
@@ -90,8 +90,8 @@ class Supervisor:
         """Starts everything; returns before it is ready.
 
         Raises:
-            ConflictError: It runs already, another one uses the same data folder, a port is taken,
-                or its services are to encrypt what they say to each other.
+            ConflictError: It runs already, another one uses the same data folder, a folder cannot
+                be made, a port is taken, or its services are to encrypt what they tell each other.
             InvalidInputError: Nobody can listen at its host.
         """
         if self._thread is not None:
@@ -103,10 +103,10 @@ class Supervisor:
             )
         for folder in (self.settings.data_folder, self.settings.log_folder):
             if folder is not None:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_folder(folder)
         with contextlib.ExitStack() as held:
             if not self.settings.redis_url:
-                held.enter_context(_lock_redis_folder(self.settings.data_folder))
+                held.enter_context(lock_redis_folder(self.settings.data_folder))
             self.settings = held.enter_context(self.settings.holding_ports())
             self._held = held.pop_all()
         _reach_directly(address_to_reach(self.settings.host))
@@ -233,32 +233,6 @@ class Supervisor:
     def _where_logs_are(self) -> str:
         folder = self.settings.log_folder
         return f"their logs are in {folder}" if folder else "their messages are above"
-
-
-def _lock_redis_folder(data_folder: Path) -> IO[str]:
-    """Takes the embedded Redis's folder for this process until the returned file is closed.
-
-    Two Redis servers would both load its append-only file, and the second one's writes be lost.
-
-    Raises:
-        ConflictError: Another process has it.
-    """
-    folder = data_folder / "redis"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    path = folder / "lock"
-    path.touch(mode=0o600)
-    lock = path.open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it however we end
-    except BlockingIOError as error:
-        lock.close()
-        raise ConflictError(
-            f"the data folder {data_folder} is in use by another `styleavatar serve` or demo: stop"
-            " that one, or choose another folder"
-        ) from error
-    except OSError as error:  # a file system without locks keeps nobody out
-        logger.warning("the data folder cannot be locked", extra={"reason": str(error)})
-    return lock
 
 
 def _reach_directly(host: str) -> None:

@@ -70,6 +70,14 @@ def test_a_taken_port_is_named(supervisor: Supervisor, tmp_path: Path) -> None:
         Supervisor(settings(tmp_path, gateway_port=taken)).start()
 
 
+@pytest.mark.parametrize("name", ["data_folder", "log_folder"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "inside"
+    with pytest.raises(ConflictError, match=f"{folder} cannot be made: .*; choose one .* --data"):
+        Supervisor(settings(tmp_path, **{name: folder})).start()
+
+
 def test_with_a_certificate_it_says_at_once_that_it_cannot_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
