@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.common.job_records import JobRecords
 from services.common.logging import request_id
 from services.common.metrics import GatewayMetrics
-from services.common.redis_client import connect_redis
+from services.common.redis_client import ANSWER_LIMIT_S, connect_redis
 from services.common.security import ApiKeys
 from services.common.storage import AvatarStore, JobFolders, new_id
 from services.gateway.dependencies import Parts, require_key
@@ -60,7 +60,10 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
     _prepare(folders, store, settings)
     redis = connect_redis(settings.redis_url, retries=_REDIS_RETRIES)
     pool = BlockingConnectionPool.from_url(
-        settings.redis_url, max_connections=_FOLLOWERS_CONNECTIONS
+        settings.redis_url,
+        max_connections=_FOLLOWERS_CONNECTIONS,
+        socket_timeout=ANSWER_LIMIT_S,
+        socket_connect_timeout=ANSWER_LIMIT_S,
     )
     parts = Parts(
         settings=settings,
