@@ -12,6 +12,7 @@ from services.common.opening import retry_delay_s
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.lane import Lane
 from services.rendering.pool.placement import choose_place, choose_refuge
+from services.rendering.pool.reservations import Reservations
 from services.rendering.pool.singles import LEAST_SHARE
 from services.rendering.pool.worker import PoolWorker
 from styleavatar_core.errors import OverloadedError
@@ -108,9 +109,9 @@ class Admission:
         """Says that a stream has given its room back."""
         self._stream_left.set()
 
-    def film_share(self, worker: PoolWorker) -> float:
+    def film_share(self, live: Reservations) -> float:
         """Returns the share of a worker's time that its live streams leave to its others."""
-        left = self._utilization_limit - worker.reserved.live().utilization()
+        left = self._utilization_limit - live.utilization()
         return max(LEAST_SHARE, left)
 
     def find_refuge(self, lane: Lane) -> PoolWorker | None:

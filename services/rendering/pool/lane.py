@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from services.common.worker.slots import SlotCall
 from services.rendering.catalog import AvatarEntry
 from services.rendering.pool.frames import AVATAR_NOT_LOADED, RenderedPicture
-from services.rendering.pool.reservations import Reservation
+from services.rendering.pool.reservations import Reservation, Reservations
 from services.rendering.pool.worker import PoolWorker
 from styleavatar_core.errors import EngineUnavailableError, RenderError
 from styleavatar_core.types import FaceParameters
@@ -59,7 +59,7 @@ class Lane:
         entry: AvatarEntry,
         reservation: Reservation | None = None,
         find_refuge: Callable[[Lane], PoolWorker | None] = lambda lane: None,
-        film_share: Callable[[PoolWorker], float] = lambda worker: 1.0,
+        film_share: Callable[[Reservations], float] = lambda live: 1.0,
     ) -> None:
         """Leads to a worker.
 
@@ -68,7 +68,7 @@ class Lane:
             entry: The avatar.
             reservation: What is set aside there, if anything.
             find_refuge: Finds a place to move to, if there is a better one than to wait here.
-            film_share: Says what live streams leave of a worker's time.
+            film_share: Says what the live streams of a worker leave of its time.
         """
         self.worker = worker
         self.entry = entry
@@ -128,10 +128,13 @@ class Lane:
         time. Without them nobody waits.
         """
         now_s = time.perf_counter()
-        if self.reservation is None or self.reservation.is_live or not self.worker.reserved.live():
+        if self.reservation is None or self.reservation.is_live:
+            return now_s
+        live = self.worker.reserved.live()
+        if not live:
             return now_s
         frame_s = self.worker.reserved.frame_s(self.entry)
-        return self.worker.film_pace.take(now_s, frame_s / self._film_share(self.worker))
+        return self.worker.film_pace.take(now_s, frame_s / self._film_share(live))
 
     def ask(
         self,

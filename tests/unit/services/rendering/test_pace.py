@@ -35,7 +35,7 @@ def lanes(folder: Path, *are_live: bool) -> list[Lane]:
         options, StandBy(options), PoolLimits(1), metrics, costs, lambda avatar_id: None
     )
     return [
-        Lane(worker, anna, Reservation(anna, 0.01, is_live), film_share=lambda worker: 0.5)
+        Lane(worker, anna, Reservation(anna, 0.01, is_live), film_share=lambda live: 0.5)
         for is_live in are_live
     ]
 
