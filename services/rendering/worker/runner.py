@@ -152,7 +152,7 @@ class Runner:
                 )
             self._loaded[key] = renderer
         load_s = time.perf_counter() - started
-        logger.info("avatar loaded", extra={"avatar_id": key[0], "load_s": load_s})
+        logger.info("avatar loaded", extra={"avatar_id": key[0], "load_s": round(load_s, 3)})
         return {"load_s": load_s, "size_bytes": int(self._loaded[key].memory_bytes)}
 
     def _opened(self, avatar_id: str, path: Path) -> Renderer:

@@ -61,6 +61,17 @@ def render(runner: Runner, arena: SharedArena, name: str, slot: int = 0, revisio
     return answer
 
 
+def test_the_log_tells_a_load_in_milliseconds_and_no_finer(
+    runner: Runner, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="services.rendering.worker.runner")
+    for name in NAMES:
+        load(runner, tmp_path, name)
+    told = [vars(record)["load_s"] for record in caplog.records]
+    assert len(told) == len(NAMES)
+    assert told == [round(seconds, 3) for seconds in told]
+
+
 def test_a_picture_lands_in_the_slot_of_its_face(
     runner: Runner, arena: SharedArena, tmp_path: Path
 ) -> None:
