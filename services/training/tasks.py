@@ -228,7 +228,8 @@ class TrainingRun:
             error=error,
             finished_time=datetime.now(UTC),
         )
-        logger.info("job ends", extra={"state": state, "reason": error.reason if error else ""})
+        why = {"reason": error.reason} if error else {}
+        logger.info("job ends", extra={"state": state, **why})
         return True
 
     def _clean_after_deletion(self, job: TrainingJob) -> None:

@@ -64,3 +64,16 @@ def test_a_training_whose_job_was_deleted_says_so(
     run = TrainingRun(records, JobFolders(tmp_path / "jobs"), store, reports=records)
     assert run.run("job-1", make)
     assert "the job is deleted" in caplog.text
+
+
+def test_a_job_that_succeeds_is_logged_without_a_reason(
+    records: JobRecords, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="services.training.tasks")
+    create_job(records)
+    store = AvatarStore(tmp_path / "avatars")
+    run = TrainingRun(records, JobFolders(tmp_path / "jobs"), store, reports=records)
+    assert run.run("job-1", make_at_once)
+    (end,) = [record for record in caplog.records if record.message == "job ends"]
+    assert vars(end)["state"] is JobState.SUCCEEDED
+    assert "reason" not in vars(end)
