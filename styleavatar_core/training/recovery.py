@@ -4,13 +4,15 @@
 Three things go wrong: numbers that are none, a reconstruction that gets worse and worse, and a
 discriminator so sure that the networks learn nothing from it. The training then goes back to its
 last good checkpoint, see ``good_checkpoint``. A rate that was too high is halved; the fourth time
-the training is given up, and goes on from there when a person runs it again. A discriminator that
-wins learns half as fast and counts half; the third time it is left out.
+without getting past where it diverged before, the training is given up, and goes on from there when
+a person runs it again. A discriminator that wins learns half as fast and counts half; the third
+time it is left out.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 
@@ -78,16 +80,15 @@ def recover(saved: Clock, now: Clock, trouble: Trouble) -> Clock:
         trouble: What it is.
     """
     recoveries = (*now.recoveries, Recovery(str(trouble), now.step, saved.step))
-    causes = [recovery.cause for recovery in recoveries]
     rate_factor, judge_factor = now.rate_factor, now.judge_factor
     given_up_count = now.given_up_count
     if trouble is Trouble.JUDGE_WON:
-        is_last = causes.count(trouble) > _MAX_GENTLER_JUDGES
+        win_count = sum(recovery.cause == trouble for recovery in recoveries)
+        is_last = win_count > _MAX_GENTLER_JUDGES
         judge_factor = 0.0 if is_last else judge_factor / 2
     else:
         rate_factor /= 2
-        tried = causes[given_up_count:]
-        if len(tried) - tried.count(Trouble.JUDGE_WON) > _MAX_DIVERGENCES:
+        if _divergence_count(recoveries[given_up_count:]) > _MAX_DIVERGENCES:
             given_up_count = len(recoveries)
     logger.warning("training goes back to a good checkpoint: %s", recoveries[-1])
     return replace(
@@ -102,6 +103,17 @@ def recover(saved: Clock, now: Clock, trouble: Trouble) -> Clock:
     )
 
 
+def _divergence_count(recoveries: Sequence[Recovery]) -> int:
+    """Counts the divergences since a good checkpoint lay past all earlier ones."""
+    count, farthest = 0, 0
+    for recovery in recoveries:
+        if recovery.cause == Trouble.JUDGE_WON:
+            continue
+        count = 1 if recovery.back_to_step > farthest else count + 1
+        farthest = max(farthest, recovery.step)
+    return count
+
+
 def require_another_try(clock: Clock) -> None:
     """Refuses to go on with a training that is given up.
 
@@ -112,8 +124,9 @@ def require_another_try(clock: Clock) -> None:
         return
     last = clock.recoveries[-1]
     raise TrainingError(
-        f"the training diverged {_MAX_DIVERGENCES + 1} times, the last time at step {last.step} "
-        f"({last.cause}): run the same again to go on from step {last.back_to_step} with a learning"
-        f" rate that is {clock.rate_factor:g} of the usual one; if that does not help, use a larger"
-        " --batch-size, on a GPU --precision fp32, or another clip"
+        f"the training diverged {_MAX_DIVERGENCES + 1} times without getting on, the last time at "
+        f"step {last.step} ({last.cause}): run the same again to go on from step "
+        f"{last.back_to_step} with a learning rate that is {clock.rate_factor:g} of the usual one; "
+        "if that does not help, use a larger --batch-size, on a GPU --precision fp32, or another "
+        "clip"
     )

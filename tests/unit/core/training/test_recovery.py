@@ -86,21 +86,34 @@ def test_a_discriminator_that_wins_becomes_gentler_and_is_then_left_out():
 
 
 def test_divergence_halves_the_rate_until_it_is_given_up():
-    now = Clock()
+    now = Clock(step=9)
     for factor in (0.5, 0.25, 0.125):
-        now = recover(Clock(), now, Trouble.LOSS_ROSE)
+        now = replace(recover(Clock(), now, Trouble.LOSS_ROSE), step=9)
         assert now.rate_factor == factor
     now = recover(Clock(), now, Trouble.JUDGE_WON)  # does not count as a divergence
     assert (now.rate_factor, now.is_given_up) == (0.125, False)
     now = recover(Clock(step=7), replace(now, step=9), Trouble.NOT_FINITE)
     assert now.is_given_up
-    told = r"4 times, the last time at step 9 .* from step 7 with a learning rate that is 0.0625 of"
+    told = (
+        r"4 times without getting on, .* at step 9 .* step 7 with a learning rate that is 0.0625 of"
+    )
     with pytest.raises(TrainingError, match=told):
         require_another_try(now)
     for _ in range(3):  # when it is tried again
         now = recover(Clock(), now, Trouble.NOT_FINITE)
         assert not now.is_given_up
     assert recover(Clock(), now, Trouble.NOT_FINITE).is_given_up
+
+
+def test_a_training_that_gets_past_its_divergences_is_not_given_up():
+    now = Clock()
+    for step in (100, 300, 500, 700, 900, 1100):  # each time from past where it diverged before
+        now = recover(Clock(step=step - 50), replace(now, step=step), Trouble.LOSS_ROSE)
+        assert not now.is_given_up
+    for step in (1060, 1150, 1080):  # of these none is past all of them
+        assert not now.is_given_up
+        now = recover(Clock(step=1050), replace(now, step=step), Trouble.NOT_FINITE)
+    assert now.is_given_up
 
 
 def test_what_is_gone_back_to_may_be_older_than_an_interruption_that_is_still_counted():
