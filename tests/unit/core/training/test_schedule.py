@@ -55,6 +55,12 @@ def test_a_quality_that_rises_takes_the_whole_budget():
     assert stopped_by(clock, TrainConfig()) == "time"
 
 
+def test_rounding_makes_no_look_late():
+    config = replace(CONFIG, step_count=40, evaluation_share=0.025)
+    _, looks = look_until(lambda step: 20 + step, config)
+    assert looks == [*range(1, 41)]
+
+
 def test_a_quality_that_stands_still_begins_the_final_part_at_once():
     clock, _ = look_until(lambda step: min(20 + step / 10, 22.1))  # rises for 21 steps
     # At step 32 the looks at 28 and 32 gain little on those at 20 and 24: 32 is 5/8 of 51.2.
