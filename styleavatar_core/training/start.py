@@ -94,25 +94,26 @@ def require_same_preset(source: Path, config: GeneratorConfig) -> None:
         AssetError: It cannot be read.
         InvalidInputError: It belongs to another preset.
     """
+    _read_start(source, config)
+
+
+def _read_start(source: Path, config: GeneratorConfig) -> tuple[Path, Tensors | None]:
+    """Returns the checkpoint, or the bundle and its weights, if they are of the preset."""
     place = find_start(source)
     if place.suffix != CHECKPOINT_SUFFIX:
-        _read_generator(source, config)
-        return
+        # Compared with their sha256.
+        weights = read_bundle(place, verify=False).generator()
+        with torch.device("meta"):
+            generator = PortraitGenerator(config)
+        if _shapes(generator) != {name: x.shape for name, x in weights.items()}:
+            raise _another_preset(source, config)
+        return place, weights
     with torch.device("meta"):
         networks, judge = AvatarNetworks(config), Discriminator(config.discriminator)
     is_same = _shapes(networks) == _without_starts(read_shapes(place, "average"))
     if not (is_same and _shapes(judge) == read_shapes(place, "judge")):
         raise _another_preset(source, config)
-
-
-def _read_generator(source: Path, config: GeneratorConfig) -> Tensors:
-    """Reads the weights that a bundle has, compared with their sha256 and with the preset."""
-    weights = read_bundle(find_start(source), verify=False).generator()
-    with torch.device("meta"):
-        generator = PortraitGenerator(config)
-    if _shapes(generator) != {name: x.shape for name, x in weights.items()}:
-        raise _another_preset(source, config)
-    return weights
+    return place, None
 
 
 def _another_preset(source: Path, config: GeneratorConfig) -> InvalidInputError:
@@ -143,13 +144,11 @@ def start_from_avatar(trainer: Trainer, source: Path) -> None:
         AssetError: It cannot be read.
         InvalidInputError: It belongs to another preset.
     """
-    place = find_start(source)
-    if place.suffix == CHECKPOINT_SUFFIX:
-        require_same_preset(source, trainer.networks.config)
+    place, weights = _read_start(source, trainer.networks.config)
+    if weights is None:
         read_module(place, "average", trainer.networks, besides=STARTS)
         read_module(place, "judge", trainer.judge)
     else:
-        weights = _read_generator(source, trainer.networks.config)
         state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
         trainer.networks.generator.load_state_dict(state)
     trainer.average.networks.load_state_dict(trainer.networks.state_dict())
