@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``training.jsonl``: a row of figures about once a second, of one training from its first step."""
+"""``training.jsonl``: a row of figures about once a second, of one training from its first step.
+
+Steps that are gone back from and done again have rows of both; ``elapsed_s`` always goes on.
+"""
 
 from __future__ import annotations
 
