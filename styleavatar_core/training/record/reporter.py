@@ -149,7 +149,7 @@ class TrainingReporter:
             Progress(
                 stage="training",
                 fraction=1.0,
-                message=f"{clock.step} steps done",
+                message=f"finished at step {clock.step}",
                 step=clock.step,
                 eta_s=0.0,
                 psnr_db=self._psnr_db,
