@@ -18,7 +18,7 @@ class LossWeights:
     l1: float = 1.0
     perceptual: float = 0.1  # VGG19, when its weights are given
     structure: float = 3.0  # stands in for the perceptual loss when they are not
-    mask: float = 0.3
+    mask: float = 3.0  # with less shoulders are taken for the room for hundreds of steps
     adversarial: float = 0.05
 
 

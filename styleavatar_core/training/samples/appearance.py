@@ -22,9 +22,11 @@ from styleavatar_core.raster.software import interpolate, rasterize
 from styleavatar_core.types import ByteArray, FloatArray
 
 _FRAME_COUNT = 128
-_MARGIN_SHARE = 0.02  # of the canvas: mattes are soft and end a little too early
 _PERSON_LEVEL = 12  # of 255: more than this is the person
-_NEAR_WEIGHT = 0.05  # of background so close to the person
+# Mattes end a little too early and leave strands out. What is farther from the person than this
+# share of the canvas is surely the room; the nearer, the less a frame counts.
+_NEAR_SHARE = 0.05
+_NEAREST_WEIGHT = 0.001
 _REFINEMENT_LIMIT = 12  # each makes the texture sharper; more of them learn the tracking's noise
 _JUDGED_FRAME_STEP = 8  # of the frames, one in so many tells whether the texture is sharp enough
 _MATTE_POWER = 8  # what is half transparent, outlines, shows the room too and hardly counts
@@ -45,13 +47,11 @@ def backplate(dataset: AvatarDataset) -> ByteArray:
         (S, S, 3) uint8 RGB, the canvas.
     """
     side = dataset.frames.shape[1]
-    margin = max(1, round(_MARGIN_SHARE * side))
-    grow = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
     total, weight = np.zeros((side, side, 3)), np.zeros((side, side))
     for index in _spread_frames(dataset):
-        matte = np.ascontiguousarray(dataset.masks[index])
-        is_near = cv2.dilate(matte, grow) > _PERSON_LEVEL
-        seen = np.where(is_near, _NEAR_WEIGHT, 1.0) * (matte <= _PERSON_LEVEL)
+        is_room = (dataset.masks[index] <= _PERSON_LEVEL).astype(np.uint8)
+        away = cv2.distanceTransform(is_room, cv2.DIST_L2, 5) / (_NEAR_SHARE * side)
+        seen = np.clip(np.minimum(away, 1.0) ** 4, _NEAREST_WEIGHT, None) * is_room
         total += dataset.frames[index] * seen[..., None]
         weight += seen
     return _picture(_mean(total, weight))

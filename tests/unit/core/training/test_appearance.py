@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -23,6 +25,19 @@ def test_backplate_shows_what_is_behind_the_person(tiny_dataset):
     assert (
         error[always_hidden].max() < 40
     )  # filled from around, not with the person (220, 150, 120)
+
+
+def test_strands_that_mattes_leave_out_do_not_stay_in_the_room(tmp_path: Path) -> None:
+    without = backplate(write_prepared_clip(tmp_path, size_px=256)).astype(int)
+    frames = np.load(tmp_path / "frames.npy", mmap_mode="r+")
+    rows, columns = (np.indices(frames.shape[1:3]) + 0.5) / frames.shape[1]
+    for index, frame in enumerate(frames):  # a dark outline of two pixels, as far off the disc
+        away = (np.hypot(columns - 0.5 - 0.08 * np.sin(index), rows - 0.5) - 0.2) * len(frame)
+        frame[(away >= 2) & (away < 4)] = 0
+    frames.flush()
+    left = np.abs(backplate(AvatarDataset(tmp_path)) - without).max(axis=2)
+    assert left.max() < 25
+    assert (left > 10).mean() < 0.005
 
 
 def pattern(uv: np.ndarray) -> ByteArray:
