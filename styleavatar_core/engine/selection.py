@@ -121,7 +121,7 @@ def open_judged(avatar: OpeningAvatar, name: str, precision: str) -> RenderEngin
             forget_deleted(avatar.cache, bundle.digest)
     info = engine.info
     told = {"backend": info.backend, "version": info.version, "precision": info.precision}
-    logger.info("engine opened", extra={**told, "why": info.note})
+    logger.info("engine opened", extra=told | ({"why": info.note} if info.note else {}))
     return engine
 
 
