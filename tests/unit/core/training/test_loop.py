@@ -242,7 +242,7 @@ def test_a_loss_that_rises_leads_back_to_before_it_rose_and_says_so(tmp_path, ca
 
 
 def test_a_rate_at_which_the_first_losses_explode_is_halved(tiny_dataset, tmp_path):
-    clock = long_training(tiny_dataset, tmp_path, adversarial_start=1.0, learning_rate=0.5)
+    clock = long_training(tiny_dataset, tmp_path, adversarial_start=1.0, learning_rate=0.6)
     assert {recovery.cause for recovery in clock.recoveries} == {"loss rose"}
     assert all(recovery.step < 50 for recovery in clock.recoveries)
     assert clock.step == 150
