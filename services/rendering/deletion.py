@@ -8,6 +8,7 @@ whether anybody asks for it or not. What went while no service ran goes when one
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Protocol
 
@@ -60,7 +61,13 @@ def forget_deleted_before(catalog: AvatarCatalog, cache: EngineCache) -> bool:
     """
     is_gone = True
     present = {entry.digest for entry in catalog.list()}
-    for digest in cache.served() - present:
+    try:
+        served = cache.served()
+    except OSError as error:  # which keeps nobody in memory
+        extra = {"folder": str(cache.folder), "reason": str(error)}
+        logger.error("engines of deleted avatars cannot be looked for", extra=extra)
+        return False
+    for digest in served - present:
         try:
             cache.forget(digest)
         except OSError as error:
@@ -108,5 +115,8 @@ async def _is_unloaded(entry: AvatarEntry, catalog: AvatarCatalog, workers: Work
 
 def _mark(entries: list[AvatarEntry], cache: EngineCache) -> None:
     """Notes whose engines a service may keep, for the services after it."""
-    for digest in {entry.digest for entry in entries} - cache.served():
+    digests = {entry.digest for entry in entries}
+    with contextlib.suppress(OSError):  # who cannot see the notes makes them all once more
+        digests -= cache.served()
+    for digest in digests:
         cache.mark_served(digest)

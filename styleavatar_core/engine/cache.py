@@ -192,8 +192,15 @@ class EngineCache:
             (self.folder / f"{digest}{_SERVED_SUFFIX}").touch()
 
     def served(self) -> set[str]:
-        """Returns the digests that :meth:`mark_served` was given and that were not forgotten."""
-        return {path.stem for path in self.folder.glob(f"*{_SERVED_SUFFIX}")}
+        """Returns the digests that :meth:`mark_served` was given and that were not forgotten.
+
+        Raises:
+            OSError: The folder is there and cannot be listed.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            paths = list(self.folder.iterdir())  # unlike glob, which finds nothing then
+            return {path.stem for path in paths if path.suffix == _SERVED_SUFFIX}
+        return set()
 
     def _entries(self) -> list[Path]:
         """Returns the complete entries and notes, longest unused first."""

@@ -225,3 +225,11 @@ def test_one_file_that_stays_keeps_no_other_of_a_deleted_person(tmp_path: Path) 
     obstacle.rmdir()
     cache.forget("a" * 64)
     assert cache.served() == set()
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    assert EngineCache(tmp_path / "missing").served() == set()
+    folder = tmp_path / "engines"
+    folder.symlink_to(folder)  # leads nowhere, for root neither
+    with pytest.raises(OSError, match="engines"):
+        EngineCache(folder).served()

@@ -126,6 +126,26 @@ def test_what_is_deleted_while_no_service_runs_is_forgotten_at_the_next_start(
     assert cache.served() == {keys["carla"].digest}
 
 
+def test_engines_that_cannot_be_seen_now_are_looked_for_later_and_keep_nobody_in_memory(
+    tmp_path: Path,
+) -> None:
+    cache, real = EngineCache(tmp_path / "engines"), tmp_path / "real"
+    key = CacheKey("f" * 64, "onnxruntime", "1.0")  # of an avatar that was deleted before
+    EngineCache(real).replace(key, b"weights")
+    EngineCache(real).mark_served(key.digest)
+    cache.folder.symlink_to(cache.folder)  # leads nowhere, for root neither
+    write_fake_bundle(tmp_path / "avatars" / "anna", 1)
+    catalog, workers = AvatarCatalog(AvatarStore(tmp_path / "avatars")), Workers()
+    assert not forget_deleted_before(catalog, cache)
+    shutil.rmtree(tmp_path / "avatars" / "anna")
+    asyncio.run(forget_deleted(catalog, workers, cache))
+    assert workers.forgotten == ["anna"]
+    cache.folder.unlink()
+    real.rename(cache.folder)
+    assert forget_deleted_before(catalog, cache)
+    assert not list(cache.folder.glob("*.engine"))
+
+
 def test_engines_that_cannot_be_removed_keep_nobody_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
