@@ -13,9 +13,10 @@ import hashlib
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -42,6 +43,7 @@ FEATURES_NAME = "features.safetensors"
 PREVIEW_NAME = "preview.jpg"
 HELD_OUT_NAME = "held_out.safetensors"
 
+Made = TypeVar("Made")
 
 # Waits for tensors by name, and for what waits for their comparison: it raises ``AssetError``, and
 # must have returned before anything made of them is used.
@@ -100,10 +102,15 @@ class AvatarBundle:
         expressions = self.manifest.face_model().expression_basis.shape[2]
         return unpack_held_out(self._tensors(HELD_OUT_NAME), self.manifest.model_id, expressions)
 
+    def contents(self) -> Iterator[tuple[str, bytes]]:
+        """Reads all files, one after the other, each with its name and compared with its sha256."""
+        for name in sorted([MANIFEST_NAME, *self.manifest.files]):
+            yield name, self._read(name)
+
     def _read(self, name: str) -> bytes:
-        entry = self._entry(name)
+        sha256 = self.digest if name == MANIFEST_NAME else self._entry(name).sha256
         data = read_member(self.path, name)
-        check_digest(self.path, name, hashlib.sha256(data).hexdigest(), entry)
+        check_digest(self.path, name, hashlib.sha256(data).hexdigest(), sha256)
         return data
 
     def _entry(self, name: str) -> BundleFile:
@@ -211,24 +218,51 @@ def read_bundle(path: Path | str, *, verify: bool = True) -> AvatarBundle:
         AssetError: It is damaged, tampered with, or of a newer version.
     """
     path = Path(path)
+    if verify:
+        return use_bundle(path, _verified)
     if not path.exists():
         raise NotFoundError(f"there is no avatar bundle at {path}")
     data = read_member(path, MANIFEST_NAME)
-    bundle = AvatarBundle(path, _parse_manifest(path, data), hashlib.sha256(data).hexdigest())
-    if verify:
-        for name, entry in bundle.manifest.files.items():
-            digest = hashlib.sha256(read_member(path, name)).hexdigest()
-            check_digest(path, name, digest, entry)
-    return bundle
+    return AvatarBundle(path, _parse_manifest(path, data), hashlib.sha256(data).hexdigest())
+
+
+def use_bundle(path: Path, use: Callable[[AvatarBundle], Made]) -> Made:
+    """Makes something of a bundle; once more if another has taken its place meanwhile.
+
+    Args:
+        path: Directory or zip file.
+        use: Makes it of a bundle whose files have not been compared yet.
+
+    Raises:
+        NotFoundError: There is no such bundle.
+        AssetError: It is damaged, tampered with, or of a newer version.
+    """
+    bundle = read_bundle(path, verify=False)
+    try:
+        return use(bundle)
+    except AssetError:
+        if bundle.is_there():
+            raise
+    return use(read_bundle(path, verify=False))
 
 
 def pack_bundle(folder: Path, zip_path: Path) -> Path:
-    """Writes the one-file form of a bundle directory."""
-    bundle = read_bundle(folder)
-    with zipfile.ZipFile(zip_path, "w", zipfile.ZIP_STORED) as archive:
-        for name in sorted([MANIFEST_NAME, *bundle.manifest.files]):
-            archive.write(Path(folder) / name, name)
-    return zip_path
+    """Writes the one-file form of a bundle directory: just what was compared with its sha256."""
+
+    def pack(bundle: AvatarBundle) -> Path:
+        with zipfile.ZipFile(zip_path, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in bundle.contents():
+                archive.writestr(name, data)
+        return zip_path
+
+    return use_bundle(Path(folder), pack)
+
+
+def _verified(bundle: AvatarBundle) -> AvatarBundle:
+    """Returns a bundle, all of whose files have been compared with their sha256."""
+    for _ in bundle.contents():
+        pass
+    return bundle
 
 
 def _parse_manifest(path: Path, data: bytes) -> AvatarManifest:

@@ -49,19 +49,19 @@ def read_member(path: Path, name: str) -> bytes:
         return file.read()
 
 
-def check_digest(path: Path, name: str, digest: str, entry: BundleFile) -> None:
+def check_digest(path: Path, name: str, digest: str, sha256: str) -> None:
     """Compares what was read with what was written.
 
     Args:
         path: The bundle.
         name: Of its file.
         digest: sha256 of what was read, in hexadecimal digits.
-        entry: What the manifest says of the file.
+        sha256: Of what was written.
 
     Raises:
         AssetError: It is something else.
     """
-    if digest != entry.sha256:
+    if digest != sha256:
         raise AssetError(
             f"{name} in {path.name} is not what was written (its sha256 differs); the bundle is "
             "damaged or was tampered with: fetch it again",
@@ -95,7 +95,7 @@ def read_beside(path: Path, name: str, entry: BundleFile) -> Future[tuple[ByteAr
                     file.readinto(piece)  # all of it; less only of a file that has just changed
                     checker.submit(digest.update, piece)
             return contents, checker.submit(
-                lambda: check_digest(path, name, digest.hexdigest(), entry)
+                lambda: check_digest(path, name, digest.hexdigest(), entry.sha256)
             )
         finally:
             checker.shutdown(wait=False)  # when it is done

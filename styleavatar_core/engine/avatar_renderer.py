@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import torch
 
-from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle
+from styleavatar_core.avatar.bundle import AvatarBundle, use_bundle
 from styleavatar_core.avatar.conditioning import ConditioningRenderer
 from styleavatar_core.avatar.manifest import AvatarManifest
 from styleavatar_core.avatar.person_window import PersonWindow
-from styleavatar_core.engine.base import HOME, EngineInfo, Pictures
+from styleavatar_core.engine.base import HOME, EngineInfo, Pictures, RenderEngine
 from styleavatar_core.engine.calibration import CalibrationMemory, recall_batch_limit
 from styleavatar_core.engine.device_renderer import DeviceRenderer
 from styleavatar_core.engine.host_renderer import HostRenderer, MovedRenderer
@@ -98,10 +98,15 @@ class AvatarRenderer:
         # The device first: asking it may begin with libraries that no avatar brought.
         device_before = _device_bytes()
         host_before = _resident_bytes()
-        bundle = read_bundle(path, verify=False)  # what is read is verified then
+
+        def open_bundle(bundle: AvatarBundle) -> tuple[AvatarBundle, RenderEngine]:
+            return bundle, open_engine(
+                bundle, backend, precision=precision, thread_count=thread_count
+            )
+
+        bundle, self._engine = use_bundle(path, open_bundle)
         self.manifest: AvatarManifest = bundle.manifest
         self.digest = bundle.digest
-        self._engine = open_engine(bundle, backend, precision=precision, thread_count=thread_count)
         with contextlib.ExitStack() as undo:  # what is left in memory would be missed by others
             undo.callback(self._engine.close)
             self._prepare(bundle, undo)

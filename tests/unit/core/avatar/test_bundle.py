@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from styleavatar_core.avatar import bundle
 from styleavatar_core.avatar.bundle import pack_bundle, read_bundle, write_bundle
 from styleavatar_core.avatar.bundle_files import parse_tensors
 from styleavatar_core.avatar.manifest import AvatarManifest, AvatarMethods, AvatarSource
@@ -91,6 +92,28 @@ def test_a_bundle_knows_whether_it_is_still_there(folder, tmp_path, manifest):
     assert newer.is_there()
     shutil.rmtree(folder)
     assert not newer.is_there()
+
+
+@pytest.mark.parametrize("use", [read_bundle, lambda folder: pack_and_read(folder)])
+def test_a_bundle_that_is_replaced_while_it_is_read_is_read_again(
+    folder, manifest, monkeypatch, use
+):
+    check = bundle.check_digest
+
+    def check_and_replace(*arguments):
+        check(*arguments)
+        monkeypatch.setattr(bundle, "check_digest", check)  # once
+        parts = {"features": {"b": GENERATOR["a.weight"]}, "preview_jpeg": b"another"}
+        write_bundle(folder, manifest, generator={"a.weight": np.ones((9, 9))}, **parts)
+
+    monkeypatch.setattr(bundle, "check_digest", check_and_replace)
+    found = use(folder)
+    assert found.digest == read_bundle(folder).digest
+    assert found.preview() == b"another"
+
+
+def pack_and_read(folder):
+    return read_bundle(pack_bundle(folder, folder.with_suffix(".zip")))
 
 
 def test_one_changed_byte_is_refused_with_the_reason(folder):

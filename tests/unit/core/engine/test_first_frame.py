@@ -4,6 +4,7 @@
 import weakref
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,6 +38,23 @@ def test_damaged_tensors_are_refused(tmp_path: Path, backend: str, name: str, pl
     tensors.write_bytes(contents)
     with pytest.raises(AssetError, match="its sha256 differs"):
         AvatarRenderer(path, backend=backend, thread_count=1)
+
+
+def test_a_bundle_that_is_replaced_while_it_is_opened_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_nano_bundle(tmp_path / "avatar", seed=1)
+    read_pieces = bundle_files.read_beside
+
+    def replace_and_read(*arguments: Any) -> Future[tuple[ByteArray, Future[None]]]:
+        monkeypatch.setattr(bundle, "read_beside", read_pieces)  # once
+        write_nano_bundle(path, seed=2)
+        return read_pieces(*arguments)
+
+    monkeypatch.setattr(bundle, "read_beside", replace_and_read)
+    renderer = AvatarRenderer(path, backend="torch", thread_count=1)
+    assert renderer.digest == read_bundle(path).digest
+    renderer.close()
 
 
 @pytest.mark.parametrize("preset", ["nano", "lite"])
