@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from services.gateway.description import describe_problems
 from services.gateway.errors import answer_error, install_error_handlers
 from services.gateway.housekeeping import start_housekeeping
 from services.gateway.other_sites import refuse_other_sites
+from services.gateway.places import Places
 from services.gateway.routers import avatars, jobs, system
 from services.gateway.settings import GatewaySettings
 from styleavatar_core import __version__
@@ -73,7 +73,16 @@ def make_app(settings: GatewaySettings, metrics: GatewayMetrics | None = None) -
         folders=folders,
         store=store,
         metrics=metrics or GatewayMetrics(),
-        upload_places=asyncio.Semaphore(settings.upload_count_limit),
+        upload_places=Places(
+            settings.upload_count_limit,
+            taken_by="as many videos are being uploaded",
+            reason="TOO_MANY_UPLOADS",
+        ),
+        download_places=Places(
+            settings.download_count_limit,
+            taken_by="as many avatars are being fetched",
+            reason="TOO_MANY_DOWNLOADS",
+        ),
         api_keys=ApiKeys(settings.api_keys_file) if settings.api_keys_file else None,
     )
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,6 +18,7 @@ from services.common.job_records import JobRecords
 from services.common.metrics import GatewayMetrics
 from services.common.security import ApiKeys
 from services.common.storage import AvatarStore, JobFolders
+from services.gateway.places import Places
 from services.gateway.settings import GatewaySettings
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class Parts:
         folders: Files of jobs.
         store: Finished avatars.
         metrics: The gateway's metrics.
-        upload_places: One for each upload that may be under way.
+        upload_places: Of uploads.
+        download_places: Of bundles that are fetched.
         api_keys: Keys that callers must show; None lets everybody in.
     """
 
@@ -47,7 +48,8 @@ class Parts:
     folders: JobFolders
     store: AvatarStore
     metrics: GatewayMetrics
-    upload_places: asyncio.Semaphore
+    upload_places: Places
+    download_places: Places
     api_keys: ApiKeys | None
 
     def enqueue(self, job_id: str) -> None:

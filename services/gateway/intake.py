@@ -20,15 +20,13 @@ from services.gateway.dependencies import Parts
 from services.gateway.schemas import DEFAULT_MINUTES
 from services.gateway.upload import FORM_BYTES_LIMIT, UploadReader, broken_off, too_large
 from styleavatar_core.data.video import probe_for_training
-from styleavatar_core.errors import ConflictError, InvalidInputError, OverloadedError
+from styleavatar_core.errors import ConflictError, InvalidInputError
 from styleavatar_core.provenance.consent import make_consent
 
 logger = logging.getLogger(__name__)
 
 # Fields of an upload's form beside the video.
 TEXT_FIELDS = ("consent", "consent_subject", "consent_given_by", "source", "preset", "minutes")
-# Those who are refused send their video again from its beginning: not too soon.
-_RETRY_DELAY_S = 10.0
 
 
 async def take_upload(request: Request, parts: Parts) -> TrainingJob:
@@ -39,14 +37,7 @@ async def take_upload(request: Request, parts: Parts) -> TrainingJob:
         OverloadedError: As many as may be under way are.
         ConflictError: It cannot be kept.
     """
-    if parts.upload_places.locked():
-        raise OverloadedError(
-            "as many videos are being uploaded as this server takes at once"
-            f" ({parts.settings.upload_count_limit}); send yours again later",
-            retry_delay_s=_RETRY_DELAY_S,
-            reason="TOO_MANY_UPLOADS",
-        )
-    async with parts.upload_places:
+    with parts.upload_places.one():
         try:
             return await _keep(request, parts)
         except OSError as error:

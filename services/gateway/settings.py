@@ -25,6 +25,11 @@ class GatewaySettings(RedisSettings, CallerSettings):
     upload_idle_timeout_s: float = Field(
         default=60.0, gt=0, description="An upload of which nothing comes for so long is ended."
     )
+    download_count_limit: int = Field(
+        default=8,
+        ge=1,
+        description="Avatars fetched as zip files at once; more are refused, to try again later.",
+    )
     minutes_limit: float = Field(
         default=1440.0, gt=0, description="Longest training time that may be asked for, in minutes."
     )

@@ -106,7 +106,8 @@ def delete_avatar(avatar_id: str, parts: PartsDependency) -> Response:
 @router.get("/{avatar_id}/bundle", response_class=BundleResponse, status_code=200)
 def get_bundle(avatar_id: str, parts: PartsDependency) -> BundleResponse:
     """Fetches a ready avatar as one zip file."""
-    return BundleResponse(parts.store, _ready_path(parts, avatar_id), SYNTHETIC)
+    path = _ready_path(parts, avatar_id)
+    return BundleResponse(parts.store, path, SYNTHETIC, parts.download_places)
 
 
 @router.get("/{avatar_id}/preview.jpg", response_class=FileResponse)
