@@ -3,25 +3,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp
 
-from services.common.metrics import GatewayMetrics
 from services.common.storage import AvatarStore
-from services.gateway.app import make_app
 from services.gateway.intake import TEXT_FIELDS
-from services.gateway.settings import GatewaySettings
-from styleavatar_core.avatar.bundle_files import check_digest
 from tests.fakes.bundle import write_fake_bundle
 from tests.integration.job_system import CONSENT, JobSystem, wait_for, write_audio, write_clip
 
@@ -141,43 +132,6 @@ def test_a_caller_who_hangs_up_in_the_middle_of_an_upload(system: JobSystem) -> 
     assert system.stack_traces() == ""
 
 
-def ask(app: ASGIApp, path: str) -> httpx.Response:
-    """Asks a gateway in this process."""
-
-    async def get() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.get(path)
-
-    return asyncio.run(get())
-
-
-def test_a_queue_that_does_not_answer_is_away(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"redis://127.0.0.1:{silent.getsockname()[1]}?socket_timeout=0.1"
-        settings = GatewaySettings(redis_url=url, data_folder=tmp_path)
-        answer = ask(make_app(settings, GatewayMetrics(CollectorRegistry())), "/v1/avatars")
-    assert (answer.status_code, answer.json()["reason"]) == (503, "QUEUE_AWAY")
-
-
-def test_an_avatar_that_is_deleted_while_all_are_listed_is_left_out(
-    system: JobSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = GatewaySettings(redis_url=system.redis_url, data_folder=tmp_path)
-    app = make_app(settings, GatewayMetrics(CollectorRegistry()))
-    monkeypatch.setattr(app.state.parts.store, "list", lambda: ["gone"])
-    answer = ask(app, "/v1/avatars")
-    assert (answer.status_code, answer.json()) == (200, [])
-
-
-def test_what_a_gateway_was_deleting_when_it_ended_goes_when_one_starts(tmp_path: Path) -> None:
-    for kind in ("jobs", "avatars"):
-        (tmp_path / kind / ".trash-1").mkdir(parents=True)
-    settings = GatewaySettings(redis_url="redis://127.0.0.1:1", data_folder=tmp_path)
-    make_app(settings, GatewayMetrics(CollectorRegistry()))
-    assert [list((tmp_path / kind).iterdir()) for kind in ("jobs", "avatars")] == [[], []]
-
-
 def test_refused_uploads_leave_nothing_behind(system: JobSystem, clip: Path) -> None:
     system.upload(clip, consent="")
     assert list((system.data_folder / "jobs").iterdir()) == []
@@ -253,23 +207,6 @@ def test_nothing_stays_behind_of_a_bundle_that_cannot_be_packed(
         wait_for(lambda: not list(store.root.glob(".*")), timeout_s=10)
     finally:
         store.delete("damaged")
-
-
-def test_a_bundle_that_is_deleted_while_it_is_packed_is_not_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = AvatarStore(tmp_path / "avatars")
-    store.publish(write_fake_bundle(tmp_path / "bundle", mark=1), "packed")
-
-    def check_and_delete(*arguments: Any) -> None:
-        check_digest(*arguments)
-        store.delete("packed")  # when its first file has been read
-
-    monkeypatch.setattr("styleavatar_core.avatar.bundle.check_digest", check_and_delete)
-    settings = GatewaySettings(redis_url="redis://127.0.0.1:1", data_folder=tmp_path)
-    app = make_app(settings, GatewayMetrics(CollectorRegistry()))
-    answer = ask(app, "/v1/avatars/packed/bundle")
-    assert (answer.status_code, answer.json()["reason"]) == (404, "AVATAR_NOT_FOUND")
 
 
 def test_sigterm_ends_it_cleanly(tmp_path: Path) -> None:

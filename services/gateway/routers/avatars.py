@@ -69,7 +69,8 @@ def list_avatars(parts: PartsDependency) -> list[AvatarView]:
         except AssetError as error:
             logger.warning("avatar left out of the list", extra={"cause": str(error)})
     views += [_view_of_job(job) for job in jobs.values()]
-    return sorted(views, key=lambda view: view.created_time, reverse=True)
+    # By timestamp: a bundle of another program may say no time zone.
+    return sorted(views, key=lambda view: view.created_time.timestamp(), reverse=True)
 
 
 @router.get("/{avatar_id}")
@@ -146,6 +147,7 @@ def _ready_view(parts: Parts, avatar_id: str, job: TrainingJob | None) -> Avatar
     try:
         manifest = AvatarManifest.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
+        parts.store.path(avatar_id)  # what was deleted meanwhile is not found
         raise AssetError(f"the bundle of {avatar_id} is damaged: delete the avatar") from error
     return AvatarView(
         avatar_id=avatar_id,
