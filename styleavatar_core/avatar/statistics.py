@@ -178,21 +178,16 @@ class ParameterStatistics:
             AssetError: Something is missing or of another kind.
         """
         try:
-            spreads = {
-                name: Spread(**{k: np.array(v, np.float32) for k, v in values[name].items()})
-                for name in _GROUPS
-            }
+            spreads = {name: Spread(**_arrays(values[name])) for name in _GROUPS}
             # What bundles lack is from before it was measured: rotations tell nothing of the place.
-            told = values.get("place_by_rotation")
+            fit = values.get("place_by_rotation")
             statistics = cls(
                 model_id=str(values["model_id"]),
                 window=CropBox(*(float(v) for v in values["window"])),
                 neutral_expression=np.array(values["neutral_expression"], np.float32),
-                place_by_rotation=PlaceByRotation(
-                    **{k: np.array(v, np.float32) for k, v in told.items()}
-                )
-                if told
-                else PlaceByRotation.unknown(spreads["translation"]),
+                place_by_rotation=PlaceByRotation.unknown(spreads["translation"])
+                if fit is None
+                else PlaceByRotation(**_arrays(fit)),
                 closed_lip_gap=float(values.get("closed_lip_gap", 0.0)),  # lips touch at 0
                 **spreads,
             )
@@ -204,21 +199,26 @@ class ParameterStatistics:
     def _check(self) -> None:
         """Raises ``ValueError`` for what no training gives."""
         lengths = {**_LENGTHS, "expression": len(self.neutral_expression)}
-        for name in _GROUPS:
-            for part in Spread.__slots__:
-                numbers: FloatArray = getattr(getattr(self, name), part)
-                if numbers.shape != (lengths[name],) or not np.isfinite(numbers).all():
-                    raise ValueError(f"{name}.{part} is not {lengths[name]} finite numbers")
-        for part in PlaceByRotation.__slots__:
-            numbers = getattr(self.place_by_rotation, part)
-            shape = (2, 3) if part == "slopes" else (2,)
+        shapes: dict[tuple[str, str], tuple[int, ...]] = {
+            (name, part): (lengths[name],) for name in _GROUPS for part in Spread.__slots__
+        }
+        shapes |= {("place_by_rotation", part): (2,) for part in PlaceByRotation.__slots__}
+        shapes["place_by_rotation", "slopes"] = (2, 3)
+        for (name, part), shape in shapes.items():
+            numbers: FloatArray = getattr(getattr(self, name), part)
             if numbers.shape != shape or not np.isfinite(numbers).all():
-                raise ValueError(f"place_by_rotation.{part} is not {shape} finite numbers")
+                count = " x ".join(map(str, shape))
+                raise ValueError(f"{name}.{part} is not {count} finite numbers")
         scale = float(self.scale.mean[0])
         if not (math.isfinite(sum(self.neutral_expression)) and scale > 0):
             raise ValueError("a face at rest that is none, or a scale that is not positive")
         if not (self.window.half_size > 0 and math.isfinite(self.window.half_size)):
             raise ValueError("a window without size")
+
+
+def _arrays(values: dict[str, Any]) -> dict[str, FloatArray]:
+    """Returns plain lists as arrays, by name."""
+    return {name: np.array(numbers, np.float32) for name, numbers in values.items()}
 
 
 def measure_closed_lip_gap(parameters: Sequence[FaceParameters]) -> float:

@@ -51,7 +51,7 @@ def backplate(dataset: AvatarDataset) -> ByteArray:
     for index in _spread_frames(dataset):
         is_room = (dataset.masks[index] <= _PERSON_LEVEL).astype(np.uint8)
         away = cv2.distanceTransform(is_room, cv2.DIST_L2, 5) / (_NEAR_SHARE * side)
-        seen = np.clip(np.minimum(away, 1.0) ** 4, _NEAREST_WEIGHT, None) * is_room
+        seen = np.maximum(np.minimum(away, 1.0) ** 4, _NEAREST_WEIGHT) * is_room
         total += dataset.frames[index] * seen[..., None]
         weight += seen
     return _picture(_mean(total, weight))

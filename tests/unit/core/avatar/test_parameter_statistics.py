@@ -46,6 +46,7 @@ def test_statistics_survive_json() -> None:
         ("scale", {"mean": [], "std": [], "minimum": [], "maximum": []}),
         ("scale", {"mean": [-1.0], "std": [0.1], "minimum": [-1.0], "maximum": [1.0]}),
         ("translation", dict.fromkeys(("mean", "std", "minimum", "maximum"), [float("nan")] * 2)),
+        ("place_by_rotation", {}),
         ("place_by_rotation", {"constant": [0.0, 0.0]}),
         (
             "place_by_rotation",
