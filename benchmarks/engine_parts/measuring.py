@@ -64,6 +64,7 @@ def _measure_engine(
     case: Case, untrained: Untrained, sample: RenderInput, figures: Figures
 ) -> np.ndarray:
     """Measures an engine, and what comes beside it; returns the milliseconds of each call."""
+    keep_freed_memory()  # as the service does
     opening = Opening(case, untrained, sample)
     before = Held.now()
     start = time.perf_counter()

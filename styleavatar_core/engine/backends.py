@@ -19,6 +19,7 @@ from styleavatar_core.engine.calibration import CalibrationMemory, open_faster_f
 from styleavatar_core.engine.cuda.compiled import code_folder
 from styleavatar_core.engine.cuda.stream import gpu_name
 from styleavatar_core.engine.keeping import keep_beside
+from styleavatar_core.engine.onnx.constants import with_constants
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.torch_engine import TorchEngine
 from styleavatar_core.errors import EngineUnavailableError, InvalidInputError
@@ -83,8 +84,9 @@ def _open_onnxruntime(avatar: OpeningAvatar) -> RenderEngine:
         return OnnxEngine(contents, **_on_host(avatar))
 
     def build() -> tuple[OnnxEngine, Callable[[], bytes]]:
-        contents = avatar.onnx().SerializeToString()
-        return load(contents), lambda: contents
+        model, constants = avatar.onnx_with_inputs()
+        engine = OnnxEngine.compile(model, constants, **_on_host(avatar))
+        return engine, lambda: with_constants(model, constants).SerializeToString()
 
     return _open_kept(avatar, "onnxruntime", build, load)
 

@@ -78,13 +78,15 @@ class OpeningAvatar:
     def onnx_with_inputs(self) -> tuple[ModelProto, dict[str, np.ndarray]]:
         """Returns the frozen generator as ONNX, for a CPU, and what some of its inputs always are.
 
-        Those are the generator's own, which is taken for it.
+        Where those are the generator's own it is taken for them.
         """
         if self.precision == "int8":
             return self.onnx(), {}  # of other constants than the generator's
-        generator = self.frozen.take_host_generator()
-        lookup = self.frozen.lookup
-        return onnx_with_inputs(self.with_number_type(generator, lookup, is_for_gpu=False))
+        frozen = self.frozen
+        typed = self.with_number_type(frozen.host_generator, frozen.lookup, is_for_gpu=False)
+        if typed is frozen.host_generator:
+            frozen.take_host_generator()
+        return onnx_with_inputs(typed)
 
     def device_onnx(self) -> ModelProto:
         """Returns the frozen generator as ONNX, for a GPU."""

@@ -31,6 +31,7 @@ from styleavatar_core.engine.calibration import (
 from styleavatar_core.engine.frozen.parts import FrozenParts
 from styleavatar_core.engine.gate import PRECISIONS, SAFER, Candidate, open_gated
 from styleavatar_core.engine.keeping import forget_deleted
+from styleavatar_core.engine.memory import keep_freed_memory
 from styleavatar_core.engine.opening import OpeningAvatar
 from styleavatar_core.engine.reference import reference_of
 from styleavatar_core.engine.verdicts import VerdictMemory
@@ -79,6 +80,7 @@ def open_engine(
         raise InvalidInputError(
             f"there is no precision '{precision}'; choose one of {', '.join(PRECISIONS)}"
         )
+    keep_freed_memory()
     avatar = OpeningAvatar(FrozenParts(bundle), cache or EngineCache(), thread_count)
     name = backend
     if backend == "auto" and torch.cuda.is_available():

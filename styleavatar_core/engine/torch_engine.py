@@ -26,7 +26,6 @@ from styleavatar_core.engine.cuda.stream import CudaStream, gpu_name
 from styleavatar_core.engine.cuda.transfers import Transfers
 from styleavatar_core.engine.face_lookup import FaceLookup
 from styleavatar_core.engine.frozen.freeze import FrozenGenerator
-from styleavatar_core.engine.memory import keep_freed_memory
 
 
 class TorchEngine(RenderEngine):
@@ -67,11 +66,9 @@ class TorchEngine(RenderEngine):
         self._thread_count, self._lookup = thread_count, lookup
         self.stream = stream or (CudaStream(device) if is_cuda else None)
         self.gains_by_batches = self.stream is not None
-        if device == "cpu":
-            keep_freed_memory()
-            if not is_half:
-                with torch_alone(thread_count):
-                    generator = with_less_work(generator)
+        if device == "cpu" and not is_half:
+            with torch_alone(thread_count):
+                generator = with_less_work(generator)
         moved = generator.to(device)
         self._generator = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._threads = torch_alone if works_in_strips(generator) else _threads

@@ -39,7 +39,7 @@ class FrozenParts:
         return load_frozen(self.bundle, lambda bundle: self._maps, samples_face=False)
 
     def take_host_generator(self) -> FrozenGenerator:
-        """Gives ``host_generator`` to who will change it; whoever asks next gets another."""
+        """Gives ``host_generator`` to who changes or keeps it; whoever asks next gets another."""
         generator = self.host_generator
         del self.host_generator
         return generator

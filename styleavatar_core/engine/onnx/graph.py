@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from styleavatar_core.engine.base import OUTPUT_NAMES
 from styleavatar_core.engine.frozen.freeze import FrozenGenerator
+from styleavatar_core.engine.onnx.constants import with_constants
 from styleavatar_core.engine.onnx.operators import OPERATORS
 from styleavatar_core.engine.onnx.tracing import TracedGraph, Tracer
 
@@ -61,24 +62,24 @@ def onnx_model(generator: FrozenGenerator, *, batch_size: int = 1) -> onnx.Model
         generator: The frozen generator, on the CPU.
         batch_size: Samples per call.
     """
-    model, constants = _nodes_and_constants(generator, batch_size)
-    for name, tensor in constants.items():  # in place: graph and model would each copy them
-        _set_tensor(model.graph.initializer.add(), name, tensor)
-    return model
+    return with_constants(*onnx_with_inputs(generator, batch_size=batch_size))
 
 
-def onnx_with_inputs(generator: FrozenGenerator) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+def onnx_with_inputs(
+    generator: FrozenGenerator, *, batch_size: int = 1
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """Returns a frozen generator as an ONNX model whose large constants are inputs.
 
     For a runtime that takes them where they are: they are not copied.
 
     Args:
         generator: The frozen generator, on the CPU.
+        batch_size: Samples per call.
 
     Returns:
-        The model, for one sample per call, and what each of those inputs is.
+        The model, and what each of those inputs is.
     """
-    model, constants = _nodes_and_constants(generator, 1)
+    model, constants = _nodes_and_constants(generator, batch_size)
     given = {}
     for name, tensor in constants.items():
         if tensor.is_floating_point() and tensor.numel() > _FEW_VALUES:

@@ -74,7 +74,10 @@ def test_drawn_networks_give_the_same_pictures(seed: int, monkeypatch: pytest.Mo
     others: list[RenderEngine] = [
         OnnxEngine(exported, thread_count=1),
         OnnxEngine(model, thread_count=1, lookup=lookup),
-        OpenVinoEngine.compile(*onnx_with_inputs(on_host), thread_count=1, lookup=lookup),
+        *(
+            kind.compile(*onnx_with_inputs(on_host), thread_count=1, lookup=lookup)
+            for kind in (OnnxEngine, OpenVinoEngine)
+        ),
         TorchEngine(on_host, thread_count=1, lookup=lookup),
     ]
     reference = TorchEngine(frozen, thread_count=1)
