@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from styleavatar_core.avatar.bundle import AvatarBundle, read_bundle, write_bundle
-from styleavatar_core.engine import selection
+from styleavatar_core.engine import backends, selection
 from styleavatar_core.engine.backends import automatic_backends
 from styleavatar_core.engine.base import RenderEngine, RenderInput, RenderOutput
 from styleavatar_core.engine.frozen import parts
@@ -126,6 +126,19 @@ def test_engine_is_cached_by_digest_and_built_anew_when_damaged(
     assert open_engine(bundle, backend).info.backend == backend
     wait_until_kept()
     assert entry.stat().st_size > 1000
+
+
+def test_what_is_built_sooner_than_read_is_not_cached(
+    bundle: AvatarBundle, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "_KEPT_BYTES", 1000)
+    for backend in CACHED:
+        open_engine(bundle, backend)
+    open_engine(bundle, "onnxruntime", precision="int8")
+    wait_until_kept()
+    (entry,) = cache.glob("*-onnxruntime*.engine")
+    assert "int8" in entry.name
+    assert not list(cache.glob("*-openvino*.engine"))
 
 
 def test_a_cached_engine_opens_without_the_weights(
